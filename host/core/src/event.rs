@@ -1,0 +1,450 @@
+//! Events: the journal's entries, and the stream a client reads.
+//!
+//! A *recorded* event is kept and has a `seq`, gapless per session from 1, assigned by the store.
+//! A *live* event (the deltas) is shown to whoever listens now and has no `seq`; what it told is in a
+//! recorded event later.
+
+use crate::{
+    Time,
+    call::{CallError, CallStatus, ComponentRef, Metering, Output},
+    content::Content,
+    id::{CallId, EventId, SessionId, TurnId},
+    message::RequestedCall,
+    name::{AgentName, ModelName, OrgName, SecretName, ToolName},
+    turn::{Budget, StepStop, StopReason, TurnError, Usage},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// An event as clients see it and as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Unique.
+    pub id: EventId,
+    /// Place in the session's journal, from 1. Absent on live events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// When it happened, by the host's clock.
+    pub time: Time,
+    /// The org.
+    pub org: OrgName,
+    /// The session.
+    pub session: SessionId,
+    /// The turn, where the event belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<TurnId>,
+    /// Who says so.
+    pub source: Source,
+    /// `type` and `data`.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// Who an event comes from. Typed, so that no text from outside can pose as the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Source {
+    /// A client, over the API.
+    Client,
+    /// The agent loop.
+    Host,
+    /// The model.
+    Model,
+    /// A tool, in one call.
+    Tool {
+        /// The tool.
+        tool: String,
+        /// The call.
+        call: CallId,
+    },
+    /// The egress door, for one call.
+    Egress {
+        /// The call.
+        call: CallId,
+    },
+}
+
+/// An event that has not been recorded yet: what happened, before the store gives it id, time and place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    /// The turn, where it belongs to one.
+    pub turn: Option<TurnId>,
+    /// Who says so.
+    pub source: Source,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// Which output stream of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputChannel {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A channel the tool named with `progress.emit`.
+    Named(String),
+}
+
+macro_rules! event_bodies {
+    ($(#[doc = $doc:literal] $variant:ident, $name:literal, $life:ident, {
+        $(#[doc = $field_doc:literal] $(#[serde($($serde:tt)*)])? $field:ident: $type:ty,)*
+    };)*) => {
+        /// What happened.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "type", content = "data")]
+        pub enum EventBody {
+            $(#[doc = $doc] #[serde(rename = $name)] $variant {$(#[doc = $field_doc] $(#[serde($($serde)*)])? $field: $type,)*},)*
+        }
+
+        impl EventBody {
+            /// The wire name.
+            #[must_use]
+            pub const fn type_name(&self) -> &'static str {
+                match self {$(Self::$variant {..} => $name,)*}
+            }
+
+            /// Whether it is recorded, or only shown live.
+            #[must_use]
+            pub const fn life(&self) -> Life {
+                match self {$(Self::$variant {..} => Life::$life,)*}
+            }
+
+            /// Every type of event: name, life, meaning, fields with their meaning. The reference page is made of it.
+            pub const CATALOGUE: &'static [EventKind] = &[$(EventKind {
+                name: $name,
+                life: Life::$life,
+                doc: $doc,
+                fields: &[$((stringify!($field), $field_doc)),*],
+            }),*];
+        }
+    };
+}
+
+/// Whether an event is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// In the journal, with a `seq`.
+    Recorded,
+    /// Only on live streams.
+    Live,
+}
+
+/// One type of event, for documentation.
+#[derive(Debug, Clone, Copy)]
+pub struct EventKind {
+    /// The wire name.
+    pub name: &'static str,
+    /// Whether it is kept.
+    pub life: Life,
+    /// What it means.
+    pub doc: &'static str,
+    /// The fields of `data` and what they mean.
+    pub fields: &'static [(&'static str, &'static str)],
+}
+
+event_bodies! {
+    /// A session was made.
+    SessionCreated, "session.created", Recorded, {
+        /// The agent that works its turns.
+        agent: AgentName,
+        /// A title for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+    };
+    /// A session's title, metadata, agent or network list was changed.
+    SessionUpdated, "session.updated", Recorded, {
+        /// The names of the changed fields.
+        changed: Vec<String>,
+    };
+    /// A turn was accepted.
+    TurnQueued, "turn.queued", Recorded, {
+        /// What the client sent.
+        input: Vec<Content>,
+        /// Instructions for this turn only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system: Option<String>,
+        /// What the client allows it to use.
+        #[serde(default)]
+        budget: Budget,
+    };
+    /// Work on a turn began.
+    TurnStarted, "turn.started", Recorded, {
+        /// The agent.
+        agent: AgentName,
+        /// The model it uses.
+        model: ModelName,
+        /// The tools it may ask for.
+        tools: Vec<ToolName>,
+        /// What it may use: the agent's budget narrowed by the turn's.
+        budget: Budget,
+    };
+    /// A turn ended with an answer.
+    TurnCompleted, "turn.completed", Recorded, {
+        /// Why it ended.
+        stop_reason: StopReason,
+        /// The answer.
+        output: Vec<Content>,
+        /// Tokens of all steps, as far as measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    };
+    /// A turn ended by an error.
+    TurnFailed, "turn.failed", Recorded, {
+        /// Why.
+        error: TurnError,
+        /// Tokens of all steps, as far as measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    };
+    /// A turn ended on request.
+    TurnCancelled, "turn.cancelled", Recorded, {
+        /// Tokens of all steps, as far as measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    };
+    /// The model is about to be called.
+    StepStarted, "step.started", Recorded, {
+        /// Counts from 1 in the turn.
+        step: u64,
+    };
+    /// The model's answer is complete.
+    StepCompleted, "step.completed", Recorded, {
+        /// Counts from 1 in the turn.
+        step: u64,
+        /// Why the model stopped.
+        stop_reason: StepStop,
+        /// Tokens, absent where the provider gave none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    };
+    /// A model call failed and will be tried again.
+    RetryScheduled, "retry.scheduled", Recorded, {
+        /// The step.
+        step: u64,
+        /// Counts from 1: this is the retry that comes.
+        attempt: u32,
+        /// How many retries there may be.
+        max_attempts: u32,
+        /// The wait before it, in milliseconds.
+        delay_ms: u64,
+        /// What failed.
+        error: TurnError,
+    };
+    /// A piece of visible text.
+    TextDelta, "text.delta", Live, {
+        /// The step.
+        step: u64,
+        /// The piece.
+        delta: String,
+    };
+    /// The visible text of a step.
+    TextCompleted, "text.completed", Recorded, {
+        /// The step.
+        step: u64,
+        /// The whole text.
+        text: String,
+    };
+    /// A piece of the model's reasoning.
+    ReasoningDelta, "reasoning.delta", Live, {
+        /// The step.
+        step: u64,
+        /// The piece.
+        delta: String,
+    };
+    /// The model's reasoning in a step.
+    ReasoningCompleted, "reasoning.completed", Recorded, {
+        /// The step.
+        step: u64,
+        /// What may be shown of it.
+        text: String,
+        /// What the provider needs back. Opaque.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        provider_state: Option<Value>,
+    };
+    /// The model asked for a call. Every call of a step is requested before any starts.
+    ToolRequested, "tool.requested", Recorded, {
+        /// The step.
+        step: u64,
+        /// The call: `id`, `tool`, and `arguments` or `malformed_arguments`.
+        call: RequestedCall,
+    };
+    /// A call entered the sandbox.
+    ToolStarted, "tool.started", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The tool.
+        tool: ToolName,
+        /// The component and its digest.
+        component: ComponentRef,
+    };
+    /// A tool says how far it is.
+    ToolProgress, "tool.progress", Recorded, {
+        /// The call.
+        call: CallId,
+        /// In words.
+        message: String,
+        /// From 0 to 1, if the tool knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fraction: Option<f32>,
+    };
+    /// A tool wrote output besides its result.
+    ToolOutput, "tool.output", Recorded, {
+        /// The call.
+        call: CallId,
+        /// Where it wrote.
+        channel: OutputChannel,
+        /// What it wrote, as text.
+        chunk: String,
+        /// Whether more was written than is kept.
+        truncated: bool,
+    };
+    /// A call ended. Its result is here and only here.
+    ToolCompleted, "tool.completed", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The tool, as the model named it.
+        tool: String,
+        /// How it ended.
+        status: CallStatus,
+        /// What it returned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Output>,
+        /// Why there is nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<CallError>,
+        /// What it used.
+        metering: Metering,
+    };
+    /// A request passed every list and left.
+    EgressAllowed, "egress.allowed", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The HTTP method.
+        method: String,
+        /// The host.
+        host: String,
+        /// The path, without query.
+        path: String,
+        /// The rule that allowed it.
+        rule: String,
+    };
+    /// A request was refused before a byte left.
+    EgressDenied, "egress.denied", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The HTTP method.
+        method: String,
+        /// The host.
+        host: String,
+        /// The path, without query.
+        path: String,
+        /// Why, with the rule and its layer.
+        reason: String,
+    };
+    /// A secret was used for a call; its value stayed in the host.
+    SecretUsed, "secret.used", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The secret's name.
+        secret: SecretName,
+        /// The host it was sent to, or `sign`.
+        used_for: String,
+    };
+    /// A limit stopped something.
+    LimitReached, "limit.reached", Recorded, {
+        /// The call, where one was stopped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<CallId>,
+        /// Which limit.
+        limit: String,
+        /// In words.
+        message: String,
+    };
+    /// A budget is used up; the turn ends with what it has.
+    BudgetExhausted, "budget.exhausted", Recorded, {
+        /// Which budget: `steps`, `tool_calls`, `tokens` or `time`.
+        budget: String,
+        /// How much was used.
+        used: u64,
+        /// How much there was.
+        limit: u64,
+    };
+}
+
+impl EventBody {
+    /// Whether this ends a turn.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::TurnCompleted { .. } | Self::TurnFailed { .. } | Self::TurnCancelled { .. }
+        )
+    }
+
+    /// The `tool.completed` of a result.
+    #[must_use]
+    pub fn tool_completed(call: CallId, tool: String, result: crate::call::CallResult, metering: Metering) -> Self {
+        let status = crate::call::status_of(&result);
+        let (output, error) = match result {
+            Ok(output) => (Some(output), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self::ToolCompleted {
+            call,
+            tool,
+            status,
+            output,
+            error,
+            metering,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_its_own_name_and_a_meaning() {
+        let mut names: Vec<_> = EventBody::CATALOGUE.iter().map(|kind| kind.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), EventBody::CATALOGUE.len());
+        for kind in EventBody::CATALOGUE {
+            assert!(!kind.doc.is_empty(), "{}", kind.name);
+            assert!(kind.fields.iter().all(|(_, doc)| !doc.is_empty()), "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn the_envelope_is_flat() {
+        let event = Event {
+            id: EventId::from_uuid(uuid::Uuid::from_u128(1)),
+            seq: Some(4),
+            time: chrono::DateTime::UNIX_EPOCH,
+            org: OrgName::default_org(),
+            session: SessionId::from_uuid(uuid::Uuid::from_u128(2)),
+            turn: None,
+            source: Source::Model,
+            body: EventBody::TextCompleted {
+                step: 1,
+                text: "hi".into(),
+            },
+        };
+        let wire = serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            wire,
+            r#"{"id":"evt_00000000000000000000000000000001","seq":4,"time":"1970-01-01T00:00:00Z","org":"default","session":"ses_00000000000000000000000000000002","source":{"kind":"model"},"type":"text.completed","data":{"step":1,"text":"hi"}}"#
+        );
+        assert_eq!(serde_json::from_str::<Event>(&wire).unwrap(), event);
+    }
+
+    #[test]
+    fn only_deltas_are_live() {
+        for kind in EventBody::CATALOGUE {
+            assert_eq!(kind.life == Life::Live, kind.name.ends_with(".delta"), "{}", kind.name);
+        }
+    }
+}
