@@ -21,8 +21,7 @@ use crate::toolchain::TARGET;
 use crate::workspace::Workspace;
 
 /// What apt has to install.
-pub(crate) const PACKAGES: [&str; 5] =
-    ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "lld-22"];
+pub(crate) const PACKAGES: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "lld-22"];
 
 /// The package with the target's C library, and the suite that has it.
 const C_LIBRARY: &str = "wasi-libc";
@@ -65,7 +64,10 @@ impl Compiler {
         // With an old lld on the machine the compiler else picks that, and fails.
         cargo.env(
             "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS",
-            format!("--sysroot={} -Clink-arg=--wasm-ld-path={LINKER}", self.sysroot.display()),
+            format!(
+                "--sysroot={} -Clink-arg=--wasm-ld-path={LINKER}",
+                self.sysroot.display()
+            ),
         );
     }
 }
@@ -164,7 +166,11 @@ fn fetch_c_library(workspace: &Workspace, step: &mut Step, work: &Path) -> Resul
     )?;
     let options = private_apt_options(work);
     step.run(
-        workspace.command("apt-get").args(&options).args(["-q", "update"]).current_dir(work),
+        workspace
+            .command("apt-get")
+            .args(&options)
+            .args(["-q", "update"])
+            .current_dir(work),
         APT_LIMIT,
     )?;
     step.run(
@@ -180,7 +186,10 @@ fn fetch_c_library(workspace: &Workspace, step: &mut Step, work: &Path) -> Resul
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .with_context(|| format!("apt-get fetched no {C_LIBRARY}"))?;
     let root = work.join("root");
-    step.run(workspace.command("dpkg-deb").arg("-x").arg(&package).arg(&root), APT_LIMIT)?;
+    step.run(
+        workspace.command("dpkg-deb").arg("-x").arg(&package).arg(&root),
+        APT_LIMIT,
+    )?;
     Ok(root.join("usr/lib").join(TARGET))
 }
 
@@ -262,7 +271,8 @@ mod tests {
 
     #[test]
     fn the_mirror_is_read_from_both_formats_of_apt() {
-        let one_line = "# deb http://old/debian sid main\ndeb [arch=amd64] http://mirror.example/debian/ bookworm main\n";
+        let one_line =
+            "# deb http://old/debian sid main\ndeb [arch=amd64] http://mirror.example/debian/ bookworm main\n";
         assert_eq!(mirror_in(one_line).as_deref(), Some("http://mirror.example/debian"));
         let deb822 = "Types: deb\nURIs: https://mirror.example/debian\nSuites: bookworm\n";
         assert_eq!(mirror_in(deb822).as_deref(), Some("https://mirror.example/debian"));
@@ -270,7 +280,10 @@ mod tests {
 
     #[test]
     fn a_source_of_something_else_is_not_the_mirror() {
-        assert_eq!(mirror_in("deb https://deb.nodesource.com/node_20.x nodistro main\n"), None);
+        assert_eq!(
+            mirror_in("deb https://deb.nodesource.com/node_20.x nodistro main\n"),
+            None
+        );
         assert_eq!(mirror_in("URIs: http://deb.debian.org/debian-security\n"), None);
     }
 
@@ -280,11 +293,16 @@ mod tests {
         assert_eq!(
             options,
             [
-                "-o", "Dir::Etc::SourceList=/w/sources.list",
-                "-o", "Dir::Etc::SourceParts=-",
-                "-o", "Dir::State::Lists=/w/lists",
-                "-o", "Dir::Cache=/w/cache",
-                "-o", "APT::Sandbox::User=root",
+                "-o",
+                "Dir::Etc::SourceList=/w/sources.list",
+                "-o",
+                "Dir::Etc::SourceParts=-",
+                "-o",
+                "Dir::State::Lists=/w/lists",
+                "-o",
+                "Dir::Cache=/w/cache",
+                "-o",
+                "APT::Sandbox::User=root",
             ]
         );
     }
@@ -310,7 +328,10 @@ mod tests {
 
     #[test]
     fn guests_are_built_against_the_kept_sysroot_with_the_new_linker() {
-        let compiler = Compiler { version: "1.96.0".into(), sysroot: "/c/sysroot".into() };
+        let compiler = Compiler {
+            version: "1.96.0".into(),
+            sysroot: "/c/sysroot".into(),
+        };
         let mut command = Command::new("cargo");
         compiler.configure(&mut command);
         let flags = command
@@ -318,7 +339,10 @@ mod tests {
             .find(|(key, _)| *key == "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS")
             .and_then(|(_, value)| value)
             .unwrap();
-        assert_eq!(flags, "--sysroot=/c/sysroot -Clink-arg=--wasm-ld-path=/usr/bin/wasm-ld-22");
+        assert_eq!(
+            flags,
+            "--sysroot=/c/sysroot -Clink-arg=--wasm-ld-path=/usr/bin/wasm-ld-22"
+        );
     }
 
     #[test]

@@ -22,11 +22,26 @@ struct Guest {
 }
 
 const GUESTS: [Guest; 5] = [
-    Guest { package: "tool-files", component: "files" },
-    Guest { package: "tool-http", component: "http" },
-    Guest { package: "tool-data", component: "data" },
-    Guest { package: "tool-clock", component: "clock" },
-    Guest { package: "guest-hostile", component: "hostile" },
+    Guest {
+        package: "tool-files",
+        component: "files",
+    },
+    Guest {
+        package: "tool-http",
+        component: "http",
+    },
+    Guest {
+        package: "tool-data",
+        component: "data",
+    },
+    Guest {
+        package: "tool-clock",
+        component: "clock",
+    },
+    Guest {
+        package: "guest-hostile",
+        component: "hostile",
+    },
 ];
 
 /// Everything a guest's bytes depend on besides the compiler.
@@ -58,7 +73,11 @@ pub(crate) fn build(workspace: &Workspace, step: &mut Step, toolchain: &Toolchai
     }
     // Last, so that an interrupted build is not taken for a finished one.
     write_atomically(&stamp, wanted.as_bytes())?;
-    Ok(Outcome::Noted(format!("{} components in {}", GUESTS.len(), workspace.shown(&workspace.guests()))))
+    Ok(Outcome::Noted(format!(
+        "{} components in {}",
+        GUESTS.len(),
+        workspace.shown(&workspace.guests())
+    )))
 }
 
 fn up_to_date(guests: &Path, stamp: &Path, wanted: &str) -> bool {
@@ -202,7 +221,12 @@ mod tests {
         fs::write(&from, "bytes").unwrap();
         publish(&from, &to).unwrap();
         let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-        fs::File::options().write(true).open(&to).unwrap().set_modified(old).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&to)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
         publish(&from, &to).unwrap();
         assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), old);
         fs::write(&from, "other").unwrap();

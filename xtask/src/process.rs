@@ -36,10 +36,7 @@ pub(crate) fn run_logged(
 ) -> Result<Ending> {
     let mut file = open_log(log)?;
     writeln!(file, "$ {}", line(command))?;
-    command
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file);
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let mut child = spawn(command)?;
     let started = Instant::now();
     loop {
@@ -183,13 +180,7 @@ mod tests {
     #[test]
     fn a_child_that_passes_its_limit_is_stopped() {
         let log = log("limit");
-        let ending = run_logged(
-            &mut shell("exec sleep 600"),
-            &log,
-            Duration::from_millis(10),
-            || {},
-        )
-        .unwrap();
+        let ending = run_logged(&mut shell("exec sleep 600"), &log, Duration::from_millis(10), || {}).unwrap();
         assert_eq!(ending, Ending::TimedOut);
         fs::remove_file(log).unwrap();
     }

@@ -73,11 +73,7 @@ impl Progress {
     }
 
     /// Runs one step. A failure is shown with the end of the step's log, and returned.
-    pub(crate) fn step(
-        &mut self,
-        name: &str,
-        work: impl FnOnce(&mut Step) -> Result<Outcome>,
-    ) -> Result<()> {
+    pub(crate) fn step(&mut self, name: &str, work: impl FnOnce(&mut Step) -> Result<Outcome>) -> Result<()> {
         let log = self.logs.join(format!("{}.log", name.replace(' ', "-")));
         let _ = fs::remove_file(&log);
         let mut step = Step {
@@ -115,11 +111,7 @@ impl Progress {
                 Ended::Ok(Outcome::Skipped(why)) => ("SKIPPED", format!("  {why}")),
                 Ended::Failed => ("FAILED", String::new()),
             };
-            let line = format!(
-                "  {:width$}  {:>8}  {mark:7}{note}",
-                step.name,
-                clock(step.elapsed)
-            );
+            let line = format!("  {:width$}  {:>8}  {mark:7}{note}", step.name, clock(step.elapsed));
             table.push_str(line.trim_end());
             table.push('\n');
         }
@@ -277,7 +269,9 @@ mod tests {
     fn the_summary_shows_what_was_skipped_and_what_failed() {
         let mut progress = progress("summary");
         progress.step("one", |_| Ok(Outcome::Noted("7 files".into()))).unwrap();
-        progress.step("two", |_| Ok(Outcome::Skipped("no network".into()))).unwrap();
+        progress
+            .step("two", |_| Ok(Outcome::Skipped("no network".into())))
+            .unwrap();
         let error = progress.step("three", |_| Err(anyhow!("broken"))).unwrap_err();
         assert_eq!(format!("{error:#}"), "three failed: broken");
         let summary = progress.summary();

@@ -38,14 +38,20 @@ impl Toolchain {
     pub(crate) fn find() -> Option<Self> {
         Self::own().or_else(|| {
             let compiler = debian::Compiler::find()?;
-            Some(Self { identity: compiler.version().to_owned(), kind: Kind::Debian(compiler) })
+            Some(Self {
+                identity: compiler.version().to_owned(),
+                kind: Kind::Debian(compiler),
+            })
         })
     }
 
     fn own() -> Option<Self> {
         let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
         let identity = standard_library(Path::new(&sysroot))?;
-        Some(Self { kind: Kind::Own, identity })
+        Some(Self {
+            kind: Kind::Own,
+            identity,
+        })
     }
 
     /// Finds a compiler, or installs what is missing.
@@ -100,7 +106,10 @@ impl Toolchain {
 
     #[cfg(test)]
     pub(crate) fn for_test(identity: &str) -> Self {
-        Self { kind: Kind::Own, identity: identity.to_owned() }
+        Self {
+            kind: Kind::Own,
+            identity: identity.to_owned(),
+        }
     }
 }
 

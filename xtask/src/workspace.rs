@@ -116,9 +116,7 @@ impl Workspace {
 }
 
 fn describes_this_package(variable: &str) -> bool {
-    variable.starts_with("CARGO_PKG_")
-        || variable.starts_with("CARGO_MANIFEST_")
-        || variable.starts_with("CARGO_BIN_")
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_") || variable.starts_with("CARGO_BIN_")
 }
 
 #[cfg(test)]
@@ -137,9 +135,6 @@ mod tests {
     fn the_workspace_is_the_parent_of_this_crate() {
         let workspace = Workspace::locate().unwrap();
         assert!(workspace.root().join("xtask/Cargo.toml").is_file());
-        assert_eq!(
-            workspace.shown(&workspace.logs()).to_string(),
-            "target/xtask-logs"
-        );
+        assert_eq!(workspace.shown(&workspace.logs()).to_string(), "target/xtask-logs");
     }
 }

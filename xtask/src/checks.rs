@@ -1,0 +1,254 @@
+//! `cargo xtask test`: everything that decides whether a change may land, in one table.
+//!
+//! A failed check does not hide the next one; only a step that later steps stand on ends
+//! the run.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::docs;
+use crate::guests;
+use crate::process::{self, Ending};
+use crate::progress::{Outcome, Progress, Step};
+use crate::setup;
+use crate::toolchain::Toolchain;
+use crate::workspace::Workspace;
+
+/// How much `test` runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What CI runs.
+    All,
+    /// What is worth running before every commit.
+    Quick,
+}
+
+/// What a failure means for the steps after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    EndsTheRun,
+    IsCollected,
+}
+
+struct Check {
+    name: &'static str,
+    /// Part of [`Extent::Quick`].
+    quick: bool,
+    failure: Failure,
+    run: fn(&Workspace, &mut Step) -> Result<Outcome>,
+}
+
+/// The order: what is cheap first, then what the rest needs.
+const CHECKS: [Check; 13] = [
+    Check {
+        name: "setup",
+        quick: true,
+        failure: Failure::EndsTheRun,
+        run: setup::everything,
+    },
+    Check {
+        name: "fmt",
+        quick: true,
+        failure: Failure::IsCollected,
+        run: fmt,
+    },
+    Check {
+        name: "typos",
+        quick: true,
+        failure: Failure::IsCollected,
+        run: typos,
+    },
+    Check {
+        name: "book",
+        quick: true,
+        failure: Failure::IsCollected,
+        run: docs::book,
+    },
+    Check {
+        name: "licences",
+        quick: false,
+        failure: Failure::IsCollected,
+        run: licences,
+    },
+    Check {
+        name: "advisories",
+        quick: false,
+        failure: Failure::IsCollected,
+        run: advisories,
+    },
+    Check {
+        name: "clippy",
+        quick: true,
+        failure: Failure::IsCollected,
+        run: clippy,
+    },
+    Check {
+        name: "rustdoc",
+        quick: false,
+        failure: Failure::IsCollected,
+        run: docs::rustdoc,
+    },
+    Check {
+        name: "guests",
+        quick: true,
+        failure: Failure::EndsTheRun,
+        run: guests,
+    },
+    Check {
+        name: "build",
+        quick: true,
+        failure: Failure::EndsTheRun,
+        run: build,
+    },
+    Check {
+        name: "bindings",
+        quick: true,
+        failure: Failure::IsCollected,
+        run: bindings,
+    },
+    Check {
+        name: "tests",
+        quick: true,
+        failure: Failure::IsCollected,
+        run: tests,
+    },
+    Check {
+        name: "doc tests",
+        quick: false,
+        failure: Failure::IsCollected,
+        run: doc_tests,
+    },
+];
+
+const SHORT: Duration = Duration::from_secs(3 * 60);
+const LONG: Duration = Duration::from_secs(25 * 60);
+
+/// Runs the checks and fails if one did.
+pub(crate) fn test(workspace: &Workspace, progress: &mut Progress, extent: Extent) -> Result<()> {
+    let mut failed = Vec::new();
+    for check in CHECKS.iter().filter(|check| check.quick || extent == Extent::All) {
+        if let Err(error) = progress.step(check.name, |step| (check.run)(workspace, step)) {
+            failed.push(check.name);
+            if check.failure == Failure::EndsTheRun {
+                print!("{}", progress.summary());
+                return Err(error);
+            }
+        }
+    }
+    print!("{}", progress.summary());
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn fmt(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    step.run(&mut workspace.cargo(["fmt", "--all", "--check"]), SHORT)?;
+    Ok(Outcome::Done)
+}
+
+fn typos(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    step.run(workspace.command("typos").args(["--format", "brief"]), SHORT)?;
+    Ok(Outcome::Done)
+}
+
+fn clippy(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step.run(&mut workspace.cargo(args), LONG)?;
+    Ok(Outcome::Done)
+}
+
+fn licences(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let args = ["deny", "--workspace", "check", "licenses", "bans", "sources"];
+    step.run(&mut workspace.cargo(args), SHORT)?;
+    Ok(Outcome::Done)
+}
+
+/// Known vulnerabilities. The database is a git repository that not every machine reaches:
+/// then the check is skipped where everybody sees it, and fails on nothing but findings.
+fn advisories(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    const FETCH_LIMIT: Duration = Duration::from_secs(60);
+    let mut fetch = workspace.cargo(["deny", "fetch", "db"]);
+    // Else git asks for a name and a password on the terminal.
+    fetch.env("GIT_TERMINAL_PROMPT", "0");
+    match step.attempt(&mut fetch, FETCH_LIMIT)? {
+        Ending::Exited(status) if status.success() => {}
+        _ => return Ok(Outcome::Skipped("advisory database unreachable: skipped".into())),
+    }
+    let args = ["deny", "--workspace", "check", "--disable-fetch", "advisories"];
+    step.run(&mut workspace.cargo(args), SHORT)?;
+    Ok(Outcome::Done)
+}
+
+fn guests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let (toolchain, _) = Toolchain::ready(workspace, step)?;
+    guests::build(workspace, step, &toolchain)
+}
+
+/// Everything the tests run, in the shape in which they run it: the test runner then
+/// compiles nothing again.
+fn build(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    step.run(&mut workspace.cargo(["build", "--workspace", "--all-targets"]), LONG)?;
+    Ok(Outcome::Done)
+}
+
+/// The SDK's checked-in bindings are those of `wit/`.
+fn bindings(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let args = ["run", "--quiet", "-p", "fumehood-bindgen", "--", "--check"];
+    step.run(&mut workspace.cargo(args), LONG)?;
+    Ok(Outcome::Done)
+}
+
+fn tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let profile = if std::env::var_os("CI").is_some() {
+        "ci"
+    } else {
+        "default"
+    };
+    let args = ["nextest", "run", "--workspace", "--profile", profile];
+    step.run(&mut workspace.cargo(args), LONG)?;
+    Ok(match nextest_summary(&process::tail(step.log(), 200, 64 * 1024)) {
+        Some(summary) => Outcome::Noted(summary),
+        None => Outcome::Done,
+    })
+}
+
+fn doc_tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    step.run(&mut workspace.cargo(["test", "--doc", "--workspace"]), LONG)?;
+    Ok(Outcome::Done)
+}
+
+/// What the test runner counted.
+fn nextest_summary(log: &[String]) -> Option<String> {
+    let line = log
+        .iter()
+        .rev()
+        .find(|line| line.trim_start().starts_with("Summary ["))?;
+    Some(line.split_once(']')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_of_tests_is_taken_from_the_runners_summary() {
+        let log = [
+            "        PASS [   0.004s] (1/2) core ids".to_owned(),
+            "     Summary [   3.210s] 120 tests run: 120 passed (1 slow), 2 skipped".to_owned(),
+            String::new(),
+        ];
+        assert_eq!(
+            nextest_summary(&log).as_deref(),
+            Some("120 tests run: 120 passed (1 slow), 2 skipped")
+        );
+        assert_eq!(nextest_summary(&[]), None);
+    }
+
+    #[test]
+    fn a_quick_run_leaves_out_something_but_never_the_tests() {
+        assert!(CHECKS.iter().any(|check| !check.quick));
+        assert!(CHECKS.iter().any(|check| check.quick && check.name == "tests"));
+    }
+}
