@@ -201,6 +201,9 @@ fn private_apt_options(work: &Path) -> Vec<OsString> {
         ("Dir::Cache=", work.join("cache")),
         // The directories belong to this user: apt's own could not write them.
         ("APT::Sandbox::User=", PathBuf::from("root")),
+        // Mirrors of the newer suite lag, and snapshots of it never become fresh again. The
+        // release file's signature is checked all the same.
+        ("Acquire::Check-Valid-Until=", PathBuf::from("false")),
     ];
     let mut options = Vec::new();
     for (name, value) in settings {
@@ -303,6 +306,8 @@ mod tests {
                 "Dir::Cache=/w/cache",
                 "-o",
                 "APT::Sandbox::User=root",
+                "-o",
+                "Acquire::Check-Valid-Until=false",
             ]
         );
     }

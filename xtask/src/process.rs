@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_childs_output_and_its_command_line_are_kept() {
+    fn the_output_and_the_command_line_of_a_child_are_kept() {
         let log = log("kept");
         let ending = run_logged(
             &mut shell("echo out; echo err >&2; exit 3"),

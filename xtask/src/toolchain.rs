@@ -61,16 +61,10 @@ impl Toolchain {
             return Ok((found, Outcome::Noted(note)));
         }
         let mut refusals = Vec::new();
-        step.say(&format!("{TARGET} is not installed; asking rustup (at most 2 minutes)"));
-        match rustup(workspace, step) {
-            Ok(()) => {}
-            Err(why) => refusals.push(format!("rustup: {why:#}")),
-        }
-        if refusals.is_empty() && Self::own().is_none() {
-            refusals.push("rustup: added the target, but not to the `rustc` on PATH".into());
-        }
-        if !refusals.is_empty() {
-            step.say(&format!("{}; trying Debian's packages", refusals[0]));
+        step.say(&format!("{TARGET} is not installed"));
+        if let Err(why) = rustup(workspace, step) {
+            refusals.push(format!("rustup: {why:#}"));
+            step.say(&format!("rustup: {why:#}; trying Debian's packages"));
             if let Err(why) = debian::install(workspace, step) {
                 refusals.push(format!("Debian: {why:#}"));
             }
@@ -126,10 +120,17 @@ fn rustup(workspace: &Workspace, step: &mut Step) -> Result<()> {
     if workspace.find_program("rustup").is_none() {
         bail!("not installed");
     }
+    step.say(&format!(
+        "rustup target add {TARGET} (at most {} s)",
+        RUSTUP_LIMIT.as_secs()
+    ));
     let mut command = workspace.command("rustup");
     command.args(["target", "add", TARGET]);
     match step.attempt(&mut command, RUSTUP_LIMIT)? {
-        Ending::Exited(status) if status.success() => Ok(()),
+        Ending::Exited(status) if status.success() && Toolchain::own().is_some() => Ok(()),
+        Ending::Exited(status) if status.success() => {
+            bail!("added the target, but to another compiler than the `rustc` on PATH")
+        }
         Ending::Exited(_) => bail!("could not fetch the target"),
         Ending::TimedOut => bail!("no answer within {} s", RUSTUP_LIMIT.as_secs()),
     }
