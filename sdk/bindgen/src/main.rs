@@ -43,7 +43,9 @@ fn main() -> anyhow::Result<ExitCode> {
     if fs::read_to_string(&path).is_ok_and(|present| present == wanted) {
         println!("sdk/rust/src/bindings.rs is up to date");
     } else if check {
-        eprintln!("sdk/rust/src/bindings.rs is not what wit/ gives: run `cargo run -p fumehood-bindgen` and commit the result");
+        eprintln!(
+            "sdk/rust/src/bindings.rs is not what wit/ gives: run `cargo run -p fumehood-bindgen` and commit the result"
+        );
         return Ok(ExitCode::FAILURE);
     } else {
         fs::write(&path, wanted).context("cannot write sdk/rust/src/bindings.rs")?;
@@ -54,8 +56,12 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn generate(wit: &Path) -> anyhow::Result<String> {
     let mut resolve = Resolve::default();
-    resolve.push_path(wit).with_context(|| format!("cannot resolve {}", wit.display()))?;
-    let package = resolve.push_str("sdk.wit", SDK_WORLD).context("cannot resolve the SDK's world")?;
+    resolve
+        .push_path(wit)
+        .with_context(|| format!("cannot resolve {}", wit.display()))?;
+    let package = resolve
+        .push_str("sdk.wit", SDK_WORLD)
+        .context("cannot resolve the SDK's world")?;
     let world = resolve.select_world(&[package], Some("sdk"))?;
     let options = wit_bindgen_rust::Opts {
         format: true,
@@ -70,5 +76,7 @@ fn generate(wit: &Path) -> anyhow::Result<String> {
     let Some((_, source)) = files.iter().next() else {
         bail!("the generator gave no file");
     };
-    Ok(std::str::from_utf8(source).context("the generated bindings are not UTF-8")?.to_owned())
+    Ok(std::str::from_utf8(source)
+        .context("the generated bindings are not UTF-8")?
+        .to_owned())
 }

@@ -1,1 +1,150 @@
-//! placeholder
+//! Write tools for [Fumehood](https://github.com/fumehood/fumehood): a function with a doc comment
+//! becomes a tool that a language model can call.
+//!
+//! ```
+//! use fumehood::Failure;
+//!
+//! /// Divides one number by another.
+//! #[fumehood::tool(effect = "pure", read_only)]
+//! fn divide(
+//!     /// What is divided.
+//!     dividend: f64,
+//!     /// What it is divided by; not zero.
+//!     divisor: f64,
+//! ) -> Result<f64, Failure> {
+//!     if divisor == 0.0 {
+//!         return Err(Failure::invalid_arguments("`divisor` is zero: give another number"));
+//!     }
+//!     Ok(dividend / divisor)
+//! }
+//!
+//! fumehood::export!(divide);
+//!
+//! // Tools are plain functions, so tests need no sandbox:
+//! assert_eq!(divide(1.0, 4.0).unwrap(), 0.25);
+//! // and the tool as the host sees it can be tried, too:
+//! let output = fumehood::testing::call::<divide>(serde_json::json!({"dividend": 1, "divisor": 4})).unwrap();
+//! assert_eq!(output.text(), "0.25");
+//! ```
+//!
+//! # A project
+//!
+//! A tool project is a library crate of type `cdylib` (and `rlib`, for its tests) with this crate as
+//! a dependency and a manifest `tool.toml` beside its `Cargo.toml`. Built for `wasm32-wasip2`, it is a
+//! component; [`export!`] puts the manifest into it.
+//!
+//! # What a tool may do
+//!
+//! What the manifest requests *and* the grant allows, nothing else. The standard library works:
+//! `std::fs` sees `/workspace` and `/tmp`, `println!` becomes live output, `std::env` holds the granted
+//! variables. Beyond it there are [`http`], [`kv`], [`secrets`], [`peers`] and [`progress`]. What was not
+//! granted fails with an error that says so; pass it on with `?` and the model reads [`Failure::Denied`].
+//!
+//! Each call runs in a fresh instance: a `static` never carries anything from one call to the next.
+//! There is no `async`: a call that waits costs the host next to nothing, so simply block.
+//!
+//! # Natively
+//!
+//! Everything compiles for the machine you build on, so that `cargo test` works. There is no host
+//! there: [`http`], [`kv`], [`secrets`] and [`peers`] answer "denied", and [`progress`] goes nowhere.
+#![deny(unsafe_code)]
+
+mod call;
+mod failure;
+pub mod http;
+pub mod kv;
+mod output;
+pub mod peers;
+pub mod progress;
+#[doc(hidden)]
+pub mod reply;
+#[doc(hidden)]
+pub mod schema;
+pub mod secrets;
+pub mod testing;
+mod tool;
+
+#[allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::pedantic
+)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::semicolon_if_nothing_returned
+)]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::uninlined_format_args,
+    clippy::redundant_clone,
+    rustdoc::all
+)]
+#[doc(hidden)]
+pub mod bindings;
+
+pub use bindings::fumehood::tool::types::{Definition, Effect};
+pub use call::Call;
+pub use failure::Failure;
+pub use fumehood_macros::tool;
+pub use output::{Content, Output};
+pub use tool::Tool;
+
+/// What a tool's function usually returns.
+pub type Result<T, E = Failure> = core::result::Result<T, E>;
+
+/// Makes the functions marked with [`tool`](macro@tool) the tools of this component, and embeds its
+/// manifest.
+///
+/// Takes the paths of the functions; write it once in a crate. The manifest is the file `tool.toml`
+/// beside `Cargo.toml`; it becomes the custom section `fumehood:manifest`. Two tools of one name are
+/// a compile error.
+#[macro_export]
+macro_rules! export {
+    ($($tool:path),+ $(,)?) => {
+        #[doc(hidden)]
+        struct __FumehoodComponent;
+
+        const _: () = $crate::__private::assert_names_differ(&[$(<$tool as $crate::Tool>::NAME),+]);
+
+        impl $crate::bindings::exports::fumehood::tool::tools::Guest for __FumehoodComponent {
+            fn definitions() -> ::std::vec::Vec<$crate::Definition> {
+                ::std::vec![$(<$tool as $crate::Tool>::definition()),+]
+            }
+
+            fn call(
+                request: $crate::__private::ToolCall,
+            ) -> ::core::result::Result<$crate::__private::WitOutput, $crate::__private::WitFailure> {
+                $crate::__private::dispatch(
+                    request,
+                    &[$((<$tool as $crate::Tool>::NAME, <$tool as $crate::Tool>::call)),+],
+                )
+            }
+        }
+
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::export_tools!(__FumehoodComponent with_types_in $crate::bindings);
+
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            const MANIFEST: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tool.toml"));
+            #[used]
+            #[unsafe(link_section = "fumehood:manifest")]
+            static SECTION: [u8; MANIFEST.len()] = *MANIFEST.as_array().unwrap();
+        };
+    };
+}
+
+/// What the macros' output needs. Not for use by hand: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::bindings::fumehood::tool::types::{Failure as WitFailure, Output as WitOutput, ToolCall};
+    pub use crate::tool::{About, assert_names_differ, define, dispatch, read_arguments};
+    pub use crate::{reply, schema};
+    pub use schemars;
+    pub use serde;
+}

@@ -1,0 +1,194 @@
+//! Reaching for the network, the session's key-values, secrets and other tools.
+
+use fumehood::{
+    Failure, Output, http, kv, peers,
+    secrets::{self, Algorithm},
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::{
+    collections::HashMap,
+    net::{TcpStream, ToSocketAddrs as _},
+};
+
+/// The most of a body that is returned.
+const BODY: usize = 1 << 20;
+
+/// Opens a TCP connection past the host's door.
+#[fumehood::tool(open_world)]
+pub fn tcp_connect(
+    /// `address:port`
+    address: String,
+) -> Result<String, Failure> {
+    TcpStream::connect(address.as_str())?;
+    Ok(format!("connected to {address}"))
+}
+
+/// Resolves a name past the host's door.
+#[fumehood::tool(open_world, read_only)]
+pub fn dns_lookup(
+    /// The name.
+    name: String,
+) -> Result<String, Failure> {
+    let addresses: Vec<String> = (name.as_str(), 80)
+        .to_socket_addrs()?
+        .map(|address| address.to_string())
+        .collect();
+    Ok(addresses.join(" "))
+}
+
+/// Requests a URL.
+#[fumehood::tool(open_world)]
+pub fn http_get(
+    /// Where to.
+    url: String,
+    /// Headers to send.
+    #[serde(default)]
+    headers: HashMap<String, String>,
+    /// `GET` if not given.
+    method: Option<String>,
+    /// The body to send.
+    body: Option<String>,
+) -> Result<serde_json::Value, Failure> {
+    let mut request = http::Request::new(method.as_deref().unwrap_or("GET"), url);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    if let Some(body) = body {
+        request = request.body(body);
+    }
+    let answer = request.send()?;
+    let status = answer.status();
+    let headers: HashMap<String, String> = answer
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.into_owned()))
+        .collect();
+    let body = answer.text(BODY)?;
+    Ok(serde_json::json!({"status": status, "headers": headers, "body": body}))
+}
+
+/// Requests a URL many times and counts what became of the requests.
+#[fumehood::tool(open_world)]
+pub fn http_get_many(
+    /// Where to.
+    url: String,
+    /// How many times.
+    n: u32,
+    /// How many at a time; 1 if not given.
+    parallel: Option<u32>,
+) -> serde_json::Value {
+    let parallel = parallel.unwrap_or(1).max(1);
+    let (mut answered, mut refused, mut last_error) = (0_u32, 0_u32, None);
+    let mut left = n;
+    while left > 0 {
+        let batch = left.min(parallel);
+        left -= batch;
+        let started: Vec<_> = (0..batch).map(|_| http::get(&url).start()).collect();
+        for pending in started {
+            match pending
+                .and_then(http::Pending::wait)
+                .and_then(|answer| answer.body(BODY))
+            {
+                Ok(_) => answered += 1,
+                Err(error) => {
+                    refused += 1;
+                    last_error = Some(error.to_string());
+                }
+            }
+        }
+    }
+    serde_json::json!({"answered": answered, "refused": refused, "last_error": last_error})
+}
+
+/// Reads a key-value.
+#[fumehood::tool(effect = "pure", read_only)]
+pub fn kv_get(key: String) -> Result<serde_json::Value, Failure> {
+    let value = kv::open()?.get(key)?;
+    Ok(serde_json::json!({"value": value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())}))
+}
+
+/// Writes a key-value.
+#[fumehood::tool(effect = "idempotent")]
+pub fn kv_set(
+    key: String,
+    value: String,
+    /// How often the value is repeated; 1 if not given.
+    times: Option<u32>,
+) -> Result<String, Failure> {
+    kv::open()?.set(key, value.repeat(times.unwrap_or(1) as usize))?;
+    Ok("set".to_owned())
+}
+
+/// Deletes a key-value.
+#[fumehood::tool(effect = "idempotent", destructive)]
+pub fn kv_delete(key: String) -> Result<String, Failure> {
+    kv::open()?.delete(key)?;
+    Ok("deleted".to_owned())
+}
+
+/// Lists the keys.
+#[fumehood::tool(effect = "pure", read_only)]
+pub fn kv_list() -> Result<Vec<String>, Failure> {
+    let bucket = kv::open()?;
+    let (mut all, mut cursor) = bucket.keys(None)?;
+    while let Some(at) = cursor {
+        let (page, next) = bucket.keys(Some(at))?;
+        all.extend(page);
+        cursor = next;
+    }
+    Ok(all)
+}
+
+/// Opens a bucket of another name.
+#[fumehood::tool(effect = "pure", read_only)]
+pub fn kv_open(name: String) -> Result<String, Failure> {
+    kv::open_named(&name)?;
+    Ok(format!("opened {name}"))
+}
+
+/// Says whether a secret can be used.
+#[fumehood::tool(effect = "pure", read_only)]
+pub fn secret_available(name: String) -> bool {
+    secrets::available(name)
+}
+
+/// A way to sign.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signing {
+    /// HMAC with SHA-256.
+    HmacSha256,
+    /// HMAC with SHA-512.
+    HmacSha512,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// Has a message signed; returns the signature in hexadecimal digits.
+#[fumehood::tool(effect = "pure", read_only)]
+pub fn secret_sign(
+    name: String,
+    message: String,
+    /// `hmac-sha256` if not given.
+    algorithm: Option<Signing>,
+) -> Result<String, Failure> {
+    let algorithm = match algorithm.unwrap_or(Signing::HmacSha256) {
+        Signing::HmacSha256 => Algorithm::HmacSha256,
+        Signing::HmacSha512 => Algorithm::HmacSha512,
+        Signing::Ed25519 => Algorithm::Ed25519,
+    };
+    let signature = secrets::sign(name, algorithm, message.as_bytes())?;
+    Ok(signature.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Calls another tool.
+#[fumehood::tool]
+pub fn peer_call(
+    tool: String,
+    /// The other tool's arguments.
+    #[serde(default)]
+    arguments: serde_json::Map<String, serde_json::Value>,
+) -> Result<Output, Failure> {
+    peers::call(tool, &arguments)
+}
