@@ -287,8 +287,8 @@ pub mod fumehood {
             pub struct Output {
                 /// For the model and for people, in order. May be empty.
                 pub content: _rt::Vec<Content>,
-                /// For programs: JSON text that satisfies `output-schema` if the tool has one. A caller that
-                /// gets only `structured` shows that to the model.
+                /// For programs: JSON text of an object that satisfies `output-schema` if the tool has one. Say
+                /// the same in `content`, as `json` or in words: that is what the model reads.
                 pub structured: ::core::option::Option<_rt::String>,
                 /// The tool ran, and what it was asked to do did not work; `content` says why. Use this when
                 /// there is something to show besides the error (a compiler's messages, a failed test's log),
