@@ -128,6 +128,14 @@ impl OrgName {
     }
 }
 
+impl ModelName {
+    /// The model of an agent that names none.
+    #[must_use]
+    pub fn main() -> Self {
+        Self(Arc::from("main"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

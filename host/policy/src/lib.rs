@@ -1,1 +1,22 @@
-//! placeholder
+//! What may happen: manifests, grants, network rules, limits, agents, and how the layers narrow each other.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no clock, no async. A component *requests*
+//! in its [`manifest::Manifest`], an org *grants* in a [`grant::Grant`], agents and the session may only
+//! narrow, the host has ceilings; [`authority::Authority::compute`] is the intersection. Nothing here
+//! enforces: the door out and the sandbox ask these types and obey.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod agent;
+pub mod authority;
+pub mod credential;
+pub mod files;
+pub mod grant;
+pub mod limits;
+pub mod manifest;
+pub mod network;
+pub mod quantity;
+pub mod tool_pattern;
+
+mod text_serde;
+mod toml_text;

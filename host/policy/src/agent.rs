@@ -1,0 +1,211 @@
+//! Agents: their configuration, and how a chain of `extends` folds from root to leaf.
+
+use crate::{network::NetworkList, quantity::Span, tool_pattern::ToolPattern};
+use fumehood_core::{
+    name::{AgentName, ComponentName, ModelName, ToolName},
+    turn::Budget,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `[agent.NAME]` of the configuration. What is absent comes from the agent it extends.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// A configured model. None in the whole chain: the model `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelName>,
+    /// Added after the parent's instructions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Tools it offers the model. Absent: does not narrow. Empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<ToolPattern>>,
+    /// The agent it builds on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extends: Option<AgentName>,
+    /// Whom its tools may reach, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkList>,
+    /// What a turn may use; each part overrides the parent's.
+    #[serde(default)]
+    pub budget: BudgetConfig,
+    /// Approval rules. This version does not enforce them, so it refuses a configuration that has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approval: Vec<ApprovalRule>,
+}
+
+/// `[agent.NAME.budget]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// Input and output tokens of all steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Wall time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Span>,
+    /// Tool calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<u64>,
+    /// Model calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+}
+
+/// `[[agent.NAME.approval]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalRule {
+    /// Which tools.
+    pub tool: ToolPattern,
+    /// Under which condition on the arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// What then.
+    pub decide: ApprovalDecision,
+}
+
+/// What an approval rule decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalDecision {
+    /// Run it.
+    Allow,
+    /// Ask a person.
+    Ask,
+    /// Refuse it.
+    Deny,
+}
+
+/// An agent with what its ancestors gave it. `tools` and `network` are its own: every agent of the chain is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSpec {
+    /// Its name.
+    pub name: AgentName,
+    /// The model; the nearest in the chain.
+    pub model: ModelName,
+    /// The instructions of the chain down to here, root first, an empty line between.
+    pub instructions: String,
+    /// Its own list of tools; absent: it does not narrow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<ToolPattern>>,
+    /// Its own network list; absent: it does not narrow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkList>,
+    /// The budget, each part the nearest in the chain.
+    pub budget: Budget,
+}
+
+/// Whether every agent of the chain that lists tools lists this one.
+#[must_use]
+pub fn offers(chain: &[AgentSpec], component: &ComponentName, tool: &ToolName) -> bool {
+    chain
+        .iter()
+        .filter_map(|agent| agent.tools.as_ref())
+        .all(|tools| tools.iter().any(|pattern| pattern.matches(component, tool)))
+}
+
+/// Why a configuration of agents was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentConfigError {
+    /// `extends` names nobody.
+    #[error("agent `{agent}` extends `{parent}`, which is not configured; add `[agent.{parent}]` or correct `extends`")]
+    UnknownParent {
+        /// Who extends.
+        agent: AgentName,
+        /// Whom.
+        parent: AgentName,
+    },
+    /// `extends` comes back to where it began.
+    #[error("agents extend each other in a circle: {}; take `extends` out of one of them", circle(.0))]
+    Cycle(Vec<AgentName>),
+    /// Approval rules, which this version would not enforce.
+    #[error(
+        "agent `{0}` has approval rules, which this version does not enforce; a call that should wait for a person would run. Remove `[[agent.{0}.approval]]`, and leave the tools that need approval out of the agent's `tools`"
+    )]
+    Approval(AgentName),
+}
+
+fn circle(names: &[AgentName]) -> String {
+    names.iter().map(AgentName::as_str).collect::<Vec<_>>().join(" → ")
+}
+
+/// Folds each agent's chain of `extends`: for each agent, its chain from root to itself.
+///
+/// # Errors
+/// On an unknown parent, a circle, or approval rules.
+pub fn resolve_agents(
+    configs: &BTreeMap<AgentName, AgentConfig>,
+) -> Result<BTreeMap<AgentName, Vec<AgentSpec>>, AgentConfigError> {
+    configs
+        .keys()
+        .map(|name| Ok((name.clone(), resolve_chain(name, configs)?)))
+        .collect()
+}
+
+fn resolve_chain(
+    leaf: &AgentName,
+    configs: &BTreeMap<AgentName, AgentConfig>,
+) -> Result<Vec<AgentSpec>, AgentConfigError> {
+    let mut chain: Vec<(&AgentName, &AgentConfig)> = Vec::new();
+    let mut next = configs.get_key_value(leaf);
+    while let Some((name, config)) = next {
+        if let Some(start) = chain.iter().position(|(seen, _)| *seen == name) {
+            let mut names: Vec<AgentName> = chain[start..].iter().map(|(name, _)| (*name).clone()).collect();
+            names.push(name.clone());
+            return Err(AgentConfigError::Cycle(names));
+        }
+        if !config.approval.is_empty() {
+            return Err(AgentConfigError::Approval(name.clone()));
+        }
+        chain.push((name, config));
+        next = match &config.extends {
+            None => None,
+            Some(parent) => Some(
+                configs
+                    .get_key_value(parent)
+                    .ok_or_else(|| AgentConfigError::UnknownParent {
+                        agent: name.clone(),
+                        parent: parent.clone(),
+                    })?,
+            ),
+        };
+    }
+    let mut specs: Vec<AgentSpec> = Vec::with_capacity(chain.len());
+    for (name, config) in chain.into_iter().rev() {
+        let spec = fold(specs.last(), name, config);
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> AgentSpec {
+    let inherited = parent.map(|parent| parent.budget).unwrap_or_default();
+    let own = config.budget;
+    let instructions: Vec<&str> = parent
+        .map(|parent| parent.instructions.as_str())
+        .into_iter()
+        .chain(config.instructions.as_deref())
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .collect();
+    AgentSpec {
+        name: name.clone(),
+        model: config
+            .model
+            .clone()
+            .or_else(|| parent.map(|parent| parent.model.clone()))
+            .unwrap_or_else(ModelName::main),
+        instructions: instructions.join("\n\n"),
+        tools: config.tools.clone(),
+        network: config.network.clone(),
+        budget: Budget {
+            tokens: own.tokens.or(inherited.tokens),
+            time_ms: own.time.map(Span::as_millis).or(inherited.time_ms),
+            tool_calls: own.tool_calls.or(inherited.tool_calls),
+            steps: own.steps.or(inherited.steps),
+        },
+    }
+}

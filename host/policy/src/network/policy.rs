@@ -1,0 +1,238 @@
+//! The decision: a request passes when every layer lets it through, and no layer's `deny` refuses it.
+
+use super::{
+    rule::{NetworkRule, advised},
+    target::Target,
+};
+use fumehood_core::name::AgentName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One layer's rules. `deny` wins over `allow`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkList {
+    /// What the layer lets through. Absent: it does not narrow. Empty: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<NetworkRule>>,
+    /// What the layer refuses, whatever `allow` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<NetworkRule>,
+}
+
+impl NetworkList {
+    /// A list that allows nothing.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self {
+            allow: Some(Vec::new()),
+            deny: Vec::new(),
+        }
+    }
+
+    /// Whether the list neither narrows nor refuses.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.allow.is_none() && self.deny.is_empty()
+    }
+}
+
+/// Who a list belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// The component's manifest.
+    Request,
+    /// The org's grant.
+    Grant,
+    /// An agent of the chain.
+    Agent(AgentName),
+    /// The session.
+    Session,
+    /// The operator's host-wide list.
+    Host,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request => f.write_str("request"),
+            Self::Grant => f.write_str("grant"),
+            Self::Agent(name) => write!(f, "agent {name}"),
+            Self::Session => f.write_str("session"),
+            Self::Host => f.write_str("host"),
+        }
+    }
+}
+
+/// All layers, from the broadest claim to the narrowest: request, grant, agents root to leaf, session; the
+/// host's own list may stand anywhere. Without a grant's `allow` nothing passes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct NetworkPolicy {
+    /// The layers.
+    pub layers: Vec<(Layer, NetworkList)>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every layer lets it through.
+    Allowed {
+        /// The narrowest layer's rule that did, for the ledger: `grant: https://api.example.com/v1`.
+        rule: String,
+    },
+    /// A layer said no.
+    Denied(Denial),
+}
+
+/// Why a request may not leave.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Denial {
+    /// The layer that decided.
+    pub layer: Layer,
+    /// The `deny` rule that decided; absent when no `allow` rule matched.
+    pub rule: Option<String>,
+    /// What happened, why, and what to do. Names no rule but the one that decided.
+    pub message: String,
+}
+
+impl Denial {
+    /// What the ledger keeps as the rule: `session: deny https://example.com`, or `grant: no rule allows it`.
+    #[must_use]
+    pub fn ledger_rule(&self) -> String {
+        match &self.rule {
+            Some(rule) => format!("{}: deny {rule}", self.layer),
+            None => format!("{}: no rule allows it", self.layer),
+        }
+    }
+}
+
+impl NetworkPolicy {
+    /// A policy that lets nothing through.
+    #[must_use]
+    pub const fn deny_all() -> Self {
+        Self { layers: Vec::new() }
+    }
+
+    /// Decides on one request. Allocates nothing but the text it returns.
+    #[must_use]
+    pub fn decide(&self, target: &Target) -> Verdict {
+        // THREAT[T-net-rule-bypass]: each layer is asked by itself; lists are never merged, so no list can
+        // reopen what another closed.
+        for (layer, list) in &self.layers {
+            if let Some(rule) = list.deny.iter().find(|rule| rule.denies(target)) {
+                return Verdict::Denied(denied_by_rule(layer, rule, target));
+            }
+        }
+        let mut granted = false;
+        let mut narrowest: Option<(&Layer, &NetworkRule)> = None;
+        for (layer, list) in &self.layers {
+            let must_ask = matches!(layer, Layer::Request | Layer::Grant);
+            match &list.allow {
+                Some(allow) => {
+                    let Some(rule) = allow.iter().find(|rule| rule.allows(target)) else {
+                        return Verdict::Denied(not_allowed(layer, target));
+                    };
+                    granted |= *layer == Layer::Grant;
+                    if *layer != Layer::Host {
+                        narrowest = Some((layer, rule));
+                    }
+                }
+                // THREAT[T-supply-wide-request]: silence of a manifest or a grant is a no.
+                None if must_ask => return Verdict::Denied(not_allowed(layer, target)),
+                None => {}
+            }
+        }
+        match narrowest {
+            Some((layer, rule)) if granted => Verdict::Allowed {
+                rule: format!("{layer}: {rule}"),
+            },
+            _ => Verdict::Denied(not_allowed(&Layer::Grant, target)),
+        }
+    }
+
+    /// Whether no request at all could pass, so that the network need not be offered.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let mut granted = false;
+        for (layer, list) in &self.layers {
+            let must_ask = matches!(layer, Layer::Request | Layer::Grant);
+            granted |= *layer == Layer::Grant;
+            match &list.allow {
+                Some(allow) if allow.is_empty() => return true,
+                None if must_ask => return true,
+                _ => {}
+            }
+        }
+        !granted
+    }
+}
+
+fn denied_by_rule(layer: &Layer, rule: &NetworkRule, target: &Target) -> Denial {
+    let rule = rule.to_string();
+    let message = format!(
+        "{} is denied by the rule `{rule}` {}; {} can remove it",
+        request(target),
+        match layer {
+            Layer::Request => "of the component's own manifest".to_owned(),
+            Layer::Grant => "of the component's grant".to_owned(),
+            Layer::Agent(name) => format!("of the agent `{name}`"),
+            Layer::Session => "of the session".to_owned(),
+            Layer::Host => "of the host-wide list".to_owned(),
+        },
+        match layer {
+            Layer::Request => "the component's author",
+            Layer::Grant => "whoever grants in the org (`fumehood tool grant`)",
+            Layer::Agent(_) | Layer::Host => "the operator (`fumehood.toml`)",
+            Layer::Session => "whoever owns the session",
+        }
+    );
+    Denial {
+        layer: layer.clone(),
+        rule: Some(rule),
+        message,
+    }
+}
+
+fn not_allowed(layer: &Layer, target: &Target) -> Denial {
+    let rule = advised(target);
+    let (who, fix) = match layer {
+        Layer::Request => (
+            "the component's manifest does not request it".to_owned(),
+            format!("to reach it, the author adds `{rule}` to `allow` under `[network]` in tool.toml"),
+        ),
+        Layer::Grant => (
+            "the component's grant does not allow it".to_owned(),
+            format!("to allow it, add `{rule}` to `allow` under `[network]` of the grant (`fumehood tool grant`)"),
+        ),
+        Layer::Agent(name) => (
+            format!("the network list of the agent `{name}` does not allow it"),
+            format!("to allow it, add `{rule}` to `allow` under `[agent.{name}.network]` in fumehood.toml"),
+        ),
+        Layer::Session => (
+            "the session's network list does not allow it".to_owned(),
+            format!("to allow it, add `{rule}` to the session's `network.allow`"),
+        ),
+        Layer::Host => (
+            "the host-wide list does not allow it".to_owned(),
+            format!("to allow it, the operator adds `{rule}` to `allow` under `[network]` in fumehood.toml"),
+        ),
+    };
+    Denial {
+        layer: layer.clone(),
+        rule: None,
+        message: format!("{} is not allowed: {who}; {fix}", request(target)),
+    }
+}
+
+/// Method, origin and the beginning of the path; never the query, which may hold a secret.
+fn request(target: &Target) -> String {
+    const SHOWN: usize = 80;
+    let path = target.path();
+    let (path, more) = match path.get(..SHOWN) {
+        Some(start) if path.len() > SHOWN => (start, "…"),
+        _ => (path, ""),
+    };
+    format!("{} {}{path}{more}", target.method(), target.origin())
+}

@@ -1,0 +1,339 @@
+//! One network rule: `[METHOD[,METHOD] ][scheme://]host[:port][/path]`.
+//!
+//! What a rule leaves out is read the careful way round. To *allow*, no scheme means https and no port the
+//! scheme's own; `*` is any public name. To *deny*, no scheme means either, no port any, and `*` every host.
+
+use super::{
+    host::{Host, HostPattern, ParseHostError},
+    target::{Method, Scheme, Target, TargetError, normal_path, parse_port, split_port, split_scheme},
+};
+use crate::text_serde::{as_text, shown};
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+/// A network rule. Prints in one normal form, which parses to the same rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NetworkRule {
+    methods: Methods,
+    scheme: Option<Scheme>,
+    host: HostPattern,
+    port: PortPattern,
+    path: PathPrefix,
+}
+
+/// Which methods a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Methods {
+    /// Every method.
+    Any,
+    /// These; not empty.
+    Only(BTreeSet<Method>),
+}
+
+/// Which ports a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PortPattern {
+    /// None was written: the scheme's own to allow, any to deny.
+    SchemeDefault,
+    /// This one.
+    Exact(u16),
+    /// `:*`
+    Any,
+}
+
+/// Whole path segments that a request's path must begin with. None: every path. A slash at the end of a
+/// rule means nothing: `/v1/` is `/v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct PathPrefix(Vec<Box<str>>);
+
+/// Why a text is not a network rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a network rule: {reason}")]
+pub struct ParseRuleError {
+    text: String,
+    reason: RuleFault,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum RuleFault {
+    #[error("write `[METHOD[,METHOD] ][scheme://]host[:port][/path]`, as in `GET https://api.example.com/v1`")]
+    Shape,
+    #[error("only `https://` and `http://` can be reached")]
+    Scheme,
+    #[error("methods are in capitals, separated by commas, as in `GET,HEAD`; `{0}` is not one")]
+    Method(String),
+    #[error("{0}")]
+    ForbiddenMethod(TargetError),
+    #[error("a rule has no user name or password; use a credential")]
+    Userinfo,
+    #[error("a rule has no query or fragment; it ends with the path")]
+    Query,
+    #[error("a path already covers everything beneath it; leave out the `*`")]
+    PathWildcard,
+    #[error("the path has an empty segment (`//`)")]
+    EmptySegment,
+    #[error("{0}")]
+    Path(TargetError),
+    #[error("the port is a number from 1 to 65535, or `*`")]
+    Port,
+    #[error("{0}")]
+    Host(#[from] ParseHostError),
+}
+
+impl NetworkRule {
+    /// Which methods it is about.
+    #[must_use]
+    pub const fn methods(&self) -> &Methods {
+        &self.methods
+    }
+
+    /// The scheme, if one was written.
+    #[must_use]
+    pub const fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
+    /// Which hosts it is about.
+    #[must_use]
+    pub const fn host(&self) -> &HostPattern {
+        &self.host
+    }
+
+    /// Which ports it is about.
+    #[must_use]
+    pub const fn port(&self) -> PortPattern {
+        self.port
+    }
+
+    /// Which paths it is about.
+    #[must_use]
+    pub const fn path(&self) -> &PathPrefix {
+        &self.path
+    }
+
+    /// Whether the rule, in an `allow` list, lets `target` through. Does not allocate.
+    #[must_use]
+    pub fn allows(&self, target: &Target) -> bool {
+        let port = match self.port {
+            PortPattern::SchemeDefault => target.port() == target.scheme().default_port(),
+            PortPattern::Exact(port) => target.port() == port,
+            PortPattern::Any => true,
+        };
+        port && self.scheme.unwrap_or(Scheme::Https) == target.scheme()
+            && self.host.matches(target.host())
+            && self.methods.contains(target.method())
+            && self.path.allows(target.path())
+    }
+
+    /// Whether the rule, in a `deny` list, refuses `target`. Does not allocate.
+    #[must_use]
+    pub fn denies(&self, target: &Target) -> bool {
+        let port = match self.port {
+            PortPattern::SchemeDefault | PortPattern::Any => true,
+            PortPattern::Exact(port) => target.port() == port,
+        };
+        port && self.scheme.is_none_or(|scheme| scheme == target.scheme())
+            && (self.host == HostPattern::AnyPublic || self.host.matches(target.host()))
+            && self.methods.contains(target.method())
+            && self.path.denies(target.path())
+    }
+
+    /// Whether every request that `other` allows, this allows too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let (scheme, other_scheme) = (
+            self.scheme.unwrap_or(Scheme::Https),
+            other.scheme.unwrap_or(Scheme::Https),
+        );
+        let concrete = |port| match port {
+            PortPattern::SchemeDefault => Some(scheme.default_port()),
+            PortPattern::Exact(port) => Some(port),
+            PortPattern::Any => None,
+        };
+        scheme == other_scheme
+            && (self.port == PortPattern::Any || concrete(self.port) == concrete(other.port))
+            && self.host.covers(&other.host)
+            && self.methods.covers(&other.methods)
+            && self.path.covers(&other.path)
+    }
+
+    /// Whether this is `*` and nothing else.
+    #[must_use]
+    pub fn is_bare_star(&self) -> bool {
+        self.host == HostPattern::AnyPublic
+            && self.scheme.is_none()
+            && self.port == PortPattern::SchemeDefault
+            && self.methods == Methods::Any
+            && self.path.0.is_empty()
+    }
+}
+
+impl Methods {
+    fn contains(&self, method: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(methods) => methods.iter().any(|own| own.as_str() == method),
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Only(own), Self::Only(others)) => own.is_superset(others),
+            (Self::Only(_), Self::Any) => false,
+        }
+    }
+}
+
+impl PathPrefix {
+    /// The segments, each normalised as a request's.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|segment| &**segment)
+    }
+
+    // THREAT[T-net-rule-bypass]: whole segments, so that `/v1` is not `/v1evil`.
+    fn allows(&self, path: &str) -> bool {
+        let mut segments = path.split('/').skip(1);
+        self.segments().all(|own| segments.next() == Some(own))
+    }
+
+    /// Broader than `allows`: servers merge `//` and some decode `%2F`, so a denial reads both as one slash.
+    fn denies(&self, path: &str) -> bool {
+        let mut segments = loose_segments(path);
+        self.segments()
+            .flat_map(loose_segments)
+            .all(|own| segments.next() == Some(own))
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        other.0.starts_with(&self.0)
+    }
+}
+
+fn loose_segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/')
+        .flat_map(|part| part.split("%2F"))
+        .flat_map(|part| part.split("%5C"))
+        .filter(|part| !part.is_empty())
+}
+
+impl fmt::Display for NetworkRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Methods::Only(methods) = &self.methods {
+            for (n, method) in methods.iter().enumerate() {
+                write!(f, "{}{method}", if n == 0 { "" } else { "," })?;
+            }
+            f.write_str(" ")?;
+        }
+        if let Some(scheme) = self.scheme {
+            write!(f, "{scheme}://")?;
+        }
+        write!(f, "{}", self.host)?;
+        match self.port {
+            PortPattern::SchemeDefault => {}
+            PortPattern::Exact(port) => write!(f, ":{port}")?,
+            PortPattern::Any => f.write_str(":*")?,
+        }
+        self.path.segments().try_for_each(|segment| write!(f, "/{segment}"))
+    }
+}
+
+impl FromStr for NetworkRule {
+    type Err = ParseRuleError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRuleError> {
+        parse(text).map_err(|reason| ParseRuleError {
+            text: shown(text),
+            reason,
+        })
+    }
+}
+
+as_text!(
+    NetworkRule,
+    "a network rule: \"[METHOD[,METHOD] ][scheme://]host[:port][/path]\""
+);
+
+fn parse(text: &str) -> Result<NetworkRule, RuleFault> {
+    let text = text.trim_matches(' ');
+    let (methods, place) = match text.split_once(' ') {
+        Some((methods, place)) => (parse_methods(methods)?, place.trim_start_matches(' ')),
+        None => (Methods::Any, text),
+    };
+    if place.is_empty() || place.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err(RuleFault::Shape);
+    }
+    if place.contains(['?', '#']) {
+        return Err(RuleFault::Query);
+    }
+    let (scheme, rest) = if place.contains("://") {
+        let (scheme, rest) = split_scheme(place).ok_or(RuleFault::Scheme)?;
+        (Some(scheme), rest)
+    } else {
+        (None, place)
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // A bare scheme must not become "everything over that scheme".
+    if authority.is_empty() {
+        return Err(RuleFault::Shape);
+    }
+    if authority.contains('@') {
+        return Err(RuleFault::Userinfo);
+    }
+    let (host, port) = split_host_port(authority)?;
+    Ok(NetworkRule {
+        methods,
+        scheme,
+        host: host.parse()?,
+        port: parse_port_pattern(port)?,
+        path: parse_path(path)?,
+    })
+}
+
+fn split_host_port(authority: &str) -> Result<(&str, Option<&str>), RuleFault> {
+    if !authority.starts_with('[') && authority.matches(':').count() > 1 {
+        return Err(ParseHostError::BareIpv6.into());
+    }
+    Ok(split_port(authority))
+}
+
+fn parse_port_pattern(port: Option<&str>) -> Result<PortPattern, RuleFault> {
+    match port {
+        None => Ok(PortPattern::SchemeDefault),
+        Some("*") => Ok(PortPattern::Any),
+        Some(port) => parse_port(port).map(PortPattern::Exact).ok_or(RuleFault::Port),
+    }
+}
+
+fn parse_methods(text: &str) -> Result<Methods, RuleFault> {
+    text.split(',')
+        .map(|method| match Method::parse(method) {
+            Ok(parsed) if parsed.as_str() == method => Ok(parsed),
+            Err(error @ TargetError::ForbiddenMethod(_)) => Err(RuleFault::ForbiddenMethod(error)),
+            _ => Err(RuleFault::Method(shown(method))),
+        })
+        .collect::<Result<_, _>>()
+        .map(Methods::Only)
+}
+
+fn parse_path(path: &str) -> Result<PathPrefix, RuleFault> {
+    if path.contains('*') {
+        return Err(RuleFault::PathWildcard);
+    }
+    let path = normal_path(path).map_err(RuleFault::Path)?;
+    let path = path.strip_suffix('/').unwrap_or(&path);
+    let segments: Vec<Box<str>> = path.split('/').skip(1).map(Box::from).collect();
+    if segments.iter().any(|segment| segment.is_empty()) {
+        return Err(RuleFault::EmptySegment);
+    }
+    Ok(PathPrefix(segments))
+}
+
+/// The rule that would let `target`'s host through, and no more: what a denial advises.
+pub(super) fn advised(target: &Target) -> String {
+    let plain = target.scheme() == Scheme::Https && target.port() == 443 && matches!(target.host(), Host::Name(_));
+    if plain {
+        format!("https://{}", target.host())
+    } else {
+        target.origin()
+    }
+}

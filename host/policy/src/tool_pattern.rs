@@ -1,0 +1,120 @@
+//! Patterns that name tools: one tool, several by `*`, or all tools of a component.
+
+use crate::text_serde::{as_text, shown};
+use fumehood_core::name::{ComponentName, ToolName};
+use serde::Serialize;
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// Names tools: `files_read` (that tool), `files_*` (each tool whose name fits), `files` (each tool of the
+/// component `files`). `*` stands for any characters, none included. At most 64 characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ToolPattern(Arc<str>);
+
+/// Why a text is no tool pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` names no tools: write a tool (`files_read`), a pattern (`files_*`) or a component (`files`), in lower-case letters, digits, `_`, `-` and `*`, at most 64"
+)]
+pub struct ParseToolPatternError(String);
+
+impl ToolPattern {
+    /// Whether `tool` of `component` is named. Does not allocate.
+    #[must_use]
+    pub fn matches(&self, component: &ComponentName, tool: &ToolName) -> bool {
+        glob(self.0.as_bytes(), tool.as_bytes()) || glob(self.0.as_bytes(), component.as_bytes())
+    }
+
+    /// Whether every name that `other` fits, this fits too. May say no where it is so.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        // A pattern read as a name: its `*` can only be matched by a `*` of ours.
+        glob(self.0.as_bytes(), other.0.as_bytes())
+    }
+
+    /// The pattern as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ToolPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ToolPattern {
+    type Err = ParseToolPatternError;
+
+    fn from_str(text: &str) -> Result<Self, ParseToolPatternError> {
+        let known = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*');
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(known) {
+            return Err(ParseToolPatternError(shown(text)));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+as_text!(
+    ToolPattern,
+    "a tool's name, a pattern such as \"files_*\", or a component's name"
+);
+
+/// Tools that every one of several lists must name. No list: every tool. An empty list: none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
+pub struct ToolFilter {
+    layers: Vec<Vec<ToolPattern>>,
+}
+
+impl ToolFilter {
+    /// Narrowed by each of the lists.
+    #[must_use]
+    pub fn all_of(layers: impl IntoIterator<Item = Vec<ToolPattern>>) -> Self {
+        Self {
+            layers: layers.into_iter().collect(),
+        }
+    }
+
+    /// Whether every list names the tool.
+    #[must_use]
+    pub fn allows(&self, component: &ComponentName, tool: &ToolName) -> bool {
+        self.layers
+            .iter()
+            .all(|layer| layer.iter().any(|pattern| pattern.matches(component, tool)))
+    }
+
+    /// Whether no tool at all can pass.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.layers.iter().any(Vec::is_empty)
+    }
+}
+
+/// Matches in time proportional to the product of the lengths, without recursion: a pattern comes from outside.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut last_star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                last_star = Some((p, t));
+                p += 1;
+            }
+            Some(byte) if *byte == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match last_star {
+                Some((star, from)) => {
+                    last_star = Some((star, from + 1));
+                    p = star + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
