@@ -1,0 +1,259 @@
+//! A connection to a checked address: resolve once, check every address, connect to one of those, TLS by the name.
+//!
+//! No proxy is supported, so no proxy variable is read. TLS sessions are not resumed: a ticket would link orgs.
+
+use crate::{
+    body::RequestBody,
+    config::{EgressConfig, Resolver},
+    error::{EgressError, Wait},
+    resolve::{Resolve, SystemResolver},
+};
+use fumehood_policy::{
+    address::{PrivateNetworks, check_address},
+    network::{Host, Scheme, Target},
+};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::Resumption,
+    pki_types::{CertificateDer, ServerName},
+};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+/// How many addresses of a name are tried.
+const MAX_ADDRESSES: usize = 8;
+/// How long one attempt has before the next address is tried beside it (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// The largest head of an answer, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Why the door could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("the door can't be set up: {0}")]
+pub struct SetupError(#[from] rustls::Error);
+
+/// A connection that carries one exchange at a time. Dropping it closes it.
+pub(crate) struct Link {
+    pub(crate) sender: SendRequest<RequestBody>,
+    pub(crate) address: IpAddr,
+    /// Drives the connection; ends with it.
+    driver: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Makes connections.
+pub(crate) struct Connector {
+    resolver: Arc<dyn Resolve>,
+    private: PrivateNetworks,
+    tls: TlsConnector,
+    dns_timeout: Duration,
+    connect_timeout: Duration,
+}
+
+impl Connector {
+    pub(crate) fn new(config: &EgressConfig) -> Result<Self, SetupError> {
+        let resolver = match &config.resolver {
+            Resolver::System => Arc::new(SystemResolver::new()),
+            Resolver::Custom(resolver) => resolver.clone(),
+        };
+        Ok(Self {
+            resolver,
+            private: config.private_networks.clone(),
+            tls: TlsConnector::from(Arc::new(tls_config(&config.extra_roots)?)),
+            dns_timeout: config.dns_timeout,
+            connect_timeout: config.connect_timeout,
+        })
+    }
+
+    /// Whether the address is reachable only because the operator listed its network.
+    pub(crate) fn is_listed_private(&self, address: IpAddr) -> bool {
+        check_address(address, &PrivateNetworks::default()).is_err() && check_address(address, &self.private).is_ok()
+    }
+
+    /// Connects to a checked address of the target's host. Cancel-safe.
+    pub(crate) async fn connect(&self, target: &Target) -> Result<Link, EgressError> {
+        let addresses = self.checked_addresses(target.host()).await?;
+        let limit = self.connect_timeout;
+        timeout(limit, self.dial(target, &addresses))
+            .await
+            .unwrap_or(Err(EgressError::Timeout {
+                wait: Wait::Connect,
+                limit,
+            }))
+    }
+
+    // THREAT[T-net-ssrf] THREAT[T-net-rebinding]: the name is resolved here and nowhere else, each of its
+    // addresses is checked, and the connection goes to one of the very addresses that were checked.
+    async fn checked_addresses(&self, host: &Host) -> Result<Vec<IpAddr>, EgressError> {
+        let unresolved = |reason: String| EgressError::Resolve {
+            host: host.to_string(),
+            reason,
+        };
+        let addresses = match host {
+            Host::Ip(address) => vec![*address],
+            Host::Name(name) => {
+                let limit = self.dns_timeout;
+                timeout(limit, self.resolver.resolve(name.as_str()))
+                    .await
+                    .map_err(|_| EgressError::Timeout {
+                        wait: Wait::Resolve,
+                        limit,
+                    })?
+                    .map_err(|error| unresolved(error.to_string()))?
+            }
+        };
+        if addresses.is_empty() {
+            return Err(unresolved("it has no addresses".to_owned()));
+        }
+        for address in &addresses {
+            // One address that is refused refuses the name: a mixed answer is how rebinding looks.
+            check_address(*address, &self.private).map_err(|refusal| {
+                tracing::debug!(%host, %address, kind = refusal.kind, "an address was refused");
+                EgressError::PrivateAddress {
+                    host: host.to_string(),
+                    kind: refusal.kind,
+                }
+            })?;
+        }
+        Ok(addresses)
+    }
+
+    async fn dial(&self, target: &Target, addresses: &[IpAddr]) -> Result<Link, EgressError> {
+        let stream = first_to_connect(addresses, target.port())
+            .await
+            .map_err(|error| EgressError::Connect {
+                host: target.host().to_string(),
+                port: target.port(),
+                reason: io_reason(&error),
+            })?;
+        let address = stream.peer_addr().map_err(|error| protocol(&error))?.ip();
+        // Small requests must not wait for the acknowledgement of the previous segment.
+        stream.set_nodelay(true).map_err(|error| protocol(&error))?;
+        match target.scheme() {
+            Scheme::Http => drive(stream, address).await,
+            Scheme::Https => {
+                let name = match target.host() {
+                    Host::Ip(address) => ServerName::from(*address),
+                    Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
+                        .map_err(|_| tls_failure(target, "the name can't stand in a certificate".to_owned()))?,
+                };
+                let stream = self.tls.connect(name, stream).await;
+                drive(
+                    stream.map_err(|error| tls_failure(target, tls_reason(&error)))?,
+                    address,
+                )
+                .await
+            }
+        }
+    }
+}
+
+fn tls_config(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, SetupError> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    for root in extra_roots {
+        roots.add(root.clone())?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// The first connection that any address takes. Each address gets a head start on the next; a failure starts the next at once.
+async fn first_to_connect(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
+    let mut waiting = addresses.iter().take(MAX_ADDRESSES);
+    let mut attempts = FuturesUnordered::new();
+    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        if let Some(address) = waiting.next() {
+            attempts.push(TcpStream::connect(SocketAddr::new(*address, port)));
+        } else if attempts.is_empty() {
+            return Err(last_error);
+        }
+        let more = waiting.len() > 0;
+        tokio::select! {
+            Some(done) = attempts.next() => match done {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last_error = error,
+            },
+            () = sleep(HEAD_START), if more => {}
+        }
+    }
+}
+
+async fn drive<S>(stream: S, address: IpAddr) -> Result<Link, EgressError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handshake = http1::Builder::new()
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(2 * MAX_HEAD)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = handshake.await.map_err(|_| EgressError::Protocol {
+        reason: "the connection broke".to_owned(),
+    })?;
+    let driver = tokio::spawn(async move {
+        // What breaks a connection is told to the exchange it carries; between exchanges nobody needs to know.
+        let _ = connection.await;
+    });
+    Ok(Link {
+        sender,
+        address,
+        driver: driver.abort_handle(),
+    })
+}
+
+fn protocol(error: &io::Error) -> EgressError {
+    EgressError::Protocol {
+        reason: io_reason(error),
+    }
+}
+
+fn tls_failure(target: &Target, reason: String) -> EgressError {
+    EgressError::Tls {
+        host: target.host().to_string(),
+        reason,
+    }
+}
+
+/// The kind of an I/O error in words; its full text may hold an address.
+fn io_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "the connection was refused".to_owned(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "it can't be reached".to_owned(),
+        kind => kind.to_string(),
+    }
+}
+
+fn tls_reason(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(kind)) => format!("its certificate is not valid: {kind}"),
+        Some(other) => other.to_string(),
+        None => io_reason(error),
+    }
+}

@@ -1,0 +1,261 @@
+//! The leak guard: finds the values of secrets in what passes, and replaces them by `[secret:NAME]`.
+//!
+//! It searches for each value as it is and in the encodings an echo usually has: base64 (both alphabets, any
+//! alignment), hexadecimal, percent-encoded, JSON- and HTML-escaped, reversed; of a value of several lines also each line.
+//!
+//! What it promises: none of these forms passes, wherever a stream is cut into chunks. What it doesn't: a server that
+//! *wants* to hand a value over can encrypt it, split it over several answers or compress it (the door refuses compressed
+//! answers). The guard stops the echo, the log line and the careless error text; who may be sent a secret at all
+//! is decided by the hosts it is bound to.
+//!
+//! Short values: one of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
+//! refuses to inject it. An encoded form is searched for from six bytes on.
+//!
+//! Values are held in memory that is wiped on drop, except inside the search automaton, which offers no way to do so.
+
+mod forms;
+
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+use bytes::{Bytes, BytesMut};
+use forms::Form;
+use fumehood_core::name::SecretName;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::{borrow::Cow, fmt, sync::Arc};
+
+/// Finds the values of a set of secrets. Cloning shares the automaton; building one costs tens of microseconds per
+/// secret, so keep it as long as the set of secrets stays the same.
+#[derive(Clone, Default)]
+pub struct LeakGuard {
+    /// Absent when there is nothing to find.
+    search: Option<Arc<Search>>,
+}
+
+struct Search {
+    automaton: AhoCorasick,
+    /// By pattern number: which secret it gives away.
+    owners: Vec<usize>,
+    secrets: Vec<(SecretName, Box<[u8]>)>,
+    /// The patterns, sorted: answers whether a text could be the beginning of one.
+    sorted: Vec<Form>,
+    longest: usize,
+    /// Whether a pattern begins with this byte.
+    first: [bool; 256],
+}
+
+impl LeakGuard {
+    /// A guard for these secrets. Where two have the same value, the first gives the name.
+    #[must_use]
+    pub fn new<'a>(secrets: impl IntoIterator<Item = (SecretName, &'a SecretString)>) -> Self {
+        let mut patterns: Vec<(Form, usize)> = Vec::new();
+        let mut names = Vec::new();
+        for (name, value) in secrets {
+            let index = names.len();
+            patterns.extend(forms::of(value.expose_secret()).into_iter().map(|form| (form, index)));
+            let mark = format!("[secret:{name}]").into_bytes().into_boxed_slice();
+            names.push((name, mark));
+        }
+        patterns.sort_by(|a, b| a.0.as_str().cmp(&b.0));
+        patterns.dedup_by(|a, b| a.0 == b.0);
+        let Some(longest) = patterns.iter().map(|(form, _)| form.len()).max() else {
+            return Self::default();
+        };
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(patterns.iter().map(|(form, _)| form.as_bytes()));
+        let mut first = [false; 256];
+        for (form, _) in &patterns {
+            first[usize::from(form.as_bytes()[0])] = true;
+        }
+        let (sorted, owners) = patterns.into_iter().unzip();
+        match automaton {
+            Ok(automaton) => Self {
+                search: Some(Arc::new(Search {
+                    automaton,
+                    owners,
+                    secrets: names,
+                    sorted,
+                    longest,
+                    first,
+                })),
+            },
+            // Only a set beyond two thousand million states can't be built. Nothing may be injected then:
+            // the door refuses a secret that the guard can't find.
+            Err(_) => Self::default(),
+        }
+    }
+
+    /// Whether there is nothing to find.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.search.is_none()
+    }
+
+    /// The secret whose value, in any form, occurs first in `bytes`.
+    #[must_use]
+    pub fn find(&self, bytes: &[u8]) -> Option<&SecretName> {
+        let search = self.search.as_deref()?;
+        let found = search.automaton.find(bytes)?;
+        Some(&search.owner(found.pattern().as_usize()).0)
+    }
+
+    /// `text` with every value replaced by `[secret:NAME]`; borrowed when there is none.
+    #[must_use]
+    pub fn redact_str<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.redact(text.as_bytes()) {
+            Cow::Borrowed(_) => Cow::Borrowed(text),
+            // Patterns and replacements are whole characters, so what remains is text.
+            Cow::Owned(bytes) => Cow::Owned(
+                String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+            ),
+        }
+    }
+
+    /// `bytes` with every value replaced by `[secret:NAME]`; borrowed when there is none.
+    #[must_use]
+    pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(search) = self.search.as_deref() else {
+            return Cow::Borrowed(bytes);
+        };
+        let mut out = Vec::new();
+        let mut from = 0;
+        for found in search.automaton.find_iter(bytes) {
+            out.extend_from_slice(&bytes[from..found.start()]);
+            out.extend_from_slice(&search.owner(found.pattern().as_usize()).1);
+            from = found.end();
+        }
+        if from == 0 {
+            return Cow::Borrowed(bytes);
+        }
+        out.extend_from_slice(&bytes[from..]);
+        Cow::Owned(out)
+    }
+
+    /// A redactor for one stream.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        Redactor {
+            guard: self.clone(),
+            held: Bytes::new(),
+            first_found: None,
+        }
+    }
+}
+
+impl fmt::Debug for LeakGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self
+            .search
+            .iter()
+            .flat_map(|search| search.secrets.iter().map(|(name, _)| name));
+        f.debug_set().entries(names).finish()
+    }
+}
+
+impl Search {
+    fn owner(&self, pattern: usize) -> &(SecretName, Box<[u8]>) {
+        &self.secrets[self.owners[pattern]]
+    }
+
+    /// The first position at or after `from` where the rest of `bytes` could be the beginning of a pattern.
+    fn open_end(&self, bytes: &[u8], from: usize) -> usize {
+        let earliest = from.max((bytes.len() + 1).saturating_sub(self.longest));
+        (earliest..bytes.len())
+            .find(|&at| self.first[usize::from(bytes[at])] && self.begins_pattern(&bytes[at..]))
+            .unwrap_or(bytes.len())
+    }
+
+    /// Whether a pattern longer than `text` begins with it.
+    fn begins_pattern(&self, text: &[u8]) -> bool {
+        let at = self.sorted.partition_point(|form| form.as_bytes() <= text);
+        self.sorted
+            .get(at)
+            .is_some_and(|form| form.as_bytes().starts_with(text))
+    }
+}
+
+/// Redacts a stream, chunk by chunk, as if it were one text.
+///
+/// It holds back only bytes that could be the beginning of a value, fewer than the longest form has, so a
+/// stream of events is not delayed.
+#[derive(Debug)]
+pub struct Redactor {
+    guard: LeakGuard,
+    held: Bytes,
+    first_found: Option<SecretName>,
+}
+
+impl Redactor {
+    /// Takes the next chunk and returns what may pass now; possibly nothing. A chunk without a value is passed on without a copy.
+    #[must_use]
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
+        let Some(search) = self.guard.search.clone() else {
+            return chunk;
+        };
+        let text = self.with_held(chunk);
+        let open = search.open_end(&text, 0);
+        self.pass(&search, &text, open)
+    }
+
+    /// Ends the stream and returns what was held back.
+    #[must_use]
+    pub fn finish(&mut self) -> Bytes {
+        let text = std::mem::take(&mut self.held);
+        match self.guard.search.clone() {
+            Some(search) if !text.is_empty() => {
+                let end = text.len();
+                self.pass(&search, &text, end)
+            }
+            _ => text,
+        }
+    }
+
+    /// The first secret that was found so far.
+    #[must_use]
+    pub fn found(&self) -> Option<&SecretName> {
+        self.first_found.as_ref()
+    }
+
+    pub(crate) const fn guard(&self) -> &LeakGuard {
+        &self.guard
+    }
+
+    fn with_held(&mut self, chunk: Bytes) -> Bytes {
+        if self.held.is_empty() {
+            return chunk;
+        }
+        let mut text = BytesMut::with_capacity(self.held.len() + chunk.len());
+        text.extend_from_slice(&self.held);
+        text.extend_from_slice(&chunk);
+        text.freeze()
+    }
+
+    /// Passes what is decided of `text`, and holds the rest. From `open` on, bytes to come could still make a value, or a longer one.
+    ///
+    /// A match that begins before `open` is final: no longer pattern can begin there, or `open` would not lie behind it.
+    fn pass(&mut self, search: &Search, text: &Bytes, mut open: usize) -> Bytes {
+        let mut out: Option<BytesMut> = None;
+        let mut from = 0;
+        while let Some(found) = search.automaton.find(Input::new(text).range(from..)) {
+            if found.start() >= open {
+                break;
+            }
+            let (name, mark) = search.owner(found.pattern().as_usize());
+            let out = out.get_or_insert_with(|| BytesMut::with_capacity(text.len() + mark.len()));
+            out.extend_from_slice(&text[from..found.start()]);
+            out.extend_from_slice(mark);
+            self.first_found.get_or_insert_with(|| name.clone());
+            from = found.end();
+            if open < from {
+                open = search.open_end(&text, from);
+            }
+        }
+        self.held = text.slice(open..);
+        match out {
+            None => text.slice(..open),
+            Some(mut out) => {
+                out.extend_from_slice(&text[from..open]);
+                out.freeze()
+            }
+        }
+    }
+}
