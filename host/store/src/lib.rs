@@ -1,1 +1,83 @@
-//! placeholder
+//! What is kept: orgs, keys, agents, components, grants, sessions, turns, the journal, key-values, secrets
+//! and the ledger behind the [`Store`] traits; workspace files and component code as files beside it.
+//!
+//! Every operation is scoped by org: an id that exists in another org reads as absent.
+//! Every write is durable when its future resolves, or has not happened. Dropping a future before it
+//! resolves leaves either the whole write or none of it.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod blobs;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod data_dir;
+mod disk;
+mod envelope;
+mod error;
+mod master;
+pub mod record;
+pub mod sqlite;
+pub mod workspace;
+
+pub use api::{
+    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, Store, StoreError, Turns,
+};
+pub use blobs::{BlobError, Blobs};
+pub use data_dir::{DataDir, StoreUrl};
+pub use error::OpenError;
+pub use master::MasterKey;
+pub use sqlite::{SqliteStore, check::Problem};
+pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
+
+use std::{path::Path, sync::Arc};
+
+/// Everything that is kept, opened for this process alone.
+pub struct Opened {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The sessions' files.
+    pub workspaces: Workspaces,
+    /// The components' code.
+    pub blobs: Blobs,
+    /// The key that protects what is secret in all of it.
+    pub master: MasterKey,
+    /// The exclusive use of the data directory. It ends when this, the store and every clone of them are gone.
+    pub lock: DataDir,
+    sqlite: SqliteStore,
+}
+
+impl Opened {
+    /// Finishes the writes under way, closes the database and waits for it. Later uses of `store` are refused.
+    /// Dropping everything does the same without waiting.
+    pub async fn close(self) {
+        self.sqlite.close().await;
+    }
+
+    /// Looks for damage; see [`SqliteStore::check`]. Reads everything: minutes on a large database.
+    ///
+    /// # Errors
+    /// When the database cannot even be read.
+    pub async fn check(&self) -> api::Result<Vec<Problem>> {
+        self.sqlite.check().await
+    }
+}
+
+/// Opens, or makes at first use, the data directory and the database.
+///
+/// # Errors
+/// When another process uses the directory, the disk is read-only or refuses, the database is damaged, not ours or
+/// of a newer version, or the master key is unusable or not the one its secrets were made with. Nothing was changed then,
+/// except that a missing directory or master key may have been made.
+pub async fn open(data_dir: &Path, url: &StoreUrl) -> Result<Opened, OpenError> {
+    let lock = DataDir::open(data_dir).await?;
+    let master = MasterKey::from_env_or_file(lock.path())?;
+    let sqlite = SqliteStore::open(&lock, url, &master).await?;
+    Ok(Opened {
+        store: Arc::new(sqlite.clone()),
+        workspaces: Workspaces::open(&lock, workspace::Quota::default())?,
+        blobs: Blobs::open(&lock)?,
+        master,
+        lock,
+        sqlite,
+    })
+}

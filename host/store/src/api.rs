@@ -1,0 +1,221 @@
+//! The traits a backend implements. `conformance` holds what they promise, as tests.
+
+use crate::record::{Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Session, SessionChange, Turn};
+use async_trait::async_trait;
+use fumehood_core::{
+    digest::Digest,
+    event::{Event, NewEvent},
+    id::{KeyId, LedgerId, SessionId, TurnId},
+    ledger::{EgressOutcome, LedgerEntry},
+    name::{AgentName, ComponentName, OrgName, SecretName},
+    turn::TurnStatus,
+};
+use fumehood_policy::{agent::AgentConfig, grant::Grant};
+use secrecy::SecretString;
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// Why the store could not do what it was asked. "Not there" is not an error: it is `None` or `false`.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The name or id is taken.
+    #[error("{what} already exists")]
+    Exists {
+        /// What is there already.
+        what: String,
+    },
+    /// What it was to belong to is not there (any more): nothing was changed.
+    #[error("there is no such {what}")]
+    Gone {
+        /// `org`, `session` or `turn`.
+        what: &'static str,
+    },
+    /// The store does not take this: nothing was changed.
+    #[error("the store does not take this: {reason}")]
+    Invalid {
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// A page cursor that this store did not make.
+    #[error("the page cursor is not valid here: start again without it")]
+    BadCursor,
+    /// The disk or database refused: nothing was changed.
+    #[error("the store is not available: {reason}")]
+    Unavailable {
+        /// In words for the operator, without secrets.
+        reason: String,
+    },
+    /// What was read does not make sense: written by a newer version, or damaged.
+    #[error("the store holds something unreadable: {reason}")]
+    Corrupt {
+        /// In words for the operator.
+        reason: String,
+    },
+}
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Everything a host keeps in its database.
+pub trait Store:
+    Orgs + Keys + Agents + Components + Sessions + Turns + Journal + KeyValues + Secrets + Ledger + Send + Sync + 'static
+{
+}
+
+/// Tenants.
+#[async_trait]
+pub trait Orgs {
+    /// Makes an org. [`StoreError::Exists`] if the name is taken.
+    async fn create_org(&self, name: &OrgName) -> Result<Org>;
+    /// One org.
+    async fn org(&self, name: &OrgName) -> Result<Option<Org>>;
+    /// Every org, by name.
+    async fn orgs(&self) -> Result<Vec<Org>>;
+}
+
+/// API keys. A token is never kept: only its digest.
+#[async_trait]
+pub trait Keys {
+    /// Keeps a new key. [`StoreError::Exists`] if the id or token is taken, [`StoreError::Gone`] if there is no such org.
+    async fn create_key(&self, key: &Key, token: &Digest) -> Result<()>;
+    /// The live key whose token has this digest.
+    async fn key_by_token(&self, token: &Digest) -> Result<Option<Key>>;
+    /// The org's live keys, oldest first.
+    async fn keys(&self, org: &OrgName) -> Result<Vec<Key>>;
+    /// Ends a key. `false` if the org has no such live key.
+    async fn revoke_key(&self, org: &OrgName, id: KeyId) -> Result<bool>;
+}
+
+/// Agents, as configured.
+#[async_trait]
+pub trait Agents {
+    /// Makes `agents` the org's agents, all at once; others of the org are gone.
+    async fn replace_agents(&self, org: &OrgName, agents: &BTreeMap<AgentName, AgentConfig>) -> Result<()>;
+    /// The org's agents.
+    async fn agents(&self, org: &OrgName) -> Result<BTreeMap<AgentName, AgentConfig>>;
+}
+
+/// Components and their grants. The code itself is kept by [`crate::blobs::Blobs`].
+#[async_trait]
+pub trait Components {
+    /// Adds a component or replaces the org's component of that name; the grant given to the same digest before is kept
+    /// when `component.grant` is `None`.
+    async fn put_component(&self, component: &Component) -> Result<()>;
+    /// One component.
+    async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<Option<Component>>;
+    /// The org's components, by name.
+    async fn components(&self, org: &OrgName) -> Result<Vec<Component>>;
+    /// Removes a component. `false` if there was none.
+    async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<bool>;
+    /// Decides what a component may do. `false` if the org has no component of that name and digest.
+    async fn set_grant(&self, org: &OrgName, name: &ComponentName, digest: &Digest, grant: &Grant) -> Result<bool>;
+}
+
+/// Sessions.
+#[async_trait]
+pub trait Sessions {
+    /// Keeps a new session, with its first events in the same transaction. [`StoreError::Exists`] if the id is taken,
+    /// [`StoreError::Gone`] if there is no such org.
+    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>>;
+    /// One session.
+    async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>>;
+    /// The org's sessions, newest first.
+    async fn sessions(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Session>>;
+    /// Changes a session and journals it. `None` if there is none.
+    async fn update_session(
+        &self,
+        org: &OrgName,
+        id: SessionId,
+        change: &SessionChange,
+        events: &[NewEvent],
+    ) -> Result<Option<(Session, Vec<Event>)>>;
+    /// Deletes a session with its turns, journal, key-values, secrets and ledger. `false` if there is none.
+    async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool>;
+}
+
+/// Turns.
+#[async_trait]
+pub trait Turns {
+    /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction. `None` if there is no such session.
+    async fn accept_turn(&self, org: &OrgName, session: SessionId, turn: &NewTurn) -> Result<Option<Accepted>>;
+    /// One turn.
+    async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>>;
+    /// The session's turns, oldest first.
+    async fn turns(&self, org: &OrgName, session: SessionId) -> Result<Vec<Turn>>;
+    /// Every turn of every org that has one of these states, oldest first; for recovery at start.
+    async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>>;
+}
+
+/// The journal: what happened in a session, in order.
+#[async_trait]
+pub trait Journal {
+    /// Appends events in order, in one transaction with their projections: a turn's status and the session's `updated`
+    /// follow from the events. Gives each its id, time and `seq`.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if the org has no such session. [`StoreError::Invalid`] for a live event, for an event of a
+    /// turn that is not the session's, and for a start or an end of a turn that has ended: a turn ends exactly once.
+    async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>>;
+    /// Recorded events with `seq > after`, in order, at most `limit`.
+    async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>>;
+    /// Every recorded event of one turn, in order.
+    async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>>;
+}
+
+/// Key-values. Keys are 1 to 255 bytes, values at most 1 MiB; others are [`StoreError::Invalid`].
+/// Writing for an owner that does not exist is [`StoreError::Gone`].
+#[async_trait]
+pub trait KeyValues {
+    /// A value.
+    async fn kv_get(&self, owner: &Owner, key: &str) -> Result<Option<Vec<u8>>>;
+    /// Sets a value.
+    async fn kv_set(&self, owner: &Owner, key: &str, value: &[u8]) -> Result<()>;
+    /// Deletes a value. `false` if there was none.
+    async fn kv_delete(&self, owner: &Owner, key: &str) -> Result<bool>;
+    /// Keys in order, beginning with `prefix`.
+    async fn kv_keys(&self, owner: &Owner, prefix: &str, page: &PageRequest) -> Result<Page<String>>;
+}
+
+/// Secrets, encrypted at rest and bound to their owner and name. No list ever returns a value.
+/// Writing for an owner that does not exist is [`StoreError::Gone`]; a value is at most 64 KiB, else [`StoreError::Invalid`].
+#[async_trait]
+pub trait Secrets {
+    /// Sets a secret.
+    async fn secret_set(&self, owner: &Owner, name: &SecretName, value: &SecretString) -> Result<()>;
+    /// Deletes a secret. `false` if there was none.
+    async fn secret_delete(&self, owner: &Owner, name: &SecretName) -> Result<bool>;
+    /// Names, in order.
+    async fn secret_names(&self, owner: &Owner) -> Result<Vec<SecretName>>;
+    /// The values in effect for a session (or for the whole org): a session's own shadow the org's. For injection in the
+    /// host only: no API returns them.
+    async fn secrets_in_effect(
+        &self,
+        org: &OrgName,
+        session: Option<SessionId>,
+    ) -> Result<Vec<(SecretName, SecretString)>>;
+}
+
+/// The ledger of the door.
+#[async_trait]
+pub trait Ledger {
+    /// Keeps a decision. [`StoreError::Gone`] if its org or session does not exist.
+    async fn ledger_open(&self, entry: &LedgerEntry) -> Result<()>;
+    /// Records what came of it, once: an entry that is settled already, or gone with its session, stays as it is.
+    async fn ledger_settle(&self, id: LedgerId, settlement: &Settlement) -> Result<()>;
+    /// A session's decisions, oldest first.
+    async fn ledger(&self, org: &OrgName, session: SessionId, page: &PageRequest) -> Result<Page<LedgerEntry>>;
+}
+
+/// What came of an egress decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// How it ended.
+    pub outcome: EgressOutcome,
+    /// The address connected to.
+    pub address: Option<IpAddr>,
+    /// Body bytes sent.
+    pub bytes_sent: u64,
+    /// Body bytes received.
+    pub bytes_received: u64,
+    /// From decision to outcome, in milliseconds.
+    pub duration_ms: u64,
+}

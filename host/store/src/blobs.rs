@@ -1,0 +1,275 @@
+//! Component code: one read-only file per digest.
+//!
+//! What is read is always the bytes of its digest: a file that was changed is refused, never returned.
+
+use crate::{data_dir::DataDir, disk, error::OpenError};
+use fumehood_core::{digest::Digest, id::EventId};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// Why code could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The file is not what its digest says.
+    #[error(
+        "the code kept as {digest} was changed on disk: remove the component and add it again from a source you trust"
+    )]
+    Changed {
+        /// What it should be.
+        digest: Digest,
+    },
+    /// The disk refused: nothing was changed.
+    #[error("the component code is not available: {reason}")]
+    Unavailable {
+        /// In words, without paths.
+        reason: String,
+    },
+}
+
+impl From<io::Error> for BlobError {
+    fn from(error: io::Error) -> Self {
+        Self::Unavailable {
+            reason: disk::reason(&error),
+        }
+    }
+}
+
+/// A result of the blobs.
+pub type Result<T> = std::result::Result<T, BlobError>;
+
+/// The kept component code. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    _data_dir: DataDir,
+}
+
+impl Blobs {
+    /// Opens, or makes, `components/` in the data directory and sweeps what an interrupted write left there.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn open(data_dir: &DataDir) -> std::result::Result<Self, OpenError> {
+        let dir = data_dir.path().join("components");
+        let swept = disk::private_dir(&dir).and_then(|()| sweep(&dir));
+        swept.map_err(|error| OpenError::io(&dir, &error))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dir,
+                _data_dir: data_dir.clone(),
+            }),
+        })
+    }
+
+    /// Keeps code; it is durable when this resolves. Keeping the same code again renews it (see [`Self::retain`]), and
+    /// repairs a changed file.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn put(&self, code: Vec<u8>) -> Result<Digest> {
+        self.blocking(move |inner| {
+            let digest = Digest::of(&code);
+            let path = inner.path(&digest);
+            if fs::read(&path).is_ok_and(|kept| kept == code) {
+                fs::File::open(&path)?.set_modified(SystemTime::now())?;
+            } else {
+                let temporary = inner.dir.join(format!("{}.new", EventId::new().uuid().simple()));
+                disk::place(&temporary, &path, 0o400, &code)?;
+            }
+            Ok(digest)
+        })
+        .await
+    }
+
+    /// The code of a digest, if it is kept.
+    ///
+    /// # Errors
+    /// [`BlobError::Changed`] if the file has other bytes, [`BlobError::Unavailable`].
+    pub async fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let digest = *digest;
+        self.blocking(move |inner| {
+            let code = match fs::read(inner.path(&digest)) {
+                Ok(code) => code,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            // THREAT[T-supply-digest]
+            if Digest::of(&code) == digest {
+                Ok(Some(code))
+            } else {
+                Err(BlobError::Changed { digest })
+            }
+        })
+        .await
+    }
+
+    /// The digests kept, in order.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn list(&self) -> Result<Vec<Digest>> {
+        self.blocking(|inner| inner.list()).await
+    }
+
+    /// Removes code. `false` if it was not kept.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn remove(&self, digest: &Digest) -> Result<bool> {
+        let digest = *digest;
+        self.blocking(move |inner| inner.remove(&digest)).await
+    }
+
+    /// Removes all code that isn't in `referenced` and was put longer than `grace` ago; gives what it removed. The grace
+    /// spares code whose component is being added just now: its code is put before its row.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`]; some may be removed then.
+    pub async fn retain(&self, referenced: BTreeSet<Digest>, grace: Duration) -> Result<Vec<Digest>> {
+        self.blocking(move |inner| {
+            let mut removed = Vec::new();
+            for digest in inner.list()?.into_iter().filter(|digest| !referenced.contains(digest)) {
+                let age = fs::metadata(inner.path(&digest))?
+                    .modified()?
+                    .elapsed()
+                    .unwrap_or_default();
+                if age >= grace && inner.remove(&digest)? {
+                    removed.push(digest);
+                }
+            }
+            Ok(removed)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .unwrap_or_else(|_| {
+                Err(BlobError::Unavailable {
+                    reason: "the host is shutting down".into(),
+                })
+            })
+    }
+}
+
+impl Inner {
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(digest.to_hex()).with_extension("wasm")
+    }
+
+    fn list(&self) -> Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = PathBuf::from(entry?.file_name());
+            if name.extension() == Some(OsStr::new("wasm")) {
+                let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+                digests.extend(format!("sha256:{stem}").parse::<Digest>());
+            }
+        }
+        digests.sort_unstable();
+        Ok(digests)
+    }
+
+    fn remove(&self, digest: &Digest) -> Result<bool> {
+        match fs::remove_file(self.path(digest)) {
+            Ok(()) => {
+                disk::sync_dir(&self.dir)?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn sweep(dir: &PathBuf) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("new")) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    async fn blobs() -> (tempfile::TempDir, Blobs) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).await.unwrap();
+        let blobs = Blobs::open(&data).unwrap();
+        (dir, blobs)
+    }
+
+    #[tokio::test]
+    async fn code_is_kept_by_digest_and_read_only() {
+        let (_dir, blobs) = blobs().await;
+        let digest = blobs.put(b"code".to_vec()).await.unwrap();
+        assert_eq!(digest, Digest::of(b"code"));
+        assert_eq!(blobs.put(b"code".to_vec()).await.unwrap(), digest);
+        assert_eq!(blobs.get(&digest).await.unwrap().as_deref(), Some(&b"code"[..]));
+        assert_eq!(blobs.list().await.unwrap(), [digest]);
+        let mode = fs::metadata(blobs.inner.path(&digest)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o400);
+        assert!(blobs.remove(&digest).await.unwrap());
+        assert!(!blobs.remove(&digest).await.unwrap());
+        assert_eq!(blobs.get(&digest).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_refused_until_the_code_is_put_again() {
+        let (_dir, blobs) = blobs().await;
+        let digest = blobs.put(b"code".to_vec()).await.unwrap();
+        let path = blobs.inner.path(&digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"evil").unwrap();
+        let error = blobs.get(&digest).await.unwrap_err();
+        assert!(matches!(error, BlobError::Changed { .. }));
+        assert!(!error.to_string().contains(path.to_str().unwrap()));
+        blobs.put(b"code".to_vec()).await.unwrap();
+        assert!(blobs.get(&digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn only_old_code_that_nothing_refers_to_is_swept() {
+        let (_dir, blobs) = blobs().await;
+        let kept = blobs.put(b"kept".to_vec()).await.unwrap();
+        let loose = blobs.put(b"loose".to_vec()).await.unwrap();
+        let referenced = BTreeSet::from([kept]);
+        let none = blobs
+            .retain(referenced.clone(), Duration::from_secs(3600))
+            .await
+            .unwrap();
+        assert_eq!(none, []);
+        assert_eq!(blobs.retain(referenced, Duration::ZERO).await.unwrap(), [loose]);
+        assert_eq!(blobs.list().await.unwrap(), [kept]);
+    }
+
+    #[tokio::test]
+    async fn what_an_interrupted_write_left_is_swept_at_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).await.unwrap();
+        let left = dir.path().join("components/x.new");
+        fs::create_dir_all(left.parent().unwrap()).unwrap();
+        fs::write(&left, b"half").unwrap();
+        let blobs = Blobs::open(&data).unwrap();
+        assert!(!left.exists());
+        assert_eq!(blobs.list().await.unwrap(), []);
+    }
+}

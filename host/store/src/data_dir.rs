@@ -1,0 +1,211 @@
+//! The data directory: where everything kept lies, and the exclusive use of it.
+//!
+//! The lock is advisory and per machine: it keeps a second host of the same machine away, not one on another machine that
+//! mounts the same network disk. Put the data directory on a local disk.
+
+use crate::{disk, error::OpenError};
+use std::{
+    fs::{File, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+/// A data directory that this process alone uses, until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    inner: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    path: PathBuf,
+    // Held for its lock.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is missing (mode 0700) and takes it for this process.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] at once if another process or another store of this one has it; [`OpenError::ReadOnly`] or
+    /// [`OpenError::Unavailable`] if the system refuses.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || Self::open_blocking(&path)
+        })
+        .await
+        .unwrap_or_else(|error| {
+            Err(OpenError::Unavailable {
+                path,
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    fn open_blocking(path: &Path) -> Result<Self, OpenError> {
+        disk::private_dir(path).map_err(|error| OpenError::io(path, &error))?;
+        // Absolute, so that a later change of the working directory moves nothing.
+        let path = path.canonicalize().map_err(|error| OpenError::io(path, &error))?;
+        let name = path.join("lock");
+        let mut file = disk::private_file(&name).map_err(|error| OpenError::io(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut file)),
+            Err(TryLockError::Error(error)) => return Err(OpenError::io(path, &error)),
+        }
+        sign(&mut file).map_err(|error| OpenError::io(&path, &error))?;
+        Ok(Self {
+            inner: Arc::new(Held { path, _lock: file }),
+        })
+    }
+
+    /// Where it is, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+}
+
+fn in_use(path: PathBuf, file: &mut File) -> OpenError {
+    let mut text = String::new();
+    let holder = match file.take(16).read_to_string(&mut text) {
+        Ok(_) => text.trim().parse::<u32>().map(|pid| format!(" (pid {pid})")),
+        Err(_) => {
+            return OpenError::InUse {
+                path,
+                holder: String::new(),
+            };
+        }
+    };
+    OpenError::InUse {
+        path,
+        holder: holder.unwrap_or_default(),
+    }
+}
+
+/// Leaves our process id in the lock file, for the message of whoever comes next.
+fn sign(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Which database to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `fumehood.db` in the data directory.
+    InDataDir,
+    /// A SQLite file: `sqlite:PATH`.
+    Sqlite(PathBuf),
+}
+
+impl StoreUrl {
+    /// The file, for a data directory.
+    #[must_use]
+    pub fn file(&self, data_dir: &Path) -> PathBuf {
+        match self {
+            Self::InDataDir => data_dir.join("fumehood.db"),
+            Self::Sqlite(path) => path.clone(),
+        }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = OpenError;
+
+    fn from_str(url: &str) -> Result<Self, OpenError> {
+        // A database in memory would lose what its clients were told is kept; parameters would change how it is kept.
+        match url.strip_prefix("sqlite:") {
+            Some(rest) if !rest.starts_with(':') && !rest.contains('?') => {
+                let path = rest.strip_prefix("//").unwrap_or(rest);
+                if path.is_empty() {
+                    Err(bad(url))
+                } else {
+                    Ok(Self::Sqlite(path.into()))
+                }
+            }
+            _ => Err(bad(url)),
+        }
+    }
+}
+
+/// The URL without what may be a password.
+fn bad(url: &str) -> OpenError {
+    let url = match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        _ => url.to_owned(),
+    };
+    OpenError::BadUrl { url }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn a_data_directory_in_use_is_refused_and_free_again_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let first = DataDir::open(&path).await.unwrap();
+        let clone = first.clone();
+        drop(first);
+        let error = DataDir::open(&path).await.unwrap_err();
+        assert!(matches!(error, OpenError::InUse { .. }));
+        let text = error.to_string();
+        assert!(
+            text.contains("in use by another process") && text.contains(&std::process::id().to_string()),
+            "{text}"
+        );
+        drop(clone);
+        DataDir::open(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_the_user_can_enter_what_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let data = DataDir::open(&path).await.unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(data.path()), 0o700);
+        assert_eq!(mode(&data.path().join("lock")), 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_place_of_the_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        std::fs::write(&path, b"").unwrap();
+        assert!(matches!(DataDir::open(&path).await, Err(OpenError::Unavailable { .. })));
+    }
+
+    #[test]
+    fn a_url_names_a_file() {
+        for (url, path) in [
+            ("sqlite:.fumehood/fumehood.db", ".fumehood/fumehood.db"),
+            ("sqlite:///var/lib/x.db", "/var/lib/x.db"),
+            ("sqlite:/x.db", "/x.db"),
+        ] {
+            assert_eq!(url.parse::<StoreUrl>().unwrap(), StoreUrl::Sqlite(path.into()), "{url}");
+        }
+    }
+
+    #[test]
+    fn other_urls_are_refused_without_showing_a_password() {
+        for url in [
+            "",
+            "sqlite:",
+            "sqlite::memory:",
+            "sqlite:x.db?mode=ro",
+            "x.db",
+            "postgres://me:hush@db/x",
+        ] {
+            let error = url.parse::<StoreUrl>().unwrap_err().to_string();
+            assert!(error.contains("sqlite:PATH") && !error.contains("hush"), "{error}");
+        }
+    }
+}

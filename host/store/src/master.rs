@@ -1,0 +1,204 @@
+//! The master key: 32 random bytes, from the environment or a file, from which every other key of the host derives.
+//!
+//! It is kept in memory that is wiped, never printed, and never used directly: each use has its own key, derived by label.
+
+use crate::{disk, error::OpenError};
+use aws_lc_rs::{
+    hkdf::{HKDF_SHA256, KeyType, Salt},
+    rand,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::{fmt, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use zeroize::Zeroizing;
+
+/// The variable that may hold the key, as base64 of 32 bytes.
+const VARIABLE: &str = "FUMEHOOD_MASTER_KEY";
+
+/// The host's master key.
+#[derive(Clone)]
+pub struct MasterKey {
+    bytes: Zeroizing<[u8; 32]>,
+}
+
+struct Bytes32;
+
+impl KeyType for Bytes32 {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+impl MasterKey {
+    /// The key of the variable `FUMEHOOD_MASTER_KEY`, else of the file `master.key` in the data directory, which is made
+    /// (mode 0600) when it is missing.
+    ///
+    /// # Errors
+    /// When the variable or the file holds something else than base64 of 32 bytes, others may read the file, or it can't be
+    /// read or made.
+    pub fn from_env_or_file(data_dir: &Path) -> Result<Self, OpenError> {
+        let variable = std::env::var_os(VARIABLE).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()));
+        Self::load(
+            variable.as_ref().map(|value| value.as_str()),
+            &data_dir.join("master.key"),
+        )
+    }
+
+    fn load(variable: Option<&str>, file: &Path) -> Result<Self, OpenError> {
+        if let Some(text) = variable.filter(|text| !text.is_empty()) {
+            return Self::parse(text).ok_or_else(|| refused(VARIABLE, MUST_BE));
+        }
+        match fs::metadata(file) {
+            Ok(metadata) => Self::read(file, metadata.permissions().mode()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(file),
+            Err(error) => Err(OpenError::io(file, &error)),
+        }
+    }
+
+    fn read(file: &Path, mode: u32) -> Result<Self, OpenError> {
+        let name = file.display().to_string();
+        // THREAT[T-sec-at-rest]
+        if mode & 0o077 != 0 {
+            return Err(refused(
+                &name,
+                "others can read it: run chmod 600 on it, and think about who may have",
+            ));
+        }
+        let text = Zeroizing::new(fs::read_to_string(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => refused(&name, MUST_BE),
+            _ => OpenError::io(file, &error),
+        })?);
+        Self::parse(&text).ok_or_else(|| refused(&name, MUST_BE))
+    }
+
+    fn create(file: &Path) -> Result<Self, OpenError> {
+        let key =
+            Self::random().ok_or_else(|| refused(&file.display().to_string(), "the system gives no random bytes"))?;
+        let text = Zeroizing::new(STANDARD.encode(*key.bytes) + "\n");
+        disk::place(&file.with_extension("key.new"), file, 0o600, text.as_bytes())
+            .map_err(|error| OpenError::io(file, &error))?;
+        Ok(key)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let decoded = Zeroizing::new(STANDARD.decode(text.trim()).ok()?);
+        let bytes: &[u8; 32] = decoded.as_slice().try_into().ok()?;
+        Some(Self {
+            bytes: Zeroizing::new(*bytes),
+        })
+    }
+
+    /// A fresh key that nothing keeps; `None` if the system gives no random bytes.
+    #[must_use]
+    pub fn random() -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rand::fill(bytes.as_mut_slice()).ok()?;
+        Some(Self { bytes })
+    }
+
+    /// The key for one use. The same label gives the same key; from it neither the master key nor another use's key can be
+    /// found (HKDF-SHA-256). Labels are constants of the program, such as `compiled-code`.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; 32]);
+        let pseudorandom = Salt::new(HKDF_SHA256, b"fumehood").extract(self.bytes.as_slice());
+        let filled = pseudorandom
+            .expand(&[label.as_bytes()], Bytes32)
+            .and_then(|okm| okm.fill(key.as_mut_slice()));
+        // HKDF refuses only lengths above 255 hashes, and ours is one.
+        assert!(filled.is_ok(), "HKDF of 32 bytes");
+        key
+    }
+
+    /// Names the key in stored envelopes and messages; tells nothing about it.
+    pub(crate) fn fingerprint(&self) -> String {
+        hex::encode(&self.derive("fingerprint")[..8])
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(…)")
+    }
+}
+
+const MUST_BE: &str = "it must be the base64 of 32 bytes; `openssl rand -base64 32` makes one";
+
+fn refused(source_name: &str, reason: &str) -> OpenError {
+    OpenError::BadMasterKey {
+        source_name: source_name.into(),
+        reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIVEN: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn in_new_dir(test: impl FnOnce(&Path)) {
+        let dir = tempfile::tempdir().unwrap();
+        test(&dir.path().join("master.key"));
+    }
+
+    #[test]
+    fn a_missing_file_is_made_for_this_user_only_and_read_again() {
+        in_new_dir(|file| {
+            let first = MasterKey::load(None, file).unwrap();
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+            let second = MasterKey::load(None, file).unwrap();
+            assert_eq!(first.bytes, second.bytes);
+        });
+    }
+
+    #[test]
+    fn the_variable_comes_before_the_file_and_makes_none() {
+        in_new_dir(|file| {
+            let key = MasterKey::load(Some(GIVEN), file).unwrap();
+            assert_eq!(key.bytes[31], 31);
+            assert!(!file.exists());
+        });
+    }
+
+    #[test]
+    fn a_variable_or_file_that_is_no_key_is_refused_without_being_shown() {
+        in_new_dir(|file| {
+            for text in ["hunter2", "AAAA", &GIVEN[1..]] {
+                let error = MasterKey::load(Some(text), file).unwrap_err().to_string();
+                assert!(
+                    error.contains("FUMEHOOD_MASTER_KEY") && !error.contains(text),
+                    "{error}"
+                );
+                disk::private_file(file).unwrap();
+                fs::write(file, text).unwrap();
+                let error = MasterKey::load(None, file).unwrap_err().to_string();
+                assert!(error.contains("base64 of 32 bytes") && !error.contains(text), "{error}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        in_new_dir(|file| {
+            MasterKey::load(None, file).unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o640)).unwrap();
+            let error = MasterKey::load(None, file).unwrap_err().to_string();
+            assert!(error.contains("chmod 600"), "{error}");
+        });
+    }
+
+    #[test]
+    fn each_label_has_its_own_key_and_none_is_the_master() {
+        let key = MasterKey::random().unwrap();
+        assert_eq!(key.derive("a"), key.derive("a"));
+        assert_ne!(key.derive("a"), key.derive("b"));
+        assert_ne!(key.derive("a"), key.bytes);
+        assert_ne!(key.derive("a"), MasterKey::random().unwrap().derive("a"));
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let key = MasterKey::parse(GIVEN).unwrap();
+        assert_eq!(format!("{key:?}"), "MasterKey(…)");
+    }
+}

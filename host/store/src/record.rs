@@ -1,0 +1,182 @@
+//! The rows of the store, as the rest of the host sees them.
+
+use fumehood_core::{
+    Time,
+    content::Content,
+    digest::Digest,
+    id::{KeyId, SessionId, TurnId},
+    name::{AgentName, ComponentName, OrgName},
+    tool::ToolDefinition,
+    turn::{Budget, TurnStatus},
+};
+use fumehood_policy::{authority::SessionNarrowing, grant::Grant, manifest::Manifest};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Org {
+    /// Its name; also its id.
+    pub name: OrgName,
+    /// When it was made.
+    pub created: Time,
+}
+
+/// An API key, without its secret: the store holds only the SHA-256 of the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Names the key in lists; not secret.
+    pub id: KeyId,
+    /// The org it acts for.
+    pub org: OrgName,
+    /// For people.
+    pub label: String,
+    /// When it was made.
+    pub created: Time,
+}
+
+/// One conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Its org.
+    pub org: OrgName,
+    /// The agent that works its turns.
+    pub agent: AgentName,
+    /// For people.
+    pub title: Option<String>,
+    /// The client's own data: a JSON object, kept and returned as it came.
+    pub metadata: Value,
+    /// How the session narrows what tools may do.
+    pub narrowing: SessionNarrowing,
+    /// When it was made.
+    pub created: Time,
+    /// When it or its journal last changed.
+    pub updated: Time,
+}
+
+/// What may be changed of a session; `None` leaves a part as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SessionChange {
+    /// Another agent, from the next turn on.
+    pub agent: Option<AgentName>,
+    /// Another title; `Some(None)` removes it.
+    pub title: Option<Option<String>>,
+    /// Other metadata.
+    pub metadata: Option<Value>,
+    /// Another narrowing.
+    pub narrowing: Option<SessionNarrowing>,
+}
+
+/// One input worked to an end. Its outcome is in the journal; the status here is a projection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Its id.
+    pub id: TurnId,
+    /// Its org.
+    pub org: OrgName,
+    /// Its session.
+    pub session: SessionId,
+    /// Where it is.
+    pub status: TurnStatus,
+    /// The `seq` of its `turn.queued`.
+    pub first_seq: u64,
+    /// When it was accepted.
+    pub created: Time,
+    /// When it ended.
+    pub ended: Option<Time>,
+}
+
+/// A turn to be accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTurn {
+    /// Its id, made by the caller.
+    pub id: TurnId,
+    /// What the client sent.
+    pub input: Vec<Content>,
+    /// Instructions for this turn only.
+    pub system: Option<String>,
+    /// What the client allows it to use.
+    pub budget: Budget,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
+}
+
+/// What became of a turn to be accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// It is a new turn, queued, with its `turn.queued` in the journal.
+    New(Turn, fumehood_core::event::Event),
+    /// The same key and request made this turn before.
+    Repeated(Turn),
+    /// The same key came with another request before: nothing was done.
+    KeyReused,
+    /// The session has a turn that hasn't ended: nothing was done.
+    Busy(TurnId),
+}
+
+/// A component as an org has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    /// Its name in the org.
+    pub name: ComponentName,
+    /// The org.
+    pub org: OrgName,
+    /// Its exact code.
+    pub digest: Digest,
+    /// What it asks for.
+    pub manifest: Manifest,
+    /// The tools it offers.
+    pub tools: Vec<ToolDefinition>,
+    /// What the org lets it do; `None` until somebody decided.
+    pub grant: Option<Grant>,
+    /// When this version was added.
+    pub added: Time,
+}
+
+/// Whose secret or key-value it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The whole org's.
+    Org(OrgName),
+    /// One session's.
+    Session(OrgName, SessionId),
+}
+
+impl Owner {
+    /// The org, in either case.
+    #[must_use]
+    pub const fn org(&self) -> &OrgName {
+        match self {
+            Self::Org(org) | Self::Session(org, _) => org,
+        }
+    }
+}
+
+/// A page of a list, and where the next one begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The rows, in the list's order.
+    pub items: Vec<T>,
+    /// Pass it to get the rows after these; absent when there are none.
+    pub next: Option<String>,
+}
+
+/// Which page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The `next` of the page before.
+    pub after: Option<String>,
+    /// At most this many rows, from 1 to 1,000: the store brings others into this range.
+    pub limit: u32,
+}
+
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self {
+            after: None,
+            limit: 100,
+        }
+    }
+}

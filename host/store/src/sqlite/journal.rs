@@ -1,0 +1,236 @@
+//! The journal, and what follows from its events in the same transaction.
+
+use super::{BoxFuture, SqliteStore, decode, failed};
+use crate::api::{Journal, Result, StoreError};
+use async_trait::async_trait;
+use fumehood_core::{
+    Time,
+    event::{Event, EventBody, Life, NewEvent},
+    id::{EventId, SessionId, TurnId},
+    name::OrgName,
+    now,
+    turn::TurnStatus,
+};
+use sqlx::sqlite::SqliteConnection;
+
+/// Events with their stored texts, made before the writer is asked so that it does nothing but write.
+pub(super) struct Prepared {
+    events: Vec<(NewEvent, String, String)>,
+}
+
+impl Prepared {
+    pub(super) fn new(events: &[NewEvent]) -> Result<Self> {
+        let events = events
+            .iter()
+            .map(|event| {
+                if event.body.life() == Life::Live {
+                    return Err(StoreError::Invalid {
+                        reason: format!("{} is a live event: it is never recorded", event.body.type_name()),
+                    });
+                }
+                if projected(&event.body).is_some() && event.turn.is_none() {
+                    return Err(StoreError::Invalid {
+                        reason: format!("{} says nothing of its turn", event.body.type_name()),
+                    });
+                }
+                let source = decode::to_json(&event.source, "an event's source")?;
+                let body = decode::to_json(&event.body, "an event")?;
+                Ok((event.clone(), source, body))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { events })
+    }
+}
+
+/// The status that an event gives its turn.
+const fn projected(body: &EventBody) -> Option<TurnStatus> {
+    match body {
+        EventBody::TurnQueued { .. } => Some(TurnStatus::Queued),
+        EventBody::TurnStarted { .. } => Some(TurnStatus::Running),
+        EventBody::TurnCompleted { .. } => Some(TurnStatus::Completed),
+        EventBody::TurnFailed { .. } => Some(TurnStatus::Failed),
+        EventBody::TurnCancelled { .. } => Some(TurnStatus::Cancelled),
+        _ => None,
+    }
+}
+
+/// Takes `count` places in the journal of a session and gives the first; `None` if the org has no such session.
+pub(super) async fn take_places(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    count: usize,
+    time: i64,
+) -> Result<Option<i64>> {
+    let count = i64::try_from(count).map_err(|_| decode::corrupt("the number of events"))?;
+    // One row, one writer: places are taken in order and none is left out.
+    let last: Option<i64> = sqlx::query_scalar(
+        "UPDATE sessions SET last_seq = last_seq + ?3, updated = ?4 WHERE org = ?1 AND id = ?2 RETURNING last_seq",
+    )
+    .bind(org.as_str())
+    .bind(&session.uuid().as_bytes()[..])
+    .bind(count)
+    .bind(time)
+    .fetch_optional(connection)
+    .await
+    .map_err(failed)?;
+    Ok(last.map(|last| last - count + 1))
+}
+
+/// Appends events to a session of the org, inside a transaction. `None` if there is no such session.
+pub(super) async fn append(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    prepared: Prepared,
+) -> Result<Option<Vec<Event>>> {
+    let time = now();
+    let nanos = decode::to_nanos(time)?;
+    let Some(first) = take_places(connection, org, session, prepared.events.len(), nanos).await? else {
+        return Ok(None);
+    };
+    let mut events = Vec::with_capacity(prepared.events.len());
+    for (place, (new, source, body)) in (first..).zip(prepared.events) {
+        let event = Event {
+            id: EventId::new(),
+            seq: Some(decode::seq(place)?),
+            time,
+            org: org.clone(),
+            session,
+            turn: new.turn,
+            source: new.source,
+            body: new.body,
+        };
+        insert(connection, &event, place, nanos, source, body).await?;
+        if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
+            project(connection, session, turn, status, nanos).await?;
+        }
+        events.push(event);
+    }
+    Ok(Some(events))
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    event: &Event,
+    place: i64,
+    nanos: i64,
+    source: String,
+    body: String,
+) -> Result<()> {
+    let turn = event.turn.map(TurnId::uuid);
+    sqlx::query("INSERT INTO events (session, seq, id, time, turn, source, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
+        .bind(&event.session.uuid().as_bytes()[..])
+        .bind(place)
+        .bind(&event.id.uuid().as_bytes()[..])
+        .bind(nanos)
+        .bind(turn.as_ref().map(|turn| &turn.as_bytes()[..]))
+        .bind(source)
+        .bind(body)
+        .execute(connection)
+        .await
+        .map_err(|error| match error.as_database_error() {
+            // The session is there, we have just updated it.
+            Some(database) if database.is_foreign_key_violation() => StoreError::Invalid {
+                reason: "the event's turn is not of this session".into(),
+            },
+            _ => failed(error),
+        })?;
+    Ok(())
+}
+
+async fn project(
+    connection: &mut SqliteConnection,
+    session: SessionId,
+    turn: TurnId,
+    status: TurnStatus,
+    nanos: i64,
+) -> Result<()> {
+    let updated =
+        sqlx::query("UPDATE turns SET status = ?3, ended = ?4 WHERE session = ?1 AND id = ?2 AND ended IS NULL")
+            .bind(&session.uuid().as_bytes()[..])
+            .bind(&turn.uuid().as_bytes()[..])
+            .bind(decode::status_text(status))
+            .bind(status.is_terminal().then_some(nanos))
+            .execute(connection)
+            .await
+            .map_err(failed)?;
+    if updated.rows_affected() == 0 {
+        return Err(StoreError::Invalid {
+            reason: "the turn has ended: it neither starts nor ends again".into(),
+        });
+    }
+    Ok(())
+}
+
+type Row = (Vec<u8>, i64, i64, Vec<u8>, Option<Vec<u8>>, String, String);
+
+fn event((id, seq, time, session, turn, source, body): Row, org: &OrgName) -> Result<Event> {
+    Ok(Event {
+        id: EventId::from_uuid(decode::uuid(&id, "an event's id")?),
+        seq: Some(decode::seq(seq)?),
+        time: decode::from_nanos(time),
+        org: org.clone(),
+        session: SessionId::from_uuid(decode::uuid(&session, "an event's session")?),
+        turn: turn
+            .map(|turn| decode::uuid(&turn, "an event's turn").map(TurnId::from_uuid))
+            .transpose()?,
+        source: decode::from_json(&source, "an event's source")?,
+        body: decode::from_json(&body, "an event")?,
+    })
+}
+
+#[async_trait]
+impl Journal for SqliteStore {
+    async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>> {
+        let prepared = Prepared::new(events)?;
+        let org = org.clone();
+        self.write(move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
+            Box::pin(async move {
+                append(connection, &org, session, prepared)
+                    .await?
+                    .ok_or(StoreError::Gone { what: "session" })
+            })
+        })
+        .await
+    }
+
+    async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>> {
+        // No journal is that long: what comes after is nothing.
+        let Ok(after) = i64::try_from(after) else {
+            return Ok(Vec::new());
+        };
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT e.id, e.seq, e.time, e.session, e.turn, e.source, e.body FROM sessions s \
+             JOIN events e ON e.session = s.id AND e.seq > ?3 \
+             WHERE s.org = ?1 AND s.id = ?2 ORDER BY e.seq LIMIT ?4",
+        )
+        .bind(org.as_str())
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter().map(|row| event(row, org)).collect()
+    }
+
+    async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT e.id, e.seq, e.time, e.session, e.turn, e.source, e.body FROM turns t \
+             JOIN events e ON e.session = t.session AND e.turn = t.id \
+             WHERE t.org = ?1 AND t.id = ?2 ORDER BY e.seq",
+        )
+        .bind(org.as_str())
+        .bind(&turn.uuid().as_bytes()[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter().map(|row| event(row, org)).collect()
+    }
+}
+
+/// The time of the events that were appended together, as the session has it.
+pub(super) fn time_of(events: &[Event]) -> Option<Time> {
+    events.last().map(|event| event.time)
+}

@@ -1,0 +1,216 @@
+//! Opening the database: what is checked before anything is written, how it is set up, and bringing its schema up to date.
+
+use crate::{
+    data_dir::{DataDir, StoreUrl},
+    disk,
+    envelope::Vault,
+    error::OpenError,
+    master::MasterKey,
+};
+use sqlx::{
+    ConnectOptions as _, Connection as _, SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{path::Path, time::Duration};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Marks a SQLite file as ours: `FUME`.
+const APPLICATION_ID: i64 = 0x4655_4d45;
+/// How many reads go on at once; SQLite's readers share the processor, not the disk.
+const READERS: u32 = 4;
+const BUSY: Duration = Duration::from_secs(5);
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+pub(super) struct Database {
+    pub(super) writer: SqliteConnection,
+    pub(super) readers: SqlitePool,
+    pub(super) vault: Vault,
+}
+
+pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, master: &MasterKey) -> Result<Database, OpenError> {
+    let file = url.file(data_dir.path());
+    if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk::private_dir(parent).map_err(|error| OpenError::io(parent, &error))?;
+    }
+    // SQLite gives its log files the mode of the database, so making that one private makes all of them private.
+    disk::private_file(&file).map_err(|error| OpenError::io(&file, &error))?;
+
+    let vault = Vault::new(master).map_err(|error| OpenError::Unavailable {
+        path: file.clone(),
+        reason: error.to_string(),
+    })?;
+    let mut writer = options(&file).connect().await.map_err(|error| refused(&file, error))?;
+    if let Err(error) = prepare(&mut writer, &file, &vault).await {
+        // The error above counts, whatever closing says.
+        let _ = writer.close().await;
+        return Err(error);
+    }
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE)
+        // A local file: there is no peer that could have gone.
+        .test_before_acquire(false)
+        .connect_with(options(&file).read_only(true))
+        .await
+        .map_err(|error| refused(&file, error))?;
+    Ok(Database { writer, readers, vault })
+}
+
+fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+        // With the log, NORMAL would lose the last commits in a power failure: "durable" would not be true.
+        .synchronous(SqliteSynchronous::Full)
+        // A schema from a tampered file runs no functions.
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("journal_size_limit", "67108864")
+        // THREAT[T-sec-log]
+        .disable_statement_logging()
+}
+
+async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> Result<(), OpenError> {
+    claim(writer, file).await?;
+    refuse_newer(writer, file).await?;
+    write_ahead(writer, file).await?;
+    MIGRATIONS.run(&mut *writer).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) => newer(file, found),
+        MigrateError::VersionMismatch(version) => OpenError::Damaged {
+            path: file.into(),
+            reason: format!("schema {version} was made by a build of another origin"),
+        },
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => refused(file, error),
+        other => OpenError::Unavailable {
+            path: file.into(),
+            reason: other.to_string(),
+        },
+    })?;
+    match_key(writer, file, vault).await
+}
+
+/// Makes an empty file ours; refuses one that is another program's.
+async fn claim(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    let fail = |error| refused(file, error);
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(fail)?;
+    if id == APPLICATION_ID {
+        return Ok(());
+    }
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(fail)?;
+    if id != 0 || tables != 0 {
+        return Err(OpenError::Foreign { path: file.into() });
+    }
+    sqlx::query("PRAGMA application_id = 0x46554d45")
+        .execute(&mut *writer)
+        .await
+        .map_err(fail)?;
+    Ok(())
+}
+
+/// Turns the write-ahead log on; readers don't wait for the writer then, and a commit is one write and one sync.
+async fn write_ahead(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(|error| refused(file, error))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    Err(OpenError::Unavailable {
+        path: file.into(),
+        reason: "its file system can't keep a write-ahead log: use a local disk".into(),
+    })
+}
+
+/// Looks before migrating, so that nothing of a newer version is touched.
+async fn refuse_newer(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    let fail = |error| refused(file, error);
+    let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(fail)?;
+    if there == 0 {
+        return Ok(());
+    }
+    let found: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(fail)?;
+    match found {
+        Some(found) if found > known() => Err(newer(file, found)),
+        _ => Ok(()),
+    }
+}
+
+fn known() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+fn newer(file: &Path, found: i64) -> OpenError {
+    OpenError::Newer {
+        path: file.into(),
+        found,
+        known: known(),
+    }
+}
+
+/// Notices at once that the secrets were made with another master key, not at the first call that needs one.
+async fn match_key(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> Result<(), OpenError> {
+    let fail = |error| refused(file, error);
+    let expected: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'master_key'")
+        .fetch_optional(&mut *writer)
+        .await
+        .map_err(fail)?;
+    if expected.as_deref() == Some(vault.fingerprint()) {
+        return Ok(());
+    }
+    let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM secrets")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(fail)?;
+    match expected {
+        Some(expected) if secrets > 0 => Err(OpenError::WrongMasterKey {
+            expected,
+            found: vault.fingerprint().into(),
+        }),
+        _ => {
+            sqlx::query(
+                "INSERT INTO meta (key, value) VALUES ('master_key', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1",
+            )
+            .bind(vault.fingerprint())
+            .execute(&mut *writer)
+            .await
+            .map_err(fail)?;
+            Ok(())
+        }
+    }
+}
+
+/// What an error of the driver means while opening.
+fn refused(file: &Path, error: sqlx::Error) -> OpenError {
+    let path = file.to_owned();
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .and_then(|code| code.parse::<u32>().ok())
+        .map(|code| code & 0xff);
+    let reason = match &error {
+        sqlx::Error::Database(database) => database.message().to_owned(),
+        other => other.to_string(),
+    };
+    match code {
+        Some(8 | 14) => OpenError::ReadOnly { path, reason },
+        Some(11 | 26) => OpenError::Damaged { path, reason },
+        _ => OpenError::Unavailable { path, reason },
+    }
+}

@@ -1,0 +1,166 @@
+//! Secrets: sealed before the writer sees them, opened only for [`Secrets::secrets_in_effect`].
+
+use super::{
+    SqliteStore, decode, failed, insert_failed,
+    key_values::{owner_word, session_bytes, session_of},
+};
+use crate::{
+    api::{Result, Secrets, StoreError},
+    envelope::Place,
+    record::Owner,
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    id::SessionId,
+    name::{OrgName, SecretName},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::collections::BTreeMap;
+
+const LARGEST: usize = 64 * 1024;
+/// Another task set the same secret between our look and our write: look again. Each round somebody has made progress.
+const ROUNDS: u32 = 16;
+
+type Row = (Option<Vec<u8>>, String, i64, String);
+
+impl SqliteStore {
+    async fn secret_version(&self, owner: &Owner, name: &SecretName) -> Result<i64> {
+        let version: Option<i64> = sqlx::query_scalar(
+            "SELECT version FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name = ?3",
+        )
+        .bind(owner.org().as_str())
+        .bind(session_bytes(owner))
+        .bind(name.as_str())
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)?;
+        Ok(version.unwrap_or(0))
+    }
+
+    /// Writes an envelope if the secret still has the version before it. `false`: it has not.
+    async fn replace_secret(&self, owner: &Owner, name: &SecretName, version: i64, envelope: String) -> Result<bool> {
+        let (owner, name) = (owner.clone(), name.clone());
+        self.write(move |connection| {
+            Box::pin(async move {
+                let result = sqlx::query(
+                    "INSERT INTO secrets (org, session, name, version, envelope) VALUES (?1, nullif(?2, x''), ?3, ?4, ?5) \
+                     ON CONFLICT (org, ifnull(session, x''), name) DO UPDATE SET version = ?4, envelope = ?5 \
+                     WHERE version = ?4 - 1",
+                )
+                .bind(owner.org().as_str())
+                .bind(session_bytes(&owner))
+                .bind(name.as_str())
+                .bind(version)
+                .bind(envelope)
+                .execute(connection)
+                .await
+                .map_err(|error| insert_failed(error, owner_word(&owner), || "the secret".into()))?;
+                Ok(result.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    /// Opens one row. Anything wrong with it is an error: a secret is never silently absent.
+    pub(super) fn open_secret(
+        &self,
+        org: &OrgName,
+        (session, name, version, envelope): Row,
+    ) -> Result<(SecretName, SecretString)> {
+        let name: SecretName = decode::name(name, "a secret's name")?;
+        let session = session
+            .map(|id| decode::uuid(&id, "a secret's session").map(SessionId::from_uuid))
+            .transpose()?;
+        let place = Place {
+            org,
+            session,
+            name: &name,
+            version,
+        };
+        let plain = self.inner.vault.open(&place, &envelope)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| decode::corrupt("a secret's value"))?;
+        let value = SecretString::from(text);
+        Ok((name, value))
+    }
+}
+
+#[async_trait]
+impl Secrets for SqliteStore {
+    async fn secret_set(&self, owner: &Owner, name: &SecretName, value: &SecretString) -> Result<()> {
+        if value.expose_secret().len() > LARGEST {
+            return Err(StoreError::Invalid {
+                reason: format!("a secret has at most {LARGEST} bytes"),
+            });
+        }
+        for _ in 0..ROUNDS {
+            let version = self.secret_version(owner, name).await? + 1;
+            let place = Place {
+                org: owner.org(),
+                session: session_of(owner),
+                name,
+                version,
+            };
+            // THREAT[T-sec-at-rest]
+            let envelope = self.inner.vault.seal(&place, value.expose_secret())?;
+            if self.replace_secret(owner, name, version, envelope).await? {
+                return Ok(());
+            }
+        }
+        Err(super::unavailable("too many tasks set this secret at once: try again"))
+    }
+
+    async fn secret_delete(&self, owner: &Owner, name: &SecretName) -> Result<bool> {
+        let (owner, name) = (owner.clone(), name.clone());
+        self.write(move |connection| {
+            Box::pin(async move {
+                let result =
+                    sqlx::query("DELETE FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name = ?3")
+                        .bind(owner.org().as_str())
+                        .bind(session_bytes(&owner))
+                        .bind(name.as_str())
+                        .execute(connection)
+                        .await
+                        .map_err(failed)?;
+                Ok(result.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    async fn secret_names(&self, owner: &Owner) -> Result<Vec<SecretName>> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 ORDER BY name")
+                .bind(owner.org().as_str())
+                .bind(session_bytes(owner))
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed)?;
+        names
+            .into_iter()
+            .map(|name| decode::name(name, "a secret's name"))
+            .collect()
+    }
+
+    async fn secrets_in_effect(
+        &self,
+        org: &OrgName,
+        session: Option<SessionId>,
+    ) -> Result<Vec<(SecretName, SecretString)>> {
+        // The org's rows come first, so that a session's own replaces it.
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT session, name, version, envelope FROM secrets \
+             WHERE org = ?1 AND ifnull(session, x'') IN (x'', ?2) ORDER BY session IS NOT NULL, name",
+        )
+        .bind(org.as_str())
+        .bind(session.map(|id| id.uuid().as_bytes().to_vec()).unwrap_or_default())
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        let mut effective = BTreeMap::new();
+        for row in rows {
+            let (name, value) = self.open_secret(org, row)?;
+            effective.insert(name, value);
+        }
+        Ok(effective.into_iter().collect())
+    }
+}

@@ -1,0 +1,199 @@
+//! Sessions.
+
+use super::{SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal};
+use crate::{
+    api::{Result, Sessions, StoreError},
+    record::{Page, PageRequest, Session, SessionChange},
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    event::{Event, NewEvent},
+    id::SessionId,
+    name::OrgName,
+};
+use sqlx::sqlite::SqliteConnection;
+
+type Row = (Vec<u8>, String, String, Option<String>, String, String, i64, i64);
+
+const ONE: &str =
+    "SELECT id, org, agent, title, metadata, narrowing, created, updated FROM sessions WHERE org = ?1 AND id = ?2";
+
+fn session((id, org, agent, title, metadata, narrowing, created, updated): Row) -> Result<Session> {
+    Ok(Session {
+        id: SessionId::from_uuid(decode::uuid(&id, "a session's id")?),
+        org: decode::name(org, "a session's org")?,
+        agent: decode::name(agent, "a session's agent")?,
+        title,
+        metadata: decode::from_json(&metadata, "a session's metadata")?,
+        narrowing: decode::from_json(&narrowing, "a session's narrowing")?,
+        created: decode::from_nanos(created),
+        updated: decode::from_nanos(updated),
+    })
+}
+
+/// A session with its stored texts.
+struct Prepared {
+    session: Session,
+    metadata: String,
+    narrowing: String,
+    created: i64,
+    updated: i64,
+}
+
+impl Prepared {
+    fn new(session: Session) -> Result<Self> {
+        Ok(Self {
+            metadata: decode::to_json(&session.metadata, "a session's metadata")?,
+            narrowing: decode::to_json(&session.narrowing, "a session's narrowing")?,
+            created: decode::to_nanos(session.created)?,
+            updated: decode::to_nanos(session.updated)?,
+            session,
+        })
+    }
+}
+
+async fn insert(connection: &mut SqliteConnection, row: &Prepared) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO sessions (id, org, agent, title, metadata, narrowing, created, updated) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )
+    .bind(&row.session.id.uuid().as_bytes()[..])
+    .bind(row.session.org.as_str())
+    .bind(row.session.agent.as_str())
+    .bind(row.session.title.as_deref())
+    .bind(row.metadata.as_str())
+    .bind(row.narrowing.as_str())
+    .bind(row.created)
+    .bind(row.updated)
+    .execute(connection)
+    .await
+    .map_err(|error| insert_failed(error, "org", || format!("the session {}", row.session.id)))?;
+    Ok(())
+}
+
+async fn change(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    id: SessionId,
+    change: SessionChange,
+    events: journal::Prepared,
+) -> Result<Option<(Session, Vec<Event>)>> {
+    let row: Option<Row> = sqlx::query_as(ONE)
+        .bind(org.as_str())
+        .bind(&id.uuid().as_bytes()[..])
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let Some(mut changed) = row.map(session).transpose()? else {
+        return Ok(None);
+    };
+    let SessionChange {
+        agent,
+        title,
+        metadata,
+        narrowing,
+    } = change;
+    changed.agent = agent.unwrap_or(changed.agent);
+    changed.title = title.unwrap_or(changed.title);
+    changed.metadata = metadata.unwrap_or(changed.metadata);
+    changed.narrowing = narrowing.unwrap_or(changed.narrowing);
+    let events = journal::append(connection, org, id, events)
+        .await?
+        .ok_or(StoreError::Gone { what: "session" })?;
+    changed.updated = journal::time_of(&events).unwrap_or_else(fumehood_core::now);
+    let row = Prepared::new(changed)?;
+    sqlx::query(
+        "UPDATE sessions SET agent = ?3, title = ?4, metadata = ?5, narrowing = ?6, updated = ?7 WHERE org = ?1 AND id = ?2",
+    )
+    .bind(org.as_str())
+    .bind(&id.uuid().as_bytes()[..])
+    .bind(row.session.agent.as_str())
+    .bind(row.session.title.as_deref())
+    .bind(row.metadata.as_str())
+    .bind(row.narrowing.as_str())
+    .bind(row.updated)
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(Some((row.session, events)))
+}
+
+#[async_trait]
+impl Sessions for SqliteStore {
+    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {
+        let row = Prepared::new(session.clone())?;
+        let events = journal::Prepared::new(events)?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                insert(connection, &row).await?;
+                journal::append(connection, &row.session.org, row.session.id, events)
+                    .await?
+                    .ok_or(StoreError::Gone { what: "session" })
+            })
+        })
+        .await
+    }
+
+    async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>> {
+        let row: Option<Row> = sqlx::query_as(ONE)
+            .bind(org.as_str())
+            .bind(&id.uuid().as_bytes()[..])
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+        row.map(session).transpose()
+    }
+
+    async fn sessions(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Session>> {
+        let limit = cursor::limit(page);
+        let (before, id): (i64, SessionId) = match cursor::place(page, List::Sessions)? {
+            Some(place) => place,
+            None => (i64::MAX, SessionId::from_uuid(uuid::Uuid::max())),
+        };
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, org, agent, title, metadata, narrowing, created, updated FROM sessions \
+             WHERE org = ?1 AND (created, id) < (?2, ?3) ORDER BY created DESC, id DESC LIMIT ?4",
+        )
+        .bind(org.as_str())
+        .bind(before)
+        .bind(&id.uuid().as_bytes()[..])
+        .bind(i64::from(limit) + 1)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        let items = rows.into_iter().map(session).collect::<Result<_>>()?;
+        cursor::page(items, limit, List::Sessions, |last: &Session| {
+            // What was read from the column fits it.
+            (last.created.timestamp_nanos_opt().unwrap_or(i64::MAX), last.id)
+        })
+    }
+
+    async fn update_session(
+        &self,
+        org: &OrgName,
+        id: SessionId,
+        what: &SessionChange,
+        events: &[NewEvent],
+    ) -> Result<Option<(Session, Vec<Event>)>> {
+        let events = journal::Prepared::new(events)?;
+        let (org, what) = (org.clone(), what.clone());
+        self.write(move |connection| Box::pin(async move { change(connection, &org, id, what, events).await }))
+            .await
+    }
+
+    async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
+        let org = org.clone();
+        self.write(move |connection| {
+            Box::pin(async move {
+                let result = sqlx::query("DELETE FROM sessions WHERE org = ?1 AND id = ?2")
+                    .bind(org.as_str())
+                    .bind(&id.uuid().as_bytes()[..])
+                    .execute(connection)
+                    .await
+                    .map_err(failed)?;
+                Ok(result.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,224 @@
+//! Turns: accepting them once, and finding them.
+
+use super::{SqliteStore, decode, failed, insert_failed, journal};
+use crate::{
+    api::{Result, StoreError, Turns},
+    record::{Accepted, NewTurn, Turn},
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    digest::Digest,
+    event::{EventBody, NewEvent, Source},
+    id::{SessionId, TurnId},
+    name::OrgName,
+    now,
+    turn::TurnStatus,
+};
+use sqlx::sqlite::SqliteConnection;
+
+/// How long an idempotency key is remembered.
+const REMEMBERED: i64 = 24 * 60 * 60 * 1_000_000_000;
+
+type Row = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>);
+
+fn turn((id, org, session, status, first_seq, created, ended): Row) -> Result<Turn> {
+    Ok(Turn {
+        id: TurnId::from_uuid(decode::uuid(&id, "a turn's id")?),
+        org: decode::name(org, "a turn's org")?,
+        session: SessionId::from_uuid(decode::uuid(&session, "a turn's session")?),
+        status: decode::status(&status)?,
+        first_seq: decode::seq(first_seq)?,
+        created: decode::from_nanos(created),
+        ended: ended.map(decode::from_nanos),
+    })
+}
+
+/// A turn that asks to be accepted, with its `turn.queued`.
+struct Candidate {
+    org: OrgName,
+    session: SessionId,
+    turn: TurnId,
+    idempotency: Option<(String, Digest)>,
+    queued: journal::Prepared,
+}
+
+impl Candidate {
+    /// Decides and, for a new turn, writes all of it, inside a transaction.
+    async fn accept(self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
+        if !self.session_exists(connection).await? {
+            return Ok(None);
+        }
+        let created = decode::to_nanos(now())?;
+        if let Some((key, request)) = &self.idempotency {
+            forget(connection, created - REMEMBERED).await?;
+            if let Some(earlier) = self.earlier(connection, key, request).await? {
+                return Ok(Some(earlier));
+            }
+        }
+        if let Some(open) = self.open_turn(connection).await? {
+            return Ok(Some(Accepted::Busy(open)));
+        }
+        self.insert(connection, created).await.map(Some)
+    }
+
+    async fn session_exists(&self, connection: &mut SqliteConnection) -> Result<bool> {
+        let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2")
+            .bind(self.org.as_str())
+            .bind(&self.session.uuid().as_bytes()[..])
+            .fetch_optional(connection)
+            .await
+            .map_err(failed)?;
+        Ok(there.is_some())
+    }
+
+    /// What the same idempotency key led to before.
+    async fn earlier(
+        &self,
+        connection: &mut SqliteConnection,
+        key: &str,
+        request: &Digest,
+    ) -> Result<Option<Accepted>> {
+        let row: Option<(Vec<u8>, Vec<u8>)> =
+            sqlx::query_as("SELECT request, turn FROM idempotency WHERE session = ?1 AND key = ?2")
+                .bind(&self.session.uuid().as_bytes()[..])
+                .bind(key)
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(failed)?;
+        match row {
+            None => Ok(None),
+            Some((earlier, _)) if earlier != request.as_bytes() => Ok(Some(Accepted::KeyReused)),
+            Some((_, id)) => {
+                let row: Row = sqlx::query_as(
+                    "SELECT id, org, session, status, first_seq, created, ended FROM turns WHERE id = ?1",
+                )
+                .bind(id)
+                .fetch_one(connection)
+                .await
+                .map_err(failed)?;
+                Ok(Some(Accepted::Repeated(turn(row)?)))
+            }
+        }
+    }
+
+    async fn open_turn(&self, connection: &mut SqliteConnection) -> Result<Option<TurnId>> {
+        let id: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM turns WHERE session = ?1 AND ended IS NULL")
+            .bind(&self.session.uuid().as_bytes()[..])
+            .fetch_optional(connection)
+            .await
+            .map_err(failed)?;
+        id.map(|id| decode::uuid(&id, "a turn's id").map(TurnId::from_uuid))
+            .transpose()
+    }
+
+    async fn insert(self, connection: &mut SqliteConnection, created: i64) -> Result<Accepted> {
+        sqlx::query(
+            "INSERT INTO turns (id, org, session, status, first_seq, created) \
+             SELECT ?1, ?2, ?3, 'queued', last_seq + 1, ?4 FROM sessions WHERE id = ?3",
+        )
+        .bind(&self.turn.uuid().as_bytes()[..])
+        .bind(self.org.as_str())
+        .bind(&self.session.uuid().as_bytes()[..])
+        .bind(created)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| insert_failed(error, "session", || format!("the turn {}", self.turn)))?;
+        if let Some((key, request)) = &self.idempotency {
+            sqlx::query("INSERT INTO idempotency (session, key, request, turn, created) VALUES (?1, ?2, ?3, ?4, ?5)")
+                .bind(&self.session.uuid().as_bytes()[..])
+                .bind(key.as_str())
+                .bind(&request.as_bytes()[..])
+                .bind(&self.turn.uuid().as_bytes()[..])
+                .bind(created)
+                .execute(&mut *connection)
+                .await
+                .map_err(failed)?;
+        }
+        let events = journal::append(connection, &self.org, self.session, self.queued).await?;
+        let queued = events
+            .and_then(|mut events| events.pop())
+            .ok_or(StoreError::Gone { what: "session" })?;
+        let turn = Turn {
+            id: self.turn,
+            org: self.org,
+            session: self.session,
+            status: TurnStatus::Queued,
+            first_seq: queued.seq.unwrap_or_default(),
+            created: decode::from_nanos(created),
+            ended: None,
+        };
+        Ok(Accepted::New(turn, queued))
+    }
+}
+
+/// Forgets the keys that were remembered long enough.
+async fn forget(connection: &mut SqliteConnection, before: i64) -> Result<()> {
+    sqlx::query("DELETE FROM idempotency WHERE created <= ?1")
+        .bind(before)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+#[async_trait]
+impl Turns for SqliteStore {
+    async fn accept_turn(&self, org: &OrgName, session: SessionId, new: &NewTurn) -> Result<Option<Accepted>> {
+        let queued = journal::Prepared::new(&[NewEvent {
+            turn: Some(new.id),
+            source: Source::Client,
+            body: EventBody::TurnQueued {
+                input: new.input.clone(),
+                system: new.system.clone(),
+                budget: new.budget,
+            },
+        }])?;
+        let candidate = Candidate {
+            org: org.clone(),
+            session,
+            turn: new.id,
+            idempotency: new.idempotency.clone(),
+            queued,
+        };
+        self.write(move |connection| Box::pin(candidate.accept(connection)))
+            .await
+    }
+
+    async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>> {
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended FROM turns WHERE org = ?1 AND id = ?2",
+        )
+        .bind(org.as_str())
+        .bind(&id.uuid().as_bytes()[..])
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)?;
+        row.map(turn).transpose()
+    }
+
+    async fn turns(&self, org: &OrgName, session: SessionId) -> Result<Vec<Turn>> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended FROM turns \
+             WHERE org = ?1 AND session = ?2 ORDER BY first_seq",
+        )
+        .bind(org.as_str())
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter().map(turn).collect()
+    }
+
+    async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>> {
+        let states: Vec<_> = states.iter().map(|status| decode::status_text(*status)).collect();
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended FROM turns \
+             WHERE status IN (SELECT value FROM json_each(?1)) ORDER BY created, id",
+        )
+        .bind(decode::to_json(&states, "the states")?)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter().map(turn).collect()
+    }
+}

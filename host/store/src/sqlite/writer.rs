@@ -1,0 +1,231 @@
+//! The one writer: a task that owns the writing connection and commits whatever jobs are waiting in one transaction.
+//!
+//! While one transaction is made durable, the next jobs gather, so the cost of the disk is shared by as many tasks as wait.
+//! Each job has a savepoint: one that fails is undone alone. A job's result is told only after the commit.
+//! A job whose caller has gone before it began is not done; once begun it is done whole.
+
+use crate::{
+    api::{Result, StoreError},
+    data_dir::DataDir,
+};
+use sqlx::{Connection as _, sqlite::SqliteConnection};
+use std::{future::Future, pin::Pin};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+pub(super) type BoxFuture<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
+
+/// How many jobs may wait; whoever comes then waits to hand its job over.
+const QUEUE: usize = 1024;
+/// How many jobs one transaction takes: keeps the first of them from waiting long for the last.
+const BATCH: usize = 256;
+
+/// The way to the writing task. Dropping it lets the task finish what was taken, and end.
+pub(super) struct Writer {
+    queue: mpsc::Sender<Message>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Message {
+    Write(Box<dyn Job>),
+    Close,
+}
+
+/// A write and the caller that waits for it, with the type of its result erased.
+trait Job: Send {
+    /// Whether nobody waits any more.
+    fn is_abandoned(&self) -> bool;
+    /// Does the write inside the transaction.
+    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Done>;
+    /// Answers without doing it.
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+/// A job done inside a transaction that isn't committed yet.
+struct Done {
+    succeeded: bool,
+    /// Tells the caller, given whether the transaction took effect.
+    tell: Box<dyn FnOnce(std::result::Result<(), &StoreError>) + Send>,
+}
+
+struct Waiting<T, F> {
+    job: F,
+    caller: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Job for Waiting<T, F>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+{
+    fn is_abandoned(&self) -> bool {
+        self.caller.is_closed()
+    }
+
+    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Done> {
+        Box::pin(async move {
+            let result = (self.job)(connection).await;
+            let caller = self.caller;
+            Done {
+                succeeded: result.is_ok(),
+                // A caller that has gone meanwhile misses the answer; the write stands.
+                tell: Box::new(move |committed| {
+                    let _ = caller.send(match (result, committed) {
+                        (Ok(_), Err(error)) => Err(copy(error)),
+                        (result, _) => result,
+                    });
+                }),
+            }
+        })
+    }
+
+    fn refuse(self: Box<Self>, error: StoreError) {
+        let _ = self.caller.send(Err(error));
+    }
+}
+
+impl Writer {
+    pub(super) fn start(connection: SqliteConnection, data_dir: DataDir) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(async move {
+            work(connection, waiting).await;
+            // The directory is free for others only now.
+            drop(data_dir);
+        });
+        Self {
+            queue,
+            task: Mutex::new(Some(task)),
+        }
+    }
+
+    pub(super) async fn write<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (caller, answer) = oneshot::channel();
+        let message = Message::Write(Box::new(Waiting { job, caller }));
+        self.queue.send(message).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Lets the task finish what was taken before, and waits for its end. Cancel-safe; a second call waits too.
+    pub(super) async fn close(&self) {
+        let _ = self.queue.send(Message::Close).await;
+        let mut task = self.task.lock().await;
+        if let Some(handle) = task.as_mut() {
+            if let Err(error) = handle.await {
+                tracing::error!(%error, "the writing task of the store broke");
+            }
+            *task = None;
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    super::unavailable("it was closed")
+}
+
+async fn work(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Message>) {
+    let mut messages = Vec::with_capacity(BATCH);
+    let mut jobs = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut messages, BATCH).await > 0 {
+        for message in messages.drain(..) {
+            match message {
+                Message::Write(job) => jobs.push(job),
+                // What came before is still taken out and done; nothing more comes in.
+                Message::Close => waiting.close(),
+            }
+        }
+        jobs.retain(|job| !job.is_abandoned());
+        commit(&mut connection, &mut jobs).await;
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the database did not close cleanly; the next start recovers it");
+    }
+}
+
+/// Does the jobs in one transaction, and tells each what became of it.
+async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>) {
+    if jobs.is_empty() {
+        return;
+    }
+    if let Err(error) = run(connection, "BEGIN IMMEDIATE").await {
+        for job in jobs.drain(..) {
+            job.refuse(copy(&error));
+        }
+        return;
+    }
+    let mut done = Vec::with_capacity(jobs.len());
+    let outcome = match in_transaction(connection, jobs, &mut done).await {
+        Ok(()) => run(connection, "COMMIT").await,
+        Err(error) => Err(error),
+    };
+    if outcome.is_err() {
+        // Some errors have ended the transaction already; then this one fails, and that is well.
+        let _ = run(connection, "ROLLBACK").await;
+    }
+    for one in done {
+        (one.tell)(outcome.as_ref().copied());
+    }
+    if let Err(error) = &outcome {
+        for job in jobs.drain(..) {
+            job.refuse(copy(error));
+        }
+    }
+}
+
+/// Does each job behind a savepoint. An error means that the transaction itself is lost; jobs not begun are left in `jobs`.
+async fn in_transaction(
+    connection: &mut SqliteConnection,
+    jobs: &mut Vec<Box<dyn Job>>,
+    done: &mut Vec<Done>,
+) -> Result<()> {
+    let mut rest = std::mem::take(jobs).into_iter();
+    while let Some(job) = rest.next() {
+        let one = match run(connection, "SAVEPOINT job").await {
+            Ok(()) => job.run(connection).await,
+            Err(error) => {
+                job.refuse(copy(&error));
+                *jobs = rest.collect();
+                return Err(error);
+            }
+        };
+        let succeeded = one.succeeded;
+        done.push(one);
+        let mut settled = Ok(());
+        if !succeeded {
+            settled = run(connection, "ROLLBACK TO job").await;
+        }
+        if settled.is_ok() {
+            settled = run(connection, "RELEASE job").await;
+        }
+        if settled.is_err() {
+            *jobs = rest.collect();
+            return settled;
+        }
+    }
+    Ok(())
+}
+
+async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
+    sqlx::query(statement)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(super::failed)
+}
+
+/// One failure, told to several callers.
+fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Exists { what } => StoreError::Exists { what: what.clone() },
+        StoreError::Gone { what } => StoreError::Gone { what },
+        StoreError::Invalid { reason } => StoreError::Invalid { reason: reason.clone() },
+        StoreError::BadCursor => StoreError::BadCursor,
+        StoreError::Unavailable { reason } => StoreError::Unavailable { reason: reason.clone() },
+        StoreError::Corrupt { reason } => StoreError::Corrupt { reason: reason.clone() },
+    }
+}
