@@ -1,0 +1,293 @@
+//! What providers say when they refuse, and which kind of error it is.
+//!
+//! All of them send an `error` object; the names in it differ. Codes decide first, then the HTTP status, then the broad
+//! types. One thing has no code at some providers, a conversation that is too long: only there are words looked for.
+
+use crate::error::{ModelError, ModelErrorKind};
+use serde_json::Value;
+use std::time::Duration;
+
+/// An error as a provider described it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// `code`, `type`, `status` and the reasons of details: whichever there are, lower-case.
+    tags: Vec<String>,
+    /// The request's field that is to blame.
+    pub(crate) param: Option<String>,
+    message: String,
+    /// A hint in the body.
+    retry_after: Option<Duration>,
+}
+
+impl Fault {
+    /// From the body of a refusal. Anything is taken; what is not JSON is the message.
+    pub(crate) fn from_body(body: &[u8]) -> Self {
+        match serde_json::from_slice::<Value>(body) {
+            Ok(value) => Self::from_json(&value),
+            Err(_) => Self {
+                message: String::from_utf8_lossy(body).into_owned(),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// From an object with an `error`, a list of one (Gemini), or the error itself.
+    pub(crate) fn from_json(value: &Value) -> Self {
+        let value = value.get(0).unwrap_or(value);
+        let error = value.get("error").filter(|error| !error.is_null()).unwrap_or(value);
+        if let Some(message) = error.as_str() {
+            return Self {
+                message: message.to_owned(),
+                ..Self::default()
+            };
+        }
+        let text = |key: &str| error.get(key).and_then(Value::as_str);
+        let mut tags: Vec<String> = ["code", "type", "status"]
+            .into_iter()
+            .filter_map(text)
+            .map(str::to_ascii_lowercase)
+            .collect();
+        let mut retry_after = None;
+        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
+            tags.extend(
+                detail
+                    .get("reason")
+                    .and_then(Value::as_str)
+                    .map(str::to_ascii_lowercase),
+            );
+            let delay = detail
+                .get("retryDelay")
+                .and_then(Value::as_str)
+                .and_then(|delay| delay.strip_suffix('s'));
+            retry_after = retry_after.or_else(|| delay.and_then(seconds));
+        }
+        Self {
+            tags,
+            param: text("param").map(str::to_owned),
+            message: text("message").unwrap_or_default().to_owned(),
+            retry_after,
+        }
+    }
+
+    /// The typed error. `status` is absent for errors within a stream, which began with success.
+    pub(crate) fn to_error(&self, status: Option<u16>, hint: Option<Duration>) -> ModelError {
+        let retry_after = hint.or(self.retry_after);
+        ModelError::new(self.kind(status, retry_after)).with_detail(&self.message)
+    }
+
+    fn kind(&self, status: Option<u16>, retry_after: Option<Duration>) -> ModelErrorKind {
+        if matches!(status, None | Some(400 | 413 | 422 | 500)) && self.says_too_long() {
+            return ModelErrorKind::ContextTooLong;
+        }
+        self.tags
+            .iter()
+            .find_map(|tag| by_code(tag, retry_after))
+            .or_else(|| status.and_then(|status| by_status(status, retry_after)))
+            .or_else(|| self.tags.iter().find_map(|tag| by_type(tag, retry_after)))
+            .unwrap_or(ModelErrorKind::Unavailable { retry_after })
+    }
+
+    fn says_too_long(&self) -> bool {
+        const WORDS: [&str; 6] = [
+            "prompt is too long",
+            "maximum context length",
+            "exceed context limit",
+            "exceeds the maximum number of tokens",
+            "exceeds the available context size",
+            "context length exceeded",
+        ];
+        let message = self.message.to_ascii_lowercase();
+        self.tags.iter().any(|tag| tag == "context_length_exceeded")
+            || WORDS.iter().any(|words| message.contains(words))
+    }
+}
+
+/// Codes that mean one thing, whatever the status beside them.
+fn by_code(code: &str, retry_after: Option<Duration>) -> Option<ModelErrorKind> {
+    Some(match code {
+        "insufficient_quota" | "billing_error" | "billing_hard_limit_reached" => ModelErrorKind::OutOfCredit,
+        "rate_limit_exceeded" | "rate_limit_error" | "resource_exhausted" | "too_many_requests" => {
+            ModelErrorKind::RateLimited { retry_after }
+        }
+        "overloaded_error" | "overloaded" | "server_overloaded" | "slow_down" => {
+            ModelErrorKind::Overloaded { retry_after }
+        }
+        "invalid_api_key"
+        | "authentication_error"
+        | "permission_error"
+        | "unauthenticated"
+        | "permission_denied"
+        | "api_key_invalid" => ModelErrorKind::Auth,
+        "model_not_found" => ModelErrorKind::UnknownModel,
+        "content_filter" | "content_policy_violation" | "invalid_prompt" => ModelErrorKind::ContentFiltered,
+        "request_too_large" => ModelErrorKind::RequestTooLarge,
+        _ => return None,
+    })
+}
+
+fn by_status(status: u16, retry_after: Option<Duration>) -> Option<ModelErrorKind> {
+    Some(match status {
+        300..=399 => ModelErrorKind::Protocol("it redirects elsewhere; check `base_url`"),
+        401 | 403 => ModelErrorKind::Auth,
+        402 => ModelErrorKind::OutOfCredit,
+        404 => ModelErrorKind::UnknownModel,
+        408 | 409 | 425 => ModelErrorKind::Unavailable { retry_after },
+        413 => ModelErrorKind::RequestTooLarge,
+        429 => ModelErrorKind::RateLimited { retry_after },
+        503 | 529 => ModelErrorKind::Overloaded { retry_after },
+        500..=599 => ModelErrorKind::Unavailable { retry_after },
+        400..=499 => ModelErrorKind::InvalidRequest,
+        _ => return None,
+    })
+}
+
+/// Broad types: they decide only where there is no status.
+fn by_type(kind: &str, retry_after: Option<Duration>) -> Option<ModelErrorKind> {
+    Some(match kind {
+        "invalid_request_error" | "invalid_argument" | "invalid_image_format" | "failed_precondition" => {
+            ModelErrorKind::InvalidRequest
+        }
+        "not_found_error" | "not_found" => ModelErrorKind::UnknownModel,
+        "server_error" | "api_error" | "timeout_error" | "internal" | "unavailable" => {
+            ModelErrorKind::Unavailable { retry_after }
+        }
+        _ => return None,
+    })
+}
+
+/// A day: a longer hint is a mistake, and as good as none to a turn.
+const LONGEST_HINT: f64 = 86_400.0;
+
+/// A number of seconds, cut to what a hint may be. Negative and odd ones are none.
+pub(crate) fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.trim().parse().ok()?;
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(LONGEST_HINT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(status: Option<u16>, body: &str) -> ModelErrorKind {
+        Fault::from_body(body.as_bytes()).to_error(status, None).kind().clone()
+    }
+
+    #[test]
+    fn each_providers_refusals_have_their_kind() {
+        use ModelErrorKind::*;
+        let none = None::<Duration>;
+        let cases = [
+            (
+                Some(401),
+                r#"{"error":{"message":"Incorrect API key","type":"invalid_request_error","code":"invalid_api_key"}}"#,
+                Auth,
+            ),
+            (Some(403), "", Auth),
+            (
+                Some(400),
+                r#"[{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}]"#,
+                Auth,
+            ),
+            (
+                Some(429),
+                r#"{"error":{"type":"insufficient_quota","code":"insufficient_quota","message":"quota"}}"#,
+                OutOfCredit,
+            ),
+            (Some(402), "", OutOfCredit),
+            (
+                Some(429),
+                r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
+                RateLimited { retry_after: none },
+            ),
+            (
+                Some(429),
+                r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"34.5s"}]}}"#,
+                RateLimited {
+                    retry_after: Some(Duration::from_millis(34_500)),
+                },
+            ),
+            (
+                Some(529),
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                Overloaded { retry_after: none },
+            ),
+            (
+                None,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                Overloaded { retry_after: none },
+            ),
+            (Some(503), "<html>", Overloaded { retry_after: none }),
+            (Some(500), "", Unavailable { retry_after: none }),
+            (
+                None,
+                r#"{"error":{"type":"server_error","message":"oops"}}"#,
+                Unavailable { retry_after: none },
+            ),
+            (
+                None,
+                r#"{"type":"error","error":{"type":"api_error"}}"#,
+                Unavailable { retry_after: none },
+            ),
+            (
+                Some(404),
+                r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#,
+                UnknownModel,
+            ),
+            (Some(404), r#"{"error":{"code":"model_not_found"}}"#, UnknownModel),
+            (
+                Some(400),
+                r#"{"error":{"code":"context_length_exceeded","message":"…"}}"#,
+                ContextTooLong,
+            ),
+            (
+                Some(400),
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#,
+                ContextTooLong,
+            ),
+            (
+                Some(400),
+                r#"[{"error":{"code":400,"message":"The input token count (9) exceeds the maximum number of tokens allowed (8).","status":"INVALID_ARGUMENT"}}]"#,
+                ContextTooLong,
+            ),
+            (
+                Some(413),
+                r#"{"type":"error","error":{"type":"request_too_large"}}"#,
+                RequestTooLarge,
+            ),
+            (Some(400), r#"{"error":{"code":"content_filter"}}"#, ContentFiltered),
+            (Some(400), r#"{"error":"bad"}"#, InvalidRequest),
+            (None, r#"{"error":{"type":"invalid_request_error"}}"#, InvalidRequest),
+            (Some(302), "", Protocol("it redirects elsewhere; check `base_url`")),
+        ];
+        for (status, body, expected) in cases {
+            assert_eq!(kind(status, body), expected, "{status:?} {body}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_rate_limit_do_not_make_it_a_long_conversation() {
+        assert!(matches!(
+            kind(Some(429), r#"{"error":{"message":"maximum context length"}}"#),
+            ModelErrorKind::RateLimited { .. }
+        ));
+    }
+
+    #[test]
+    fn what_a_provider_says_stays_out_of_the_public_message() {
+        let error =
+            Fault::from_body(br#"{"error":{"message":"user said: my password is x"}}"#).to_error(Some(400), None);
+        assert_eq!(error.detail(), Some("user said: my password is x"));
+        for text in [error.to_string(), format!("{error:?}"), error.to_turn_error().message] {
+            assert!(!text.contains("password"), "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_numbers_of_seconds_are_no_hint_and_long_ones_are_cut() {
+        for text in ["-1", "NaN", "", "soon"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+        assert_eq!(seconds("1e300"), Some(Duration::from_hours(24)));
+        assert_eq!(seconds("inf"), Some(Duration::from_hours(24)));
+    }
+}
