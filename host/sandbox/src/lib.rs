@@ -1,1 +1,42 @@
-//! placeholder
+//! Runs one call of one WebAssembly component under limits. The only crate that knows wasmtime.
+//!
+//! What it promises: a component is loaded by digest and compiled once; every call runs in a fresh
+//! store and instance, with its own limits; linking an interface gives no authority; whatever the
+//! guest does, the call ends in a [`CallReport`]; dropping a call's future stops the guest at once;
+//! no guest blocks an executor thread.
+//!
+//! What it does not: it decides no policy (it is handed an effective
+//! [`Authority`](fumehood_policy::authority::Authority)), opens no connection, keeps no data and
+//! checks no arguments against schemas. The outside is reached through the traits of [`ports`],
+//! which others implement.
+#![deny(unsafe_code)]
+
+mod aot;
+mod bindings;
+mod call;
+mod component;
+mod definitions;
+mod engine;
+mod error;
+mod files;
+mod http;
+mod inspect;
+mod keyvalue;
+mod linker;
+mod load;
+mod meter;
+mod output;
+mod plain;
+pub mod ports;
+mod sandbox;
+mod state;
+mod stdio;
+mod ticker;
+mod tool;
+mod trap;
+
+pub use aot::CacheKey;
+pub use call::{Call, CallReport, Denial};
+pub use component::{Component, ComponentKind};
+pub use error::{LoadError, SandboxError};
+pub use sandbox::{Sandbox, SandboxConfig};

@@ -1,0 +1,189 @@
+//! Compiled code on disk: one file per component and engine, authenticated.
+//!
+//! Machine code that is loaded is machine code that runs with the host's rights, so a file is used
+//! only if it carries a valid HMAC-SHA256 under the host's own key, over everything in it. A file that
+//! is tampered with, cut off, of another engine or of another host is not used; the caller compiles
+//! and writes it anew. With the code the file keeps what is known of the component, so a warm start
+//! neither reads the component nor runs it.
+//!
+//! This is the one file in the repository with `unsafe` code: loading the authenticated bytes.
+#![allow(unsafe_code, reason = "deserialising precompiled code; see `Cache::read`")]
+
+use crate::{component::About, error::SandboxError};
+use aws_lc_rs::{
+    constant_time,
+    hmac::{self, HMAC_SHA256},
+};
+use fumehood_core::digest::Digest;
+use std::{
+    fmt, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+use wasmtime::{Engine, component::Component};
+use zeroize::Zeroizing;
+
+/// The key that authenticates compiled code. Made once per host and kept with its other keys: whoever
+/// has it can make the host run machine code. Wiped from memory when dropped.
+#[derive(Clone)]
+pub struct CacheKey(Zeroizing<[u8; 32]>);
+
+impl CacheKey {
+    /// Takes a key.
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Zeroizing::new(key))
+    }
+
+    /// A key for this process only: what is written under it is compiled anew by the next.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn random() -> Result<Self, SandboxError> {
+        let mut key = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(&mut *key)
+            .map_err(|_| SandboxError::Engine("the system gives no random bytes".into()))?;
+        Ok(Self(key))
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CacheKey")
+    }
+}
+
+/// The file: magic, tag over the rest, length of the header, header (JSON), code.
+const MAGIC: &[u8; 8] = b"FHAOT\x00\x00\x01";
+const TAG: usize = 32;
+const HEADER_LEN: usize = 4;
+const PREFIX: usize = MAGIC.len() + TAG + HEADER_LEN;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    /// What the engine says must be equal for its code to be usable.
+    engine: u64,
+    about: About,
+}
+
+/// The directory of compiled code.
+pub(crate) struct Cache {
+    dir: PathBuf,
+    key: hmac::Key,
+    engine: Engine,
+    compatibility: u64,
+}
+
+impl Cache {
+    pub(crate) fn open(dir: &Path, key: &CacheKey, engine: &Engine) -> Result<Self, SandboxError> {
+        if let Err(error) = fs::create_dir_all(dir) {
+            tracing::error!(%error, dir = %dir.display(), "cannot make the directory for compiled code");
+            return Err(SandboxError::Cache { kind: error.kind() });
+        }
+        // Not a secret: tells engines apart, and wasmtime checks again.
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Self {
+            dir: dir.to_owned(),
+            key: hmac::Key::new(HMAC_SHA256, &*key.0),
+            engine: engine.clone(),
+            compatibility: hasher.finish(),
+        })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir
+            .join(format!("{}-{:016x}.aot", digest.to_hex(), self.compatibility))
+    }
+
+    /// The compiled component, if there is a file that this host wrote for this engine. Blocks.
+    // THREAT[T-box-cache-tamper]
+    pub(crate) fn read(&self, digest: &Digest) -> Option<(About, Component)> {
+        let bytes = match fs::read(self.path(digest)) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, %digest, "compiled code cannot be read; compiling");
+                }
+                return None;
+            }
+        };
+        let Some((header, code)) = self.authenticated(&bytes, digest) else {
+            tracing::warn!(%digest, "compiled code is not of this host or was changed; compiling");
+            return None;
+        };
+        // SAFETY: `Component::deserialize` requires bytes that `Component::serialize` produced, unchanged.
+        // `authenticated` has verified an HMAC over exactly these bytes, under a key that only this host has
+        // and uses only in `write`, on the output of `serialize`. The bytes are in this process's own memory
+        // from before the check until wasmtime has copied them, so nobody can change them in between: the
+        // file is not read again, and not mapped. That they are of a compatible engine is in the header
+        // under the same HMAC, and wasmtime checks it once more.
+        match unsafe { Component::deserialize(&self.engine, code) } {
+            Ok(component) => Some((header.about, component)),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), %digest, "compiled code cannot be loaded; compiling");
+                None
+            }
+        }
+    }
+
+    fn authenticated<'a>(&self, bytes: &'a [u8], digest: &Digest) -> Option<(Header, &'a [u8])> {
+        let rest = bytes.strip_prefix(MAGIC)?;
+        let (tag, signed) = rest.split_at_checked(TAG)?;
+        let expected = hmac::sign(&self.key, signed);
+        constant_time::verify_slices_are_equal(expected.as_ref(), tag).ok()?;
+        let (len, rest) = signed.split_first_chunk::<HEADER_LEN>()?;
+        let (header, code) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+        let header: Header = serde_json::from_slice(header).ok()?;
+        // A file of ours under the name of another component.
+        (header.engine == self.compatibility && header.about.digest == *digest).then_some((header, code))
+    }
+
+    /// Keeps compiled code. Blocks. Failing to is logged and harmless: it will be compiled again.
+    pub(crate) fn write(&self, about: &About, component: &Component) {
+        if let Err(error) = self.try_write(about, component) {
+            tracing::warn!(error = format!("{error:#}"), digest = %about.digest, "compiled code cannot be kept");
+        }
+    }
+
+    fn try_write(&self, about: &About, component: &Component) -> wasmtime::Result<()> {
+        let code = component.serialize()?;
+        let header = serde_json::to_vec(&Header {
+            engine: self.compatibility,
+            about: about.clone(),
+        })?;
+        let mut bytes = Vec::with_capacity(PREFIX + header.len() + code.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&[0; TAG]);
+        bytes.extend_from_slice(&u32::try_from(header.len())?.to_le_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&code);
+        let tag = hmac::sign(&self.key, &bytes[MAGIC.len() + TAG..]);
+        bytes[MAGIC.len()..MAGIC.len() + TAG].copy_from_slice(tag.as_ref());
+        write_atomically(&self.path(&about.digest), &bytes)?;
+        Ok(())
+    }
+}
+
+/// All of it or nothing, readable by the host alone. Not synced: a file that a crash cuts off does not
+/// authenticate.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let unique = format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let temporary = path.with_extension(unique);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}

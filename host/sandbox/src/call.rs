@@ -1,0 +1,419 @@
+//! One call: a fresh store and instance, run under its limits to its end.
+
+use crate::{
+    bindings::fumehood::tool::types::{Failure, Output as GuestOutput},
+    component::{Component, Entry, Inner},
+    files::{Files, WorkspacePlan},
+    http::HttpHooks,
+    meter::Meter,
+    output,
+    plain::Function,
+    ports::Ports,
+    sandbox::{Sandbox, Shared},
+    state::CallState,
+    stdio::{CallLog, Output as StdOutput, Stream},
+    trap,
+};
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, CallResult, Metering, TrapKind},
+    id::CallId,
+    name::ToolName,
+};
+use fumehood_policy::{authority::Authority, limits::Limits};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use wasmtime::{
+    Store, UpdateDeadline,
+    component::{ComponentExportIndex, ComponentType, Instance, Lower, ResourceTable, types},
+};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
+use wasmtime_wasi_http::WasiHttpCtx;
+
+/// What is asked of a tool.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// This call.
+    pub id: CallId,
+    /// One of the component's tools.
+    pub tool: ToolName,
+    /// Arguments, already checked against the tool's schema.
+    pub arguments: Arguments,
+    /// The same for every run of what is the same call to the outside: printable ASCII, at most 128
+    /// bytes.
+    pub idempotency_key: String,
+    /// The language of the person who asked, as a BCP 47 tag.
+    pub locale: Option<String>,
+    /// When whoever called gives up; the call's own time limit holds in any case.
+    pub deadline: Option<Instant>,
+}
+
+/// Something the call was refused, that its interface has no words for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// What was refused and what would allow it.
+    pub reason: String,
+}
+
+impl Denial {
+    pub(crate) fn new(reason: String) -> Self {
+        Self { reason }
+    }
+}
+
+/// How a call ended, what it used and what it said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallReport {
+    /// What the tool returned, or why there is nothing.
+    pub result: CallResult,
+    /// What it used.
+    pub metering: Metering,
+    /// What it wrote to stdout, within its limit. Invalid UTF-8 is replaced.
+    pub stdout: String,
+    /// What it wrote to stderr, within the same limit.
+    pub stderr: String,
+    /// What it was refused, in order; the first few.
+    pub denials: Vec<Denial>,
+}
+
+/// `tool-call` of the contract, borrowed: one copy of the arguments into the guest is enough.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct ToolCall<'a> {
+    id: &'a str,
+    tool: &'a str,
+    arguments: &'a str,
+    #[component(name = "idempotency-key")]
+    idempotency_key: &'a str,
+    #[component(name = "deadline-ms")]
+    deadline_ms: u64,
+    locale: Option<&'a str>,
+}
+
+/// What `fumehood:tool/tools.call` returns.
+pub(crate) type Answer = Result<GuestOutput, Failure>;
+
+/// Whether an exported function is `call` as this host calls it.
+pub(crate) fn typecheck(function: &types::ComponentFunc, component: &types::Component) -> wasmtime::Result<()> {
+    function.typecheck::<(ToolCall<'_>,), (Answer,)>(&component.instance_type())
+}
+
+impl Sandbox {
+    /// Runs one call of one of the component's tools to its end, whatever that is.
+    ///
+    /// Waits for a free slot if the host runs as many calls as it can, within the call's time limit.
+    /// Cancel-safe: dropping the future stops the guest at once and frees what it had; operations on
+    /// files that have begun on a blocking thread end by themselves.
+    pub async fn call(&self, component: &Component, call: Call, authority: Arc<Authority>, ports: Ports) -> CallReport {
+        let started = Instant::now();
+        let Some(tool) = component
+            .inner
+            .about
+            .tools
+            .iter()
+            .position(|tool| tool.name == call.tool)
+        else {
+            return CallReport::refused(
+                started,
+                CallError::new(
+                    CallErrorCode::ToolNotFound,
+                    format!("the component has no tool {}", call.tool),
+                ),
+            );
+        };
+        // THREAT[T-box-wall]
+        let own = started + authority.limits.time.as_duration();
+        let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
+        let prepared = Prepared { call, tool, deadline };
+        match tokio::time::timeout_at(deadline.into(), self.shared.slots.acquire()).await {
+            Ok(Ok(_slot)) => {
+                self.shared
+                    .run(&component.inner, &prepared, authority, ports, started)
+                    .await
+            }
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => CallReport::refused(
+                started,
+                CallError {
+                    retry_after_ms: Some(1000),
+                    ..CallError::new(
+                        CallErrorCode::Unavailable,
+                        "the host runs as many calls as it can, and none ended within this call's time; try again",
+                    )
+                },
+            ),
+        }
+    }
+}
+
+/// A call whose tool is found.
+struct Prepared {
+    call: Call,
+    /// Its place among the component's tools.
+    tool: usize,
+    deadline: Instant,
+}
+
+impl CallReport {
+    fn refused(started: Instant, error: CallError) -> Self {
+        Self {
+            result: Err(error),
+            metering: Metering {
+                duration_ms: millis(started.elapsed()),
+                ..Metering::default()
+            },
+            stdout: String::new(),
+            stderr: String::new(),
+            denials: Vec::new(),
+        }
+    }
+}
+
+impl Shared {
+    async fn run(
+        &self,
+        component: &Inner,
+        prepared: &Prepared,
+        authority: Arc<Authority>,
+        ports: Ports,
+        started: Instant,
+    ) -> CallReport {
+        let limits = authority.limits;
+        if let Err(error) = within_instances(component.about.core_instances, &limits) {
+            return CallReport::refused(started, error);
+        }
+        let _running = self.ticker.run();
+        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), limits.stdout.bytes()));
+        let mut store = self.store(authority, ports, &log, started);
+        // The store stays outside of what is timed, so that a call that is stopped still has its counts.
+        let timed = tokio::time::timeout_at(
+            prepared.deadline.into(),
+            enter(component, prepared, &limits, &mut store),
+        )
+        .await;
+        let result = match timed {
+            Ok(Ok(result)) => result,
+            Ok(Err(Ended::Refused(error))) => Err(error),
+            Ok(Err(Ended::Trapped(error))) => {
+                Err(trap::classify(&error, &store.data().meter, &limits, &prepared.call.id))
+            }
+            Err(_) => Err(timed_out(prepared, &limits, started)),
+        };
+        let state = store.data();
+        let metering = Metering {
+            duration_ms: millis(started.elapsed()),
+            cpu_ms: millis(state.meter.cpu()),
+            memory_peak: state.meter.memory_peak(),
+            host_calls: state.meter.host_calls(),
+            http_requests: state.hooks.requests(),
+        };
+        let said = log.take();
+        CallReport {
+            result,
+            metering,
+            stdout: said.stdout,
+            stderr: said.stderr,
+            denials: said.denials,
+        }
+    }
+
+    /// A fresh store: the limits are set before anything of the guest runs.
+    pub(crate) fn store(
+        &self,
+        authority: Arc<Authority>,
+        ports: Ports,
+        log: &Arc<CallLog>,
+        now: Instant,
+    ) -> Store<CallState> {
+        let limits = &authority.limits;
+        let state = CallState {
+            meter: Meter::new(limits, now),
+            table: ResourceTable::new(),
+            wasi: wasi(&authority, &ports, log),
+            http: WasiHttpCtx::new(),
+            hooks: HttpHooks::new(
+                Arc::clone(&ports.door),
+                Arc::clone(log),
+                u64::from(limits.http_requests),
+                limits.http_body.bytes(),
+            ),
+            files: Files::new(workspace(&authority, &ports), limits.tmp.bytes(), Arc::clone(&self.tmp)),
+            log: Arc::clone(log),
+            ports,
+            authority,
+        };
+        // What one host call may copy out of the guest; a guest cannot have more to copy than it has
+        // memory, but converted values can be larger than what they are made of.
+        let copied = state.authority.limits.memory.as_usize().clamp(1 << 20, 64 << 20);
+        let mut store = Store::new(&self.engine, state);
+        store.set_hostcall_fuel(copied);
+        store.limiter(|state| &mut state.meter);
+        store.call_hook(|mut context, hook| Ok(context.data_mut().meter.on(hook)?));
+        // One tick, then give way: the next is asked for each time. Whether CPU time is left was
+        // checked on the way here, by the hook.
+        // THREAT[T-box-stall-executor]
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut context| {
+            context.data_mut().meter.interrupted();
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+}
+
+/// Why the guest did not return an answer.
+enum Ended {
+    Refused(CallError),
+    Trapped(wasmtime::Error),
+}
+
+impl From<wasmtime::Error> for Ended {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Trapped(error)
+    }
+}
+
+async fn enter(
+    component: &Inner,
+    prepared: &Prepared,
+    limits: &Limits,
+    store: &mut Store<CallState>,
+) -> Result<CallResult, Ended> {
+    match &component.entry {
+        Entry::Tools(index) => {
+            let arguments = serde_json::to_string(&prepared.call.arguments)
+                .map_err(|error| Ended::Refused(output::failed(format!("the arguments cannot be written: {error}"))))?;
+            let instance = component.pre.instantiate_async(&mut *store).await?;
+            call_tool(&instance, index, prepared, &arguments, limits, store).await
+        }
+        Entry::Functions(functions) => match functions.get(prepared.tool) {
+            Some(function) => call_function(component, function, prepared, limits, store).await,
+            None => Err(Ended::Refused(output::failed(
+                "the component's functions changed under the host",
+            ))),
+        },
+    }
+}
+
+async fn call_tool(
+    instance: &Instance,
+    index: &ComponentExportIndex,
+    prepared: &Prepared,
+    arguments: &str,
+    limits: &Limits,
+    store: &mut Store<CallState>,
+) -> Result<CallResult, Ended> {
+    let function = instance.get_typed_func::<(ToolCall<'_>,), (Answer,)>(&mut *store, index)?;
+    let id = prepared.call.id.to_string();
+    let request = ToolCall {
+        id: &id,
+        tool: &prepared.call.tool,
+        arguments,
+        idempotency_key: &prepared.call.idempotency_key,
+        deadline_ms: wall_clock_ms(prepared.deadline),
+        locale: prepared.call.locale.as_deref(),
+    };
+    let (answer,) = function.call_async(&mut *store, (request,)).await?;
+    Ok(output::from_guest(answer, limits))
+}
+
+async fn call_function(
+    component: &Inner,
+    function: &Function,
+    prepared: &Prepared,
+    limits: &Limits,
+    store: &mut Store<CallState>,
+) -> Result<CallResult, Ended> {
+    let arguments = function
+        .arguments(prepared.call.arguments.clone())
+        .map_err(Ended::Refused)?;
+    let instance = component.pre.instantiate_async(&mut *store).await?;
+    let entry = instance
+        .get_func(&mut *store, &function.index)
+        .ok_or_else(|| Ended::Refused(output::failed("the component does not export the function")))?;
+    let mut results = function.results();
+    entry.call_async(&mut *store, &arguments, &mut results).await?;
+    let result = function.output(results);
+    Ok(result.and_then(|output| {
+        let size: usize = output
+            .content
+            .iter()
+            .map(fumehood_core::content::Content::byte_len)
+            .sum();
+        output::within_limit(size as u64, limits)?;
+        Ok(output)
+    }))
+}
+
+/// The instance limit is known before anything runs: a component says how many core instances it has.
+fn within_instances(needed: u32, limits: &Limits) -> Result<(), CallError> {
+    if needed <= limits.instances {
+        return Ok(());
+    }
+    Err(CallError::trapped(
+        TrapKind::Memory,
+        format!(
+            "the component is made of {needed} core instances, more than the {} that this host allows; compose it of fewer",
+            limits.instances
+        ),
+    ))
+}
+
+fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
+    let output = |stream| StdOutput {
+        log: Arc::clone(log),
+        stream,
+    };
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(output(Stream::Stdout)).stderr(output(Stream::Stderr));
+    // THREAT[T-box-env]: only what is named; nothing is inherited from the host's own environment.
+    for (name, value) in ports.env.iter() {
+        if authority.env.iter().any(|granted| granted.as_str() == name) {
+            wasi.env(name, value);
+        }
+    }
+    // Raw sockets and name lookup are never granted.
+    // THREAT[T-net-raw-socket]
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    wasi.build()
+}
+
+fn workspace(authority: &Authority, ports: &Ports) -> Option<WorkspacePlan> {
+    let perms = if authority.files.access.can_write() {
+        FsPerms::ReadWrite
+    } else if authority.files.access.can_read() {
+        FsPerms::ReadOnly
+    } else {
+        return None;
+    };
+    let workspace = ports.workspace.as_ref()?;
+    Some(WorkspacePlan {
+        dir: workspace.dir.clone(),
+        perms,
+        paths: authority.files.paths.clone(),
+    })
+}
+
+fn timed_out(prepared: &Prepared, limits: &Limits, started: Instant) -> CallError {
+    let by_caller = prepared.deadline < started + limits.time.as_duration();
+    let message = if by_caller {
+        "the call was not done when its caller's time was up".to_owned()
+    } else {
+        format!(
+            "the tool took longer than its limit of {}; raise `time` in `[limits]` of the manifest and the grant",
+            limits.time
+        )
+    };
+    CallError::new(CallErrorCode::Timeout, message)
+}
+
+fn wall_clock_ms(at: Instant) -> u64 {
+    let left = at.saturating_duration_since(Instant::now());
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    millis(since_epoch + left)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,315 @@
+//! From bytes to a component that can be called: check, compile or take from the cache, link, ask what
+//! tools it has.
+
+use crate::{
+    bindings::fumehood::tool::types::Definition,
+    component::{About, Component, ComponentKind, Entry, Inner},
+    definitions,
+    error::LoadError,
+    inspect::{Inspection, inspect},
+    linker::is_linked,
+    plain,
+    ports::Ports,
+    sandbox::{Sandbox, Shared},
+    stdio::CallLog,
+    trap,
+};
+use bytes::Bytes;
+use fumehood_core::{call::CallError, digest::Digest, id::CallId};
+use fumehood_policy::{
+    authority::Authority,
+    files::{Access, Files},
+    limits::Limits,
+    network::{Layer, NetworkList, NetworkPolicy},
+    quantity::{ByteSize, Span},
+    tool_pattern::ToolFilter,
+};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
+use tokio::sync::OnceCell;
+use wasmtime::component::{Component as Compiled, ComponentExportIndex, InstancePre, types::ComponentItem};
+
+const TOOLS_INTERFACE: &str = "fumehood:tool/tools@0.1.0";
+
+/// One load per digest at a time; who comes later gets what the first one made, while anybody has it.
+pub(crate) type LoadSlot = Arc<OnceCell<Weak<Inner>>>;
+
+impl Sandbox {
+    /// Loads a component: from the cache of compiled code, or by compiling it, once however many ask
+    /// at the same time.
+    ///
+    /// Cancel-safe; a compilation that has begun runs to its end.
+    ///
+    /// # Errors
+    /// When the bytes are not those of `digest` or are no component that this host can call.
+    pub async fn load(&self, wasm: impl Into<Bytes>, digest: Digest) -> Result<Component, LoadError> {
+        let wasm = wasm.into();
+        let limit = self.shared.max_component_size;
+        if wasm.len() as u64 > limit {
+            return Err(LoadError::TooLarge {
+                actual: wasm.len() as u64,
+                limit,
+            });
+        }
+        self.single_flight(digest, || self.shared.load(wasm, digest)).await
+    }
+
+    /// Loads a component whose compiled code this host has kept, without its WebAssembly. `None` when
+    /// there is no usable code: then [`load`](Self::load) it.
+    pub async fn load_cached(&self, digest: Digest) -> Option<Component> {
+        let cached = || async { self.shared.load_cached(digest).await.ok_or(LoadError::Internal) };
+        self.single_flight(digest, cached).await.ok()
+    }
+
+    async fn single_flight<F>(&self, digest: Digest, load: impl FnOnce() -> F) -> Result<Component, LoadError>
+    where
+        F: Future<Output = Result<Arc<Inner>, LoadError>>,
+    {
+        let mut load = Some(load);
+        loop {
+            let slot = self.shared.load_slot(digest);
+            let mut made = None;
+            let found = slot
+                .get_or_try_init(|| async {
+                    let load = load.take().ok_or(LoadError::Internal)?;
+                    let inner = load().await?;
+                    let weak = Arc::downgrade(&inner);
+                    made = Some(inner);
+                    Ok::<_, LoadError>(weak)
+                })
+                .await?;
+            match made.or_else(|| found.upgrade()) {
+                Some(inner) => return Ok(Component { inner }),
+                // Everybody who had it let go of it since.
+                None => self.shared.forget_slot(digest, &slot),
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn load(self: &Arc<Self>, wasm: Bytes, digest: Digest) -> Result<Arc<Inner>, LoadError> {
+        // At most a few compilations at once: each uses all cores.
+        let permit = Arc::clone(&self.compilations)
+            .acquire_owned()
+            .await
+            .map_err(|_| LoadError::Internal)?;
+        let shared = Arc::clone(self);
+        let prepared = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            shared.prepare(&wasm, digest)
+        })
+        .await
+        .map_err(|error| internal("loading a component panicked", &error))??;
+        let (compiled, inspection) = match prepared {
+            Ready::Cached(inner) => return Ok(inner),
+            Ready::Compiled(compiled, inspection) => (compiled, inspection),
+        };
+        let inner = Arc::new(self.introduce(compiled, inspection, digest).await?);
+        if self.cache.is_some() {
+            let shared = Arc::clone(self);
+            let kept = Arc::clone(&inner);
+            // The caller need not wait for the disk.
+            tokio::task::spawn_blocking(move || {
+                if let Some(cache) = &shared.cache {
+                    cache.write(&kept.about, kept.pre.component());
+                }
+            });
+        }
+        Ok(inner)
+    }
+
+    async fn load_cached(self: &Arc<Self>, digest: Digest) -> Option<Arc<Inner>> {
+        self.cache.as_ref()?;
+        let shared = Arc::clone(self);
+        let cached = tokio::task::spawn_blocking(move || shared.cached(&digest)).await;
+        cached
+            .map_err(|error| internal("loading a component panicked", &error))
+            .ok()?
+    }
+
+    fn cached(&self, digest: &Digest) -> Option<Arc<Inner>> {
+        let (about, compiled) = self.cache.as_ref()?.read(digest)?;
+        let linked = self.link(&compiled).and_then(|pre| {
+            let entry = match about.kind {
+                ComponentKind::FumehoodTool => Entry::Tools(tools_exports(&compiled)?.ok_or(LoadError::NoTools)?.call),
+                ComponentKind::PlainFunctions => Entry::Functions(plain::functions(&self.engine, &compiled)?.0),
+            };
+            Ok(Arc::new(Inner { about, pre, entry }))
+        });
+        linked
+            .map_err(|error| tracing::warn!(%error, %digest, "kept code does not fit this host; compiling"))
+            .ok()
+    }
+
+    /// The part that computes: digest, structure, compilation. Blocks.
+    fn prepare(&self, wasm: &[u8], digest: Digest) -> Result<Ready, LoadError> {
+        // THREAT[T-supply-digest]
+        let actual = Digest::of(wasm);
+        if actual != digest {
+            return Err(LoadError::WrongDigest {
+                expected: digest,
+                actual,
+            });
+        }
+        if let Some(inner) = self.cached(&digest) {
+            return Ok(Ready::Cached(inner));
+        }
+        let inspection = inspect(wasm)?;
+        let compiled =
+            Compiled::from_binary(&self.engine, wasm).map_err(|error| LoadError::Unsupported(one_line(&error)))?;
+        Ok(Ready::Compiled(compiled, inspection))
+    }
+
+    fn link(&self, compiled: &Compiled) -> Result<InstancePre<crate::state::CallState>, LoadError> {
+        let ty = compiled.component_type();
+        let unknown: Vec<String> = ty
+            .imports(&self.engine)
+            .filter(|(name, import)| !matches!(import.ty, ComponentItem::Type(_)) && !is_linked(name))
+            .map(|(name, _)| name.chars().take(200).collect())
+            .collect();
+        if !unknown.is_empty() {
+            return Err(LoadError::UnknownImports { names: unknown });
+        }
+        self.linker
+            .instantiate_pre(compiled)
+            .map_err(|error| LoadError::ImportMismatch(one_line(&error)))
+    }
+
+    /// Links a freshly compiled component and learns its tools.
+    async fn introduce(&self, compiled: Compiled, inspection: Inspection, digest: Digest) -> Result<Inner, LoadError> {
+        let pre = self.link(&compiled)?;
+        let (kind, entry, tools) = match tools_exports(&compiled)? {
+            Some(exports) => {
+                let definitions = self
+                    .definitions(&pre, &exports.definitions, inspection.core_instances)
+                    .await?;
+                let tools = definitions::check(definitions)?;
+                (ComponentKind::FumehoodTool, Entry::Tools(exports.call), tools)
+            }
+            None => {
+                let (functions, tools) = plain::functions(&self.engine, &compiled)?;
+                (ComponentKind::PlainFunctions, Entry::Functions(functions), tools)
+            }
+        };
+        Ok(Inner {
+            about: About {
+                digest,
+                kind,
+                tools,
+                manifest: inspection.manifest,
+                core_instances: inspection.core_instances,
+            },
+            pre,
+            entry,
+        })
+    }
+
+    /// Runs `definitions` once, in an instance that may do nothing.
+    async fn definitions(
+        &self,
+        pre: &InstancePre<crate::state::CallState>,
+        index: &ComponentExportIndex,
+        core_instances: u32,
+    ) -> Result<Vec<Definition>, LoadError> {
+        let authority = Arc::new(nothing());
+        let limits = authority.limits;
+        if core_instances > limits.instances {
+            return Err(LoadError::TooDemanding(format!("{core_instances} core instances")));
+        }
+        let ports = Ports::denied();
+        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), limits.stdout.bytes()));
+        let _slot = self.slots.acquire().await.map_err(|_| LoadError::Busy)?;
+        let _running = self.ticker.run();
+        let mut store = self.store(authority, ports, &log, Instant::now());
+        let run = async {
+            let instance = pre.instantiate_async(&mut store).await?;
+            let function = instance.get_typed_func::<(), (Vec<Definition>,)>(&mut store, index)?;
+            function.call_async(&mut store, ()).await
+        };
+        match tokio::time::timeout(limits.time.as_duration(), run).await {
+            Ok(Ok((definitions,))) => Ok(definitions),
+            Ok(Err(error)) => {
+                let CallError { message, trap, .. } =
+                    trap::classify(&error, &store.data().meter, &limits, &CallId::new());
+                Err(if trap.is_some() {
+                    LoadError::DefinitionsFailed(message)
+                } else {
+                    LoadError::Busy
+                })
+            }
+            Err(_) => Err(LoadError::DefinitionsFailed(format!(
+                "it took longer than {}",
+                limits.time
+            ))),
+        }
+    }
+}
+
+enum Ready {
+    Cached(Arc<Inner>),
+    Compiled(Compiled, Inspection),
+}
+
+struct ToolsExports {
+    definitions: ComponentExportIndex,
+    call: ComponentExportIndex,
+}
+
+/// The exports of `fumehood:tool/tools`, if the component has it.
+fn tools_exports(compiled: &Compiled) -> Result<Option<ToolsExports>, LoadError> {
+    let Some(interface) = compiled.get_export_index(None, TOOLS_INTERFACE) else {
+        return Ok(None);
+    };
+    let function = |name: &str| match compiled.get_export(Some(&interface), name) {
+        Some((ComponentItem::ComponentFunc(function), index)) => Ok((function, index)),
+        _ => Err(LoadError::ExportMismatch(format!("it has no function `{name}`"))),
+    };
+    let (definitions_type, definitions) = function("definitions")?;
+    let (call_type, call) = function("call")?;
+    let ty = compiled.component_type();
+    let mismatch = |error: wasmtime::Error| LoadError::ExportMismatch(one_line(&error));
+    definitions_type
+        .typecheck::<(), (Vec<Definition>,)>(&ty.instance_type())
+        .map_err(mismatch)?;
+    crate::call::typecheck(&call_type, &ty).map_err(mismatch)?;
+    Ok(Some(ToolsExports { definitions, call }))
+}
+
+/// No authority, and little room: what `definitions` runs under.
+fn nothing() -> Authority {
+    Authority {
+        network: NetworkPolicy {
+            layers: vec![(Layer::Host, NetworkList::nothing())],
+        },
+        credentials: Vec::new(),
+        files: Files::none(),
+        kv: Access::None,
+        sign: Vec::new(),
+        call_tools: ToolFilter::all_of([Vec::new()]),
+        env: Vec::new(),
+        limits: Limits {
+            memory: ByteSize::mib(64),
+            cpu: Span::from_secs(2),
+            time: Span::from_secs(10),
+            tmp: ByteSize(0),
+            host_calls: 10_000,
+            http_requests: 0,
+            ..Limits::default()
+        },
+        rate: None,
+    }
+}
+
+/// An error of wasmtime for whoever installs: what is wrong with the component, on one line.
+fn one_line(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn internal(what: &'static str, error: &dyn std::fmt::Display) -> LoadError {
+    tracing::error!(%error, "{what}");
+    LoadError::Internal
+}

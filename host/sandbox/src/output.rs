@@ -1,0 +1,226 @@
+//! What a guest returns and what it is given, between the WIT types and the core types. Nothing that
+//! a guest returns is taken on trust: JSON is parsed, paths are checked, sizes are limited.
+
+use crate::bindings::fumehood::tool::types::{Blob, Content as GuestContent, Failure, Output as GuestOutput, Retry};
+use fumehood_core::{
+    call::{CallError, CallErrorCode, CallResult, Output},
+    content::Content,
+};
+use fumehood_policy::limits::Limits;
+use serde_json::Value;
+
+/// A failure's message; longer ones are cut, since nobody reads them.
+const MAX_MESSAGE: usize = 8 << 10;
+
+/// The result of a call that returned.
+pub(crate) fn from_guest(result: Result<GuestOutput, Failure>, limits: &Limits) -> CallResult {
+    match result {
+        Ok(output) => output_from_guest(output, limits),
+        Err(failure) => Err(failure_from_guest(failure)),
+    }
+}
+
+fn output_from_guest(output: GuestOutput, limits: &Limits) -> CallResult {
+    within_limit(size(&output), limits)?;
+    let mut content = Vec::with_capacity(output.content.len());
+    for piece in output.content {
+        content.push(content_from_guest(piece)?);
+    }
+    let structured = output
+        .structured
+        .map(|text| json(&text, "structured result"))
+        .transpose()?;
+    Ok(Output {
+        content,
+        structured,
+        is_error: output.is_error,
+    })
+}
+
+/// Refuses a result of more bytes than the call may return.
+// THREAT[T-box-output]
+pub(crate) fn within_limit(size: u64, limits: &Limits) -> Result<(), CallError> {
+    let limit = limits.output;
+    if size <= limit.bytes() {
+        return Ok(());
+    }
+    Err(CallError::new(
+        CallErrorCode::OutputTooLarge,
+        format!(
+            "the result is {size} bytes, more than the {limit} that this call may return; ask for less, or raise `output` \
+             in `[limits]`"
+        ),
+    ))
+}
+
+fn size(output: &GuestOutput) -> u64 {
+    /// So that a million empty pieces are not free.
+    const PIECE: usize = 16;
+    let content: usize = output
+        .content
+        .iter()
+        .map(|piece| {
+            PIECE
+                + match piece {
+                    GuestContent::Text(text) | GuestContent::Json(text) | GuestContent::File(text) => text.len(),
+                    GuestContent::Image(blob) | GuestContent::Audio(blob) => blob.media_type.len() + blob.data.len(),
+                }
+        })
+        .sum();
+    (content + output.structured.as_ref().map_or(0, String::len)) as u64
+}
+
+fn content_from_guest(piece: GuestContent) -> Result<Content, CallError> {
+    Ok(match piece {
+        GuestContent::Text(text) => Content::Text { text },
+        GuestContent::Json(text) => Content::Json {
+            json: json(&text, "JSON content")?,
+        },
+        GuestContent::Image(blob) => Content::Image {
+            media_type: media_type(blob.media_type)?,
+            data: blob.data,
+        },
+        GuestContent::Audio(blob) => Content::Audio {
+            media_type: media_type(blob.media_type)?,
+            data: blob.data,
+        },
+        GuestContent::File(path) => Content::File {
+            path: workspace_path(&path)?,
+        },
+    })
+}
+
+fn json(text: &str, what: &str) -> Result<Value, CallError> {
+    serde_json::from_str(text).map_err(|error| failed(format!("the tool returned {what} that is not JSON: {error}")))
+}
+
+fn media_type(text: String) -> Result<String, CallError> {
+    let valid = text.len() <= 128 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if valid {
+        Ok(text)
+    } else {
+        Err(failed(
+            "the tool returned bytes of something that is not a media type such as image/png",
+        ))
+    }
+}
+
+/// The path below the workspace; a leading `/workspace/` is understood.
+// THREAT[T-box-escape-files]: whoever opens the path later must not be led outside.
+fn workspace_path(path: &str) -> Result<String, CallError> {
+    let below = path.strip_prefix("/workspace/").unwrap_or(path);
+    let valid = !below.is_empty()
+        && !below.starts_with('/')
+        && !below.contains(['\\', '\0'])
+        && below.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if valid {
+        Ok(below.to_owned())
+    } else {
+        Err(failed(
+            "the tool returned a file whose path does not lie below /workspace",
+        ))
+    }
+}
+
+pub(crate) fn failed(message: impl Into<String>) -> CallError {
+    CallError::new(CallErrorCode::Failed, message)
+}
+
+fn failure_from_guest(failure: Failure) -> CallError {
+    let error = |code, message: String| CallError::new(code, cut(message));
+    match failure {
+        Failure::InvalidArguments(message) => error(CallErrorCode::InvalidArguments, message),
+        Failure::Denied(message) => error(CallErrorCode::Denied, message),
+        Failure::NotFound(message) | Failure::Failed(message) => error(CallErrorCode::Failed, message),
+        Failure::Unavailable(retry) => CallError {
+            retry_after_ms: retry.after_ms,
+            ..error(CallErrorCode::Unavailable, retry.message)
+        },
+    }
+}
+
+fn cut(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push('…');
+    }
+    message
+}
+
+/// What another tool returned, for the guest that called it.
+pub(crate) fn to_guest(output: Output) -> GuestOutput {
+    GuestOutput {
+        content: output.content.into_iter().map(content_to_guest).collect(),
+        structured: output.structured.map(|value| value.to_string()),
+        is_error: output.is_error,
+    }
+}
+
+fn content_to_guest(piece: Content) -> GuestContent {
+    match piece {
+        Content::Text { text } => GuestContent::Text(text),
+        Content::Json { json } => GuestContent::Json(json.to_string()),
+        Content::Image { media_type, data } => GuestContent::Image(Blob { media_type, data }),
+        Content::Audio { media_type, data } => GuestContent::Audio(Blob { media_type, data }),
+        Content::File { path } => GuestContent::File(path),
+    }
+}
+
+/// Why another tool returned nothing, for the guest that called it.
+pub(crate) fn failure_to_guest(error: CallError) -> Failure {
+    match error.code {
+        CallErrorCode::InvalidArguments => Failure::InvalidArguments(error.message),
+        CallErrorCode::ToolNotFound => Failure::NotFound(error.message),
+        CallErrorCode::Denied => Failure::Denied(error.message),
+        CallErrorCode::RateLimited | CallErrorCode::Unavailable => Failure::Unavailable(Retry {
+            message: error.message,
+            after_ms: error.retry_after_ms,
+        }),
+        CallErrorCode::Timeout
+        | CallErrorCode::Cancelled
+        | CallErrorCode::Interrupted
+        | CallErrorCode::Trapped
+        | CallErrorCode::OutputTooLarge
+        | CallErrorCode::Failed => Failure::Failed(error.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_outside_the_workspace_is_refused() {
+        for path in [
+            "../x",
+            "/etc/passwd",
+            "a/../../b",
+            "a//b",
+            "",
+            "/workspace/",
+            "a\\b",
+            "./a",
+        ] {
+            assert!(workspace_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_be_named_with_or_without_the_mount_point() {
+        assert_eq!(workspace_path("/workspace/out/a.md").unwrap(), "out/a.md");
+        assert_eq!(workspace_path("out/a.md").unwrap(), "out/a.md");
+    }
+
+    #[test]
+    fn content_that_claims_to_be_json_and_is_not_fails_the_call() {
+        let error = content_from_guest(GuestContent::Json("{".into())).unwrap_err();
+        assert_eq!(error.code, CallErrorCode::Failed);
+        assert!(error.message.contains("not JSON"), "{error}");
+    }
+
+    #[test]
+    fn a_failure_message_is_cut_at_a_character() {
+        let message = cut("é".repeat(MAX_MESSAGE));
+        assert!(message.len() <= MAX_MESSAGE + '…'.len_utf8() && message.ends_with('…'));
+    }
+}

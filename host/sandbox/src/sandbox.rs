@@ -1,0 +1,148 @@
+//! The sandbox itself: the engine, its clock, its linker and its caches, shared by all calls.
+
+use crate::{
+    aot::{Cache, CacheKey},
+    component::Inner,
+    engine,
+    error::SandboxError,
+    files::tmp::TmpRoot,
+    linker,
+    load::LoadSlot,
+    state::CallState,
+    ticker::Ticker,
+};
+use fumehood_core::digest::Digest;
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Semaphore;
+use wasmtime::{Engine, component::Linker};
+
+/// How a sandbox is set up.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// Where compiled code is kept; `None` compiles every component in every process.
+    pub cache_dir: Option<PathBuf>,
+    /// Authenticates what is kept there.
+    pub cache_key: CacheKey,
+    /// Where the calls' `/tmp` directories are made. Belongs to this process alone: it is emptied at
+    /// start. `None`: a new directory among the system's temporary files.
+    pub tmp_dir: Option<PathBuf>,
+    /// How many calls run at once, nested ones included; more wait. Each reserves address space, and
+    /// memory only while it runs. At least 1.
+    pub max_concurrent_calls: u32,
+    /// The largest component that is taken, in bytes.
+    pub max_component_size: u64,
+}
+
+impl SandboxConfig {
+    /// Without a cache, with the defaults of a host: 1000 calls at once, components up to 64 MiB.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new() -> Result<Self, SandboxError> {
+        Ok(Self {
+            cache_dir: None,
+            cache_key: CacheKey::random()?,
+            tmp_dir: None,
+            max_concurrent_calls: 1000,
+            max_component_size: 64 << 20,
+        })
+    }
+}
+
+/// Loads components and runs calls. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Sandbox {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<CallState>,
+    pub(crate) ticker: Ticker,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) tmp: Arc<TmpRoot>,
+    /// One permit per slot of the pool.
+    pub(crate) slots: Semaphore,
+    pub(crate) compilations: Arc<Semaphore>,
+    pub(crate) max_component_size: u64,
+    loads: Mutex<HashMap<Digest, LoadSlot>>,
+}
+
+impl Sandbox {
+    /// Sets up the engine and starts its clock.
+    ///
+    /// # Errors
+    /// When wasmtime cannot run on this machine, or a directory cannot be used.
+    pub fn new(config: &SandboxConfig) -> Result<Self, SandboxError> {
+        let (engine, allocation) = engine::engine(config.max_concurrent_calls)?;
+        tracing::debug!(?allocation, calls = config.max_concurrent_calls, "sandbox ready");
+        let linker = linker::linker(&engine).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
+        let cache = match &config.cache_dir {
+            Some(dir) => Some(Cache::open(dir, &config.cache_key, &engine)?),
+            None => None,
+        };
+        let tmp = match &config.tmp_dir {
+            Some(dir) => TmpRoot::in_dir(dir),
+            None => TmpRoot::in_system(),
+        }
+        .map_err(|error| {
+            tracing::error!(%error, "cannot make the directory for temporary files");
+            SandboxError::Tmp { kind: error.kind() }
+        })?;
+        let slots = usize::try_from(config.max_concurrent_calls.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            ticker: Ticker::start(engine.clone()).map_err(SandboxError::Ticker)?,
+            engine,
+            linker,
+            cache,
+            tmp: Arc::new(tmp),
+            slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
+            compilations: Arc::new(Semaphore::new(2)),
+            max_component_size: config.max_component_size,
+            loads: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("free_slots", &self.shared.slots.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn loads(&self) -> MutexGuard<'_, HashMap<Digest, LoadSlot>> {
+        // Every change leaves it consistent.
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slot that loads of `digest` meet in. Drops those that nobody needs any more.
+    pub(crate) fn load_slot(&self, digest: Digest) -> LoadSlot {
+        let mut loads = self.loads();
+        let wanted = Arc::clone(loads.entry(digest).or_default());
+        loads.retain(|_, slot| {
+            let in_use = slot
+                .get()
+                .is_some_and(|inner: &std::sync::Weak<Inner>| inner.strong_count() > 0);
+            in_use || Arc::strong_count(slot) > 1
+        });
+        wanted
+    }
+
+    pub(crate) fn forget_slot(&self, digest: Digest, slot: &LoadSlot) {
+        let mut loads = self.loads();
+        if loads.get(&digest).is_some_and(|found| Arc::ptr_eq(found, slot)) {
+            loads.remove(&digest);
+        }
+    }
+}

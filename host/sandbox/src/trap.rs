@@ -1,0 +1,191 @@
+//! How a call that did not return ended, by the types of the errors, never by their text.
+//!
+//! The guest's backtrace goes to the log; the result gets the kind, the limit and the key that
+//! raises it.
+
+use crate::meter::{LimitReached, Meter, Refused};
+use fumehood_core::{
+    call::{CallError, CallErrorCode, TrapKind},
+    id::CallId,
+};
+use fumehood_policy::limits::Limits;
+use std::fmt;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime_wasi::I32Exit;
+
+/// The host could not do its part. What exactly is in its log, because it may name host paths.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct HostFailed {
+    what: &'static str,
+}
+
+impl HostFailed {
+    pub(crate) fn new(what: &'static str, error: &dyn fmt::Display) -> Self {
+        tracing::error!(%error, "{what}");
+        Self { what }
+    }
+}
+
+/// What ended the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Limit(LimitReached),
+    Refused(Refused),
+    Exit(i32),
+    Trap(Trap),
+    /// The guest broke the rules of an interface, or the host did; the log tells which.
+    Misuse,
+}
+
+/// Turns wasmtime's error into the call's, and logs what the result does not say.
+pub(crate) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &Limits, call: &CallId) -> CallError {
+    if let Some(failed) = error.downcast_ref::<HostFailed>() {
+        return CallError::new(CallErrorCode::Unavailable, format!("{failed}; the host's log says why"));
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return CallError {
+            retry_after_ms: Some(100),
+            ..CallError::new(
+                CallErrorCode::Unavailable,
+                "the host runs as many calls as it can; try again",
+            )
+        };
+    }
+    let cause = cause(error, meter);
+    let (kind, message) = describe(cause, limits);
+    tracing::warn!(%call, ?kind, backtrace = format!("{error:?}"), "a guest trapped");
+    CallError::trapped(kind, message)
+}
+
+fn cause(error: &wasmtime::Error, meter: &Meter) -> Cause {
+    if let Some(limit) = error.downcast_ref::<LimitReached>() {
+        return Cause::Limit(*limit);
+    }
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Cause::Exit(exit.0);
+    }
+    match (error.downcast_ref::<Trap>(), meter.refused()) {
+        // An allocator that is refused memory aborts; instantiation that is refused fails untyped.
+        (Some(Trap::UnreachableCodeReached) | None, Some(refused)) => Cause::Refused(refused),
+        (Some(trap), _) => Cause::Trap(*trap),
+        (None, None) => Cause::Misuse,
+    }
+}
+
+fn describe(cause: Cause, limits: &Limits) -> (TrapKind, String) {
+    match cause {
+        Cause::Limit(LimitReached::Cpu) => (TrapKind::Cpu, over("computed longer than", &limits.cpu, "cpu")),
+        Cause::Limit(LimitReached::HostCalls) => (
+            TrapKind::HostCalls,
+            over("made more host calls than", &limits.host_calls, "host_calls"),
+        ),
+        Cause::Limit(LimitReached::Output) => (
+            TrapKind::Output,
+            over(
+                "wrote more to stdout, stderr and progress than",
+                &limits.stdout,
+                "stdout",
+            ),
+        ),
+        Cause::Refused(Refused::Memory) => (
+            TrapKind::Memory,
+            over("needed more memory than", &limits.memory, "memory"),
+        ),
+        Cause::Refused(Refused::Table) => (
+            TrapKind::Table,
+            format!(
+                "the tool needed more table elements than the {} that this host allows; make the component smaller",
+                limits.tables
+            ),
+        ),
+        Cause::Exit(code) => (
+            TrapKind::Unreachable,
+            format!("the tool ended its process with exit code {code} instead of returning a result"),
+        ),
+        Cause::Trap(trap) => of_trap(trap, limits),
+        Cause::Misuse => (
+            TrapKind::Unreachable,
+            "the tool broke the rules of an interface that it uses; the host's log has the details".to_owned(),
+        ),
+    }
+}
+
+fn over(what: &str, limit: &dyn fmt::Display, key: &str) -> String {
+    format!("the tool {what} its limit of {limit}; raise `{key}` in `[limits]` of the manifest and the grant")
+}
+
+fn of_trap(trap: Trap, limits: &Limits) -> (TrapKind, String) {
+    let broke = |how: &str| format!("the tool broke: {how}; its backtrace is in the host's log");
+    match trap {
+        Trap::StackOverflow => (TrapKind::Stack, broke("it nested too deep and used up its stack")),
+        Trap::MemoryOutOfBounds
+        | Trap::HeapMisaligned
+        | Trap::StringOutOfBounds
+        | Trap::ListOutOfBounds
+        | Trap::ArrayOutOfBounds
+        | Trap::AllocationTooLarge => (TrapKind::Memory, broke("it touched memory that it does not have")),
+        Trap::TableOutOfBounds | Trap::IndirectCallToNull | Trap::BadSignature => {
+            (TrapKind::Table, broke("it called through a bad table element"))
+        }
+        // Only the epoch interrupts, and it does so for CPU time.
+        Trap::Interrupt | Trap::OutOfFuel => (TrapKind::Cpu, over("computed longer than", &limits.cpu, "cpu")),
+        Trap::IntegerOverflow => (TrapKind::Unreachable, broke("an integer overflowed")),
+        Trap::IntegerDivisionByZero => (TrapKind::Unreachable, broke("it divided by zero")),
+        _ => (TrapKind::Unreachable, broke("it panicked or aborted")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn kind_of(error: wasmtime::Error) -> (Option<TrapKind>, String) {
+        let limits = Limits::default();
+        let meter = Meter::new(&limits, Instant::now());
+        let error = classify(&error, &meter, &limits, &CallId::new());
+        (error.trap, error.message)
+    }
+
+    #[test]
+    fn each_limit_has_its_kind_and_names_its_key() {
+        for (limit, kind, key) in [
+            (LimitReached::Cpu, TrapKind::Cpu, "`cpu`"),
+            (LimitReached::HostCalls, TrapKind::HostCalls, "`host_calls`"),
+            (LimitReached::Output, TrapKind::Output, "`stdout`"),
+        ] {
+            let (found, message) = kind_of(limit.into());
+            assert_eq!(found, Some(kind));
+            assert!(message.contains(key), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_found_below_context() {
+        let error = wasmtime::Error::from(LimitReached::Cpu).context("while running");
+        assert_eq!(kind_of(error).0, Some(TrapKind::Cpu));
+    }
+
+    #[test]
+    fn traps_are_told_apart() {
+        for (trap, kind) in [
+            (Trap::StackOverflow, TrapKind::Stack),
+            (Trap::MemoryOutOfBounds, TrapKind::Memory),
+            (Trap::TableOutOfBounds, TrapKind::Table),
+            (Trap::IndirectCallToNull, TrapKind::Table),
+            (Trap::UnreachableCodeReached, TrapKind::Unreachable),
+            (Trap::IntegerDivisionByZero, TrapKind::Unreachable),
+        ] {
+            assert_eq!(kind_of(trap.into()).0, Some(kind), "{trap:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_host_failed_at_is_not_the_guests_trap() {
+        let (kind, message) =
+            kind_of(HostFailed::new("no temporary directory can be made", &"/secret/path: EROFS").into());
+        assert_eq!(kind, None);
+        assert!(!message.contains("/secret"), "{message}");
+    }
+}
