@@ -18,10 +18,11 @@ impl PrivateNetworks {
     }
 }
 
-/// Why an address may not be connected to.
+/// Why an address may not be connected to. The words leave the address out: a guest could map an internal
+/// network by asking names and reading refusals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the address {address} is not public ({kind}); the operator can list its network under `private_networks` in fumehood.toml"
+    "the host's address is not public ({kind}); the operator can list its network under `private_networks` in fumehood.toml"
 )]
 pub struct AddressRefusal {
     /// The address, as it was resolved or written.

@@ -4,9 +4,10 @@ use super::{
     rule::{NetworkRule, advised},
     target::Target,
 };
+use crate::address::embedded_ipv4;
 use fumehood_core::name::AgentName;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// One layer's rules. `deny` wins over `allow`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -150,6 +151,25 @@ impl NetworkPolicy {
             },
             _ => Verdict::Denied(not_allowed(&Layer::Grant, target)),
         }
+    }
+
+    /// Decides once more when the address is known: a `deny` of an address holds for names that resolve to it.
+    ///
+    /// # Errors
+    /// When a layer denies the address for this request.
+    pub fn check_resolved(&self, target: &Target, address: IpAddr) -> Result<(), Denial> {
+        let embedded = match address {
+            IpAddr::V6(ip) => embedded_ipv4(ip).map(IpAddr::V4),
+            IpAddr::V4(_) => None,
+        };
+        for (layer, list) in &self.layers {
+            for address in [Some(address), embedded].into_iter().flatten() {
+                if let Some(rule) = list.deny.iter().find(|rule| rule.denies_at(target, address)) {
+                    return Err(denied_by_rule(layer, rule, target));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether no request at all could pass, so that the network need not be offered.

@@ -8,11 +8,14 @@ use super::{
     target::{Method, Scheme, Target, TargetError, normal_path, parse_port, split_port, split_scheme},
 };
 use crate::text_serde::{as_text, shown};
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-/// A network rule. Prints in one normal form, which parses to the same rule.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NetworkRule {
+/// A network rule. Prints in one normal form, which parses to the same rule. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct NetworkRule(Arc<Parts>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Parts {
     methods: Methods,
     scheme: Option<Scheme>,
     host: HostPattern,
@@ -57,7 +60,7 @@ pub struct ParseRuleError {
 enum RuleFault {
     #[error("write `[METHOD[,METHOD] ][scheme://]host[:port][/path]`, as in `GET https://api.example.com/v1`")]
     Shape,
-    #[error("only `https://` and `http://` can be reached")]
+    #[error("only `https://` and `http://`, followed by a host, can be reached")]
     Scheme,
     #[error("methods are in capitals, separated by commas, as in `GET,HEAD`; `{0}` is not one")]
     Method(String),
@@ -82,67 +85,76 @@ enum RuleFault {
 impl NetworkRule {
     /// Which methods it is about.
     #[must_use]
-    pub const fn methods(&self) -> &Methods {
-        &self.methods
+    pub fn methods(&self) -> &Methods {
+        &self.0.methods
     }
 
     /// The scheme, if one was written.
     #[must_use]
-    pub const fn scheme(&self) -> Option<Scheme> {
-        self.scheme
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.0.scheme
     }
 
     /// Which hosts it is about.
     #[must_use]
-    pub const fn host(&self) -> &HostPattern {
-        &self.host
+    pub fn host(&self) -> &HostPattern {
+        &self.0.host
     }
 
     /// Which ports it is about.
     #[must_use]
-    pub const fn port(&self) -> PortPattern {
-        self.port
+    pub fn port(&self) -> PortPattern {
+        self.0.port
     }
 
     /// Which paths it is about.
     #[must_use]
-    pub const fn path(&self) -> &PathPrefix {
-        &self.path
+    pub fn path(&self) -> &PathPrefix {
+        &self.0.path
     }
 
     /// Whether the rule, in an `allow` list, lets `target` through. Does not allocate.
     #[must_use]
     pub fn allows(&self, target: &Target) -> bool {
-        let port = match self.port {
+        let port = match self.0.port {
             PortPattern::SchemeDefault => target.port() == target.scheme().default_port(),
             PortPattern::Exact(port) => target.port() == port,
             PortPattern::Any => true,
         };
-        port && self.scheme.unwrap_or(Scheme::Https) == target.scheme()
-            && self.host.matches(target.host())
-            && self.methods.contains(target.method())
-            && self.path.allows(target.path())
+        port && self.0.scheme.unwrap_or(Scheme::Https) == target.scheme()
+            && self.0.host.matches(target.host())
+            && self.0.methods.contains(target.method())
+            && self.0.path.allows(target.path())
     }
 
     /// Whether the rule, in a `deny` list, refuses `target`. Does not allocate.
     #[must_use]
     pub fn denies(&self, target: &Target) -> bool {
-        let port = match self.port {
+        (self.0.host == HostPattern::AnyPublic || self.0.host.matches(target.host())) && self.denies_except_host(target)
+    }
+
+    /// Whether the rule, in a `deny` list, refuses `target` once its host has resolved to `address`.
+    #[must_use]
+    pub fn denies_at(&self, target: &Target, address: IpAddr) -> bool {
+        self.0.host == HostPattern::Ip(address) && self.denies_except_host(target)
+    }
+
+    fn denies_except_host(&self, target: &Target) -> bool {
+        let port = match self.0.port {
             PortPattern::SchemeDefault | PortPattern::Any => true,
             PortPattern::Exact(port) => target.port() == port,
         };
-        port && self.scheme.is_none_or(|scheme| scheme == target.scheme())
-            && (self.host == HostPattern::AnyPublic || self.host.matches(target.host()))
-            && self.methods.contains(target.method())
-            && self.path.denies(target.path())
+        port && self.0.scheme.is_none_or(|scheme| scheme == target.scheme())
+            && self.0.methods.contains(target.method())
+            && self.0.path.denies(target.path())
     }
 
     /// Whether every request that `other` allows, this allows too.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let (scheme, other_scheme) = (
-            self.scheme.unwrap_or(Scheme::Https),
-            other.scheme.unwrap_or(Scheme::Https),
+            self.0.scheme.unwrap_or(Scheme::Https),
+            other.0.scheme.unwrap_or(Scheme::Https),
         );
         let concrete = |port| match port {
             PortPattern::SchemeDefault => Some(scheme.default_port()),
@@ -150,20 +162,20 @@ impl NetworkRule {
             PortPattern::Any => None,
         };
         scheme == other_scheme
-            && (self.port == PortPattern::Any || concrete(self.port) == concrete(other.port))
-            && self.host.covers(&other.host)
-            && self.methods.covers(&other.methods)
-            && self.path.covers(&other.path)
+            && (self.0.port == PortPattern::Any || concrete(self.0.port) == concrete(other.0.port))
+            && self.0.host.covers(&other.0.host)
+            && self.0.methods.covers(&other.0.methods)
+            && self.0.path.covers(&other.0.path)
     }
 
     /// Whether this is `*` and nothing else.
     #[must_use]
     pub fn is_bare_star(&self) -> bool {
-        self.host == HostPattern::AnyPublic
-            && self.scheme.is_none()
-            && self.port == PortPattern::SchemeDefault
-            && self.methods == Methods::Any
-            && self.path.0.is_empty()
+        self.0.host == HostPattern::AnyPublic
+            && self.0.scheme.is_none()
+            && self.0.port == PortPattern::SchemeDefault
+            && self.0.methods == Methods::Any
+            && self.0.path.0.is_empty()
     }
 }
 
@@ -216,24 +228,30 @@ fn loose_segments(path: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
+impl fmt::Debug for NetworkRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for NetworkRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Methods::Only(methods) = &self.methods {
+        if let Methods::Only(methods) = &self.0.methods {
             for (n, method) in methods.iter().enumerate() {
                 write!(f, "{}{method}", if n == 0 { "" } else { "," })?;
             }
             f.write_str(" ")?;
         }
-        if let Some(scheme) = self.scheme {
+        if let Some(scheme) = self.0.scheme {
             write!(f, "{scheme}://")?;
         }
-        write!(f, "{}", self.host)?;
-        match self.port {
+        write!(f, "{}", self.0.host)?;
+        match self.0.port {
             PortPattern::SchemeDefault => {}
             PortPattern::Exact(port) => write!(f, ":{port}")?,
             PortPattern::Any => f.write_str(":*")?,
         }
-        self.path.segments().try_for_each(|segment| write!(f, "/{segment}"))
+        self.0.path.segments().try_for_each(|segment| write!(f, "/{segment}"))
     }
 }
 
@@ -280,13 +298,13 @@ fn parse(text: &str) -> Result<NetworkRule, RuleFault> {
         return Err(RuleFault::Userinfo);
     }
     let (host, port) = split_host_port(authority)?;
-    Ok(NetworkRule {
+    Ok(NetworkRule(Arc::new(Parts {
         methods,
         scheme,
         host: host.parse()?,
         port: parse_port_pattern(port)?,
         path: parse_path(path)?,
-    })
+    })))
 }
 
 fn split_host_port(authority: &str) -> Result<(&str, Option<&str>), RuleFault> {
