@@ -36,7 +36,7 @@ struct Reserved {
     owners: &'static [&'static str],
 }
 
-const RESERVED: [Reserved; 5] = [
+const RESERVED: [Reserved; 6] = [
     Reserved {
         what: "the WebAssembly engine",
         libraries: &["wasmtime*", "cranelift*"],
@@ -46,17 +46,19 @@ const RESERVED: [Reserved; 5] = [
         // Egress is the one door for addresses that tenants choose. Models are reached at
         // addresses that the operator configured; the command line talks to its own host.
         what: "an HTTP client",
-        libraries: &[
-            "reqwest",
-            "ureq",
-            "isahc",
-            "curl",
-            "hyper",
-            "hyper-util",
-            "hyper-rustls",
-            "tokio-rustls",
-        ],
+        libraries: &["reqwest", "ureq", "isahc", "curl", "hyper-rustls", "tokio-rustls"],
         owners: &["fumehood-egress", "fumehood-model", "fumehood-cli", "fumehood-tests"],
+    },
+    Reserved {
+        what: "the HTTP protocol",
+        libraries: &["hyper", "hyper-util"],
+        owners: &[
+            "fumehood-egress",
+            "fumehood-model",
+            "fumehood-server",
+            "fumehood-cli",
+            "fumehood-tests",
+        ],
     },
     Reserved {
         what: "name resolution",
@@ -276,6 +278,21 @@ fn unsafe_code_is_forbidden_but_for_one_file() {
         }
     }
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn the_server_speaks_http_as_a_server_only() {
+    let mut files = Vec::new();
+    rust_files(&root().join("host/server"), &mut files);
+    let clients = ["hyper::client", "hyper_util::client", "client::legacy", "client::conn"];
+    files.retain(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        clients.iter().any(|client| text.contains(client))
+    });
+    assert!(
+        files.is_empty(),
+        "these use a client of the library that they serve with: {files:#?}"
+    );
 }
 
 #[test]
