@@ -24,113 +24,61 @@ pub(crate) enum Extent {
     Quick,
 }
 
-/// What a failure means for the steps after it.
+/// What a check is for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    EndsTheRun,
-    IsCollected,
+enum Rank {
+    /// Later checks stand on it: its failure ends the run.
+    Ground,
+    /// Part of every run.
+    Always,
+    /// Left out of a quick run.
+    Thorough,
 }
 
 struct Check {
+    rank: Rank,
     name: &'static str,
-    /// Part of [`Extent::Quick`].
-    quick: bool,
-    failure: Failure,
     run: fn(&Workspace, &mut Step) -> Result<Outcome>,
 }
 
+const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) -> Result<Outcome>) -> Check {
+    Check { rank, name, run }
+}
+
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 13] = [
-    Check {
-        name: "setup",
-        quick: true,
-        failure: Failure::EndsTheRun,
-        run: setup::everything,
-    },
-    Check {
-        name: "fmt",
-        quick: true,
-        failure: Failure::IsCollected,
-        run: fmt,
-    },
-    Check {
-        name: "typos",
-        quick: true,
-        failure: Failure::IsCollected,
-        run: typos,
-    },
-    Check {
-        name: "book",
-        quick: true,
-        failure: Failure::IsCollected,
-        run: docs::book,
-    },
-    Check {
-        name: "licences",
-        quick: false,
-        failure: Failure::IsCollected,
-        run: licences,
-    },
-    Check {
-        name: "advisories",
-        quick: false,
-        failure: Failure::IsCollected,
-        run: advisories,
-    },
-    Check {
-        name: "clippy",
-        quick: true,
-        failure: Failure::IsCollected,
-        run: clippy,
-    },
-    Check {
-        name: "rustdoc",
-        quick: false,
-        failure: Failure::IsCollected,
-        run: docs::rustdoc,
-    },
-    Check {
-        name: "guests",
-        quick: true,
-        failure: Failure::EndsTheRun,
-        run: guests,
-    },
-    Check {
-        name: "build",
-        quick: true,
-        failure: Failure::EndsTheRun,
-        run: build,
-    },
-    Check {
-        name: "bindings",
-        quick: true,
-        failure: Failure::IsCollected,
-        run: bindings,
-    },
-    Check {
-        name: "tests",
-        quick: true,
-        failure: Failure::IsCollected,
-        run: tests,
-    },
-    Check {
-        name: "doc tests",
-        quick: false,
-        failure: Failure::IsCollected,
-        run: doc_tests,
-    },
+const CHECKS: [Check; 14] = [
+    check(Rank::Ground, "setup", setup::everything),
+    check(Rank::Always, "fmt", fmt),
+    check(Rank::Always, "typos", typos),
+    check(Rank::Always, "book", docs::book),
+    check(Rank::Thorough, "licences", licences),
+    check(Rank::Thorough, "advisories", advisories),
+    check(Rank::Always, "clippy", clippy),
+    check(Rank::Thorough, "rustdoc", docs::rustdoc),
+    check(Rank::Ground, "guests", guests),
+    check(Rank::Ground, "build", build),
+    check(Rank::Always, "bindings", bindings),
+    check(Rank::Always, "reference", reference),
+    check(Rank::Always, "tests", tests),
+    check(Rank::Thorough, "doc tests", doc_tests),
 ];
 
 const SHORT: Duration = Duration::from_secs(3 * 60);
 const LONG: Duration = Duration::from_secs(25 * 60);
 
+impl Check {
+    fn belongs_to(&self, extent: Extent) -> bool {
+        extent == Extent::All || self.rank != Rank::Thorough
+    }
+}
+
 /// Runs the checks and fails if one did.
 pub(crate) fn test(workspace: &Workspace, progress: &mut Progress, extent: Extent) -> Result<()> {
     let mut failed = Vec::new();
-    for check in CHECKS.iter().filter(|check| check.quick || extent == Extent::All) {
+    for check in CHECKS.iter().filter(|check| check.belongs_to(extent)) {
         if let Err(error) = progress.step(check.name, |step| (check.run)(workspace, step)) {
             failed.push(check.name);
-            if check.failure == Failure::EndsTheRun {
+            if check.rank == Rank::Ground {
                 print!("{}", progress.summary());
                 return Err(error);
             }
@@ -200,6 +148,18 @@ fn bindings(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The reference pages are those that the binary writes.
+fn reference(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let fumehood = workspace.fumehood("debug");
+    if process::output_of(workspace.command(&fumehood).args(["reference", "--help"])).is_none() {
+        return Ok(Outcome::Skipped("the binary has no command `reference`".into()));
+    }
+    let mut check = workspace.command(&fumehood);
+    check.args(["reference", "--check", "docs/reference"]);
+    step.run(&mut check, SHORT)?;
+    Ok(Outcome::Done)
+}
+
 fn tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     let profile = if std::env::var_os("CI").is_some() {
         "ci"
@@ -248,7 +208,12 @@ mod tests {
 
     #[test]
     fn a_quick_run_leaves_out_something_but_never_the_tests() {
-        assert!(CHECKS.iter().any(|check| !check.quick));
-        assert!(CHECKS.iter().any(|check| check.quick && check.name == "tests"));
+        let quick = |name: &str| {
+            let check = CHECKS.iter().find(|check| check.name == name).unwrap();
+            check.belongs_to(Extent::Quick)
+        };
+        assert!(quick("tests"));
+        assert!(!quick("doc tests"));
+        assert!(CHECKS.iter().all(|check| check.belongs_to(Extent::All)));
     }
 }

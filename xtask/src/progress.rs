@@ -59,8 +59,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 const FRAME_TIME: Duration = Duration::from_millis(100);
 const FRAMES: [&str; 4] = ["-", "\\", "|", "/"];
 const LINE_WIDTH: usize = 78;
-const TAIL_LINES: usize = 60;
-const TAIL_BYTES: u64 = 16 * 1024;
+const TAIL_LINES: usize = 150;
+const TAIL_BYTES: u64 = 32 * 1024;
 
 impl Progress {
     pub(crate) fn new(workspace: &Workspace) -> Self {
