@@ -200,7 +200,13 @@ impl ResponseBody {
 
     fn complete(&mut self) {
         if let Some((entry, lease)) = self.open.take() {
-            entry.finish(EgressOutcome::Completed { status: self.status });
+            entry.finish(match self.exchange.request_failure.get() {
+                // The server answered although the request was cut off.
+                Some(error) => EgressOutcome::Failed {
+                    reason: error.to_string(),
+                },
+                None => EgressOutcome::Completed { status: self.status },
+            });
             if self.exchange.request_done.load(Ordering::Acquire) {
                 lease.keep();
             }

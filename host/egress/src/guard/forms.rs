@@ -104,8 +104,10 @@ fn add_hex(forms: &mut Vec<Form>, value: &str) {
 fn add_percent(forms: &mut Vec<Form>, value: &str) {
     for set in [UNRESERVED, URI_COMPONENT, URI, QUERY] {
         let upper = Zeroizing::new(utf8_percent_encode(value, set).to_string());
+        let lower = lower_escapes(&upper);
         forms.push(Zeroizing::new(upper.replace("%20", "+")));
-        forms.push(lower_escapes(&upper));
+        forms.push(Zeroizing::new(lower.replace("%20", "+")));
+        forms.push(lower);
         forms.push(upper);
     }
     let (mut lower, mut upper) = (Form::default(), Form::default());

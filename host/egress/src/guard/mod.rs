@@ -8,7 +8,7 @@
 //! answers). The guard stops the echo, the log line and the careless error text; who may be sent a secret at all
 //! is decided by the hosts it is bound to.
 //!
-//! Short values: one of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
+//! Values should be long and random: one that is an ordinary word is replaced, and blocked, wherever that word stands. One of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
 //! refuses to inject it. An encoded form is searched for from six bytes on.
 //!
 //! Values are held in memory that is wiped on drop, except inside the search automaton, which offers no way to do so.
@@ -177,7 +177,6 @@ impl Search {
 ///
 /// It holds back only bytes that could be the beginning of a value, fewer than the longest form has, so a
 /// stream of events is not delayed.
-#[derive(Debug)]
 pub struct Redactor {
     guard: LeakGuard,
     held: Bytes,
@@ -246,7 +245,7 @@ impl Redactor {
             self.first_found.get_or_insert_with(|| name.clone());
             from = found.end();
             if open < from {
-                open = search.open_end(&text, from);
+                open = search.open_end(text, from);
             }
         }
         self.held = text.slice(open..);
@@ -259,3 +258,17 @@ impl Redactor {
         }
     }
 }
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is held may be the beginning of a value.
+        let held = self.held.len();
+        f.debug_struct("Redactor")
+            .field("guard", &self.guard)
+            .field("held_bytes", &held)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+use super::*;
+use base64::{Engine as _, engine::general_purpose};
+use proptest::prelude::*;
+
+fn guard(secrets: &[(&str, &str)]) -> LeakGuard {
+    let secrets: Vec<_> = secrets
+        .iter()
+        .map(|(name, value)| (SecretName::new(name).unwrap(), SecretString::from(*value)))
+        .collect();
+    LeakGuard::new(secrets.iter().map(|(name, value)| (name.clone(), value)))
+}
+
+fn streamed(guard: &LeakGuard, text: &[u8], cuts: &[usize]) -> Vec<u8> {
+    let (mut redactor, mut out, mut from) = (guard.redactor(), Vec::new(), 0);
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
+    cuts.sort_unstable();
+    for cut in cuts.into_iter().chain([text.len()]) {
+        out.extend_from_slice(&redactor.push(Bytes::copy_from_slice(&text[from..cut])));
+        from = cut;
+    }
+    out.extend_from_slice(&redactor.finish());
+    out
+}
+
+#[test]
+fn each_encoding_of_a_value_is_replaced() {
+    let value = "p@ss/w0rd \"quoted\" \u{fc}ber";
+    let guard = guard(&[("KEY", value)]);
+    let reversed: String = value.chars().rev().collect();
+    for text in [
+        value,
+        &reversed,
+        "p%40ss%2Fw0rd%20%22quoted%22%20%C3%BCber",
+        "p%40ss%2fw0rd+%22quoted%22+%c3%bcber",
+        r#"p@ss\/w0rd \"quoted\" \u00fcber"#,
+    ] {
+        assert_eq!(guard.redact_str(&format!("a{text}b")), "a[secret:KEY]b", "{text}");
+    }
+}
+
+#[test]
+fn base64_is_found_wherever_the_value_stands_in_it() {
+    let value = "0123456789?>~";
+    let guard = guard(&[("KEY", value)]);
+    for engine in [general_purpose::STANDARD, general_purpose::URL_SAFE] {
+        for before in 0..6 {
+            for after in 0..4 {
+                let text = engine.encode(format!("{}{value}{}", "x".repeat(before), "y".repeat(after)));
+                let redacted = guard.redact_str(&text).into_owned();
+                assert!(redacted.contains("[secret:KEY]"), "{text}");
+                let left = redacted.replace("[secret:KEY]", "");
+                assert!(left.len() <= (before + after + 5) * 4 / 3 + 4, "{redacted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_longest_of_overlapping_values_wins() {
+    let guard = guard(&[("SHORT", "abcdefgh"), ("LONG", "abcdefghijkl"), ("TAIL", "ijklmnop")]);
+    assert_eq!(guard.redact_str("abcdefghijklmnop"), "[secret:LONG]mnop");
+    assert_eq!(guard.redact_str("abcdefghijk_"), "[secret:SHORT]ijk_");
+    assert_eq!(
+        streamed(&guard, b"abcdefghijk_", &[8, 9, 10, 11]),
+        b"[secret:SHORT]ijk_"
+    );
+}
+
+#[test]
+fn a_text_without_values_is_passed_on_without_a_copy() {
+    let guard = guard(&[("KEY", "0123456789")]);
+    assert!(matches!(guard.redact_str("nothing here"), Cow::Borrowed(_)));
+    let chunk = Bytes::from_static(b"nothing here!");
+    let mut redactor = guard.redactor();
+    assert_eq!(redactor.push(chunk.clone()).as_ptr(), chunk.as_ptr());
+    assert!(redactor.found().is_none());
+}
+
+#[test]
+fn only_what_could_begin_a_value_is_held_back() {
+    let guard = guard(&[("KEY", "0123456789")]);
+    let mut redactor = guard.redactor();
+    assert_eq!(redactor.push("text 0123".into()), "text ");
+    assert_eq!(redactor.push("4x".into()), "01234x");
+    assert_eq!(redactor.push("0123456789".into()), "[secret:KEY]");
+    assert_eq!(redactor.push("01".into()), "");
+    assert_eq!(redactor.finish(), "01");
+    assert_eq!(redactor.found().map(SecretName::as_str), Some("KEY"));
+}
+
+#[test]
+fn a_guard_without_secrets_passes_everything() {
+    for guard in [
+        LeakGuard::default(),
+        guard(&[]),
+        guard(&[("KEY", "abc"), ("EMPTY", "")]),
+    ] {
+        assert!(guard.is_empty());
+        assert_eq!(guard.redact_str("abc"), "abc");
+        assert_eq!(guard.redactor().push("abc".into()), "abc");
+    }
+}
+
+#[test]
+fn a_guard_shows_names_and_no_values() {
+    let guard = guard(&[("KEY", "0123456789")]);
+    let mut redactor = guard.redactor();
+    let _ = redactor.push("01234".into());
+    assert_eq!(format!("{guard:?}"), "{\"KEY\"}");
+    assert!(!format!("{redactor:?}").contains("01234"), "{redactor:?}");
+}
+
+proptest! {
+    #[test]
+    fn a_stream_is_redacted_as_one_text_however_it_is_cut(
+        pieces in prop::collection::vec(prop_oneof![
+            Just("abcabcab"), Just("abcabcabcd"), Just("bcabc"), Just("a"), Just("b"), Just("c"), Just("d"), Just(" "),
+            Just("YWJjYWJjYWI"), Just("6162636162636162"), Just("bacbacba"),
+        ], 0..24),
+        cuts in prop::collection::vec(0_usize..400, 0..24),
+    ) {
+        let guard = guard(&[("ONE", "abcabcab"), ("TWO", "abcabcabcd"), ("THREE", "bcab")]);
+        let text = pieces.concat();
+        let whole = guard.redact(text.as_bytes()).into_owned();
+        prop_assert_eq!(&streamed(&guard, text.as_bytes(), &cuts), &whole);
+        let redacted = guard.redact_str(&text).into_owned();
+        prop_assert_eq!(redacted.into_bytes(), whole);
+    }
+
+    #[test]
+    fn no_value_survives_in_any_text(before in ".{0,20}", after in ".{0,20}", value in "[!-~é]{8,40}") {
+        let guard = guard(&[("KEY", &value)]);
+        let redacted = guard.redact_str(&format!("{before}{value}{after}")).replace("[secret:KEY]", "\u{0}");
+        prop_assert!(!redacted.contains(&value));
+    }
+}
