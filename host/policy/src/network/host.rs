@@ -88,9 +88,7 @@ impl HostName {
     /// Whether this is a name below `parent`, at any depth.
     #[must_use]
     pub fn is_subdomain_of(&self, parent: &Self) -> bool {
-        self.0
-            .strip_suffix(&*parent.0)
-            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        self.0.strip_suffix(&*parent.0).is_some_and(|rest| rest.ends_with('.'))
     }
 
     /// Whether the public DNS could know this name: more than one label, and not under a name reserved for
