@@ -399,6 +399,7 @@ fn check_base_url(url: &Url) -> Result<(), ModelConfigError> {
         return refuse("it has a fragment (`#…`); remove it");
     }
     match (url.scheme(), url.host()) {
+        // THREAT[T-sec-exfiltration]: the key and the conversation don't cross the internet in the clear.
         ("https", Some(_)) => Ok(()),
         ("http", Some(host)) if is_private(&host) => Ok(()),
         ("http", _) => refuse(
@@ -484,3 +485,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     };
     Some(Duration::from_millis(millis))
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,10 +57,37 @@ pub(crate) struct HttpProvider {
     client: Client,
     url: Url,
     headers: HeaderMap,
+    wire: Arc<dyn Wire>,
+    account: Arc<Account>,
+}
+
+/// What a call and its answer both need to know.
+struct Account {
+    info: ModelInfo,
     key: Option<SecretString>,
     timeouts: Timeouts,
-    wire: Arc<dyn Wire>,
-    info: ModelInfo,
+}
+
+impl Account {
+    /// Takes the key out of what the provider said, and shows that to the operator: the one place that does.
+    fn failed(&self, error: ModelError) -> ModelError {
+        let error = match (&self.key, error.detail()) {
+            // THREAT[T-sec-log]: providers repeat the key in their refusals.
+            (Some(key), Some(detail)) => {
+                let detail = detail.replace(key.expose_secret().trim(), "[key]");
+                error.with_detail(&detail)
+            }
+            _ => error,
+        };
+        tracing::warn!(
+            provider = self.info.provider.as_str(),
+            model = %self.info.model,
+            %error,
+            detail = error.detail().unwrap_or_default(),
+            "a model call failed",
+        );
+        error
+    }
 }
 
 impl HttpProvider {
@@ -92,14 +119,17 @@ impl HttpProvider {
             headers.insert(name, value);
             kept = Some(key);
         }
+        let account = Account {
+            info,
+            key: kept,
+            timeouts: endpoint.timeouts,
+        };
         Ok(Self {
             client,
             url,
             headers,
-            key: kept,
-            timeouts: endpoint.timeouts,
             wire,
-            info,
+            account: Arc::new(account),
         })
     }
 
@@ -117,7 +147,7 @@ impl HttpProvider {
                 })
                 .into());
             }
-            Ok(Err(error)) => return Err(unreachable(&error).into()),
+            Ok(Err(error)) => return Err(unreachable(error).into()),
             Ok(Ok(response)) => response,
         };
         let status = response.status();
@@ -125,7 +155,7 @@ impl HttpProvider {
             // Read first: the body may break off, and the hint would be lost with it.
             let hint = retry_hint(response.headers());
             let body = refusal_body(response).await;
-            let fault = Fault::from_body(self.redacted(&String::from_utf8_lossy(&body)).as_bytes());
+            let fault = Fault::from_body(&body);
             let error = fault.to_error(Some(status.as_u16()), hint);
             return Err(Refusal { error, fault });
         }
@@ -142,14 +172,6 @@ impl HttpProvider {
             _ => Ok(response),
         }
     }
-
-    /// THREAT[T-sec-log]: providers repeat the key in their refusals.
-    fn redacted(&self, text: &str) -> String {
-        match &self.key {
-            Some(key) => text.replace(key.expose_secret().trim(), "[key]"),
-            None => text.to_owned(),
-        }
-    }
 }
 
 #[async_trait]
@@ -159,40 +181,25 @@ impl Provider for HttpProvider {
         loop {
             let body = serde_json::to_vec(&self.wire.body(request))
                 .map_err(|_| ModelError::protocol("the request could not be written"))?;
-            let deadline = Instant::now() + self.timeouts.first_byte;
+            let deadline = Instant::now() + self.account.timeouts.first_byte;
             let refusal = match self.send(body.into(), deadline).await {
                 Ok(response) => {
-                    let reading = Reading::new(
-                        response,
-                        self.wire.parser(),
-                        self.timeouts.idle,
-                        deadline,
-                        self.key.clone(),
-                    );
+                    let reading = Reading::new(response, self.wire.parser(), Arc::clone(&self.account), deadline);
                     return Ok(reading.into_stream());
                 }
                 Err(refusal) => refusal,
             };
-            let worth_another =
-                *refusal.error.kind() == ModelErrorKind::InvalidRequest && self.wire.adapts_to(&refusal.fault);
-            if worth_another && !adapted {
-                tracing::info!(model = %self.info.model, parameter = ?refusal.fault.param, "the provider does not take a parameter; going on without it");
-                adapted = true;
-                continue;
+            let invalid = *refusal.error.kind() == ModelErrorKind::InvalidRequest;
+            if adapted || !invalid || !self.wire.adapts_to(&refusal.fault) {
+                return Err(self.account.failed(refusal.error));
             }
-            tracing::warn!(
-                provider = self.info.provider.as_str(),
-                model = %self.info.model,
-                error = %refusal.error,
-                detail = refusal.error.detail().unwrap_or_default(),
-                "a model call was refused",
-            );
-            return Err(refusal.error);
+            tracing::info!(model = %self.account.info.model, "the model does not take a parameter; going on without it");
+            adapted = true;
         }
     }
 
     fn describe(&self) -> ModelInfo {
-        self.info.clone()
+        self.account.info.clone()
     }
 }
 
@@ -211,7 +218,7 @@ impl From<ModelError> for Refusal {
     }
 }
 
-fn unreachable(error: &reqwest::Error) -> ModelError {
+fn unreachable(error: reqwest::Error) -> ModelError {
     let kind = match (error.is_timeout(), error.is_connect()) {
         (true, true) => ModelErrorKind::Timeout {
             waiting_for: Wait::Connect,
@@ -221,7 +228,7 @@ fn unreachable(error: &reqwest::Error) -> ModelError {
         },
         (false, _) => ModelErrorKind::Unavailable { retry_after: None },
     };
-    ModelError::new(kind).with_detail(&causes(error))
+    ModelError::new(kind).with_detail(&causes(&error.without_url()))
 }
 
 /// An error with its causes on one line.
@@ -283,32 +290,24 @@ struct Reading {
     decoder: Decoder,
     parser: Box<dyn Parser>,
     sink: Sink,
-    idle: Duration,
+    account: Arc<Account>,
     deadline: Instant,
     waiting_for: Wait,
-    key: Option<SecretString>,
     /// Comes after the events that were read before it.
     failed: Option<ModelError>,
     ended: bool,
 }
 
 impl Reading {
-    fn new(
-        response: Response,
-        parser: Box<dyn Parser>,
-        idle: Duration,
-        deadline: Instant,
-        key: Option<SecretString>,
-    ) -> Self {
+    fn new(response: Response, parser: Box<dyn Parser>, account: Arc<Account>, deadline: Instant) -> Self {
         Self {
             response,
             decoder: Decoder::new(Limits::default()),
             parser,
             sink: Sink::default(),
-            idle,
+            account,
             deadline,
             waiting_for: Wait::FirstByte,
-            key,
             failed: None,
             ended: false,
         }
@@ -342,7 +341,7 @@ impl Reading {
                 return Some(Ok(event));
             }
             if let Err(error) = self.read().await {
-                self.failed = Some(self.without_key(error));
+                self.failed = Some(self.account.failed(error));
             }
         }
         None
@@ -354,7 +353,7 @@ impl Reading {
             match self.decoder.next() {
                 Some(frame) => {
                     // THREAT[T-net-slow-drip]: whole events keep the stream alive, single bytes don't.
-                    self.deadline = Instant::now() + self.idle;
+                    self.deadline = Instant::now() + self.account.timeouts.idle;
                     self.waiting_for = Wait::NextEvent;
                     if let Frame::Event { name, data } = frame {
                         return self.parser.event(&name, &data, &mut self.sink);
@@ -372,7 +371,9 @@ impl Reading {
                 waiting_for: self.waiting_for,
             }
             .into()),
-            Ok(Err(error)) => Err(ModelError::new(ModelErrorKind::Incomplete).with_detail(&causes(&error))),
+            Ok(Err(error)) => {
+                Err(ModelError::new(ModelErrorKind::Incomplete).with_detail(&causes(&error.without_url())))
+            }
             Ok(Ok(None)) => Err(ModelErrorKind::Incomplete.into()),
             Ok(Ok(Some(bytes))) => self
                 .decoder
@@ -385,16 +386,6 @@ impl Reading {
     async fn finish_body(&mut self) {
         let ends = async { while let Ok(Some(_)) = self.response.chunk().await {} };
         let _ = timeout(END_OF_BODY, ends).await;
-    }
-
-    fn without_key(&self, error: ModelError) -> ModelError {
-        match (&self.key, error.detail()) {
-            (Some(key), Some(detail)) => {
-                let detail = detail.replace(key.expose_secret().trim(), "[key]");
-                error.with_detail(&detail)
-            }
-            _ => error,
-        }
     }
 }
 
@@ -445,7 +436,7 @@ mod tests {
         );
         let dates = [
             ("date", "Wed, 21 Oct 2026 07:28:00 GMT"),
-            ("retry-after", "Wed, 21 Oct 2126 07:28:00 GMT"),
+            ("retry-after", "Mon, 21 Oct 2126 07:28:00 GMT"),
         ];
         assert_eq!(hint(&dates), Some(Duration::from_hours(24)));
     }

@@ -23,7 +23,7 @@ pub struct ModelRequest {
     /// The most tokens of answer, reasoning included. The smaller of this and the configured one is sent.
     pub max_output_tokens: Option<u32>,
     /// Sampling temperature. Absent leaves the provider's default; some models refuse any.
-    pub temperature: Option<f32>,
+    pub temperature: Option<f64>,
     /// The same for all steps of a session, so that a provider can route them to a warm cache. No secret.
     pub cache_key: Option<String>,
 }

@@ -171,7 +171,7 @@ impl Provider for Scripted {
         };
         let (answer, pace, events) = match (fault, next) {
             (Some(fault), _) => {
-                tokio::time::sleep(fault.delay).await;
+                pause(fault.delay).await;
                 let Some(text) = &fault.after_text else {
                     return Err(fault.error());
                 };
@@ -184,7 +184,7 @@ impl Provider for Scripted {
         };
         expect::check(&answer.expect, &scope, &request.tools).map_err(wrong)?;
         let events = events.map_err(wrong)?;
-        tokio::time::sleep(answer.delay).await;
+        pause(answer.delay).await;
         Ok(paced(events.into_iter().map(Ok).collect(), pace))
     }
 
@@ -195,6 +195,13 @@ impl Provider for Scripted {
 
 fn wrong(what: String) -> ModelError {
     ModelErrorKind::Script(what).into()
+}
+
+/// A sleep of nothing would still wait for the next tick of the clock.
+async fn pause(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
 }
 
 fn paced(events: Vec<Result<ModelEvent, ModelError>>, pace: Duration) -> ModelStream {

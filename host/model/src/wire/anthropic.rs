@@ -385,11 +385,11 @@ impl Answer {
             Some(Block::Thinking { text, signature }) => {
                 // Without a signature the provider would not take the block back.
                 let block = json!({"type": "thinking", "thinking": text, "signature": signature});
-                sink.reasoning_done((!signature.is_empty()).then(|| self.tag.seal(block)));
+                sink.reasoning_done((!signature.is_empty()).then(|| self.tag.seal(&block)));
             }
             Some(Block::Redacted { data }) => {
                 sink.count(data.as_str().map_or(0, str::len))?;
-                sink.reasoning_done(Some(self.tag.seal(json!({"type": "redacted_thinking", "data": data}))));
+                sink.reasoning_done(Some(self.tag.seal(&json!({"type": "redacted_thinking", "data": data}))));
             }
             Some(Block::Call { index, input, streamed }) => {
                 if !streamed && input.as_object().is_some_and(|input| !input.is_empty()) {

@@ -237,7 +237,7 @@ impl Parser for Answer {
             self.close_reasoning(sink);
             sink.end_calls();
             if !self.extras.is_empty() {
-                sink.reasoning_done(Some(self.tag.seal(std::mem::take(&mut self.extras).into())));
+                sink.reasoning_done(Some(self.tag.seal(&std::mem::take(&mut self.extras).into())));
             }
             sink.done(stop);
             return Ok(());

@@ -45,3 +45,6 @@ pub(crate) trait Parser: Send {
     /// Takes the next event; what it means goes to the sink.
     fn event(&mut self, name: &str, data: &str, sink: &mut Sink) -> Result<(), ModelError>;
 }
+
+#[cfg(test)]
+mod tests;

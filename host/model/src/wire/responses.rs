@@ -241,18 +241,7 @@ impl Parser for Answer {
                 None => Err(ModelError::protocol("arguments of a call that has not begun")),
             },
             "response.output_item.done" => self.item_done(&event, sink),
-            "response.completed" => finish(&event, StepStop::Stop, sink),
-            "response.incomplete" => {
-                let reason = event
-                    .pointer("/response/incomplete_details/reason")
-                    .and_then(Value::as_str);
-                let stop = if reason == Some("content_filter") {
-                    StepStop::ContentFilter
-                } else {
-                    StepStop::Length
-                };
-                finish(&event, stop, sink)
-            }
+            "response.completed" | "response.incomplete" => finish(&event, kind, sink),
             "response.failed" => Err(Fault::from_json(event.get("response").unwrap_or(&event)).to_error(None, None)),
             "response.cancelled" => Err(ModelErrorKind::Incomplete.into()),
             "error" => Err(Fault::from_json(&event).to_error(None, None)),
@@ -312,7 +301,7 @@ impl Answer {
                     sink.count(state.to_string().len())?;
                 }
                 if state.is_some() || self.summarised == Summary::Some {
-                    sink.reasoning_done(state.map(|state| self.tag.seal(state)));
+                    sink.reasoning_done(state.map(|state| self.tag.seal(&state)));
                 }
                 self.summarised = Summary::None;
             }
@@ -326,8 +315,25 @@ fn output_index(event: &Value) -> u64 {
     event["output_index"].as_u64().unwrap_or_default()
 }
 
-fn finish(event: &Value, stop: StepStop, sink: &mut Sink) -> Result<(), ModelError> {
-    let usage = &event["response"]["usage"];
+/// Ends the answer as its status says; servers exist whose last event has another name than its status.
+fn finish(event: &Value, kind: &str, sink: &mut Sink) -> Result<(), ModelError> {
+    let response = &event["response"];
+    let status = response["status"].as_str().unwrap_or(if kind == "response.incomplete" {
+        "incomplete"
+    } else {
+        "completed"
+    });
+    let stop = match (
+        status,
+        response.pointer("/incomplete_details/reason").and_then(Value::as_str),
+    ) {
+        ("completed", _) => StepStop::Stop,
+        ("incomplete", Some("content_filter")) => StepStop::ContentFilter,
+        ("incomplete", _) => StepStop::Length,
+        ("failed", _) => return Err(Fault::from_json(response).to_error(None, None)),
+        _ => return Err(ModelErrorKind::Incomplete.into()),
+    };
+    let usage = &response["usage"];
     sink.usage(Usage {
         input_tokens: count(usage, "/input_tokens"),
         output_tokens: count(usage, "/output_tokens"),

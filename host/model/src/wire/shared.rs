@@ -112,7 +112,7 @@ pub(super) struct StateTag {
 }
 
 impl StateTag {
-    pub(super) fn seal(&self, state: Value) -> Value {
+    pub(super) fn seal(&self, state: &Value) -> Value {
         json!({"wire": self.wire, "model": self.model, "state": state})
     }
 
