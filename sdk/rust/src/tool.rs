@@ -58,7 +58,12 @@ pub fn define(about: About) -> Definition {
 /// # Errors
 /// [`Failure::InvalidArguments`].
 pub fn read_arguments<T: DeserializeOwned>(arguments: &str) -> Result<T, Failure> {
-    serde_json::from_str(arguments).map_err(|error| Failure::InvalidArguments(error.to_string()))
+    serde_json::from_str(arguments).map_err(|error| {
+        // The model wrote an object, not a document: where in its text the mistake is helps nobody.
+        let message = error.to_string();
+        let end = message.rfind(" at line ").unwrap_or(message.len());
+        Failure::InvalidArguments(message[..end].to_owned())
+    })
 }
 
 /// A tool's name and the function that runs a call of it.

@@ -16,7 +16,7 @@ const LONGEST_SLEEP_MS: u64 = 60_000;
 
 /// A point in time.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Now {
+pub(crate) struct Now {
     /// RFC 3339, with milliseconds.
     pub time: String,
     /// The day of the week, such as `Monday`.
@@ -29,17 +29,19 @@ pub struct Now {
 
 /// Tells the time now.
 #[fumehood::tool(effect = "pure", read_only, title = "Time now")]
-pub fn clock_now(
+fn clock_now(
     /// Offset from UTC such as `+02:00` or `-0530`; `Z` (UTC) if not given.
     offset: Option<String>,
 ) -> Result<Now, Failure> {
     let offset = time::parse_offset(offset.as_deref().unwrap_or("Z")).map_err(Failure::invalid_arguments)?;
-    Ok(time::describe(DateTime::<Utc>::from(std::time::SystemTime::now()).with_timezone(&offset)))
+    Ok(time::describe(
+        DateTime::<Utc>::from(std::time::SystemTime::now()).with_timezone(&offset),
+    ))
 }
 
 /// A span of time.
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// The whole of it in seconds; negative when `to` is before `from`.
     pub seconds: f64,
     /// The whole of it in days.
@@ -50,7 +52,7 @@ pub struct Difference {
 
 /// Tells how long it is from one time to another.
 #[fumehood::tool(effect = "pure", read_only, title = "Time between")]
-pub fn clock_diff(
+fn clock_diff(
     /// RFC 3339 such as `2024-05-01T12:00:00+02:00`, or a date such as `2024-05-01` (midnight UTC).
     from: String,
     /// The same forms; now if not given.
@@ -66,14 +68,16 @@ pub fn clock_diff(
 
 /// Waits, at most a minute.
 #[fumehood::tool(effect = "pure", read_only, title = "Wait")]
-pub fn clock_sleep(
+fn clock_sleep(
     call: &Call,
     /// How long, in milliseconds; at most 60000.
     #[schemars(range(max = 60_000))]
     ms: u64,
 ) -> Result<String, Failure> {
     if ms > LONGEST_SLEEP_MS {
-        return Err(Failure::invalid_arguments(format!("{ms} ms is too long: `ms` is at most {LONGEST_SLEEP_MS}")));
+        return Err(Failure::invalid_arguments(format!(
+            "{ms} ms is too long: `ms` is at most {LONGEST_SLEEP_MS}"
+        )));
     }
     let wait = Duration::from_millis(ms);
     let left = call.time_left();
@@ -105,15 +109,30 @@ mod tests {
     #[test]
     fn a_zone_name_is_refused_with_a_hint() {
         let failure = testing::call::<clock_now>(json!({"offset": "Europe/Zurich"})).unwrap_err();
-        assert!(matches!(&failure, Failure::InvalidArguments(m) if m.contains("+02:00")), "{failure}");
+        assert!(
+            matches!(&failure, Failure::InvalidArguments(m) if m.contains("+02:00")),
+            "{failure}"
+        );
     }
 
     #[test]
     fn a_sleep_longer_than_a_minute_or_than_the_call_is_refused() {
-        assert!(matches!(testing::call::<clock_sleep>(json!({"ms": 60_001})), Err(Failure::InvalidArguments(_))));
-        assert!(matches!(testing::call::<clock_sleep>(json!({"ms": 60_000})), Err(Failure::InvalidArguments(_))));
-        assert_eq!(testing::call::<clock_sleep>(json!({"ms": 1})).unwrap().text(), "waited 1 ms");
-        assert_eq!(testing::input_schema::<clock_sleep>()["properties"]["ms"]["maximum"], 60_000);
+        assert!(matches!(
+            testing::call::<clock_sleep>(json!({"ms": 60_001})),
+            Err(Failure::InvalidArguments(_))
+        ));
+        assert!(matches!(
+            testing::call::<clock_sleep>(json!({"ms": 60_000})),
+            Err(Failure::InvalidArguments(_))
+        ));
+        assert_eq!(
+            testing::call::<clock_sleep>(json!({"ms": 1})).unwrap().text(),
+            "waited 1 ms"
+        );
+        assert_eq!(
+            testing::input_schema::<clock_sleep>()["properties"]["ms"]["maximum"],
+            60_000
+        );
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub(crate) fn parse_offset(text: &str) -> Result<FixedOffset, String> {
     };
     let number = |digits: &str, below: i32| {
         let plain = !digits.is_empty() && digits.len() <= 2 && digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| digits.parse::<i32>().ok()).flatten().filter(|n| *n < below).ok_or_else(refused)
+        plain
+            .then(|| digits.parse::<i32>().ok())
+            .flatten()
+            .filter(|n| *n < below)
+            .ok_or_else(refused)
     };
     let seconds = sign * (number(hours, 24)? * 3600 + number(minutes, 60)? * 60);
     FixedOffset::east_opt(seconds).ok_or_else(refused)
@@ -47,7 +51,12 @@ pub(crate) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.with_timezone(&Utc));
     }
-    for form in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
+    for form in [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%d %H:%M",
+    ] {
         if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
             return Ok(time.and_utc());
         }
@@ -56,7 +65,9 @@ pub(crate) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
         return Ok(date.and_time(NaiveTime::MIN).and_utc());
     }
     let shown: String = text.chars().take(40).collect();
-    Err(format!("`{shown}` is not a time: write one like `2024-05-01T12:00:00Z` or a date like `2024-05-01`"))
+    Err(format!(
+        "`{shown}` is not a time: write one like `2024-05-01T12:00:00Z` or a date like `2024-05-01`"
+    ))
 }
 
 /// A time with what a reader wants to know of it.
@@ -76,7 +87,11 @@ pub(crate) fn difference(from: DateTime<Utc>, to: DateTime<Utc>) -> Difference {
     // Exact for spans below 280,000 years, which is more than the parser takes.
     #[allow(clippy::cast_precision_loss)]
     let seconds = milliseconds as f64 / 1000.0;
-    Difference { seconds, days: seconds / 86_400.0, words: words(milliseconds) }
+    Difference {
+        seconds,
+        days: seconds / 86_400.0,
+        words: words(milliseconds),
+    }
 }
 
 fn words(milliseconds: i64) -> String {
@@ -92,8 +107,16 @@ fn words(milliseconds: i64) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, unit)| format!("{count} {unit}{}", if *count == 1 { "" } else { "s" }))
         .collect();
-    let text = if named.is_empty() { "less than a second".to_owned() } else { named.join(" ") };
-    if milliseconds < 0 { format!("{text} earlier") } else { text }
+    let text = if named.is_empty() {
+        "less than a second".to_owned()
+    } else {
+        named.join(" ")
+    };
+    if milliseconds < 0 {
+        format!("{text} earlier")
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +125,14 @@ mod tests {
 
     #[test]
     fn offsets_are_read_in_their_usual_forms() {
-        for (text, seconds) in [("Z", 0), ("utc", 0), ("+02:00", 7200), ("-0530", -19_800), ("+2", 7200), ("-11", -39_600)] {
+        for (text, seconds) in [
+            ("Z", 0),
+            ("utc", 0),
+            ("+02:00", 7200),
+            ("-0530", -19_800),
+            ("+2", 7200),
+            ("-11", -39_600),
+        ] {
             assert_eq!(parse_offset(text).unwrap().local_minus_utc(), seconds, "{text}");
         }
         for bad in ["", "2", "+", "+24:00", "+01:60", "+1:2:3", "CET", "+é", "+-1"] {
@@ -129,7 +159,10 @@ mod tests {
     fn a_difference_is_told_in_words() {
         let of = |from, to| difference(parse(from).unwrap(), parse(to).unwrap());
         assert_eq!(of("2024-02-28", "2024-03-01").words, "2 days");
-        assert_eq!(of("2024-01-01T00:00:00Z", "2024-01-01T01:00:05Z").words, "1 hour 5 seconds");
+        assert_eq!(
+            of("2024-01-01T00:00:00Z", "2024-01-01T01:00:05Z").words,
+            "1 hour 5 seconds"
+        );
         assert_eq!(of("2024-01-02", "2024-01-01").words, "1 day earlier");
         assert_eq!(of("2024-01-02", "2024-01-02").words, "less than a second");
         assert!((of("2024-01-01", "2024-01-02").days - 1.0).abs() < 1e-9);
@@ -137,7 +170,11 @@ mod tests {
 
     #[test]
     fn a_time_is_described() {
-        let now = describe(parse("2024-12-30T10:00:00Z").unwrap().with_timezone(&parse_offset("+01:00").unwrap()));
+        let now = describe(
+            parse("2024-12-30T10:00:00Z")
+                .unwrap()
+                .with_timezone(&parse_offset("+01:00").unwrap()),
+        );
         assert_eq!(now.time, "2024-12-30T11:00:00.000+01:00");
         assert_eq!((now.weekday.as_str(), now.week.as_str()), ("Monday", "2025-W01"));
     }

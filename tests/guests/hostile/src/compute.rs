@@ -40,7 +40,7 @@ pub fn allocate(
 
 /// Asks for more and more memory in growing steps until it gets no more, and says how much it got.
 #[fumehood::tool(effect = "pure", read_only)]
-pub fn grow_table() -> String {
+pub fn grow_memory() -> String {
     let mut total: usize = 0;
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     loop {

@@ -20,7 +20,7 @@ pub mod outside;
 fumehood::export!(
     compute::spin,
     compute::allocate,
-    compute::grow_table,
+    compute::grow_memory,
     compute::recurse,
     compute::panic_now,
     compute::unreachable,
