@@ -33,6 +33,9 @@ const RUSTC: &str = "/usr/bin/rustc";
 const CARGO: &str = "/usr/bin/cargo";
 const LINKER: &str = "/usr/bin/wasm-ld-22";
 
+/// Prefix of the folder in which one process builds; its id follows.
+const WORK: &str = "work-";
+
 const APT_LIMIT: Duration = Duration::from_secs(10 * 60);
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -83,10 +86,22 @@ pub(crate) fn install(workspace: &Workspace, step: &mut Step) -> Result<()> {
     }
     let version = version().with_context(|| format!("{RUSTC} does not run"))?;
 
-    let work = cache.join(format!("work-{}", std::process::id()));
+    sweep(&cache);
+    let work = cache.join(format!("{WORK}{}", std::process::id()));
     let result = build_sysroot(workspace, step, &work, &cache.join(sysroot_name(&version)));
     let _ = fs::remove_dir_all(&work);
     result
+}
+
+/// Removes what an interrupted run left behind.
+fn sweep(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(WORK));
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn install_packages(workspace: &Workspace, step: &mut Step) -> Result<()> {
@@ -355,6 +370,21 @@ mod tests {
         let version = version_in("rustc 1.96.0 (abc 2026-05-01) (built from a source tarball)");
         assert_eq!(version.as_deref(), Some("1.96.0"));
         assert_eq!(sysroot_name("1.96.0"), "guest-sysroot-1.96.0");
+    }
+
+    #[test]
+    fn what_an_interrupted_run_left_is_removed_and_a_running_one_is_left_alone() {
+        let cache = env::temp_dir().join(format!("xtask-sweep-{}", std::process::id()));
+        let running = cache.join(format!("{WORK}{}", std::process::id()));
+        let gone = cache.join(format!("{WORK}4294967295"));
+        let sysroot = cache.join("guest-sysroot-1.96.0");
+        for dir in [&running, &gone, &sysroot] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        sweep(&cache);
+        assert!(running.is_dir() && sysroot.is_dir());
+        assert!(!gone.exists());
+        fs::remove_dir_all(cache).unwrap();
     }
 
     #[test]
