@@ -58,8 +58,10 @@ pub(super) fn of(value: &str) -> Vec<Form> {
     add_base64(&mut forms, value);
     add_hex(&mut forms, value);
     add_percent(&mut forms, value);
-    add_json(&mut forms, value);
-    add_html(&mut forms, value);
+    if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) {
+        add_json(&mut forms, value);
+        add_html(&mut forms, value);
+    }
     forms.push(Zeroizing::new(value.chars().rev().collect()));
     add_lines(&mut forms, value);
     forms.retain(|form| form.len() >= MIN_FORM);
@@ -92,30 +94,39 @@ fn add_base64(forms: &mut Vec<Form>, value: &str) {
 }
 
 fn add_hex(forms: &mut Vec<Form>, value: &str) {
-    let (mut lower, mut upper, mut spaced) = (Form::default(), Form::default(), Form::default());
-    for (index, byte) in value.bytes().enumerate() {
-        let _ = write!(lower, "{byte:02x}");
-        let _ = write!(upper, "{byte:02X}");
-        let _ = write!(spaced, "{}{byte:02x}", if index == 0 { "" } else { " " });
+    forms.push(each_byte(value, "", HEX_LOWER));
+    forms.push(each_byte(value, "", HEX_UPPER));
+    forms.push(each_byte(value, " ", HEX_LOWER));
+}
+
+const HEX_LOWER: &[u8; 16] = b"0123456789abcdef";
+const HEX_UPPER: &[u8; 16] = b"0123456789ABCDEF";
+
+/// Every byte in two digits, `before` in front of each.
+fn each_byte(value: &str, before: &str, digits: &[u8; 16]) -> Form {
+    let mut out = Zeroizing::new(String::with_capacity(value.len() * (2 + before.len())));
+    for byte in value.bytes() {
+        out.push_str(before);
+        out.push(char::from(digits[usize::from(byte >> 4)]));
+        out.push(char::from(digits[usize::from(byte & 15)]));
     }
-    forms.extend([lower, upper, spaced]);
+    Zeroizing::new(out.trim_start().to_owned())
 }
 
 fn add_percent(forms: &mut Vec<Form>, value: &str) {
+    forms.push(each_byte(value, "%", HEX_LOWER));
+    forms.push(each_byte(value, "%", HEX_UPPER));
     for set in [UNRESERVED, URI_COMPONENT, URI, QUERY] {
         let upper = Zeroizing::new(utf8_percent_encode(value, set).to_string());
+        if *upper == value {
+            continue;
+        }
         let lower = lower_escapes(&upper);
         forms.push(Zeroizing::new(upper.replace("%20", "+")));
         forms.push(Zeroizing::new(lower.replace("%20", "+")));
         forms.push(lower);
         forms.push(upper);
     }
-    let (mut lower, mut upper) = (Form::default(), Form::default());
-    for byte in value.bytes() {
-        let _ = write!(lower, "%{byte:02x}");
-        let _ = write!(upper, "%{byte:02X}");
-    }
-    forms.extend([lower, upper]);
 }
 
 /// The same text with `%2F` written `%2f`.

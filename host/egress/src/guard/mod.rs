@@ -11,19 +11,20 @@
 //! Values should be long and random: one that is an ordinary word is replaced, and blocked, wherever that word stands. One of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
 //! refuses to inject it. An encoded form is searched for from six bytes on.
 //!
-//! Values are held in memory that is wiped on drop, except inside the search automaton, which offers no way to do so.
+//! Values are held in memory that is wiped on drop.
 
 mod forms;
+mod matcher;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
 use bytes::{Bytes, BytesMut};
 use forms::Form;
 use fumehood_core::name::SecretName;
+use matcher::{Found, Matcher};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{borrow::Cow, fmt, sync::Arc};
 
-/// Finds the values of a set of secrets. Cloning shares the automaton; building one costs tens of microseconds per
-/// secret, so keep it as long as the set of secrets stays the same.
+/// Finds the values of a set of secrets. Cloning shares it. Making one costs microseconds per secret, so
+/// keep it as long as the set of secrets stays the same.
 #[derive(Clone, Default)]
 pub struct LeakGuard {
     /// Absent when there is nothing to find.
@@ -31,15 +32,11 @@ pub struct LeakGuard {
 }
 
 struct Search {
-    automaton: AhoCorasick,
-    /// By pattern number: which secret it gives away.
+    matcher: Matcher,
+    /// By number of the form: which secret it gives away.
     owners: Vec<usize>,
+    /// Each secret's name and what stands in the place of its value.
     secrets: Vec<(SecretName, Box<[u8]>)>,
-    /// The patterns, sorted: answers whether a text could be the beginning of one.
-    sorted: Vec<Form>,
-    longest: usize,
-    /// Whether a pattern begins with this byte.
-    first: [bool; 256],
 }
 
 impl LeakGuard {
@@ -56,31 +53,17 @@ impl LeakGuard {
         }
         patterns.sort_by(|a, b| a.0.as_str().cmp(&b.0));
         patterns.dedup_by(|a, b| a.0 == b.0);
-        let Some(longest) = patterns.iter().map(|(form, _)| form.len()).max() else {
+        if patterns.is_empty() {
             return Self::default();
-        };
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(patterns.iter().map(|(form, _)| form.as_bytes()));
-        let mut first = [false; 256];
-        for (form, _) in &patterns {
-            first[usize::from(form.as_bytes()[0])] = true;
         }
         let (sorted, owners) = patterns.into_iter().unzip();
-        match automaton {
-            Ok(automaton) => Self {
-                search: Some(Arc::new(Search {
-                    automaton,
-                    owners,
-                    secrets: names,
-                    sorted,
-                    longest,
-                    first,
-                })),
-            },
-            // Only a set beyond two thousand million states can't be built. Nothing may be injected then:
-            // the door refuses a secret that the guard can't find.
-            Err(_) => Self::default(),
+        let matcher = Matcher::new(sorted);
+        Self {
+            search: Some(Arc::new(Search {
+                matcher,
+                owners,
+                secrets: names,
+            })),
         }
     }
 
@@ -94,8 +77,8 @@ impl LeakGuard {
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<&SecretName> {
         let search = self.search.as_deref()?;
-        let found = search.automaton.find(bytes)?;
-        Some(&search.owner(found.pattern().as_usize()).0)
+        let found = search.matcher.find(bytes, 0)?;
+        Some(&search.owner(found).0)
     }
 
     /// `text` with every value replaced by `[secret:NAME]`; borrowed when there is none.
@@ -118,10 +101,10 @@ impl LeakGuard {
         };
         let mut out = Vec::new();
         let mut from = 0;
-        for found in search.automaton.find_iter(bytes) {
-            out.extend_from_slice(&bytes[from..found.start()]);
-            out.extend_from_slice(&search.owner(found.pattern().as_usize()).1);
-            from = found.end();
+        while let Some(found) = search.matcher.find(bytes, from) {
+            out.extend_from_slice(&bytes[from..found.start]);
+            out.extend_from_slice(&search.owner(found).1);
+            from = found.end;
         }
         if from == 0 {
             return Cow::Borrowed(bytes);
@@ -152,24 +135,8 @@ impl fmt::Debug for LeakGuard {
 }
 
 impl Search {
-    fn owner(&self, pattern: usize) -> &(SecretName, Box<[u8]>) {
-        &self.secrets[self.owners[pattern]]
-    }
-
-    /// The first position at or after `from` where the rest of `bytes` could be the beginning of a pattern.
-    fn open_end(&self, bytes: &[u8], from: usize) -> usize {
-        let earliest = from.max((bytes.len() + 1).saturating_sub(self.longest));
-        (earliest..bytes.len())
-            .find(|&at| self.first[usize::from(bytes[at])] && self.begins_pattern(&bytes[at..]))
-            .unwrap_or(bytes.len())
-    }
-
-    /// Whether a pattern longer than `text` begins with it.
-    fn begins_pattern(&self, text: &[u8]) -> bool {
-        let at = self.sorted.partition_point(|form| form.as_bytes() <= text);
-        self.sorted
-            .get(at)
-            .is_some_and(|form| form.as_bytes().starts_with(text))
+    fn owner(&self, found: Found) -> &(SecretName, Box<[u8]>) {
+        &self.secrets[self.owners[found.number]]
     }
 }
 
@@ -191,7 +158,7 @@ impl Redactor {
             return chunk;
         };
         let text = self.with_held(chunk);
-        let open = search.open_end(&text, 0);
+        let open = search.matcher.open_end(&text, 0);
         self.pass(&search, &text, open)
     }
 
@@ -234,18 +201,18 @@ impl Redactor {
     fn pass(&mut self, search: &Search, text: &Bytes, mut open: usize) -> Bytes {
         let mut out: Option<BytesMut> = None;
         let mut from = 0;
-        while let Some(found) = search.automaton.find(Input::new(text).range(from..)) {
-            if found.start() >= open {
+        while let Some(found) = search.matcher.find(text, from) {
+            if found.start >= open {
                 break;
             }
-            let (name, mark) = search.owner(found.pattern().as_usize());
+            let (name, mark) = search.owner(found);
             let out = out.get_or_insert_with(|| BytesMut::with_capacity(text.len() + mark.len()));
-            out.extend_from_slice(&text[from..found.start()]);
+            out.extend_from_slice(&text[from..found.start]);
             out.extend_from_slice(mark);
             self.first_found.get_or_insert_with(|| name.clone());
-            from = found.end();
+            from = found.end;
             if open < from {
-                open = search.open_end(text, from);
+                open = search.matcher.open_end(text, from);
             }
         }
         self.held = text.slice(open..);
