@@ -264,7 +264,7 @@ impl Wire for Anthropic {
         Box::new(Answer {
             tag: self.tag.clone(),
             blocks: HashMap::new(),
-            usage: Usage::default(),
+            counts: Counts::default(),
             stop: StepStop::Stop,
         })
     }
@@ -275,8 +275,43 @@ struct Answer {
     tag: StateTag,
     /// The open blocks by the provider's index.
     blocks: HashMap<u64, Block>,
-    usage: Usage,
+    counts: Counts,
     stop: StepStop,
+}
+
+/// Counts come twice, the later ones final; what a later one leaves out stays.
+#[derive(Default)]
+struct Counts {
+    fresh: Option<u64>,
+    read: Option<u64>,
+    written: Option<u64>,
+    output: Option<u64>,
+    thinking: Option<u64>,
+}
+
+impl Counts {
+    fn update(&mut self, usage: &Value) {
+        for (held, pointer) in [
+            (&mut self.fresh, "/input_tokens"),
+            (&mut self.read, "/cache_read_input_tokens"),
+            (&mut self.written, "/cache_creation_input_tokens"),
+            (&mut self.output, "/output_tokens"),
+            (&mut self.thinking, "/output_tokens_details/thinking_tokens"),
+        ] {
+            *held = count(usage, pointer).or(*held);
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let cached = self.read.unwrap_or(0).saturating_add(self.written.unwrap_or(0));
+        Usage {
+            // This provider counts cached tokens apart from the others.
+            input_tokens: self.fresh.map(|fresh| fresh.saturating_add(cached)),
+            output_tokens: self.output,
+            cached_input_tokens: self.read,
+            reasoning_tokens: self.thinking,
+        }
+    }
 }
 
 enum Block {
@@ -291,7 +326,9 @@ impl Parser for Answer {
         let event = parse(data)?;
         match event.get("type").and_then(Value::as_str).unwrap_or(name) {
             "message_start" => {
-                self.count(&event["message"]["usage"]);
+                self.counts.update(&event["message"]["usage"]);
+                // Now already: an answer that breaks off has cost its input.
+                sink.usage(self.counts.usage());
                 Ok(())
             }
             "content_block_start" => self.start(&event, sink),
@@ -304,11 +341,11 @@ impl Parser for Answer {
                     Some("tool_use") => StepStop::ToolCalls,
                     _ => StepStop::Stop,
                 };
-                self.count(&event["usage"]);
+                self.counts.update(&event["usage"]);
                 Ok(())
             }
             "message_stop" => {
-                sink.usage(self.usage);
+                sink.usage(self.counts.usage());
                 sink.done(self.stop);
                 Ok(())
             }
@@ -400,25 +437,6 @@ impl Answer {
             Some(Block::Text) | None => {}
         }
         Ok(())
-    }
-
-    /// Counts come twice, the later ones final; what a later one leaves out stays.
-    fn count(&mut self, usage: &Value) {
-        let read = count(usage, "/cache_read_input_tokens");
-        let fresh = count(usage, "/input_tokens");
-        let written = count(usage, "/cache_creation_input_tokens");
-        if let Some(fresh) = fresh {
-            // This provider counts cached tokens apart from the others.
-            self.usage.input_tokens = Some(
-                fresh
-                    .saturating_add(read.unwrap_or(0))
-                    .saturating_add(written.unwrap_or(0)),
-            );
-        }
-        self.usage.cached_input_tokens = read.or(self.usage.cached_input_tokens);
-        self.usage.output_tokens = count(usage, "/output_tokens").or(self.usage.output_tokens);
-        self.usage.reasoning_tokens =
-            count(usage, "/output_tokens_details/thinking_tokens").or(self.usage.reasoning_tokens);
     }
 }
 
