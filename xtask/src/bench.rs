@@ -8,11 +8,17 @@ use crate::demo::{self, Profile};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
+/// Packages and their benchmarks of one crate at a time.
+const BENCHES: [(&str, &str); 2] = [("fumehood-sandbox", "call"), ("fumehood-egress", "door")];
+
 /// Builds in release mode and runs the benchmarks whose name contains `filter`.
 pub(crate) fn bench(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<()> {
     demo::build(workspace, progress, Profile::Release)?;
 
-    let mut calls = workspace.cargo(["bench", "-p", "fumehood-sandbox"]);
+    let mut calls = workspace.cargo(["bench"]);
+    for (package, bench) in BENCHES {
+        calls.args(["-p", package, "--bench", bench]);
+    }
     if let Some(filter) = filter {
         calls.args(["--", filter]);
     }
