@@ -105,6 +105,10 @@ pub struct NewTurn {
 
 /// What became of a turn to be accepted.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per turn, taken apart at once; New is the usual case"
+)]
 pub enum Accepted {
     /// It is a new turn, queued, with its `turn.queued` in the journal.
     New(Turn, fumehood_core::event::Event),

@@ -112,7 +112,8 @@ impl SqliteStore {
     }
 
     async fn sealed(&self) -> Result<Vec<Problem>> {
-        let rows: Vec<(String, Option<Vec<u8>>, String, i64, String)> =
+        type Row = (String, Option<Vec<u8>>, String, i64, String);
+        let rows: Vec<Row> =
             sqlx::query_as("SELECT org, session, name, version, envelope FROM secrets ORDER BY org, name")
                 .fetch_all(self.readers())
                 .await

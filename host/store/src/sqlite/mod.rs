@@ -91,6 +91,7 @@ impl fmt::Debug for SqliteStore {
 impl Store for SqliteStore {}
 
 /// What an error of the driver means.
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn failed(error: sqlx::Error) -> StoreError {
     use sqlx::Error;
     match &error {

@@ -78,18 +78,22 @@ async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> R
     claim(writer, file).await?;
     refuse_newer(writer, file).await?;
     write_ahead(writer, file).await?;
-    MIGRATIONS.run(&mut *writer).await.map_err(|error| match error {
-        MigrateError::VersionMissing(found) => newer(file, found),
-        MigrateError::VersionMismatch(version) => OpenError::Damaged {
-            path: file.into(),
-            reason: format!("schema {version} was made by a build of another origin"),
-        },
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => refused(file, error),
-        other => OpenError::Unavailable {
-            path: file.into(),
-            reason: other.to_string(),
-        },
-    })?;
+    // `run` gives a future that is not Send for every lifetime; this is what it calls.
+    MIGRATIONS
+        .run_direct(None, writer, false)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(found) => newer(file, found),
+            MigrateError::VersionMismatch(version) => OpenError::Damaged {
+                path: file.into(),
+                reason: format!("schema {version} was made by a build of another origin"),
+            },
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => refused(file, error),
+            other => OpenError::Unavailable {
+                path: file.into(),
+                reason: other.to_string(),
+            },
+        })?;
     match_key(writer, file, vault).await
 }
 
@@ -197,6 +201,7 @@ async fn match_key(writer: &mut SqliteConnection, file: &Path, vault: &Vault) ->
 }
 
 /// What an error of the driver means while opening.
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn refused(file: &Path, error: sqlx::Error) -> OpenError {
     let path = file.to_owned();
     let code = error

@@ -47,8 +47,10 @@ trait Job: Send {
 struct Done {
     succeeded: bool,
     /// Tells the caller, given whether the transaction took effect.
-    tell: Box<dyn FnOnce(std::result::Result<(), &StoreError>) + Send>,
+    tell: Box<Tell>,
 }
+
+type Tell = dyn FnOnce(std::result::Result<(), &StoreError>) + Send;
 
 struct Waiting<T, F> {
     job: F,

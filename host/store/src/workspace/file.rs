@@ -192,12 +192,9 @@ fn write_new(temporary: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes a name durable.
 fn sync_parent(dir: &Dir, path: &WorkspacePath) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => dir.open_dir(parent.as_str())?,
-        None => dir.open_dir(".")?,
-    }
-    .into_std_file()
-    .sync_all()
+    // Opened as a file: what opens as a directory can't be synchronised.
+    let parent = path.parent();
+    dir.open(parent.as_ref().map_or(".", WorkspacePath::as_str))?.sync_all()
 }
 
 pub(super) fn delete(dir: &Dir, path: &WorkspacePath, precondition: Precondition, largest: u64) -> Result<bool> {

@@ -1,0 +1,70 @@
+//! Closing and opening again.
+
+use super::{
+    Broken, Factory, Outcome, World, agent, completed, ensure_eq,
+    tenancy::{new_component, new_key, some_grant},
+    values::{effective, new_entry},
+};
+use crate::record::{Component, Owner, PageRequest};
+use fumehood_core::{name::SecretName, turn::TurnStatus};
+use fumehood_policy::agent::AgentConfig;
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+
+pub(super) const TEXT: &str = "everything is there after closing and opening again";
+
+pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
+    let world = World {
+        store: factory.open().await,
+    };
+    let store = &world.store;
+    let org = world.org().await?;
+    let (key, token) = new_key(&org);
+    store.create_key(&key, &token).await?;
+    let agents = BTreeMap::from([(agent("a")?, AgentConfig::default())]);
+    store.replace_agents(&org, &agents).await?;
+    let component = Component {
+        grant: Some(some_grant()?),
+        ..new_component(&org, "github", b"one")?
+    };
+    store.put_component(&component).await?;
+    let id = world.session(&org).await?.id;
+    let turn = world.turn(&org, id).await?;
+    store.append(&org, id, &[completed(turn.id)]).await?;
+    let own = Owner::Session(org.clone(), id);
+    store.kv_set(&own, "k", b"v").await?;
+    let name = SecretName::new("A").map_err(|error| Broken(error.to_string()))?;
+    store.secret_set(&own, &name, &SecretString::from("hidden")).await?;
+    let entry = new_entry(&org, Some(id))?;
+    store.ledger_open(&entry).await?;
+    let session = store.session(&org, id).await?;
+    let events = store.events(&org, id, 0, 100).await?;
+    let ended = store.turn(&org, turn.id).await?;
+    drop(world);
+
+    let store = factory.open().await;
+    ensure_eq!(store.org(&org).await?.map(|org| org.name), Some(org.clone()), "the org");
+    ensure_eq!(store.key_by_token(&token).await?, Some(key), "the key");
+    ensure_eq!(store.agents(&org).await?, agents, "the agents");
+    ensure_eq!(store.components(&org).await?, [component], "the components");
+    ensure_eq!(store.session(&org, id).await?, session, "the session");
+    ensure_eq!(store.events(&org, id, 0, 100).await?, events, "the journal");
+    let again = store.turn(&org, turn.id).await?;
+    ensure_eq!(again, ended, "the turn");
+    ensure_eq!(
+        again.map(|turn| turn.status),
+        Some(TurnStatus::Completed),
+        "the turn's status"
+    );
+    ensure_eq!(store.kv_get(&own, "k").await?, Some(b"v".to_vec()), "the value");
+    let hidden = vec![("A".to_owned(), "hidden".to_owned())];
+    ensure_eq!(effective(&*store, &org, Some(id)).await?, hidden, "the secret");
+    ensure_eq!(
+        store.ledger(&org, id, &PageRequest::default()).await?.items,
+        [entry],
+        "the ledger"
+    );
+    let next = store.append(&org, id, &[super::remark("next")]).await?;
+    ensure_eq!(next[0].seq, Some(events.len() as u64 + 1), "the next place");
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! A sound store with one fault.
+
+use async_trait::async_trait;
+use fumehood_core::{
+    digest::Digest,
+    event::{Event, NewEvent},
+    id::{KeyId, LedgerId, SessionId, TurnId},
+    ledger::LedgerEntry,
+    name::{AgentName, ComponentName, OrgName, SecretName},
+    turn::TurnStatus,
+};
+use fumehood_policy::{agent::AgentConfig, grant::Grant};
+use fumehood_store::{
+    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, SqliteStore, Store,
+    Turns,
+    api::Result,
+    record::{Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Session, SessionChange, Turn},
+};
+use secrecy::SecretString;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Tells every appended event the place of the first.
+    ReusesPlaces,
+    /// Finds a session whatever the org.
+    LeaksSessions,
+    /// Appends event by event.
+    SplitsAppends,
+    /// Keeps key-values in memory only.
+    LosesKeyValues,
+    /// Takes every request as new.
+    IgnoresIdempotency,
+}
+
+pub(crate) struct Broken {
+    sound: SqliteStore,
+    fault: Fault,
+    owners: Mutex<HashMap<SessionId, OrgName>>,
+    values: Mutex<HashMap<(Owner, String), Vec<u8>>>,
+}
+
+impl Broken {
+    pub(crate) fn new(sound: SqliteStore, fault: Fault) -> Self {
+        Self {
+            sound,
+            fault,
+            owners: Mutex::default(),
+            values: Mutex::default(),
+        }
+    }
+}
+
+/// Passes methods on to the sound store.
+macro_rules! pass {
+    ($trait:ident { $(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)* }) => {
+        #[async_trait]
+        impl $trait for Broken {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$result> { self.sound.$name($($arg),*).await })*
+        }
+    };
+}
+
+impl Store for Broken {}
+
+pass!(Orgs {
+    fn create_org(name: &OrgName) -> Org;
+    fn org(name: &OrgName) -> Option<Org>;
+    fn orgs() -> Vec<Org>;
+});
+
+pass!(Keys {
+    fn create_key(key: &Key, token: &Digest) -> ();
+    fn key_by_token(token: &Digest) -> Option<Key>;
+    fn keys(org: &OrgName) -> Vec<Key>;
+    fn revoke_key(org: &OrgName, id: KeyId) -> bool;
+});
+
+pass!(Agents {
+    fn replace_agents(org: &OrgName, agents: &BTreeMap<AgentName, AgentConfig>) -> ();
+    fn agents(org: &OrgName) -> BTreeMap<AgentName, AgentConfig>;
+});
+
+pass!(Components {
+    fn put_component(component: &Component) -> ();
+    fn component(org: &OrgName, name: &ComponentName) -> Option<Component>;
+    fn components(org: &OrgName) -> Vec<Component>;
+    fn remove_component(org: &OrgName, name: &ComponentName) -> bool;
+    fn set_grant(org: &OrgName, name: &ComponentName, digest: &Digest, grant: &Grant) -> bool;
+});
+
+pass!(Secrets {
+    fn secret_set(owner: &Owner, name: &SecretName, value: &SecretString) -> ();
+    fn secret_delete(owner: &Owner, name: &SecretName) -> bool;
+    fn secret_names(owner: &Owner) -> Vec<SecretName>;
+    fn secrets_in_effect(org: &OrgName, session: Option<SessionId>) -> Vec<(SecretName, SecretString)>;
+});
+
+pass!(Ledger {
+    fn ledger_open(entry: &LedgerEntry) -> ();
+    fn ledger_settle(id: LedgerId, settlement: &Settlement) -> ();
+    fn ledger(org: &OrgName, session: SessionId, page: &PageRequest) -> Page<LedgerEntry>;
+});
+
+#[async_trait]
+impl Sessions for Broken {
+    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {
+        self.owners.lock().unwrap().insert(session.id, session.org.clone());
+        self.sound.create_session(session, events).await
+    }
+
+    async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>> {
+        let owner = self.owners.lock().unwrap().get(&id).cloned();
+        match (self.fault, owner) {
+            (Fault::LeaksSessions, Some(owner)) => self.sound.session(&owner, id).await,
+            _ => self.sound.session(org, id).await,
+        }
+    }
+
+    async fn sessions(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Session>> {
+        self.sound.sessions(org, page).await
+    }
+
+    async fn update_session(
+        &self,
+        org: &OrgName,
+        id: SessionId,
+        change: &SessionChange,
+        events: &[NewEvent],
+    ) -> Result<Option<(Session, Vec<Event>)>> {
+        self.sound.update_session(org, id, change, events).await
+    }
+
+    async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
+        self.sound.delete_session(org, id).await
+    }
+}
+
+#[async_trait]
+impl Turns for Broken {
+    async fn accept_turn(&self, org: &OrgName, session: SessionId, turn: &NewTurn) -> Result<Option<Accepted>> {
+        let mut turn = turn.clone();
+        if self.fault == Fault::IgnoresIdempotency {
+            turn.idempotency = None;
+        }
+        self.sound.accept_turn(org, session, &turn).await
+    }
+
+    async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>> {
+        self.sound.turn(org, id).await
+    }
+
+    async fn turns(&self, org: &OrgName, session: SessionId) -> Result<Vec<Turn>> {
+        self.sound.turns(org, session).await
+    }
+
+    async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>> {
+        self.sound.turns_in(states).await
+    }
+}
+
+#[async_trait]
+impl Journal for Broken {
+    async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>> {
+        if self.fault == Fault::SplitsAppends {
+            let mut all = Vec::new();
+            for event in events {
+                all.extend(self.sound.append(org, session, std::slice::from_ref(event)).await?);
+            }
+            return Ok(all);
+        }
+        let mut events = self.sound.append(org, session, events).await?;
+        if self.fault == Fault::ReusesPlaces {
+            let first = events.first().and_then(|event| event.seq);
+            for event in &mut events {
+                event.seq = first;
+            }
+        }
+        Ok(events)
+    }
+
+    async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>> {
+        self.sound.events(org, session, after, limit).await
+    }
+
+    async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>> {
+        self.sound.turn_events(org, turn).await
+    }
+}
+
+#[async_trait]
+impl KeyValues for Broken {
+    async fn kv_get(&self, owner: &Owner, key: &str) -> Result<Option<Vec<u8>>> {
+        if self.fault == Fault::LosesKeyValues {
+            return Ok(self
+                .values
+                .lock()
+                .unwrap()
+                .get(&(owner.clone(), key.to_owned()))
+                .cloned());
+        }
+        self.sound.kv_get(owner, key).await
+    }
+
+    async fn kv_set(&self, owner: &Owner, key: &str, value: &[u8]) -> Result<()> {
+        if self.fault == Fault::LosesKeyValues {
+            self.values
+                .lock()
+                .unwrap()
+                .insert((owner.clone(), key.to_owned()), value.to_vec());
+            return Ok(());
+        }
+        self.sound.kv_set(owner, key, value).await
+    }
+
+    async fn kv_delete(&self, owner: &Owner, key: &str) -> Result<bool> {
+        if self.fault == Fault::LosesKeyValues {
+            return Ok(self
+                .values
+                .lock()
+                .unwrap()
+                .remove(&(owner.clone(), key.to_owned()))
+                .is_some());
+        }
+        self.sound.kv_delete(owner, key).await
+    }
+
+    async fn kv_keys(&self, owner: &Owner, prefix: &str, page: &PageRequest) -> Result<Page<String>> {
+        self.sound.kv_keys(owner, prefix, page).await
+    }
+}

@@ -1,0 +1,118 @@
+//! The SQLite store keeps every promise; stores that break one are caught.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use async_trait::async_trait;
+use fumehood_store::{
+    DataDir, MasterKey, SqliteStore, Store, StoreUrl,
+    conformance::{self, Factory, Failure},
+};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+mod broken;
+
+use broken::{Broken, Fault};
+
+/// Opens one SQLite store after the other in the same directory.
+struct Sqlite {
+    dir: tempfile::TempDir,
+    master: MasterKey,
+    last: Mutex<Option<SqliteStore>>,
+}
+
+impl Sqlite {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            master: MasterKey::random().unwrap(),
+            last: Mutex::new(None),
+        }
+    }
+
+    async fn reopen(&self) -> SqliteStore {
+        let mut last = self.last.lock().await;
+        if let Some(last) = last.take() {
+            last.close().await;
+        }
+        let data_dir = DataDir::open(self.dir.path()).await.unwrap();
+        let store = SqliteStore::open(&data_dir, &StoreUrl::InDataDir, &self.master)
+            .await
+            .unwrap();
+        last.insert(store).clone()
+    }
+}
+
+#[async_trait]
+impl Factory for Sqlite {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(self.reopen().await)
+    }
+}
+
+struct WithFault {
+    sound: Sqlite,
+    fault: Fault,
+}
+
+#[async_trait]
+impl Factory for WithFault {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(Broken::new(self.sound.reopen().await, self.fault))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sqlite_store_keeps_every_promise() {
+    let factory = Sqlite::new();
+    assert_eq!(conformance::run(&factory).await, []);
+    assert_eq!(factory.reopen().await.check().await.unwrap(), []);
+}
+
+async fn caught(fault: Fault, promise: &str) {
+    let factory = WithFault {
+        sound: Sqlite::new(),
+        fault,
+    };
+    let failures: Vec<Failure> = conformance::run(&factory).await;
+    assert!(
+        failures.iter().any(|failure| failure.promise == promise),
+        "{fault:?}: {failures:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_uses_a_place_twice_is_caught() {
+    caught(
+        Fault::ReusesPlaces,
+        "a journal counts from 1 without a gap and is read in order",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_leaks_across_orgs_is_caught() {
+    caught(
+        Fault::LeaksSessions,
+        "sessions, turns and journals of another org read as absent",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_splits_appends_is_caught() {
+    caught(Fault::SplitsAppends, "many appends at once leave no gap and no double").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_forgets_is_caught() {
+    caught(
+        Fault::LosesKeyValues,
+        "everything is there after closing and opening again",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_ignores_idempotency_keys_is_caught() {
+    caught(Fault::IgnoresIdempotency, "the same idempotency key makes one turn").await;
+}

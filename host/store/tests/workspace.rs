@@ -1,0 +1,447 @@
+//! Workspaces: what they take, what they refuse, and that nothing leads out of them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use fumehood_core::{digest::Digest, id::SessionId};
+use fumehood_store::{
+    DataDir, WorkspaceError, WorkspacePath, Workspaces,
+    record::PageRequest,
+    workspace::{Depth, Entry, GrepRequest, Kind, ListRequest, Precondition, Quota, Skipped, Usage, WriteOutcome},
+};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    files: Workspaces,
+    session: SessionId,
+}
+
+async fn with_quota(quota: Quota) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).await.unwrap();
+    Fixture {
+        files: Workspaces::open(&data, quota).unwrap(),
+        dir,
+        session: SessionId::new(),
+    }
+}
+
+async fn fixture() -> Fixture {
+    with_quota(Quota::default()).await
+}
+
+fn path(text: &str) -> WorkspacePath {
+    WorkspacePath::new(text).unwrap()
+}
+
+impl Fixture {
+    async fn put(&self, name: &str, bytes: &[u8]) -> Result<WriteOutcome, WorkspaceError> {
+        let written = self
+            .files
+            .write(self.session, &path(name), bytes.to_vec(), Precondition::Any)
+            .await?;
+        assert_eq!(written.etag, Digest::of(bytes));
+        Ok(written.outcome)
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, WorkspaceError> {
+        Ok(self.files.read(self.session, &path(name)).await?.map(|file| {
+            assert_eq!(file.etag, Digest::of(&file.bytes));
+            file.bytes
+        }))
+    }
+
+    async fn names(&self, directory: Option<&str>, depth: Depth) -> Vec<String> {
+        let request = ListRequest {
+            directory: directory.map(path),
+            depth,
+            page: PageRequest::default(),
+        };
+        let page = self.files.list(self.session, request).await.unwrap();
+        page.items.into_iter().map(|entry| entry.path.to_string()).collect()
+    }
+
+    /// The directory, as a guest has it.
+    async fn inside(&self) -> PathBuf {
+        self.files.dir(self.session).await.unwrap()
+    }
+
+    fn outside(&self) -> PathBuf {
+        let outside = self.dir.path().join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("secret"), b"outside").unwrap();
+        outside
+    }
+}
+
+fn search(pattern: &str) -> GrepRequest {
+    GrepRequest {
+        pattern: pattern.into(),
+        glob: None,
+        directory: None,
+        context: 0,
+        offset: 0,
+        limit: 100,
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_read_as_it_was_written_binary_or_empty() {
+    let f = fixture().await;
+    assert_eq!(f.get("a/b.bin").await.unwrap(), None);
+    assert_eq!(f.put("a/b.bin", b"\x00\xff").await.unwrap(), WriteOutcome::Created);
+    assert_eq!(f.put("a/b.bin", b"").await.unwrap(), WriteOutcome::Replaced);
+    assert_eq!(f.put("a/b.bin", b"\xfe\x00").await.unwrap(), WriteOutcome::Replaced);
+    assert_eq!(f.get("a/b.bin").await.unwrap().unwrap(), b"\xfe\x00");
+    assert_eq!(fs::read(f.inside().await.join("a/b.bin")).unwrap(), b"\xfe\x00");
+    assert_eq!(fs::read_dir(f.dir.path().join("workspaces.new")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_write_with_a_precondition_that_fails_changes_nothing() {
+    let f = fixture().await;
+    let file = path("a");
+    let absent = |bytes: &[u8]| f.files.write(f.session, &file, bytes.to_vec(), Precondition::Absent);
+    let first = absent(b"one").await.unwrap();
+    let error = absent(b"two").await.unwrap_err();
+    assert!(matches!(error, WorkspaceError::Precondition { current: Some(etag) } if etag == first.etag));
+    let stale = Precondition::Matches(Digest::of(b"other"));
+    let error = f
+        .files
+        .write(f.session, &file, b"two".to_vec(), stale)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, WorkspaceError::Precondition { current: Some(etag) } if etag == first.etag));
+    assert_eq!(f.get("a").await.unwrap().unwrap(), b"one");
+    let fresh = Precondition::Matches(first.etag);
+    f.files.write(f.session, &file, b"two".to_vec(), fresh).await.unwrap();
+    let error = f.files.delete(f.session, &file, fresh).await.unwrap_err();
+    assert!(matches!(error, WorkspaceError::Precondition { .. }));
+    assert_eq!(f.get("a").await.unwrap().unwrap(), b"two");
+    let missing = f
+        .files
+        .write(f.session, &path("x/y"), b"z".to_vec(), fresh)
+        .await
+        .unwrap_err();
+    assert!(matches!(missing, WorkspaceError::Precondition { current: None }));
+    assert_eq!(f.names(None, Depth::Below).await, ["a"]);
+}
+
+#[tokio::test]
+async fn of_two_writes_of_one_etag_one_holds() {
+    let f = fixture().await;
+    f.put("a", b"0").await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 1..=8_u8 {
+        let (files, session) = (f.files.clone(), f.session);
+        let expected = Precondition::Matches(Digest::of(b"0"));
+        tasks.spawn(async move { files.write(session, &path("a"), vec![number], expected).await.is_ok() });
+    }
+    let held = tasks.join_all().await.into_iter().filter(|held| *held).count();
+    assert_eq!(held, 1);
+}
+
+#[tokio::test]
+async fn files_directories_and_links_are_deleted_but_not_a_full_directory() {
+    let f = fixture().await;
+    f.put("a/b", b"x").await.unwrap();
+    symlink("b", f.inside().await.join("a/link")).unwrap();
+    let delete = async |name: &str| f.files.delete(f.session, &path(name), Precondition::Any).await;
+    assert!(matches!(delete("a").await, Err(WorkspaceError::NotEmpty { .. })));
+    assert!(delete("a/link").await.unwrap());
+    assert_eq!(f.get("a/b").await.unwrap().unwrap(), b"x");
+    assert!(delete("a/b").await.unwrap());
+    assert!(!delete("a/b").await.unwrap());
+    assert!(delete("a").await.unwrap());
+    assert!(!delete("a").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_directory_is_not_a_file_and_a_file_is_not_a_directory() {
+    let f = fixture().await;
+    f.put("a/b", b"x").await.unwrap();
+    assert!(matches!(
+        f.put("a", b"y").await,
+        Err(WorkspaceError::IsDirectory { .. })
+    ));
+    assert!(matches!(f.get("a").await, Err(WorkspaceError::IsDirectory { .. })));
+    assert!(matches!(
+        f.put("a/b/c", b"y").await,
+        Err(WorkspaceError::Blocked { .. })
+    ));
+    assert!(matches!(f.get("a/b/c").await, Err(WorkspaceError::Blocked { .. })));
+    assert_eq!(f.get("a/b").await.unwrap().unwrap(), b"x");
+}
+
+#[tokio::test]
+async fn a_link_that_leads_out_is_never_followed() {
+    let f = fixture().await;
+    let (inside, outside) = (f.inside().await, f.outside());
+    symlink(&outside, inside.join("absolute")).unwrap();
+    symlink("../../outside", inside.join("relative")).unwrap();
+    symlink(outside.join("secret"), inside.join("file")).unwrap();
+    for name in ["absolute/secret", "relative/secret", "file"] {
+        let error = f.get(name).await.unwrap_err();
+        assert!(matches!(error, WorkspaceError::LeadsOut { .. }), "{name}: {error}");
+    }
+    for name in ["absolute/new", "relative/new", "relative/a/b"] {
+        let error = f.put(name, b"x").await.unwrap_err();
+        assert!(matches!(error, WorkspaceError::LeadsOut { .. }), "{name}: {error}");
+        let error = f
+            .files
+            .delete(f.session, &path(name), Precondition::Any)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, WorkspaceError::LeadsOut { .. }), "{name}: {error}");
+    }
+    // The link itself is replaced, not what it points to.
+    f.put("file", b"mine").await.unwrap();
+    assert_eq!(fs::read(outside.join("secret")).unwrap(), b"outside");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    let found = f.files.grep(f.session, search("outside")).await.unwrap();
+    assert_eq!(found.matches, []);
+    assert!(f.files.remove(f.session).await.unwrap());
+    assert_eq!(fs::read(outside.join("secret")).unwrap(), b"outside");
+}
+
+#[tokio::test]
+async fn links_are_listed_as_what_they_are_and_followed_when_they_stay_inside() {
+    let f = fixture().await;
+    f.put("a/b", b"x").await.unwrap();
+    let inside = f.inside().await;
+    symlink("a/b", inside.join("good")).unwrap();
+    symlink("loop", inside.join("loop")).unwrap();
+    symlink(f.outside(), inside.join("out")).unwrap();
+    assert_eq!(f.get("good").await.unwrap().unwrap(), b"x");
+    assert!(matches!(f.get("loop").await, Err(WorkspaceError::Blocked { .. })));
+    assert_eq!(f.names(None, Depth::Below).await, ["a", "a/b", "good", "loop", "out"]);
+    for name in ["good", "loop", "out"] {
+        let entry: Entry = f.files.stat(f.session, &path(name)).await.unwrap().unwrap();
+        assert_eq!((entry.kind, entry.size), (Kind::Other, 0), "{name}");
+    }
+    let entry = f.files.stat(f.session, &path("a/b")).await.unwrap().unwrap();
+    assert_eq!((entry.kind, entry.size), (Kind::File, 1));
+    assert_eq!(f.files.stat(f.session, &path("none")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_no_ordinary_file_is_refused_without_waiting_for_it() {
+    let f = fixture().await;
+    let pipe = f.inside().await.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    assert!(matches!(f.get("pipe").await, Err(WorkspaceError::Blocked { .. })));
+    assert_eq!(f.files.grep(f.session, search("x")).await.unwrap().matches, []);
+}
+
+#[tokio::test]
+async fn each_quota_refuses_before_anything_is_written() {
+    let f = with_quota(Quota {
+        bytes: 10,
+        file_bytes: 6,
+        entries: 3,
+    })
+    .await;
+    let refused = |result: Result<WriteOutcome, WorkspaceError>| match result {
+        Err(WorkspaceError::Quota { of, limit }) => (of, limit),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(f.put("a", b"1234567").await), ("bytes in one file", 6));
+    assert!(!f.dir.path().join("workspaces").join(f.session.to_string()).exists());
+    f.put("a", b"123456").await.unwrap();
+    assert_eq!(refused(f.put("b", b"12345").await), ("bytes", 10));
+    f.put("a", b"12345").await.unwrap();
+    f.put("b", b"12345").await.unwrap();
+    assert_eq!(refused(f.put("c", b"1").await), ("bytes", 10));
+    assert_eq!(refused(f.put("d/e", b"").await), ("files", 3));
+    f.put("c", b"").await.unwrap();
+    assert_eq!(refused(f.put("d", b"").await), ("files", 3));
+    assert_eq!(f.names(None, Depth::Below).await, ["a", "b", "c"]);
+    let usage = f.files.usage(f.session).await.unwrap();
+    assert_eq!(usage, Usage { bytes: 10, entries: 3 });
+}
+
+#[tokio::test]
+async fn a_workspace_that_a_guest_overfilled_can_still_be_emptied() {
+    let f = with_quota(Quota {
+        bytes: 10,
+        file_bytes: 100,
+        entries: 10,
+    })
+    .await;
+    fs::write(f.inside().await.join("big"), vec![b'x'; 50]).unwrap();
+    f.put("big", b"smaller").await.unwrap();
+    assert_eq!(f.get("big").await.unwrap().unwrap(), b"smaller");
+    fs::write(f.inside().await.join("huge"), vec![b'x'; 101]).unwrap();
+    assert!(matches!(f.get("huge").await, Err(WorkspaceError::Quota { .. })));
+    assert!(
+        f.files
+            .delete(f.session, &path("huge"), Precondition::Any)
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_list_is_in_order_and_pages_each_entry_once() {
+    let f = fixture().await;
+    for name in ["b", "a/2", "a/1", "a.txt", "a/c/d"] {
+        f.put(name, b"x").await.unwrap();
+    }
+    assert_eq!(f.names(None, Depth::Here).await, ["a", "a.txt", "b"]);
+    assert_eq!(f.names(Some("a"), Depth::Here).await, ["a/1", "a/2", "a/c"]);
+    assert_eq!(f.names(Some("none"), Depth::Below).await, Vec::<String>::new());
+    let all = f.names(None, Depth::Below).await;
+    assert_eq!(all, ["a", "a.txt", "a/1", "a/2", "a/c", "a/c/d", "b"]);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let request = ListRequest {
+            directory: None,
+            depth: Depth::Below,
+            page: PageRequest { after, limit: 2 },
+        };
+        let page = f.files.list(f.session, request).await.unwrap();
+        assert!(page.items.len() <= 2);
+        seen.extend(page.items.into_iter().map(|entry| entry.path.to_string()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, all);
+    for bad in ["", "x", "d2E/", "d2E", "d3cvLi4"] {
+        let request = ListRequest {
+            directory: None,
+            depth: Depth::Here,
+            page: PageRequest {
+                after: Some(bad.into()),
+                limit: 2,
+            },
+        };
+        let result = f.files.list(f.session, request).await;
+        // `d2E` is the cursor of `a`.
+        assert_eq!(
+            matches!(result, Err(WorkspaceError::BadCursor)),
+            bad != "d2E",
+            "{bad}: {result:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn sessions_do_not_see_each_others_files() {
+    let f = fixture().await;
+    f.put("a", b"x").await.unwrap();
+    let other = SessionId::new();
+    assert!(f.files.read(other, &path("a")).await.unwrap().is_none());
+    assert!(!f.files.delete(other, &path("a"), Precondition::Any).await.unwrap());
+    assert!(!f.files.remove(other).await.unwrap());
+    assert!(f.files.remove(f.session).await.unwrap());
+    assert!(!f.files.remove(f.session).await.unwrap());
+    assert_eq!(f.get("a").await.unwrap(), None);
+    assert_eq!(f.files.usage(f.session).await.unwrap(), Usage::default());
+}
+
+#[tokio::test]
+async fn grep_finds_lines_with_their_surroundings() {
+    let f = fixture().await;
+    f.put("src/a.rs", b"one\ntwo\r\nthree\nfour\n").await.unwrap();
+    f.put("src/deep/b.rs", b"two \xff").await.unwrap();
+    f.put("c.md", b"two").await.unwrap();
+    f.put("bin", b"two\0").await.unwrap();
+    let request = GrepRequest {
+        context: 1,
+        ..search("^t(wo|hree)")
+    };
+    let found = f.files.grep(f.session, request).await.unwrap();
+    let shown: Vec<_> = found
+        .matches
+        .iter()
+        .map(|line| (line.path.as_str(), line.number, line.text.as_str()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("c.md", 1, "two"),
+            ("src/a.rs", 2, "two"),
+            ("src/a.rs", 3, "three"),
+            ("src/deep/b.rs", 1, "two \u{fffd}")
+        ]
+    );
+    assert_eq!(
+        (&found.matches[1].before[..], &found.matches[1].after[..]),
+        (&["one".to_owned()][..], &["three".to_owned()][..])
+    );
+    assert_eq!((found.stopped, found.skipped_files), (None, 1));
+    for (glob, count) in [("*.rs", 0), ("**/*.rs", 2), ("src/*.rs", 1), ("*.md", 1)] {
+        let request = GrepRequest {
+            glob: Some(glob.into()),
+            ..search("^two")
+        };
+        assert_eq!(
+            f.files.grep(f.session, request).await.unwrap().matches.len(),
+            count,
+            "{glob}"
+        );
+    }
+    let request = GrepRequest {
+        directory: Some(path("src")),
+        offset: 1,
+        limit: 1,
+        ..search("o")
+    };
+    let found = f.files.grep(f.session, request).await.unwrap();
+    assert_eq!(
+        (found.matches[0].number, found.stopped),
+        (2, Some(Skipped::MoreMatches))
+    );
+}
+
+#[tokio::test]
+async fn grep_refuses_costly_patterns() {
+    let f = fixture().await;
+    for pattern in ["(", &"x".repeat(1001), r"\w{999}{999}", "(?=x)"] {
+        let error = f.files.grep(f.session, search(pattern)).await.unwrap_err();
+        assert!(matches!(error, WorkspaceError::BadRequest { .. }), "{pattern}: {error}");
+    }
+    for glob in ["[", &"x".repeat(1001)] {
+        let request = GrepRequest {
+            glob: Some(glob.into()),
+            ..search("x")
+        };
+        let error = f.files.grep(f.session, request).await.unwrap_err();
+        assert!(matches!(error, WorkspaceError::BadRequest { .. }), "{glob}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn grep_stops_at_its_limits_and_says_so() {
+    let f = fixture().await;
+    f.put("large", &b"x\n".repeat(300 * 1024)).await.unwrap();
+    let found = f.files.grep(f.session, search("x")).await.unwrap();
+    assert_eq!((found.matches.len(), found.skipped_files), (0, 1));
+    f.put("long", &b"x".repeat(400 * 1024)).await.unwrap();
+    let found = f.files.grep(f.session, search("x")).await.unwrap();
+    assert_eq!(found.matches[0].text.chars().count(), 1025);
+    f.put("many", &[&b"x".repeat(900)[..], b"\n"].concat().repeat(200))
+        .await
+        .unwrap();
+    let found = f.files.grep(f.session, search("x")).await.unwrap();
+    assert_eq!(found.stopped, Some(Skipped::AnswerFull));
+    assert!(found.matches.iter().map(|line| line.text.len()).sum::<usize>() <= 64 * 1024);
+    for number in 0..11 {
+        f.put(&format!("scan{number}"), &b"y".repeat(500 * 1024)).await.unwrap();
+    }
+    let found = f.files.grep(f.session, search("z")).await.unwrap();
+    assert_eq!(found.stopped, Some(Skipped::ScanLimit));
+}
+
+#[tokio::test]
+async fn what_an_interrupted_write_left_is_swept_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).await.unwrap();
+    let left = dir.path().join("workspaces.new/x");
+    fs::create_dir_all(left.parent().unwrap()).unwrap();
+    fs::write(&left, b"half").unwrap();
+    Workspaces::open(&data, Quota::default()).unwrap();
+    assert!(!left.exists());
+}
