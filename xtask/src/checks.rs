@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::docs;
 use crate::guests;
@@ -91,8 +91,11 @@ pub(crate) fn test(workspace: &Workspace, progress: &mut Progress, extent: Exten
     Ok(())
 }
 
+/// Names the files that `cargo fmt --all` would change.
 fn fmt(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
-    step.run(&mut workspace.cargo(["fmt", "--all", "--check"]), SHORT)?;
+    let args = ["fmt", "--all", "--check", "--", "--files-with-diff", "--color", "never"];
+    step.run(&mut workspace.cargo(args), SHORT)
+        .context("run `cargo fmt --all`")?;
     Ok(Outcome::Done)
 }
 
