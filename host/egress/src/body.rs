@@ -21,7 +21,8 @@ use tokio::time::{Instant, Sleep};
 
 /// A tool's request body on its way out.
 ///
-/// A part that could be the beginning of a secret's value waits for what follows; when a value is complete, none of it has left.
+/// A part that could be the beginning of a secret's value waits for what follows; when a value is complete, none of
+/// it has left.
 pub(crate) struct RequestBody {
     inner: Body,
     scan: Redactor,
@@ -71,7 +72,8 @@ impl RequestBody {
         if self.inner.is_end_stream() {
             passed = join(passed, &self.end()?);
         }
-        // THREAT[T-sec-exfiltration]: a tool never holds a value, so one in its body came from somewhere it shouldn't have.
+        // THREAT[T-sec-exfiltration]: a tool never holds a value, so one in its body came from somewhere it
+        // shouldn't have.
         match self.scan.found() {
             Some(secret) => Err(EgressError::LeakBlocked {
                 secret: secret.clone(),
@@ -157,7 +159,8 @@ pub(crate) struct ResponseLimits {
     pub(crate) deadline: Instant,
 }
 
-/// A server's answer on its way in. The exchange ends, and its entry is settled, with the last frame, an error, or the drop.
+/// A server's answer on its way in. The exchange ends, and its entry is settled, with the last frame, an error, or
+/// the drop.
 pub(crate) struct ResponseBody {
     inner: Incoming,
     redactor: Redactor,

@@ -42,7 +42,8 @@ pub struct EgressConfig {
     pub max_idle_connections: usize,
     /// How long an idle connection is kept.
     pub max_idle_time: Duration,
-    /// How old a connection may be when it is used again, and so how long after a change of address the old one may still be used.
+    /// How old a connection may be when it is used again, and so how long after a change of address the old one may
+    /// still be used.
     pub max_connection_age: Duration,
 }
 

@@ -183,7 +183,8 @@ fn tls_config(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, S
     Ok(config)
 }
 
-/// The first connection that any address takes. Each address gets a head start on the next; a failure starts the next at once.
+/// The first connection that any address takes. Each address gets a head start on the next; a failure starts the
+/// next at once.
 async fn first_to_connect(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
     let mut waiting = addresses.iter().take(MAX_ADDRESSES);
     let mut attempts = FuturesUnordered::new();
@@ -255,5 +256,25 @@ fn tls_reason(error: &io::Error) -> String {
         Some(rustls::Error::InvalidCertificate(kind)) => format!("its certificate is not valid: {kind}"),
         Some(other) => other.to_string(),
         None => io_reason(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_that_needed_the_listing_counts_as_the_operators_network() {
+        let connector = Connector::new(&EgressConfig {
+            private_networks: PrivateNetworks(vec!["10.0.0.0/8".parse().unwrap(), "93.184.0.0/16".parse().unwrap()]),
+            ..EgressConfig::default()
+        })
+        .unwrap();
+        let listed = |address: &str| connector.is_listed_private(address.parse().unwrap());
+        assert!(listed("10.1.2.3"));
+        // Public, so the way there is too, whatever the list says.
+        assert!(!listed("93.184.216.34"));
+        assert!(!listed("1.1.1.1"));
+        assert!(!listed("192.168.0.1"));
     }
 }

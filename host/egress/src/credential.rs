@@ -213,7 +213,8 @@ fn placeholders(text: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The next `{{secret:NAME}}` at or after `from`: its start, its end, its name. A URL library may have percent-encoded braces and colon.
+/// The next `{{secret:NAME}}` at or after `from`: its start, its end, its name. A URL library may have
+/// percent-encoded braces and colon.
 fn next_placeholder(text: &[u8], from: usize) -> Option<(usize, usize, &str)> {
     (from..text.len()).find_map(|start| {
         let mut rest = &text[start..];

@@ -40,7 +40,8 @@ struct Inner {
 }
 
 impl Egress {
-    /// Sets the door up. Starts two small tasks, which end with the last clone and the last exchange; call it within a Tokio runtime.
+    /// Sets the door up. Starts two small tasks, which end with the last clone and the last exchange; call it within
+    /// a Tokio runtime.
     ///
     /// # Errors
     /// When an extra root is no certificate.
@@ -57,7 +58,8 @@ impl Egress {
     /// Sends a request if the grant allows it, and returns the answer with its body still streaming.
     ///
     /// The URL must be absolute. A redirect is returned like any answer; following it is a request of its own. The
-    /// answer's body fails with an error of its own when a limit is passed or the connection breaks; dropping it ends the exchange.
+    /// answer's body fails with an error of its own when a limit is passed or the connection breaks; dropping it
+    /// ends the exchange.
     ///
     /// Cancel-safe: dropping the future closes the connection and settles the ledger.
     ///

@@ -18,7 +18,8 @@ pub struct EgressGrant {
     pub policy: Arc<NetworkPolicy>,
     /// What the host injects, and what placeholders may name.
     pub credentials: Arc<[BoundCredential]>,
-    /// Must know every secret that the call could come by, those of `credentials` included: one that it doesn't know is not injected.
+    /// Must know every secret that the call could come by, those of `credentials` included: one that it doesn't know
+    /// is not injected.
     pub guard: LeakGuard,
     /// How much.
     pub limits: EgressLimits,

@@ -1,9 +1,9 @@
 //! The ledger's contract, and the recorder that keeps it: a decision is written before a byte leaves, and settled once
 //! the exchange is over, however it ends.
 //!
-//! Each request on its way holds a reserved place in the recorder's queue, so settling never waits, never fails for want of
-//! room, and works from a destructor. When all places are taken, new requests wait: the queue bounds how many
-//! requests can be on their way at once.
+//! Each request on its way holds a reserved place in the recorder's queue, so settling never waits, never fails for
+//! want of room, and works from a destructor. When all places are taken, new requests wait: the queue bounds how
+//! many requests can be on their way at once.
 
 use crate::error::EgressError;
 use async_trait::async_trait;
@@ -58,7 +58,8 @@ pub struct Settlement {
 /// Where egress decisions are kept.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Writes a decision. Returns once it would survive a crash: the request leaves only then.
+    /// Writes a decision. Returns once it would survive a crash: the request leaves only then. An entry whose outcome
+    /// is `Denied` is complete as it is.
     async fn open(&self, entry: &LedgerEntry) -> Result<(), LedgerError>;
 
     /// Completes entries opened before, in one transaction where possible. Called from one task, in order. Settling the
@@ -220,7 +221,8 @@ async fn settle(ledger: &dyn Ledger, settlements: &[Settlement]) {
             Err(_) => LedgerError("it took too long".to_owned()),
         };
         let Some(pause) = pauses.next() else {
-            tracing::error!(%error, count = settlements.len(), "egress outcomes could not be recorded; their entries stay open");
+            let count = settlements.len();
+            tracing::error!(%error, count, "egress outcomes could not be recorded; their entries stay open");
             return;
         };
         tokio::time::sleep(*pause).await;

@@ -1,12 +1,13 @@
 //! The one door out: every request to an address that a tenant chose passes [`Egress::send`].
 //!
 //! For each request, in this order: count it against the call's limit; parse it strictly; refuse headers that are not
-//! the tool's to set, and values of secrets that it should never have had; decide by the rules of every layer; write the
-//! ledger; resolve the name once and check every address; connect to a checked address and no other; check the
-//! certificate by the name; put the secrets in their places; send; return the answer under its limits, values of secrets replaced.
+//! the tool's to set, and values of secrets that it should never have had; decide by the rules of every layer; write
+//! the ledger; resolve the name once and check every address; connect to a checked address and no other; check the
+//! certificate by the name; put the secrets in their places; send; return the answer under its limits, values of
+//! secrets replaced.
 //!
-//! What the door refuses, it refuses before a byte leaves, with two exceptions that come to light while bytes flow: a body
-//! that is too large, and a body in which a secret's value appears (none of that value leaves).
+//! What the door refuses, it refuses before a byte leaves, with two exceptions that come to light while bytes flow:
+//! a body that is too large, and a body in which a secret's value appears (none of that value leaves).
 //!
 //! Choices a caller should know:
 //! - **Redirects** are answers. Whoever follows one sends a new request, decided on like the first.
@@ -16,7 +17,8 @@
 //! - **HTTP/1.1** only. Connections are kept per org, and never shared between orgs.
 //! - **`content-length`** is removed from answers with a body whenever there is a secret to look for.
 //!
-//! The door knows neither sandbox nor store nor agent: what a call may do comes as an [`EgressGrant`], what it did goes to a [`Ledger`].
+//! The door knows neither sandbox nor store nor agent: what a call may do comes as an [`EgressGrant`], what it did
+//! goes to a [`Ledger`].
 #![forbid(unsafe_code)]
 
 mod body;

@@ -1,7 +1,8 @@
 //! Connections that are kept for the next request of the same org to the same host.
 //!
-//! A kept connection goes to an address that was checked when it was made, under the same host-wide table, and is used again
-//! only within its age limit. Orgs never share one. The request itself is decided on every time, whatever carries it.
+//! A kept connection goes to an address that was checked when it was made, under the same host-wide table, and is
+//! used again only within its age limit. Orgs never share one. The request itself is decided on every time, whatever
+//! carries it.
 
 use crate::{
     config::EgressConfig,
@@ -96,7 +97,8 @@ impl Pool {
         &self.connector
     }
 
-    /// A connection to the target for this org, kept or new. Waits for a free slot no longer than a connection may take.
+    /// A connection to the target for this org, kept or new. Waits for a free slot no longer than a connection may
+    /// take.
     pub(crate) async fn lease(&self, org: &OrgName, target: &Target) -> Result<Lease, EgressError> {
         let lane = self.lane(org, target);
         let slot = match timeout(self.limits.wait, lane.slots.clone().acquire_owned()).await {

@@ -16,8 +16,8 @@ pub struct ResolveError(pub String);
 
 /// Finds out the addresses of a name.
 ///
-/// The door checks every address it gets, bounds the wait, and asks once per connection; an implementation does neither.
-/// Dropping the future gives up the question.
+/// The door checks every address it gets, bounds the wait, and asks once per connection; an implementation does
+/// neither. Dropping the future gives up the question.
 #[async_trait]
 pub trait Resolve: Send + Sync + 'static {
     /// All addresses of `name` (lower case, no trailing dot, never an IP literal), in order of preference.

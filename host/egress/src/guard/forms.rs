@@ -48,7 +48,8 @@ pub(super) type Form = Zeroizing<String>;
 
 /// Every form of one value, sorted, each once. Empty for a value that is too short to search for.
 ///
-/// White space around a value is not part of it: a value read from a file often ends in a line break that no echo repeats.
+/// White space around a value is not part of it: a value read from a file often ends in a line break that no echo
+/// repeats.
 pub(super) fn of(value: &str) -> Vec<Form> {
     let value = value.trim();
     if value.len() < MIN_VALUE {

@@ -1,14 +1,15 @@
 //! Finds many texts in one: the leftmost, of those the longest.
 //!
 //! A sorted list behind a small filter, rather than an automaton: it is made in microseconds where an automaton
-//! takes milliseconds, its speed hardly depends on how many texts there are, and everything it holds of them is wiped on drop.
+//! takes milliseconds, its speed hardly depends on how many texts there are, and everything it holds of them is
+//! wiped on drop.
 
 use super::forms::{Form, MIN_VALUE};
 
 /// How many first bytes of a text the filter knows; no text is shorter.
 const WINDOW: usize = MIN_VALUE;
-/// The filter's size in bits: 8 KiB, sparse up to thousands of texts.
-const FILTER_BITS: usize = 1 << 16;
+/// The filter's size: 65,536 bits in 8 KiB, sparse up to thousands of texts.
+const FILTER_WORDS: usize = 1024;
 
 /// A text that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) struct Matcher {
     sorted: Vec<Form>,
     longest: usize,
     /// Which windows, by their hash, begin a text.
-    filter: Box<[u64]>,
+    filter: Box<[u64; FILTER_WORDS]>,
     /// Which bytes begin a text.
     first: [bool; 256],
 }
@@ -31,7 +32,7 @@ pub(super) struct Matcher {
 impl Matcher {
     /// Takes the texts sorted, each once, none shorter than [`MIN_VALUE`].
     pub(super) fn new(sorted: Vec<Form>) -> Self {
-        let mut filter = vec![0_u64; FILTER_BITS / 64].into_boxed_slice();
+        let mut filter = Box::new([0_u64; FILTER_WORDS]);
         let mut first = [false; 256];
         for form in &sorted {
             let bit = bit_of(form.as_bytes());

@@ -1,14 +1,16 @@
 //! The leak guard: finds the values of secrets in what passes, and replaces them by `[secret:NAME]`.
 //!
 //! It searches for each value as it is and in the encodings an echo usually has: base64 (both alphabets, any
-//! alignment), hexadecimal, percent-encoded, JSON- and HTML-escaped, reversed; of a value of several lines also each line.
+//! alignment), hexadecimal, percent-encoded, JSON- and HTML-escaped, reversed; of a value of several lines also each
+//! line.
 //!
 //! What it promises: none of these forms passes, wherever a stream is cut into chunks. What it doesn't: a server that
-//! *wants* to hand a value over can encrypt it, split it over several answers or compress it (the door refuses compressed
-//! answers). The guard stops the echo, the log line and the careless error text; who may be sent a secret at all
-//! is decided by the hosts it is bound to.
+//! *wants* to hand a value over can encrypt it, split it over several answers or compress it (the door refuses
+//! compressed answers). The guard stops the echo, the log line and the careless error text; who may be sent a secret
+//! at all is decided by the hosts it is bound to.
 //!
-//! Values should be long and random: one that is an ordinary word is replaced, and blocked, wherever that word stands. One of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
+//! Values should be long and random: one that is an ordinary word is replaced, and blocked, wherever that word
+//! stands. One of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
 //! refuses to inject it. An encoded form is searched for from six bytes on.
 //!
 //! Values are held in memory that is wiped on drop.
@@ -151,7 +153,8 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// Takes the next chunk and returns what may pass now; possibly nothing. A chunk without a value is passed on without a copy.
+    /// Takes the next chunk and returns what may pass now; possibly nothing. A chunk without a value is passed on
+    /// without a copy.
     #[must_use]
     pub fn push(&mut self, chunk: Bytes) -> Bytes {
         let Some(search) = self.guard.search.clone() else {
@@ -195,9 +198,11 @@ impl Redactor {
         text.freeze()
     }
 
-    /// Passes what is decided of `text`, and holds the rest. From `open` on, bytes to come could still make a value, or a longer one.
+    /// Passes what is decided of `text`, and holds the rest. From `open` on, bytes to come could still make a value,
+    /// or a longer one.
     ///
-    /// A match that begins before `open` is final: no longer pattern can begin there, or `open` would not lie behind it.
+    /// A match that begins before `open` is final: no longer pattern can begin there, or `open` would not lie behind
+    /// it.
     fn pass(&mut self, search: &Search, text: &Bytes, mut open: usize) -> Bytes {
         let mut out: Option<BytesMut> = None;
         let mut from = 0;

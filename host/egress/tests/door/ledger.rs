@@ -99,3 +99,30 @@ async fn an_answer_without_a_body_is_settled_at_once() {
     let _response = world.get(&open().make(), &server.url("/")).await.unwrap();
     assert_eq!(world.settled().await.outcome, EgressOutcome::Completed { status: 200 });
 }
+
+#[tokio::test]
+async fn settling_is_tried_again_when_the_ledger_is_busy() {
+    let (world, server) = (World::new(), Server::start(|_| answer("")).await);
+    world.ledger.refuse_settlements.store(1, Ordering::SeqCst);
+    text(world.get(&open().make(), &server.url("/")).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(world.settled().await.outcome, EgressOutcome::Completed { status: 200 });
+}
+
+#[tokio::test]
+async fn all_that_ended_at_once_is_settled() {
+    let (world, server) = (World::new(), Server::start(|_| answer("ok")).await);
+    let grant = open().limits(10, 10, 300).make();
+    let url = server.url("/");
+    let all = (0..300).map(|_| async { text(world.get(&grant, &url).await?).await });
+    let texts = futures::future::try_join_all(all).await.unwrap();
+    assert_eq!(texts.len(), 300);
+    world.egress.flush().await;
+    let open = world
+        .ledger
+        .entries()
+        .into_iter()
+        .filter(|entry| entry.outcome == EgressOutcome::Started);
+    assert_eq!(open.count(), 0);
+}

@@ -43,6 +43,8 @@ pub(crate) const SECRET: &str = "s3cr3t/V4lue+with=odd&chars";
 pub(crate) struct MemoryLedger {
     pub(crate) entries: Mutex<Vec<LedgerEntry>>,
     pub(crate) broken: AtomicBool,
+    /// How many more times settling fails.
+    pub(crate) refuse_settlements: AtomicUsize,
 }
 
 impl MemoryLedger {
@@ -68,6 +70,13 @@ impl Ledger for MemoryLedger {
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), LedgerError> {
+        let left = &self.refuse_settlements;
+        if left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok()
+        {
+            return Err(LedgerError("the database is locked".to_owned()));
+        }
         let mut entries = self.entries.lock().unwrap();
         for settlement in settlements {
             let by_id = |id: LedgerId| move |entry: &&mut LedgerEntry| entry.id == id;
