@@ -1,6 +1,6 @@
 //! The store in one SQLite file: write-ahead log, full synchronisation, one writer, a few readers.
 //!
-//! Writes of many tasks share transactions (see [`writer`]); reads see every write whose future has resolved.
+//! Writes of many tasks share transactions (see `writer`); reads see every write whose future has resolved.
 
 mod agents;
 pub mod check;

@@ -84,15 +84,10 @@ pub(super) fn write(
     check(dir, path, precondition, quota.file_bytes)?;
     // THREAT[T-box-output]: checked before a byte is written.
     fits(dir, path, bytes, before, quota)?;
-    if let Some(parent) = path.parent() {
-        make_parents(dir, &parent).map_err(|error| failed(path, &error))?;
-    }
     let name = EventId::new().uuid().simple().to_string();
-    let placed = write_new(temporary, &name, bytes).map_err(unavailable).and_then(|()| {
-        temporary
-            .rename(&name, dir, path.as_str())
-            .map_err(|error| failed(path, &error))
-    });
+    let placed = write_new(temporary, &name, bytes)
+        .map_err(unavailable)
+        .and_then(|()| place(dir, temporary, &name, path).map_err(|error| failed(path, &error)));
     if placed.is_err() {
         // The first error counts; a leftover is swept at the next start.
         let _ = temporary.remove_file(&name);
@@ -106,6 +101,14 @@ pub(super) fn write(
             None => WriteOutcome::Created,
         },
     })
+}
+
+/// Gives a finished file its name, making the directories on its way.
+fn place(dir: &Dir, temporary: &Dir, name: &str, path: &WorkspacePath) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        make_parents(dir, &parent)?;
+    }
+    temporary.rename(name, dir, path.as_str())
 }
 
 /// The size of what a write would replace; `None` if nothing is there. A link is replaced, not followed.
