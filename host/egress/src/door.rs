@@ -83,7 +83,9 @@ impl Egress {
             }
         };
         let entry = allowed.entry(grant);
-        let span = tracing::debug_span!("egress", id = %entry.id, method = %entry.method, host = %entry.host, port = entry.port);
+        let (id, method, host, port) = (entry.id, &entry.method, &entry.host, entry.port);
+        // THREAT[T-sec-log]: no path, query, header or body.
+        let span = tracing::debug_span!("egress", %id, %method, %host, port);
         let exchange = Arc::new(Exchange::default());
         // The decision is durable before a byte leaves, a name server's query included.
         let open = self.0.recorder.open(&entry, exchange.clone()).await?;
