@@ -1,1 +1,26 @@
-//! placeholder
+//! HTTP: sessions, turns, events, files, secrets and tools of an org, for whoever holds one of its keys.
+//!
+//! A handler takes a request apart, asks the host and shapes the answer; it decides nothing. What is refused is refused with a
+//! problem document whose code is in [`ProblemCode::CATALOGUE`]. The description of the API is made of the handlers: [`openapi`].
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod config;
+mod feed;
+mod input;
+mod observe;
+mod openapi;
+mod problem;
+mod refusal;
+mod routes;
+mod schema;
+mod serve;
+mod socket;
+mod sse;
+
+pub use auth::KeyCache;
+pub use config::ServerConfig;
+pub use openapi::{openapi, router};
+pub use problem::{ProblemCode, ProblemKind};
+pub use serve::serve;

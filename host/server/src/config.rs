@@ -1,0 +1,46 @@
+//! What the server is told: how much it takes, how long it waits.
+
+use crate::auth::KeyCache;
+use std::time::Duration;
+
+/// Limits of the HTTP surface. `Default` is right for a host behind nothing; every number is per process.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Bytes of a JSON body.
+    pub json_body: usize,
+    /// Bytes of a component (`POST /v1/tools`).
+    pub component_body: usize,
+    /// Bytes of one file (`PUT …/files/{path}`); the session's quota applies besides.
+    pub file_body: usize,
+    /// How long a request's head may take, from the moment the connection is idle.
+    pub head_time: Duration,
+    /// How long a request's body may take.
+    pub body_time: Duration,
+    /// How long a client may leave what it is sent unread before its connection is closed.
+    pub unread_time: Duration,
+    /// After so long without an event a stream says that it is still there, having looked whether it may be.
+    pub quiet_time: Duration,
+    /// Connections at a time; more wait in the system's queue.
+    pub connections: usize,
+    /// How long a shutdown waits for requests under way.
+    pub drain_time: Duration,
+    /// Keys looked up lately. Share it to make a revocation take effect at once.
+    pub keys: KeyCache,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            json_body: 1 << 20,
+            component_body: 64 << 20,
+            file_body: 100 << 20,
+            head_time: Duration::from_secs(30),
+            body_time: Duration::from_secs(60),
+            unread_time: Duration::from_secs(60),
+            quiet_time: Duration::from_secs(15),
+            connections: 4096,
+            drain_time: Duration::from_secs(10),
+            keys: KeyCache::default(),
+        }
+    }
+}

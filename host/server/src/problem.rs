@@ -1,0 +1,269 @@
+//! Refusals: every one is a problem document (RFC 9457) with a code that programs may rely on.
+//!
+//! The codes are one closed list, [`ProblemCode::CATALOGUE`]; the reference page is made of it. `detail` says what happened,
+//! why, and what to do; it holds no secret, no host path and nothing of the store's or the system's own words.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use fumehood_core::id::TurnId;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::Value;
+
+macro_rules! problem_codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $code:literal, $status:ident, $title:literal;)*) => {
+        /// What was refused or failed, for programs. The codes never change their meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+        pub enum ProblemCode {
+            $($(#[doc = $doc])+ #[serde(rename = $code)] $variant,)*
+        }
+
+        impl ProblemCode {
+            /// Every code, for documentation.
+            pub const CATALOGUE: &'static [ProblemKind] = &[$(ProblemKind {
+                code: $code,
+                status: StatusCode::$status,
+                title: $title,
+                doc: concat!($($doc, "\n",)+),
+            }),*];
+
+            /// The wire name.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self {$(Self::$variant => $code,)*}
+            }
+
+            /// The HTTP status it comes with.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self {$(Self::$variant => StatusCode::$status,)*}
+            }
+
+            /// A short text for people, the same for every problem of the code.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self {$(Self::$variant => $title,)*}
+            }
+        }
+    };
+}
+
+/// One code, for documentation.
+#[derive(Debug, Clone, Copy)]
+pub struct ProblemKind {
+    /// The wire name.
+    pub code: &'static str,
+    /// The HTTP status it comes with.
+    pub status: StatusCode,
+    /// For people.
+    pub title: &'static str,
+    /// What it means and what to do.
+    pub doc: &'static str,
+}
+
+problem_codes! {
+    /// The request has no `Authorization: Bearer KEY`, or the key is not a live one of this host.
+    Unauthorized, "unauthorized", UNAUTHORIZED, "A valid key is needed";
+    /// There is no such session, turn, file, key, tool or component in the org of the key. What another org has reads as not there.
+    NotFound, "not_found", NOT_FOUND, "There is no such thing here";
+    /// The API has no such route; `/openapi.json` lists those it has.
+    UnknownRoute, "unknown_route", NOT_FOUND, "There is no such route";
+    /// The route exists, but not for this method; `Allow` names those it takes.
+    MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "The route does not take this method";
+    /// The body is not JSON; `line` and `column` say where it ends to be.
+    InvalidJson, "invalid_json", BAD_REQUEST, "The body is not JSON";
+    /// The body is JSON, but not what the route takes: a field is unknown, missing, or of the wrong type. `field` names the place.
+    InvalidBody, "invalid_body", UNPROCESSABLE_ENTITY, "The body is not what the route takes";
+    /// The body ended before it was whole.
+    BodyIncomplete, "body_incomplete", BAD_REQUEST, "The body is not complete";
+    /// The body did not arrive in time.
+    BodyTimeout, "body_timeout", REQUEST_TIMEOUT, "The body did not arrive in time";
+    /// The body is larger than the route takes; `limit` is the number of bytes it takes.
+    BodyTooLarge, "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The body's `Content-Type` is not one that the route takes.
+    UnsupportedMediaType, "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The route does not take this content type";
+    /// A query parameter is unknown or has no usable value.
+    InvalidQuery, "invalid_query", BAD_REQUEST, "The query is not what the route takes";
+    /// A header has no usable value.
+    InvalidHeader, "invalid_header", BAD_REQUEST, "A header has no usable value";
+    /// `cursor` is not the `next` of an earlier page of this list.
+    InvalidCursor, "invalid_cursor", BAD_REQUEST, "The page cursor is not valid";
+    /// A name or path in the URL breaks the rules for its kind.
+    InvalidName, "invalid_name", UNPROCESSABLE_ENTITY, "The name is not valid";
+    /// The request is well formed but makes no sense here; `detail` says why.
+    InvalidRequest, "invalid_request", UNPROCESSABLE_ENTITY, "The request makes no sense here";
+    /// The request asks for something this version does not do.
+    Unsupported, "unsupported", UNPROCESSABLE_ENTITY, "This version does not do that";
+    /// The session has a turn that hasn't ended; `turn` names it. Wait for its end or cancel it.
+    SessionBusy, "session_busy", CONFLICT, "The session is busy";
+    /// What is to be made exists already, or is in use.
+    Conflict, "conflict", CONFLICT, "It exists already";
+    /// The `Idempotency-Key` came with another request before. Use a new key for a new request.
+    IdempotencyKeyReused, "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
+    /// The file is not the version that `If-Match` names, or exists although `If-None-Match: *` says it must not. Nothing was changed.
+    PreconditionFailed, "precondition_failed", PRECONDITION_FAILED, "The file is another version";
+    /// The path is a directory, leads through something that is none, or leads out of the workspace.
+    NotAFile, "not_a_file", CONFLICT, "The path is not that of a file";
+    /// The directory still has something in it. Delete that first.
+    DirectoryNotEmpty, "directory_not_empty", CONFLICT, "The directory is not empty";
+    /// The session's files would use more than their quota. Nothing was changed.
+    QuotaExceeded, "quota_exceeded", PAYLOAD_TOO_LARGE, "The quota is used up";
+    /// The component can't be added: it is not a component, asks for what this host does not have, or its manifest is not valid.
+    ComponentRefused, "component_refused", UNPROCESSABLE_ENTITY, "The component is refused";
+    /// The host's configuration does not fit together; the operator has to mend it.
+    Misconfigured, "misconfigured", INTERNAL_SERVER_ERROR, "The host is not configured rightly";
+    /// The host is shutting down. A turn that was accepted goes on when it is back; see `Retry-After`.
+    ShuttingDown, "shutting_down", SERVICE_UNAVAILABLE, "The host is shutting down";
+    /// The host's store does not answer rightly now; its log says why. Nothing was changed; try again later.
+    StoreUnavailable, "store_unavailable", SERVICE_UNAVAILABLE, "The store is not available";
+    /// The host is up but can't work yet.
+    NotReady, "not_ready", SERVICE_UNAVAILABLE, "The host is not ready";
+    /// A fault of the host; its log says more, under the request's `x-request-id`.
+    Internal, "internal", INTERNAL_SERVER_ERROR, "A fault of the host";
+}
+
+/// A refusal or failure, as a response.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    code: ProblemCode,
+    detail: String,
+    /// Members besides the standard ones.
+    more: Vec<(&'static str, Value)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A result of a handler.
+pub(crate) type Answer<T> = Result<T, Problem>;
+
+/// When to come back after a shutdown, in seconds.
+const RETRY_AFTER: &str = "5";
+
+impl Problem {
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        let headers = match code {
+            ProblemCode::Unauthorized => vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
+            ProblemCode::ShuttingDown | ProblemCode::StoreUnavailable | ProblemCode::NotReady => {
+                vec![(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))]
+            }
+            _ => Vec::new(),
+        };
+        Self {
+            code,
+            detail: detail.into(),
+            more: Vec::new(),
+            headers,
+        }
+    }
+
+    /// Adds a member.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.more.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(
+            ProblemCode::NotFound,
+            format!("there is no such {what} here; check its id and that the key is of its org"),
+        )
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(
+            ProblemCode::ShuttingDown,
+            "the host is shutting down; try again in a few seconds",
+        )
+    }
+
+    pub(crate) fn with_turn(self, turn: TurnId) -> Self {
+        self.with("turn", turn.to_string())
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn code(&self) -> ProblemCode {
+        self.code
+    }
+
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    #[cfg(test)]
+    pub(crate) fn member(&self, name: &str) -> Value {
+        self.more
+            .iter()
+            .find(|(own, _)| *own == name)
+            .map_or(Value::Null, |(_, value)| value.clone())
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut members = serde_json::Map::new();
+        members.insert(
+            "type".into(),
+            format!("urn:fumehood:problem:{}", self.code.code()).into(),
+        );
+        members.insert("title".into(), self.code.title().into());
+        members.insert("status".into(), self.code.status().as_u16().into());
+        members.insert("detail".into(), self.detail.clone().into());
+        members.insert("code".into(), self.code.code().into());
+        members.extend(
+            self.more
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        );
+        Value::Object(members).to_string().into_bytes()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body()));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.extend(self.headers);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_own_name_an_error_status_and_a_meaning() {
+        let mut codes: Vec<_> = ProblemCode::CATALOGUE.iter().map(|kind| kind.code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), ProblemCode::CATALOGUE.len());
+        for kind in ProblemCode::CATALOGUE {
+            assert!(
+                kind.status.is_client_error() || kind.status.is_server_error(),
+                "{}",
+                kind.code
+            );
+            assert!(!kind.title.is_empty() && kind.doc.trim().len() > 20, "{}", kind.code);
+        }
+    }
+
+    #[test]
+    fn a_problem_carries_its_code_and_members() {
+        let problem = Problem::new(ProblemCode::BodyTooLarge, "too large").with("limit", 10);
+        assert_eq!(
+            String::from_utf8(problem.body()).unwrap(),
+            r#"{"type":"urn:fumehood:problem:body_too_large","title":"The body is too large","status":413,"detail":"too large","code":"body_too_large","limit":10}"#
+        );
+    }
+
+    #[test]
+    fn a_missing_key_says_how_to_send_one() {
+        let response = Problem::new(ProblemCode::Unauthorized, "no key").into_response();
+        assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
+    }
+}

@@ -1,0 +1,89 @@
+//! One call of one tool, under the full policy, without a turn.
+
+use crate::{
+    app::App,
+    auth::Client,
+    input::{At, JsonBody},
+    problem::{Answer, Problem, ProblemCode},
+    schema,
+};
+use axum::{Json, extract::State};
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, CallStatus, Metering, Output, status_of},
+    id::{CallId, SessionId},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(call_tool))
+}
+
+/// What to call a tool with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CallTool {
+    /// The session whose files, key-values, secrets and narrowing the call has; without one it has none.
+    #[schema(value_type = Option<String>)]
+    session: Option<SessionId>,
+    /// An object that fits the tool's input schema.
+    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
+    arguments: Arguments,
+}
+
+/// How a call ended. A failed call is a result, too.
+#[derive(Debug, Serialize, ToSchema)]
+struct Called {
+    /// `call_…`
+    #[schema(value_type = String)]
+    call: CallId,
+    #[schema(value_type = schema::CallStatus)]
+    status: CallStatus,
+    /// What the tool returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Output>)]
+    output: Option<Output>,
+    /// Why there is no output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::CallError>)]
+    error: Option<CallError>,
+    #[schema(value_type = schema::Metering)]
+    metering: Metering,
+}
+
+/// Call a tool once
+///
+/// The answer is 200 whether the call worked or not: `status` tells. The call ends when the client goes away.
+#[utoipa::path(post, path = "/v1/tools/{tool}/call", tag = "tools", params(("tool" = String, Path, description = "The tool's name")),
+    request_body = CallTool, responses((status = 200, body = Called, description = "How the call ended")))]
+async fn call_tool(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(tool): At<String>,
+    JsonBody(body): JsonBody<CallTool>,
+) -> Answer<Json<Called>> {
+    // Asked first: in a result, `tool_not_found` may also be what a tool says of another one.
+    if let Err(error) = app.host.tools(&client.org).await?.find(&tool)
+        && error.code == CallErrorCode::ToolNotFound
+    {
+        return Err(Problem::new(ProblemCode::NotFound, error.message));
+    }
+    let (call, result, metering) = app
+        .host
+        .call_tool(&client.org, body.session, &tool, body.arguments)
+        .await?;
+    let status = status_of(&result);
+    let (output, error) = match result {
+        Ok(output) => (Some(output), None),
+        Err(error) => (None, Some(error)),
+    };
+    Ok(Json(Called {
+        call,
+        status,
+        output,
+        error,
+        metering,
+    }))
+}

@@ -1,0 +1,23 @@
+//! The routes, one file per thing they are about. A handler takes a request apart, asks the host, and shapes the answer.
+
+pub(crate) mod calls;
+pub(crate) mod events;
+pub(crate) mod files;
+pub(crate) mod health;
+pub(crate) mod kv;
+pub(crate) mod ledger;
+pub(crate) mod secrets;
+pub(crate) mod sessions;
+pub(crate) mod tools;
+pub(crate) mod turns;
+
+use crate::{app::App, auth::Client, input::session_id, problem::Answer};
+use fumehood_core::id::SessionId;
+
+/// The session that a path names, if the client's org has it.
+async fn own_session(app: &App, client: &Client, text: &str) -> Answer<SessionId> {
+    // THREAT[T-org-cross-read]: looked up in the client's org; what another org has is not there.
+    let id = session_id(text)?;
+    app.host.session(&client.org, id).await?;
+    Ok(id)
+}

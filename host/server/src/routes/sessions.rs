@@ -1,0 +1,244 @@
+//! `/v1/sessions`, and what is read of a session as a whole.
+
+use super::own_session;
+use crate::{
+    app::App,
+    auth::Client,
+    input::{At, JsonBody, Listed, PageQuery, Query, session_id},
+    problem::{Answer, Problem, ProblemCode},
+    routes::secrets::SecretValue,
+    schema,
+};
+use axum::{Json, extract::State, response::IntoResponse};
+use fumehood_agent::host::NewSession;
+use fumehood_core::{
+    Time,
+    id::SessionId,
+    message::Message,
+    name::{AgentName, SecretName},
+};
+use fumehood_policy::{authority::SessionNarrowing, files::FileAccess, network::NetworkList};
+use fumehood_store::record::{self, Owner, SessionChange};
+use http::{StatusCode, header};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, sync::Arc};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(create_session, list_sessions))
+        .routes(routes!(show_session, change_session, delete_session))
+        .routes(routes!(list_messages))
+}
+
+/// A conversation with its files, key-values, secrets and journal.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Session {
+    #[schema(value_type = String, example = "ses_018f3c5b7d2a7c3e9f00112233445566")]
+    id: SessionId,
+    /// The agent that works its turns.
+    #[schema(value_type = String)]
+    agent: AgentName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    /// The client's own data, as it came.
+    #[schema(value_type = Map<String, Value>)]
+    metadata: Value,
+    /// Whom its calls may reach, at most; absent: whatever the other layers allow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::NetworkList>)]
+    network: Option<NetworkList>,
+    /// How far its calls may go with its files, at most; absent: as granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Access>)]
+    files: Option<FileAccess>,
+    #[schema(value_type = String, format = DateTime)]
+    created: Time,
+    /// When it or its journal last changed.
+    #[schema(value_type = String, format = DateTime)]
+    updated: Time,
+}
+
+impl From<record::Session> for Session {
+    fn from(session: record::Session) -> Self {
+        Self {
+            id: session.id,
+            agent: session.agent,
+            title: session.title,
+            metadata: session.metadata,
+            network: session.narrowing.network,
+            files: session.narrowing.files,
+            created: session.created,
+            updated: session.updated,
+        }
+    }
+}
+
+/// A session to be made. Everything is optional.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateSession {
+    /// The host's default agent when absent.
+    #[schema(value_type = Option<String>)]
+    agent: Option<AgentName>,
+    /// For people.
+    title: Option<String>,
+    /// Anything of the client's, returned as it came.
+    metadata: Option<Map<String, Value>>,
+    /// Whom its calls may reach, at most.
+    #[schema(value_type = Option<schema::NetworkList>)]
+    network: Option<NetworkList>,
+    /// How far its calls may go with its files, at most.
+    #[schema(value_type = Option<schema::Access>)]
+    files: Option<FileAccess>,
+    /// Secrets of the session, by name. They are never shown again, and shadow the org's.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    secrets: BTreeMap<SecretName, SecretValue>,
+}
+
+/// What to change; what is absent stays. `null` removes a title or a narrowing.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChangeSession {
+    /// From the next turn on.
+    #[schema(value_type = Option<String>)]
+    agent: Option<AgentName>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    title: Option<Option<String>>,
+    /// Takes the place of the metadata there is.
+    metadata: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<schema::NetworkList>)]
+    network: Option<Option<NetworkList>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<schema::Access>)]
+    files: Option<Option<FileAccess>>,
+}
+
+/// Tells `null` from absent.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Make a session
+///
+/// Either the session and all its secrets are kept, or nothing is.
+#[utoipa::path(post, path = "/v1/sessions", tag = "sessions", request_body = CreateSession,
+    responses((status = 201, body = Session, description = "The session", headers(("Location" = String, description = "Its path")))))]
+async fn create_session(
+    State(app): State<Arc<App>>,
+    client: Client,
+    JsonBody(body): JsonBody<CreateSession>,
+) -> Answer<impl IntoResponse> {
+    for value in body.secrets.values() {
+        value.check()?;
+    }
+    let new = NewSession {
+        agent: body.agent,
+        title: body.title,
+        metadata: body.metadata.map(Value::Object),
+        narrowing: SessionNarrowing {
+            network: body.network,
+            files: body.files,
+        },
+    };
+    let session = app.host.create_session(&client.org, new).await?;
+    let owner = Owner::Session(client.org.clone(), session.id);
+    for (name, value) in &body.secrets {
+        if let Err(error) = app.host.store().secret_set(&owner, name, value.secret()).await {
+            // A session without a secret that its client believes in would fail later, and less clearly.
+            if let Err(error) = app.host.delete_session(&client.org, session.id).await {
+                tracing::error!(session = %session.id, %error, "a session whose secrets could not be kept can't be deleted either");
+            }
+            return Err(error.into());
+        }
+    }
+    let location = format!("/v1/sessions/{}", session.id);
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(Session::from(session)),
+    ))
+}
+
+/// List the sessions, newest first
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(PageQuery),
+    responses((status = 200, body = Listed<Session>, description = "A page of sessions")))]
+async fn list_sessions(
+    State(app): State<Arc<App>>,
+    client: Client,
+    Query(page): Query<PageQuery>,
+) -> Answer<Json<Listed<Session>>> {
+    let page = app.host.store().sessions(&client.org, &page.into()).await?;
+    Ok(Json(Listed {
+        items: page.items.into_iter().map(Into::into).collect(),
+        next: page.next,
+    }))
+}
+
+/// Show a session
+#[utoipa::path(get, path = "/v1/sessions/{session}", tag = "sessions", params(("session" = String, Path, description = "`ses_…`")),
+    responses((status = 200, body = Session, description = "The session")))]
+async fn show_session(State(app): State<Arc<App>>, client: Client, At(session): At<String>) -> Answer<Json<Session>> {
+    let session = app.host.session(&client.org, session_id(&session)?).await?;
+    Ok(Json(session.into()))
+}
+
+/// Change a session, from its next turn on
+#[utoipa::path(patch, path = "/v1/sessions/{session}", tag = "sessions", params(("session" = String, Path, description = "`ses_…`")),
+    request_body = ChangeSession, responses((status = 200, body = Session, description = "The session as it is now")))]
+async fn change_session(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(session): At<String>,
+    JsonBody(body): JsonBody<ChangeSession>,
+) -> Answer<Json<Session>> {
+    let before = app.host.session(&client.org, session_id(&session)?).await?;
+    let narrowing = (body.network.is_some() || body.files.is_some()).then(|| SessionNarrowing {
+        network: body.network.unwrap_or(before.narrowing.network),
+        files: body.files.unwrap_or(before.narrowing.files),
+    });
+    let change = SessionChange {
+        agent: body.agent,
+        title: body.title,
+        metadata: body.metadata.map(Value::Object),
+        narrowing,
+    };
+    if change == SessionChange::default() {
+        return Err(Problem::new(
+            ProblemCode::InvalidRequest,
+            "there is nothing to change: send agent, title, metadata, network or files",
+        ));
+    }
+    let session = app.host.update_session(&client.org, before.id, change).await?;
+    Ok(Json(session.into()))
+}
+
+/// Delete a session with everything in it
+///
+/// A turn that runs is cancelled. Files, key-values, secrets, journal and ledger go with it.
+#[utoipa::path(delete, path = "/v1/sessions/{session}", tag = "sessions", params(("session" = String, Path, description = "`ses_…`")),
+    responses((status = 204, description = "It is gone")))]
+async fn delete_session(State(app): State<Arc<App>>, client: Client, At(session): At<String>) -> Answer<StatusCode> {
+    app.host.delete_session(&client.org, session_id(&session)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List the messages: what a model is shown of the session, oldest first
+#[utoipa::path(get, path = "/v1/sessions/{session}/messages", tag = "sessions",
+    params(("session" = String, Path, description = "`ses_…`"), PageQuery),
+    responses((status = 200, body = Listed<schema::Message>, description = "A page of messages")))]
+async fn list_messages(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(session): At<String>,
+    Query(page): Query<PageQuery>,
+) -> Answer<Json<Listed<Message>>> {
+    let session = own_session(&app, &client, &session).await?;
+    let messages = app.host.messages(&client.org, session).await?;
+    Ok(Json(Listed::slice(messages, &page)?))
+}

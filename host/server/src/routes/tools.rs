@@ -1,0 +1,298 @@
+//! The components of the org: add, list, show, grant, remove.
+
+use crate::{
+    app::App,
+    auth::Client,
+    input::{At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, read_body, wrong_media_type},
+    problem::{Answer, Problem, ProblemCode},
+    schema,
+};
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::IntoResponse,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_agent::install::{NewComponent, NewGrant};
+use fumehood_core::{Time, digest::Digest, name::ComponentName, tool::ToolDefinition};
+use fumehood_policy::{
+    grant::{self, Grant},
+    manifest::Manifest,
+};
+use fumehood_store::record;
+use http::{StatusCode, header};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_components, add_component))
+        .routes(routes!(show_component, remove_component))
+        .routes(routes!(set_grant))
+}
+
+/// A component of the org and the tools it offers.
+#[derive(Debug, Serialize, ToSchema)]
+struct Component {
+    #[schema(value_type = String)]
+    name: ComponentName,
+    version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    description: String,
+    /// Its exact code: `sha256:…`
+    #[schema(value_type = String)]
+    digest: Digest,
+    /// The tools it offers. They can be called once it has a grant.
+    #[schema(value_type = Vec<schema::ToolDefinition>)]
+    tools: Vec<ToolDefinition>,
+    /// What it asks for: the manifest's keys.
+    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
+    manifest: Manifest,
+    /// What it asks for, one sentence each.
+    requests: Vec<String>,
+    /// What the org lets it do; absent until somebody decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Grant>)]
+    grant: Option<Grant>,
+    /// What it asks for beyond the grant, one sentence each.
+    not_granted: Vec<String>,
+    /// When this version was added.
+    #[schema(value_type = String, format = DateTime)]
+    added: Time,
+}
+
+impl From<record::Component> for Component {
+    fn from(component: record::Component) -> Self {
+        let nothing = Grant::none();
+        let granted = component.grant.as_ref().unwrap_or(&nothing);
+        Self {
+            version: component.manifest.version.clone(),
+            description: component.manifest.description.clone(),
+            requests: grant::describe(&component.manifest),
+            not_granted: grant::wider_than(&component.manifest, granted),
+            name: component.name,
+            digest: component.digest,
+            tools: component.tools,
+            manifest: component.manifest,
+            grant: component.grant,
+            added: component.added,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AddQuery {
+    /// With a wasm body: `requested` grants all that it asks for; `none` (the default) leaves the decision to `PUT …/grant`.
+    grant: Option<GrantWord>,
+    /// With a wasm body: the name of a component that carries no manifest.
+    name: Option<String>,
+}
+
+/// What to grant, in one word.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum GrantWord {
+    /// Nothing yet.
+    #[default]
+    None,
+    /// All that it asks for.
+    Requested,
+}
+
+/// What to grant: a word or a grant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "`grant` is \"requested\", \"none\", or a grant with the manifest's keys"
+)]
+enum GrantBody {
+    Word(GrantWord),
+    #[schema(value_type = schema::Grant)]
+    Exactly(Box<Grant>),
+}
+
+impl From<GrantWord> for NewGrant {
+    fn from(word: GrantWord) -> Self {
+        match word {
+            GrantWord::None => Self::Undecided,
+            GrantWord::Requested => Self::Requested,
+        }
+    }
+}
+
+/// A component to be added.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AddComponent {
+    /// The `.wasm` file in base64.
+    #[serde(deserialize_with = "base64_bytes")]
+    #[schema(value_type = String, format = Byte)]
+    wasm: Vec<u8>,
+    /// A manifest (the text of a `tool.toml`) that takes the place of the embedded one.
+    manifest: Option<String>,
+    /// The name of a component that carries no manifest.
+    #[schema(value_type = Option<String>)]
+    name: Option<ComponentName>,
+    /// What to grant; absent: nothing yet.
+    grant: Option<GrantBody>,
+}
+
+fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+    STANDARD
+        .decode(&*text)
+        .map_err(|error| D::Error::custom(format!("not base64: {error}")))
+}
+
+/// List the components, by name
+#[utoipa::path(get, path = "/v1/tools", tag = "tools", params(PageQuery),
+    responses((status = 200, body = Listed<Component>, description = "A page of components with their tools")))]
+async fn list_components(
+    State(app): State<Arc<App>>,
+    client: Client,
+    Query(page): Query<PageQuery>,
+) -> Answer<Json<Listed<Component>>> {
+    let components = app.host.store().components(&client.org).await?;
+    Ok(Json(Listed::slice(
+        components.into_iter().map(Into::into).collect(),
+        &page,
+    )?))
+}
+
+/// Add a component, or replace the one of the same name
+///
+/// The body is the component itself (`application/wasm`), or JSON with the component in base64. Turns that run keep the tools
+/// they began with. A new version that asks for more than the old one was granted waits for a new grant.
+#[utoipa::path(post, path = "/v1/tools", tag = "tools", params(AddQuery),
+    request_body(content((Vec<u8> = "application/wasm"), (AddComponent = "application/json"))),
+    responses((status = 201, body = Component, description = "The component as it is kept", headers(("Location" = String, description = "Its path")))))]
+async fn add_component(
+    State(app): State<Arc<App>>,
+    client: Client,
+    Query(query): Query<AddQuery>,
+    request: Request,
+) -> Answer<impl IntoResponse> {
+    let kind = media_type(request.headers());
+    let (parts, body) = request.into_parts();
+    let limit = app.config.component_body;
+    let new = match kind.as_deref() {
+        Some("application/wasm") => {
+            let name = query.name.as_deref().map(name).transpose()?;
+            let wasm = read_body(&app, parts.headers, body, limit).await?.into();
+            NewComponent {
+                wasm,
+                manifest: None,
+                name,
+                grant: query.grant.unwrap_or_default().into(),
+            }
+        }
+        Some(kind) if is_json(kind) => {
+            if query.grant.is_some() || query.name.is_some() {
+                return Err(Problem::new(
+                    ProblemCode::InvalidQuery,
+                    "with a JSON body, `grant` and `name` belong in the body",
+                ));
+            }
+            // Base64 is a third longer; the rest of the document is small.
+            let limit = (limit / 3 * 4).saturating_add(app.config.json_body);
+            from_document(parse_json(&read_body(&app, parts.headers, body, limit).await?)?)?
+        }
+        _ => {
+            return Err(wrong_media_type(
+                "application/wasm (the component itself) or application/json",
+            ));
+        }
+    };
+    let component = app.host.add_component(&client.org, new).await?;
+    let location = format!("/v1/tools/{}", component.name);
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(Component::from(component)),
+    ))
+}
+
+fn from_document(body: AddComponent) -> Answer<NewComponent> {
+    let manifest = body
+        .manifest
+        .as_deref()
+        .map(Manifest::parse_toml)
+        .transpose()
+        .map_err(|error| {
+            Problem::new(
+                ProblemCode::ComponentRefused,
+                format!("the manifest is not valid: {error}"),
+            )
+            .with("field", "manifest")
+        })?;
+    let grant = match body.grant {
+        None => NewGrant::Undecided,
+        Some(GrantBody::Word(word)) => word.into(),
+        Some(GrantBody::Exactly(grant)) => NewGrant::Exactly(grant),
+    };
+    Ok(NewComponent {
+        wasm: body.wasm,
+        manifest,
+        name: body.name,
+        grant,
+    })
+}
+
+/// Show a component
+#[utoipa::path(get, path = "/v1/tools/{component}", tag = "tools", params(("component" = String, Path, description = "The component's name")),
+    responses((status = 200, body = Component, description = "The component")))]
+async fn show_component(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(component): At<String>,
+) -> Answer<Json<Component>> {
+    Ok(Json(app.host.component(&client.org, &name(&component)?).await?.into()))
+}
+
+/// Remove a component
+///
+/// Calls that run finish; no new one begins.
+#[utoipa::path(delete, path = "/v1/tools/{component}", tag = "tools", params(("component" = String, Path, description = "The component's name")),
+    responses((status = 204, description = "It is gone")))]
+async fn remove_component(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(component): At<String>,
+) -> Answer<StatusCode> {
+    app.host.remove_component(&client.org, &name(&component)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Decide what a component may do
+///
+/// The body is the whole grant, as JSON or as the text of a grant file (`application/toml`); it takes the place of the one there
+/// is. `{}` grants nothing: its tools can be called, and are denied whatever they try.
+#[utoipa::path(put, path = "/v1/tools/{component}/grant", tag = "tools", params(("component" = String, Path, description = "The component's name")),
+    request_body(content((schema::Grant = "application/json"), (String = "application/toml"))),
+    responses((status = 200, body = Component, description = "The component with its grant")))]
+async fn set_grant(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(component): At<String>,
+    request: Request,
+) -> Answer<Json<Component>> {
+    let component = name::<ComponentName>(&component)?;
+    let kind = media_type(request.headers());
+    let (parts, body) = request.into_parts();
+    let read = read_body(&app, parts.headers, body, app.config.json_body);
+    let grant = match kind.as_deref() {
+        Some(kind) if is_json(kind) => parse_json::<Grant>(&read.await?)?,
+        Some("application/toml") => {
+            let body = read.await?;
+            let text = std::str::from_utf8(&body)
+                .map_err(|_| Problem::new(ProblemCode::InvalidBody, "a grant file is UTF-8 text"))?;
+            Grant::parse_toml(text).map_err(|error| Problem::new(ProblemCode::InvalidBody, error.to_string()))?
+        }
+        _ => return Err(wrong_media_type("application/json or application/toml")),
+    };
+    Ok(Json(app.host.set_grant(&client.org, &component, &grant).await?.into()))
+}

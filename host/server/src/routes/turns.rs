@@ -1,0 +1,348 @@
+//! Turns: submit, show, cancel.
+
+use crate::{
+    app::App,
+    auth::Client,
+    feed::{Feed, Scope},
+    input::{At, JsonBody, session_id, turn_id},
+    problem::{Answer, Problem, ProblemCode},
+    routes::events::last_event_id,
+    schema, sse,
+};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use fumehood_agent::{
+    host::{Submitted, TurnRequest},
+    view::TurnView,
+};
+use fumehood_core::{content::Content, digest::Digest, turn::Budget};
+use fumehood_policy::quantity::Span;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(submit_turn))
+        .routes(routes!(show_turn))
+        .routes(routes!(cancel_turn))
+}
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const LONGEST_IDEMPOTENCY_KEY: usize = 255;
+/// How long a cancel waits for the turn's end; a turn that takes longer ends all the same.
+const CANCEL_TIME: Duration = Duration::from_secs(10);
+
+/// One input for the agent.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SubmitTurn {
+    /// A text, or a list of content.
+    #[serde(deserialize_with = "text_or_content")]
+    #[schema(schema_with = input_schema)]
+    input: Vec<Content>,
+    /// Instructions for this turn only, after the agent's.
+    system: Option<String>,
+    /// Not in this version: refused with `unsupported`.
+    output_schema: Option<Value>,
+    /// What the turn may use; it only narrows what the agent may.
+    budget: Option<BudgetBody>,
+}
+
+/// What a turn may use. An absent part is as the agent has it.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BudgetBody {
+    /// Input and output tokens of all steps.
+    tokens: Option<u64>,
+    /// Wall time, such as `90s` or `10m`. Passing it fails the turn.
+    #[schema(value_type = Option<String>, example = "10m")]
+    time: Option<Span>,
+    tool_calls: Option<u64>,
+    /// Model calls.
+    steps: Option<u64>,
+}
+
+impl From<BudgetBody> for Budget {
+    fn from(body: BudgetBody) -> Self {
+        Self {
+            tokens: body.tokens,
+            time_ms: body.time.map(Span::as_millis),
+            tool_calls: body.tool_calls,
+            steps: body.steps,
+        }
+    }
+}
+
+fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Content>, D::Error> {
+    struct Visitor;
+
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Vec<Content>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a text or a list of content")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(vec![Content::text(text)])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+            Deserialize::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))
+        }
+    }
+
+    deserializer.deserialize_any(Visitor)
+}
+
+fn input_schema() -> utoipa::openapi::schema::Schema {
+    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, Type};
+    OneOfBuilder::new()
+        .item(ObjectBuilder::new().schema_type(Type::String))
+        .item(ArrayBuilder::new().items(Ref::from_schema_name("Content")))
+        .description(Some("A text, or a list of content."))
+        .into()
+}
+
+impl SubmitTurn {
+    fn into_request(self, headers: &HeaderMap) -> Answer<TurnRequest> {
+        if self.output_schema.is_some() {
+            let detail = "`output_schema` is not supported by this version; leave it out and say in `system` what form the answer has";
+            return Err(Problem::new(ProblemCode::Unsupported, detail).with("field", "output_schema"));
+        }
+        let budget = Budget::from(self.budget.unwrap_or_default());
+        let idempotency = match idempotency_key(headers)? {
+            None => None,
+            Some(key) => Some((key, digest(&self.input, self.system.as_deref(), &budget)?)),
+        };
+        Ok(TurnRequest {
+            input: self.input,
+            system: self.system,
+            budget,
+            idempotency,
+        })
+    }
+}
+
+/// What two requests have in common that are the same: what they mean, not how they are written.
+fn digest(input: &[Content], system: Option<&str>, budget: &Budget) -> Answer<Digest> {
+    let bytes = serde_json::to_vec(&(input, system, budget)).map_err(|error| {
+        tracing::error!(%error, "a turn's request can't be written as JSON");
+        Problem::new(ProblemCode::Internal, "a fault of the host; its log says more")
+    })?;
+    Ok(Digest::of(&bytes))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (given.next(), given.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match value.to_str() {
+            Ok(key) if (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+            _ => Err(bad_idempotency_key()),
+        },
+        (Some(_), Some(_)) => Err(bad_idempotency_key()),
+    }
+}
+
+fn bad_idempotency_key() -> Problem {
+    Problem::new(
+        ProblemCode::InvalidHeader,
+        "Idempotency-Key is one header of 1 to 255 printable ASCII characters",
+    )
+}
+
+/// How the client wants to hear of the turn.
+enum Reply {
+    Stream,
+    Later,
+    Wait,
+}
+
+impl Reply {
+    fn wanted(headers: &HeaderMap) -> Self {
+        let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        if sse::is_wanted(headers) {
+            Self::Stream
+        } else if preferences
+            .flat_map(|value| value.split([',', ';']))
+            .any(|item| item.trim().eq_ignore_ascii_case("respond-async"))
+        {
+            Self::Later
+        } else {
+            Self::Wait
+        }
+    }
+}
+
+/// Submit a turn
+///
+/// With `Accept: text/event-stream` the answer streams the turn's events and ends after its last one; `Last-Event-ID` together
+/// with the `Idempotency-Key` of an earlier request goes on where that stream broke. With `Prefer: respond-async` the answer
+/// comes at once, and `Location` says where the turn is. Otherwise the answer waits for the turn's end. The turn goes on in any
+/// case when the client goes away.
+///
+/// The same `Idempotency-Key` and request in one session are the same turn; the same key with another request is refused.
+#[utoipa::path(post, path = "/v1/sessions/{session}/turns", tag = "turns", request_body = SubmitTurn,
+    params(
+        ("session" = String, Path, description = "`ses_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "When streaming: only events after this `seq`"),
+    ),
+    responses(
+        (status = 200, description = "The turn at its end, or the stream of its events", content((schema::Turn = "application/json"), (schema::Event = "text/event-stream"))),
+        (status = 202, description = "The turn is accepted", body = schema::Turn, headers(("Location" = String, description = "Its path"))),
+    ))]
+async fn submit_turn(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(session): At<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<SubmitTurn>,
+) -> Answer<Response> {
+    if app.closing.is_cancelled() {
+        return Err(Problem::shutting_down());
+    }
+    let session = session_id(&session)?;
+    let request = body.into_request(&headers)?;
+    match Reply::wanted(&headers) {
+        Reply::Stream => {
+            let seen = last_event_id(&headers)?;
+            // Before the turn begins, so that nothing of it is missed.
+            let listener = app.host.subscribe(session);
+            let submitted = app.host.submit_turn(&client.org, session, request).await?;
+            let after = seen.unwrap_or(0).max(submitted.turn.first_seq.saturating_sub(1));
+            let scope = Scope::Turn(submitted.turn.id);
+            let feed = Feed::new(app, client, session, scope, listener, after);
+            Ok(told(&submitted, sse::respond(feed)))
+        }
+        Reply::Later => {
+            let submitted = app.host.submit_turn(&client.org, session, request).await?;
+            let view = TurnView::new(submitted.turn.clone(), &[]);
+            let applied = [("preference-applied", "respond-async")];
+            Ok(told(
+                &submitted,
+                (StatusCode::ACCEPTED, applied, Json(view)).into_response(),
+            ))
+        }
+        Reply::Wait => {
+            let submitted = app.host.submit_turn(&client.org, session, request).await?;
+            let turn = submitted.turn.id;
+            let view = tokio::select! {
+                view = app.host.wait_for_turn(&client.org, turn) => view.map_err(Problem::from),
+                () = app.closing.cancelled() => Err(Problem::shutting_down()),
+            };
+            Ok(told(
+                &submitted,
+                Json(view.map_err(|problem| problem.with_turn(turn))?).into_response(),
+            ))
+        }
+    }
+}
+
+/// Says which turn an answer is about, and whether an earlier request made it.
+fn told(submitted: &Submitted, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/turns/{}", submitted.turn.id)) {
+        headers.insert(header::LOCATION, location);
+    }
+    if submitted.repeated {
+        headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Show a turn
+#[utoipa::path(get, path = "/v1/turns/{turn}", tag = "turns", params(("turn" = String, Path, description = "`trn_…`")),
+    responses((status = 200, body = schema::Turn, description = "The turn and what came of it so far")))]
+async fn show_turn(State(app): State<Arc<App>>, client: Client, At(turn): At<String>) -> Answer<Json<TurnView>> {
+    Ok(Json(app.host.turn(&client.org, turn_id(&turn)?).await?))
+}
+
+/// Cancel a turn
+///
+/// Calls that run are stopped. A turn that has ended stays as it is.
+#[utoipa::path(post, path = "/v1/turns/{turn}/cancel", tag = "turns", params(("turn" = String, Path, description = "`trn_…`")),
+    responses(
+        (status = 200, body = schema::Turn, description = "The turn at its end"),
+        (status = 202, body = schema::Turn, description = "The turn is being cancelled"),
+    ))]
+async fn cancel_turn(State(app): State<Arc<App>>, client: Client, At(turn): At<String>) -> Answer<Response> {
+    let turn = turn_id(&turn)?;
+    match tokio::time::timeout(CANCEL_TIME, app.host.cancel_turn(&client.org, turn)).await {
+        Ok(view) => Ok(Json(view?).into_response()),
+        Err(_) => Ok((StatusCode::ACCEPTED, Json(app.host.turn(&client.org, turn).await?)).into_response()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::parse_json;
+
+    fn request(text: &str) -> Answer<TurnRequest> {
+        let headers = HeaderMap::from_iter([(IDEMPOTENCY_KEY, HeaderValue::from_static("k"))]);
+        parse_json::<SubmitTurn>(text.as_bytes())?.into_request(&headers)
+    }
+
+    #[test]
+    fn a_text_is_one_piece_of_content() {
+        assert_eq!(request(r#"{"input":"hi"}"#).unwrap().input, [Content::text("hi")]);
+        assert_eq!(
+            request(r#"{"input":[{"type":"text","text":"hi"}]}"#).unwrap().input,
+            [Content::text("hi")]
+        );
+    }
+
+    #[test]
+    fn requests_that_mean_the_same_have_one_digest() {
+        let digest = |text: &str| request(text).unwrap().idempotency.unwrap().1;
+        let first = digest(r#"{"input":"hi","budget":{"time":"1m"}}"#);
+        assert_eq!(
+            first,
+            digest(r#"{ "budget":{"time":"60s"}, "input":[{"text":"hi","type":"text"}] }"#)
+        );
+        assert_ne!(first, digest(r#"{"input":"hi"}"#));
+    }
+
+    #[test]
+    fn a_budget_takes_spans_with_their_unit() {
+        let budget = request(r#"{"input":"hi","budget":{"time":"10m","steps":2}}"#)
+            .unwrap()
+            .budget;
+        assert_eq!((budget.time_ms, budget.steps), (Some(600_000), Some(2)));
+        assert_eq!(
+            request(r#"{"input":"hi","budget":{"time":"soon"}}"#)
+                .unwrap_err()
+                .code(),
+            ProblemCode::InvalidBody
+        );
+    }
+
+    #[test]
+    fn an_output_schema_is_refused_as_not_supported() {
+        let problem = request(r#"{"input":"hi","output_schema":{}}"#).unwrap_err();
+        assert_eq!(problem.code(), ProblemCode::Unsupported);
+    }
+
+    #[test]
+    fn an_idempotency_key_has_a_length() {
+        let key = |value: &str| {
+            idempotency_key(&HeaderMap::from_iter([(
+                IDEMPOTENCY_KEY,
+                HeaderValue::from_str(value).unwrap(),
+            )]))
+        };
+        assert_eq!(key("abc").unwrap().as_deref(), Some("abc"));
+        assert_eq!(key("").unwrap_err().code(), ProblemCode::InvalidHeader);
+        assert_eq!(key(&"x".repeat(256)).unwrap_err().code(), ProblemCode::InvalidHeader);
+    }
+}

@@ -1,0 +1,337 @@
+//! The shapes of what lower crates put on the wire, for the API's description only. Those crates know nothing of HTTP, so
+//! their types are described here; a test checks real answers against these descriptions.
+#![allow(dead_code, reason = "read by the derive, never made")]
+
+use fumehood_core::event::EventBody;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{Object, ObjectBuilder, RefOr, Type, schema::Schema},
+};
+
+/// One piece of content.
+#[derive(ToSchema, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Content {
+    /// Plain text.
+    Text { text: String },
+    /// A JSON value.
+    Json { json: Value },
+    /// An image; `data` is base64.
+    Image { media_type: String, data: String },
+    /// A sound; `data` is base64.
+    Audio { media_type: String, data: String },
+    /// A file of the session's workspace.
+    File { path: String },
+}
+
+/// Where a turn is.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TurnStatus {
+    Queued,
+    Running,
+    AwaitingApproval,
+    AwaitingResults,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// Why a completed turn ended.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StopReason {
+    EndTurn,
+    OutputLimit,
+    ContentFilter,
+    StepLimit,
+    ToolCallLimit,
+    TokenLimit,
+}
+
+/// Tokens, as the provider counted them; a count it did not give is absent.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Usage {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cached_input_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+/// Why a turn failed.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TurnError {
+    /// For programs: `model_unavailable`, `model_rate_limited`, `model_auth`, `model_rejected`, `context_too_long`,
+    /// `model_protocol`, `time_limit`, `configuration`, `interrupted` or `internal`.
+    code: String,
+    /// For people.
+    message: String,
+}
+
+/// A turn and what came of it so far.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Turn {
+    /// `trn_…`
+    id: String,
+    /// `ses_…`
+    session: String,
+    status: TurnStatus,
+    /// The answer; empty until the turn is completed.
+    output: Vec<Content>,
+    stop_reason: Option<StopReason>,
+    error: Option<TurnError>,
+    usage: Option<Usage>,
+    /// Decisions the turn waits for.
+    approvals: Vec<Value>,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
+    created: String,
+    /// When it ended.
+    #[schema(format = DateTime)]
+    ended: Option<String>,
+}
+
+/// One message of what a model is shown.
+#[derive(ToSchema, Serialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub(crate) enum Message {
+    /// What the client sent.
+    User { content: Vec<Content> },
+    /// What the model answered in one step: `text`, `reasoning` and `tool_call` parts in the order they came.
+    Assistant { parts: Vec<Map<String, Value>> },
+    /// The result of one call: `{"output": {…}}` or `{"error": {…}}`.
+    Tool {
+        call: String,
+        tool: String,
+        result: Map<String, Value>,
+    },
+}
+
+/// What a tool returned.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Output {
+    /// For the model and for people, in order.
+    content: Vec<Content>,
+    /// For programs; follows the tool's output schema if it has one.
+    structured: Option<Value>,
+    /// The tool ran, and says that what it was asked to do did not work.
+    #[serde(default)]
+    is_error: bool,
+}
+
+/// Why a call has no output.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct CallError {
+    code: CallErrorCode,
+    /// What happened, why, and what to do.
+    message: String,
+    /// Set when `code` is `trapped`: `unreachable`, `memory`, `stack`, `table`, `cpu`, `output` or `host_calls`.
+    trap: Option<String>,
+    /// When trying again may help, in milliseconds from now.
+    retry_after_ms: Option<u64>,
+}
+
+/// Why a call failed, for programs.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CallErrorCode {
+    InvalidArguments,
+    ToolNotFound,
+    Denied,
+    RateLimited,
+    Timeout,
+    Cancelled,
+    Interrupted,
+    Trapped,
+    OutputTooLarge,
+    Failed,
+    Unavailable,
+}
+
+/// How a call ended, in one word.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CallStatus {
+    Ok,
+    Error,
+    Denied,
+    Timeout,
+    Cancelled,
+    Interrupted,
+    RateLimited,
+    Trapped,
+}
+
+/// What one call used.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Metering {
+    /// From accepted to ended, waiting included.
+    duration_ms: u64,
+    /// CPU time in the guest.
+    cpu_ms: u64,
+    /// The most linear memory the guest had, in bytes.
+    memory_peak: u64,
+    host_calls: u64,
+    /// Refused ones included.
+    http_requests: u64,
+}
+
+/// A tool's definition. The hints inform people and models; they never authorise.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct ToolDefinition {
+    /// `[a-z0-9_]{1,64}`
+    name: String,
+    title: Option<String>,
+    description: String,
+    /// JSON Schema (2020-12) of the arguments, an object.
+    input_schema: Value,
+    output_schema: Option<Value>,
+    /// What a re-run would do outside: `pure`, `idempotent` or `at-most-once`.
+    effect: String,
+    read_only: bool,
+    destructive: bool,
+    open_world: bool,
+}
+
+/// Network rules. `deny` wins; a list without `allow` does not narrow; an empty `allow` allows nothing.
+#[derive(ToSchema, Serialize)]
+#[schema(example = json!({"allow": ["https://api.example.com/v1"]}))]
+pub(crate) struct NetworkList {
+    /// `[METHOD[,METHOD] ][scheme://]host[:port][/path]`
+    allow: Option<Vec<String>>,
+    deny: Option<Vec<String>>,
+}
+
+/// How far an access goes.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Access {
+    None,
+    Read,
+    ReadWrite,
+}
+
+/// What an org lets a component do: the manifest's keys. What is absent is not granted; absent limits are as requested.
+#[derive(ToSchema, Serialize)]
+#[schema(example = json!({"network": {"allow": ["https://api.example.com/v1"]}, "files": {"workspace": "read"}}))]
+pub(crate) struct Grant {
+    network: Option<NetworkList>,
+    /// `{secret, hosts?, inject?}` each.
+    credential: Option<Vec<Map<String, Value>>>,
+    /// `{workspace, paths?}`
+    files: Option<Map<String, Value>>,
+    /// `{access}`
+    kv: Option<Map<String, Value>>,
+    /// `{sign: […]}`
+    secrets: Option<Map<String, Value>>,
+    /// `{call: […]}`
+    tools: Option<Map<String, Value>>,
+    /// `{names: […]}`
+    env: Option<Map<String, Value>>,
+    /// Such as `{"memory": "64MiB", "cpu": "2s"}`.
+    limits: Option<Map<String, Value>>,
+    /// Such as `{"calls": "60/min"}`.
+    rate: Option<Map<String, Value>>,
+}
+
+/// One egress decision: never a query, header value or body.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct LedgerEntry {
+    /// `led_…`
+    id: String,
+    #[schema(format = DateTime)]
+    time: String,
+    org: String,
+    session: Option<String>,
+    turn: Option<String>,
+    call: String,
+    tool: String,
+    component: String,
+    method: String,
+    scheme: String,
+    host: String,
+    port: u16,
+    /// Without query.
+    path: String,
+    query_bytes: u64,
+    /// The rule that decided, and its layer.
+    rule: String,
+    /// The address connected to, once known.
+    address: Option<String>,
+    /// Names of the secrets that were injected.
+    secrets: Vec<String>,
+    /// `started`, `completed`, `denied` or `failed`.
+    outcome: String,
+    /// The HTTP status, when completed.
+    status: Option<u16>,
+    /// Why, when denied or failed.
+    reason: Option<String>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    duration_ms: u64,
+}
+
+/// A journal entry, or something shown live. Clients ignore types they do not know.
+pub(crate) struct Event;
+
+impl PartialSchema for Event {
+    fn schema() -> RefOr<Schema> {
+        let text = |doc: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(doc));
+        let types = EventBody::CATALOGUE
+            .iter()
+            .map(|kind| format!("- `{}`: {}", kind.name, kind.doc.trim()));
+        let types = format!(
+            "What happened. Types of this version:\n{}",
+            types.collect::<Vec<_>>().join("\n")
+        );
+        let any = |doc: &str| ObjectBuilder::new().schema_type(Type::Object).description(Some(doc));
+        let schema = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("id", text("`evt_…`"))
+            .property(
+                "seq",
+                integer("Place in the session's journal, gapless from 1. Absent on live events (the deltas)."),
+            )
+            .property("type", text(&types))
+            .property("time", text("RFC 3339."))
+            .property("org", text("The org."))
+            .property("session", text("`ses_…`"))
+            .property("turn", text("`trn_…`, where the event belongs to a turn."))
+            .property(
+                "source",
+                any("Who says so: `kind` is `client`, `host`, `model`, `tool` or `egress`."),
+            )
+            .property("data", any("What the type tells."));
+        let needed = ["id", "type", "time", "org", "session", "source", "data"];
+        let schema = needed.into_iter().fold(schema, ObjectBuilder::required);
+        schema
+            .description(Some(
+                "A journal entry, or something shown live. Clients ignore types they do not know.",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for Event {}
+
+fn integer(doc: &str) -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .description(Some(doc))
+        .build()
+}
+
+/// A refusal or failure (RFC 9457). Some codes add members, such as `field`, `limit` or `turn`.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Problem {
+    /// `urn:fumehood:problem:CODE`
+    r#type: String,
+    /// The same for every problem of the code.
+    title: String,
+    status: u16,
+    /// What happened, why, and what to do.
+    detail: String,
+    code: crate::problem::ProblemCode,
+}

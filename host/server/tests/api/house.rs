@@ -1,0 +1,390 @@
+//! A host with two orgs, a model that says what a test wants, and a client.
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, response::Response};
+use bytes::Bytes;
+use fumehood_agent::{
+    caller::Caller,
+    catalog::Catalog,
+    host::{Host, HostParts},
+    ports::StoreLedger,
+};
+use fumehood_core::{
+    digest::Digest,
+    id::KeyId,
+    name::{AgentName, ModelName, OrgName},
+    now,
+    turn::StepStop,
+};
+use fumehood_egress::{Egress, EgressConfig};
+use fumehood_model::{ModelError, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind};
+use fumehood_policy::{agent::AgentConfig, authority::HostPolicy};
+use fumehood_sandbox::{Sandbox, SandboxConfig};
+use fumehood_server::{ServerConfig, router};
+use fumehood_store::{StoreUrl, record::Key};
+use futures::{StreamExt as _, stream};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+pub const KEY: &str = "fh_test_key_of_the_default_org";
+pub const OTHER_KEY: &str = "fh_test_key_of_the_other_org";
+
+/// A model that says "Hello." unless a test took over its next answer.
+#[derive(Default)]
+struct Model {
+    answers: Mutex<VecDeque<mpsc::UnboundedReceiver<ModelEvent>>>,
+}
+
+#[async_trait]
+impl Provider for Model {
+    async fn stream(&self, _: &ModelRequest) -> Result<ModelStream, ModelError> {
+        let taken = self.answers.lock().unwrap().pop_front();
+        Ok(match taken {
+            Some(told) => stream::unfold(told, |mut told| async {
+                told.recv().await.map(|event| (Ok(event), told))
+            })
+            .boxed(),
+            None => stream::iter([
+                Ok(ModelEvent::TextDelta("Hello.".into())),
+                Ok(ModelEvent::Done { stop: StepStop::Stop }),
+            ])
+            .boxed(),
+        })
+    }
+
+    fn describe(&self) -> ModelInfo {
+        ModelInfo {
+            provider: ProviderKind::Scripted,
+            model: "told".into(),
+            context_window: None,
+        }
+    }
+}
+
+/// An answer of the model that a test tells, piece by piece.
+pub struct Told(mpsc::UnboundedSender<ModelEvent>);
+
+impl Told {
+    pub fn say(&self, text: &str) {
+        self.0.send(ModelEvent::TextDelta(text.into())).unwrap();
+    }
+
+    pub fn done(&self) {
+        self.0.send(ModelEvent::Done { stop: StepStop::Stop }).unwrap();
+    }
+}
+
+pub struct House {
+    pub host: Host,
+    pub config: ServerConfig,
+    pub closing: CancellationToken,
+    pub key: KeyId,
+    router: Router,
+    model: Arc<Model>,
+    _opened: fumehood_store::Opened,
+    _dir: TempDir,
+}
+
+impl House {
+    pub async fn new() -> Self {
+        Self::with(ServerConfig::default()).await
+    }
+
+    pub async fn with(config: ServerConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = StoreUrl::Sqlite(dir.path().join("test.db"));
+        let opened = fumehood_store::open(dir.path(), &url).await.unwrap();
+        let store = Arc::clone(&opened.store);
+        let agent = AgentName::new("assistant").unwrap();
+        let agents: BTreeMap<_, AgentConfig> = [(
+            agent.clone(),
+            serde_json::from_value(serde_json::json!({"model": "main"})).unwrap(),
+        )]
+        .into();
+        let mut ids = Vec::new();
+        for (org, token) in [("default", KEY), ("other", OTHER_KEY)] {
+            let org = OrgName::new(org).unwrap();
+            if store.org(&org).await.unwrap().is_none() {
+                store.create_org(&org).await.unwrap();
+            }
+            let key = Key {
+                id: KeyId::new(),
+                org: org.clone(),
+                label: "test".into(),
+                created: now(),
+            };
+            store.create_key(&key, &Digest::of(token.as_bytes())).await.unwrap();
+            ids.push(key.id);
+        }
+        store.replace_agents(&OrgName::default_org(), &agents).await.unwrap();
+        let sandbox = Sandbox::new(&SandboxConfig {
+            max_concurrent_calls: 4,
+            ..SandboxConfig::new().unwrap()
+        })
+        .unwrap();
+        let ledger = StoreLedger::new(Arc::clone(&store));
+        let egress = Egress::new(&EgressConfig::default(), Arc::clone(&ledger) as Arc<_>).unwrap();
+        let workspaces = opened.workspaces.clone();
+        let caller = Caller::new(
+            sandbox.clone(),
+            egress,
+            ledger,
+            Arc::clone(&store),
+            workspaces.clone(),
+            HostPolicy::default(),
+            Vec::new(),
+        );
+        let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
+        let model = Arc::new(Model::default());
+        let models = [(ModelName::new("main").unwrap(), Arc::clone(&model) as Arc<dyn Provider>)].into();
+        let host = Host::start(HostParts {
+            store,
+            workspaces,
+            catalog,
+            caller,
+            models,
+            default_agent: agent,
+        })
+        .await
+        .unwrap();
+        let closing = CancellationToken::new();
+        let router = router(host.clone(), config.clone(), closing.clone());
+        Self {
+            host,
+            config,
+            closing,
+            key: ids[0],
+            router,
+            model,
+            _opened: opened,
+            _dir: dir,
+        }
+    }
+
+    /// Takes over the model's next answer.
+    pub fn next_answer(&self) -> Told {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.model.answers.lock().unwrap().push_back(receiver);
+        Told(sender)
+    }
+
+    pub fn get(&self, path: &str) -> Ask<'_> {
+        self.ask(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str) -> Ask<'_> {
+        self.ask(Method::POST, path)
+    }
+
+    pub fn put(&self, path: &str) -> Ask<'_> {
+        self.ask(Method::PUT, path)
+    }
+
+    pub fn delete(&self, path: &str) -> Ask<'_> {
+        self.ask(Method::DELETE, path)
+    }
+
+    pub fn ask(&self, method: Method, path: &str) -> Ask<'_> {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        Ask { house: self, request }.with("authorization", &format!("Bearer {KEY}"))
+    }
+
+    /// Revokes the default org's key, and tells the server.
+    pub async fn revoke(&self) {
+        assert!(
+            self.host
+                .store()
+                .revoke_key(&OrgName::default_org(), self.key)
+                .await
+                .unwrap()
+        );
+        self.config.keys.forget(self.key);
+    }
+
+    /// A new session's path.
+    pub async fn session(&self) -> String {
+        let made = self.post("/v1/sessions").json(&serde_json::json!({})).answer().await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+        made.headers["location"].to_str().unwrap().to_owned()
+    }
+}
+
+/// A request being made.
+pub struct Ask<'a> {
+    house: &'a House,
+    request: Request<Body>,
+}
+
+impl Ask<'_> {
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.request.headers_mut().insert(name, value.parse().unwrap());
+        self
+    }
+
+    pub fn without(mut self, name: &'static str) -> Self {
+        self.request.headers_mut().remove(name);
+        self
+    }
+
+    pub fn as_other_org(self) -> Self {
+        self.with("authorization", &format!("Bearer {OTHER_KEY}"))
+    }
+
+    pub fn body(mut self, kind: &str, bytes: impl Into<Body>) -> Self {
+        *self.request.body_mut() = bytes.into();
+        self.with("content-type", kind)
+    }
+
+    pub fn json(self, value: &Value) -> Self {
+        self.body("application/json", value.to_string())
+    }
+
+    pub async fn response(self) -> Response {
+        self.house.router.clone().oneshot(self.request).await.unwrap()
+    }
+
+    pub async fn answer(self) -> Answer {
+        let (parts, body) = self.response().await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub async fn stream(self) -> Frames {
+        let response = self.with("accept", "text/event-stream").response().await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        Frames {
+            body: response.into_body(),
+            text: String::new(),
+        }
+    }
+}
+
+/// A whole answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// Checks that it is a problem and returns its code.
+    pub fn problem(&self) -> String {
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "application/problem+json",
+            "{}",
+            self.text()
+        );
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert!(
+            problem["detail"].as_str().is_some_and(|detail| detail.len() > 10),
+            "{problem}"
+        );
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One server-sent event, or a comment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Frame {
+    pub id: Option<u64>,
+    pub event: String,
+    pub data: Value,
+    pub comment: String,
+}
+
+/// A stream of server-sent events, read frame by frame.
+pub struct Frames {
+    body: Body,
+    text: String,
+}
+
+impl Frames {
+    /// The next event or comment; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Frame> {
+        loop {
+            while let Some((frame, rest)) = self.text.split_once("\n\n") {
+                let frame = parse(frame);
+                self.text = rest.to_owned();
+                if frame != Frame::default() {
+                    return Some(frame);
+                }
+            }
+            let piece = self.body.frame().await?.unwrap().into_data().unwrap();
+            self.text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+    }
+
+    /// Reads until an event of this type.
+    pub async fn until(&mut self, kind: &str) -> Vec<Frame> {
+        let mut seen = Vec::new();
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("no {kind} in {seen:?}"));
+            seen.push(frame);
+            if seen.last().unwrap().event == kind {
+                return seen;
+            }
+        }
+    }
+
+    /// Reads to the end.
+    pub async fn rest(mut self) -> Vec<Frame> {
+        let mut seen = Vec::new();
+        while let Some(frame) = self.next().await {
+            seen.push(frame);
+        }
+        seen
+    }
+}
+
+fn parse(text: &str) -> Frame {
+    let mut frame = Frame::default();
+    for line in text.lines() {
+        match line.split_once(": ").unwrap_or((line, "")) {
+            ("id", value) => frame.id = Some(value.parse().unwrap()),
+            ("event", value) => value.clone_into(&mut frame.event),
+            ("data", value) => frame.data = serde_json::from_str(value).unwrap(),
+            ("", value) => value.clone_into(&mut frame.comment),
+            ("retry", _) => {}
+            other => panic!("not a line of an event stream: {other:?}"),
+        }
+    }
+    frame
+}
+
+/// The `seq`s of recorded events, in the order they came.
+pub fn seqs(frames: &[Frame]) -> Vec<u64> {
+    frames.iter().filter_map(|frame| frame.id).collect()
+}
+
+/// The types of events, in the order they came.
+pub fn kinds(frames: &[Frame]) -> Vec<&str> {
+    frames
+        .iter()
+        .filter(|frame| !frame.event.is_empty())
+        .map(|frame| frame.event.as_str())
+        .collect()
+}

@@ -1,0 +1,214 @@
+use crate::house::House;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_session_is_made_shown_changed_and_deleted() {
+    let house = House::new().await;
+    let asked =
+        json!({"title": "Sales", "metadata": {"a": [1]}, "network": {"allow": ["api.example.com"]}, "files": "read"});
+    let made = house.post("/v1/sessions").json(&asked).answer().await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    let path = made.headers["location"].to_str().unwrap().to_owned();
+    let session = made.json();
+    assert_eq!(path, format!("/v1/sessions/{}", session["id"].as_str().unwrap()));
+    for field in ["title", "metadata", "network", "files"] {
+        assert_eq!(session[field].to_string(), asked[field].to_string(), "{field}");
+    }
+    assert_eq!(session["agent"], "assistant");
+
+    let change = json!({"title": null, "files": null});
+    let changed = house.ask(Method::PATCH, &path).json(&change).answer().await.json();
+    assert_eq!((changed.get("title"), changed.get("files")), (None, None));
+    assert_eq!(changed["network"], asked["network"], "what is not named stays");
+
+    let shown = house.get(&path).answer().await.json();
+    assert_eq!(shown, changed);
+    assert_eq!(house.delete(&path).answer().await.status, StatusCode::NO_CONTENT);
+    assert_eq!(house.get(&path).answer().await.problem(), "not_found");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_newest_first_in_pages() {
+    let house = House::new().await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(house.session().await);
+    }
+    let first = house.get("/v1/sessions?limit=2").answer().await.json();
+    let next = first["next"].as_str().unwrap();
+    let second = house
+        .get(&format!("/v1/sessions?limit=2&cursor={next}"))
+        .answer()
+        .await
+        .json();
+    assert_eq!(second.get("next"), None);
+    let listed: Vec<_> = [&first, &second]
+        .iter()
+        .flat_map(|page| page["items"].as_array().unwrap().clone())
+        .map(|session| format!("/v1/sessions/{}", session["id"].as_str().unwrap()))
+        .collect();
+    made.reverse();
+    assert_eq!(listed, made);
+}
+
+#[tokio::test]
+async fn a_session_of_another_org_is_not_there() {
+    let house = House::new().await;
+    let path = house.session().await;
+    for suffix in [
+        "",
+        "/messages",
+        "/events",
+        "/files",
+        "/files/a",
+        "/kv",
+        "/kv/a",
+        "/secrets",
+        "/ledger",
+    ] {
+        let answer = house.get(&format!("{path}{suffix}")).as_other_org().answer().await;
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (StatusCode::NOT_FOUND, "not_found"),
+            "{suffix}"
+        );
+    }
+    let body = json!({"input": "hi"});
+    assert_eq!(
+        house
+            .post(&format!("{path}/turns"))
+            .as_other_org()
+            .json(&body)
+            .answer()
+            .await
+            .problem(),
+        "not_found"
+    );
+    assert_eq!(
+        house
+            .put(&format!("{path}/kv/a"))
+            .as_other_org()
+            .body("text/plain", "x")
+            .answer()
+            .await
+            .problem(),
+        "not_found"
+    );
+    assert_eq!(
+        house
+            .put(&format!("{path}/files/a"))
+            .as_other_org()
+            .body("text/plain", "x")
+            .answer()
+            .await
+            .problem(),
+        "not_found"
+    );
+    assert_eq!(
+        house
+            .put(&format!("{path}/secrets/A"))
+            .as_other_org()
+            .body("text/plain", "x")
+            .answer()
+            .await
+            .problem(),
+        "not_found"
+    );
+    assert_eq!(house.delete(&path).as_other_org().answer().await.problem(), "not_found");
+    assert_eq!(
+        house.get("/v1/sessions").as_other_org().answer().await.json()["items"],
+        json!([])
+    );
+    assert_eq!(house.get(&path).answer().await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn secrets_come_with_their_session_and_are_never_shown() {
+    let house = House::new().await;
+    let made = house
+        .post("/v1/sessions")
+        .json(&json!({"secrets": {"TOKEN": "hunter2"}}))
+        .answer()
+        .await;
+    assert!(!made.text().contains("hunter2"));
+    let path = made.headers["location"].to_str().unwrap().to_owned();
+    let names = house.get(&format!("{path}/secrets")).answer().await;
+    assert_eq!(names.json()["items"], json!([{"name": "TOKEN"}]));
+    assert!(!names.text().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_session_with_a_bad_secret_is_not_made() {
+    let house = House::new().await;
+    for secrets in [
+        json!({"A-B": "x"}),
+        json!({"A": ""}),
+        json!({"A": 5}),
+        json!({"A": "x".repeat(70_000)}),
+    ] {
+        let answer = house
+            .post("/v1/sessions")
+            .json(&json!({"secrets": secrets}))
+            .answer()
+            .await;
+        assert!(answer.status.is_client_error(), "{}", answer.text());
+    }
+    assert_eq!(house.get("/v1/sessions").answer().await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_unknown_agent_is_refused_with_those_there_are() {
+    let house = House::new().await;
+    let answer = house
+        .post("/v1/sessions")
+        .json(&json!({"agent": "nobody"}))
+        .answer()
+        .await;
+    assert_eq!(answer.problem(), "invalid_request");
+    assert!(answer.text().contains("assistant"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_is_refused() {
+    let house = House::new().await;
+    let path = house.session().await;
+    assert_eq!(
+        house
+            .ask(Method::PATCH, &path)
+            .json(&json!({}))
+            .answer()
+            .await
+            .problem(),
+        "invalid_request"
+    );
+}
+
+#[tokio::test]
+async fn messages_page_from_the_oldest() {
+    let house = House::new().await;
+    let path = house.session().await;
+    for input in ["one", "two"] {
+        house
+            .post(&format!("{path}/turns"))
+            .json(&json!({"input": input}))
+            .answer()
+            .await;
+    }
+    let first = house.get(&format!("{path}/messages?limit=3")).answer().await.json();
+    let roles: Vec<_> = first["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["user", "assistant", "user"]);
+    let next = first["next"].as_str().unwrap();
+    let second = house
+        .get(&format!("{path}/messages?limit=3&cursor={next}"))
+        .answer()
+        .await
+        .json();
+    assert_eq!(second["items"][0]["parts"][0]["text"], "Hello.");
+    assert_eq!(second.get("next"), None);
+}
