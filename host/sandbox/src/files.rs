@@ -5,6 +5,9 @@
 //! a symbolic link leads out. File operations run on the executor's blocking threads (67 µs for an
 //! open, read and close against 35 µs in place), because a slow disk must not stall other calls.
 //!
+//! A grant of paths opens those folders alone. A grant of a single file opens the folder it lies in,
+//! restricted to that name: everything else in it answers `access`, and links are not followed.
+//!
 //! `/tmp` has a quota (see [`tmp`]). `/workspace` has none here: who keeps the workspace limits it.
 
 mod host;
@@ -15,6 +18,7 @@ use crate::trap::HostFailed;
 use cap_std::{ambient_authority, fs::Dir as CapDir};
 use fumehood_policy::files::WorkspacePath;
 use std::{
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -43,8 +47,24 @@ pub(crate) struct Files {
 
 struct Opened {
     /// Without `/tmp`.
-    preopens: Vec<(Dir, String)>,
+    preopens: Vec<Preopen>,
+    /// The guest's descriptors that are restricted to some names.
+    restricted: HashMap<u32, Arc<[String]>>,
     tmp: Option<Tmp>,
+}
+
+struct Preopen {
+    dir: Dir,
+    guest_path: String,
+    reach: Reach,
+}
+
+/// How far a preopened directory goes.
+#[derive(Clone)]
+enum Reach {
+    Everything,
+    /// These entries only.
+    Names(Arc<[String]>),
 }
 
 impl Files {
@@ -71,7 +91,11 @@ impl Files {
                         .map_err(|error| HostFailed::new("no temporary directory can be made", &error))?,
                 ),
             };
-            self.opened = Some(Opened { preopens, tmp });
+            self.opened = Some(Opened {
+                preopens,
+                restricted: HashMap::new(),
+                tmp,
+            });
         }
         self.opened
             .as_mut()
@@ -80,6 +104,20 @@ impl Files {
 
     fn tmp(&mut self) -> Option<&mut Tmp> {
         self.opened.as_mut()?.tmp.as_mut()
+    }
+
+    /// The names that the descriptor is restricted to.
+    fn names(&self, descriptor: u32) -> Option<&[String]> {
+        self.opened.as_ref()?.restricted.get(&descriptor).map(|names| &**names)
+    }
+
+    fn forget(&mut self, descriptor: u32) {
+        if let Some(opened) = &mut self.opened {
+            opened.restricted.remove(&descriptor);
+            if let Some(tmp) = &mut opened.tmp {
+                tmp.remove(descriptor);
+            }
+        }
     }
 }
 
@@ -96,27 +134,73 @@ impl HasData for FilesData {
     type Data<'a> = FilesView<'a>;
 }
 
-fn open_workspace(plan: &WorkspacePlan) -> std::io::Result<Vec<(Dir, String)>> {
+fn open_workspace(plan: &WorkspacePlan) -> std::io::Result<Vec<Preopen>> {
     let root = CapDir::open_ambient_dir(&plan.dir, ambient_authority())?;
     let Some(paths) = &plan.paths else {
-        return Ok(vec![(preopen(root, plan.perms), "/workspace".to_owned())]);
+        return Ok(vec![Preopen {
+            dir: preopen(root, plan.perms),
+            guest_path: "/workspace".to_owned(),
+            reach: Reach::Everything,
+        }]);
     };
     let mut preopens = Vec::with_capacity(paths.len());
+    // Several files of one folder share its preopen: a guest finds only one per path.
+    let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for path in paths {
         let path = path.as_str();
-        // THREAT[T-box-escape-files]: opened below the workspace, so a link that a guest left there
-        // does not lead out of it.
-        match root.open_dir(path) {
-            Ok(dir) => preopens.push((preopen(dir, plan.perms), format!("/workspace/{path}"))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && plan.perms == FsPerms::ReadWrite => {
-                root.create_dir_all(path)?;
-                preopens.push((preopen(root.open_dir(path)?, plan.perms), format!("/workspace/{path}")));
+        match open_folder(&root, path, plan.perms)? {
+            Some(dir) => preopens.push(Preopen {
+                dir: preopen(dir, plan.perms),
+                guest_path: format!("/workspace/{path}"),
+                reach: Reach::Everything,
+            }),
+            None => {
+                let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+                files.entry(folder).or_default().push(name.to_owned());
             }
-            // What does not exist, is a file or leads outside cannot be read: it is not there.
-            Err(error) => tracing::debug!(%error, path, "a granted path of the workspace is not a directory"),
+        }
+    }
+    for (folder, names) in files {
+        // What does not exist or leads outside holds nothing to be granted.
+        if let Ok(dir) = root.open_dir(folder) {
+            let guest_path = if folder == "." {
+                "/workspace".to_owned()
+            } else {
+                format!("/workspace/{folder}")
+            };
+            preopens.push(Preopen {
+                dir: preopen(dir, plan.perms),
+                guest_path,
+                reach: Reach::Names(names.into()),
+            });
         }
     }
     Ok(preopens)
+}
+
+/// The folder at `path`, or `None` when `path` is that of a file.
+///
+/// What does not exist yet is a file if its name has an extension, else a folder, which is made if the
+/// guest may write.
+// THREAT[T-box-escape-files]: opened below the workspace, so a link that a guest left there does not
+// lead out of it.
+fn open_folder(root: &CapDir, path: &str, perms: FsPerms) -> std::io::Result<Option<CapDir>> {
+    let error = match root.open_dir(path) {
+        Ok(dir) => return Ok(Some(dir)),
+        Err(error) => error,
+    };
+    let new = error.kind() == std::io::ErrorKind::NotFound && Path::new(path).extension().is_none();
+    if new && perms == FsPerms::ReadWrite {
+        root.create_dir_all(path)?;
+        return root.open_dir(path).map(Some);
+    }
+    if perms == FsPerms::ReadWrite
+        && let Some(folder) = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty())
+    {
+        // Whatever keeps it from being made keeps the file from being made, too.
+        let _ = root.create_dir_all(folder);
+    }
+    Ok(None)
 }
 
 fn preopen(dir: CapDir, perms: FsPerms) -> Dir {

@@ -12,7 +12,8 @@ use wasmtime::component::Resource;
 
 /// An open bucket: there is but one, so it holds nothing.
 #[derive(Debug)]
-pub(crate) struct Bucket;
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Bucket;
 
 type Answer<T> = wasmtime::Result<Result<T, Error>>;
 

@@ -2,7 +2,7 @@
 //! and what happens in `/tmp` is charged to its quota. Everything else is passed on.
 
 use super::{
-    FilesView, push,
+    FilesView, Reach, push,
     tmp::{ENTRY, Quota},
 };
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use wasmtime_wasi::{
         DynInputStream, DynOutputStream, FsError, FsResult, OutputStream, Pollable, StreamError,
         bindings::filesystem::{
             preopens,
-            types::{self, ErrorCode, HostDescriptor, HostDirectoryEntryStream, OpenFlags},
+            types::{self, ErrorCode, HostDescriptor, HostDirectoryEntryStream, OpenFlags, PathFlags},
         },
     },
 };
@@ -28,6 +28,31 @@ impl FilesView<'_> {
     fn quota(&mut self, fd: &Fd) -> Option<Arc<Quota>> {
         let tmp = self.files.tmp()?;
         tmp.contains(fd.rep()).then(|| Arc::clone(tmp.quota()))
+    }
+
+    /// Whether `fd` reaches `path`.
+    // THREAT[T-box-escape-files]
+    fn reach(&self, fd: &Fd, path: &str) -> FsResult<()> {
+        match self.files.names(fd.rep()) {
+            Some(names) if !names.iter().any(|name| name == path) => Err(ErrorCode::Access.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `fd` reaches everything below it.
+    fn unrestricted(&self, fd: &Fd) -> FsResult<()> {
+        match self.files.names(fd.rep()) {
+            Some(_) => Err(ErrorCode::Access.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Below a restricted descriptor no link is followed: it may lead to what is not granted.
+    fn follow(&self, fd: &Fd, flags: PathFlags) -> PathFlags {
+        match self.files.names(fd.rep()) {
+            Some(_) => PathFlags::empty(),
+            None => flags,
+        }
     }
 
     fn charge(&mut self, fd: &Fd, bytes: u64) -> FsResult<()> {
@@ -61,8 +86,12 @@ impl preopens::Host for FilesView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
         let opened = self.files.open()?;
         let mut directories = Vec::with_capacity(opened.preopens.len() + 1);
-        for (dir, name) in &opened.preopens {
-            directories.push((push(self.wasi.table, dir.clone())?, name.clone()));
+        for preopen in &opened.preopens {
+            let fd = push(self.wasi.table, preopen.dir.clone())?;
+            if let Reach::Names(names) = &preopen.reach {
+                opened.restricted.insert(fd.rep(), Arc::clone(names));
+            }
+            directories.push((fd, preopen.guest_path.clone()));
         }
         if let Some(tmp) = &mut opened.tmp {
             let fd = push(self.wasi.table, tmp.root())?;
@@ -111,6 +140,7 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.unrestricted(&fd)?;
         self.charge(&fd, ENTRY)?;
         self.wasi.create_directory_at(fd, path).await
     }
@@ -118,11 +148,13 @@ impl HostDescriptor for FilesView<'_> {
     async fn open_at(
         &mut self,
         fd: Fd,
-        path_flags: types::PathFlags,
+        path_flags: PathFlags,
         path: String,
         open_flags: OpenFlags,
         flags: types::DescriptorFlags,
     ) -> FsResult<Fd> {
+        self.reach(&fd, &path)?;
+        let path_flags = self.follow(&fd, path_flags);
         if open_flags.contains(OpenFlags::CREATE) {
             self.charge(&fd, ENTRY)?;
         }
@@ -135,6 +167,7 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn symlink_at(&mut self, fd: Fd, old_path: String, new_path: String) -> FsResult<()> {
+        self.unrestricted(&fd)?;
         self.charge(&fd, ENTRY + old_path.len() as u64)?;
         self.wasi.symlink_at(fd, old_path, new_path).await
     }
@@ -142,29 +175,31 @@ impl HostDescriptor for FilesView<'_> {
     async fn link_at(
         &mut self,
         fd: Fd,
-        flags: types::PathFlags,
+        flags: PathFlags,
         old_path: String,
         new_fd: Fd,
         new_path: String,
     ) -> FsResult<()> {
+        self.unrestricted(&fd)?;
+        self.unrestricted(&new_fd)?;
         self.same_file_system(&fd, &new_fd)?;
         self.charge(&new_fd, ENTRY)?;
         self.wasi.link_at(fd, flags, old_path, new_fd, new_path).await
     }
 
     async fn rename_at(&mut self, fd: Fd, old_path: String, new_fd: Fd, new_path: String) -> FsResult<()> {
+        self.reach(&fd, &old_path)?;
+        self.reach(&new_fd, &new_path)?;
         self.same_file_system(&fd, &new_fd)?;
         self.wasi.rename_at(fd, old_path, new_fd, new_path).await
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
-        if let Some(tmp) = self.files.tmp() {
-            tmp.remove(fd.rep());
-        }
+        self.files.forget(fd.rep());
         HostDescriptor::drop(&mut self.wasi, fd)
     }
 
-    // From here on: passed on.
+    // From here on: passed on, as far as the descriptor reaches.
 
     fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
         self.wasi.read_via_stream(fd, offset)
@@ -204,6 +239,7 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Entries> {
+        self.unrestricted(&fd)?;
         self.wasi.read_directory(fd).await
     }
 
@@ -211,30 +247,37 @@ impl HostDescriptor for FilesView<'_> {
         self.wasi.stat(fd).await
     }
 
-    async fn stat_at(&mut self, fd: Fd, flags: types::PathFlags, path: String) -> FsResult<types::DescriptorStat> {
+    async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::DescriptorStat> {
+        self.reach(&fd, &path)?;
+        let flags = self.follow(&fd, flags);
         self.wasi.stat_at(fd, flags, path).await
     }
 
     async fn set_times_at(
         &mut self,
         fd: Fd,
-        flags: types::PathFlags,
+        flags: PathFlags,
         path: String,
         access: types::NewTimestamp,
         modification: types::NewTimestamp,
     ) -> FsResult<()> {
+        self.reach(&fd, &path)?;
+        let flags = self.follow(&fd, flags);
         self.wasi.set_times_at(fd, flags, path, access, modification).await
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
+        self.reach(&fd, &path)?;
         self.wasi.readlink_at(fd, path).await
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.reach(&fd, &path)?;
         self.wasi.remove_directory_at(fd, path).await
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.reach(&fd, &path)?;
         self.wasi.unlink_file_at(fd, path).await
     }
 
@@ -246,12 +289,9 @@ impl HostDescriptor for FilesView<'_> {
         self.wasi.metadata_hash(fd).await
     }
 
-    async fn metadata_hash_at(
-        &mut self,
-        fd: Fd,
-        flags: types::PathFlags,
-        path: String,
-    ) -> FsResult<types::MetadataHashValue> {
+    async fn metadata_hash_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::MetadataHashValue> {
+        self.reach(&fd, &path)?;
+        let flags = self.follow(&fd, flags);
         self.wasi.metadata_hash_at(fd, flags, path).await
     }
 }

@@ -1,0 +1,164 @@
+//! A busy guest shares its thread, and a call that nobody waits for any more is gone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use async_trait::async_trait;
+use fumehood_core::call::{Arguments, CallErrorCode, CallResult, Output};
+use fumehood_core::name::ToolName;
+use fumehood_policy::{quantity::Span, tool_pattern::ToolFilter};
+use fumehood_sandbox::{
+    Sandbox, SandboxConfig,
+    ports::{Peers, Ports},
+};
+use std::sync::Arc;
+use support::{ECHO, PATIENCE, SPIN, authority, call, error, load, sandbox, tool, with_limits};
+use tokio::{sync::Notify, task::JoinSet};
+
+/// Starts guests that spin until they are stopped, and waits until each runs.
+async fn spinning(sandbox: &Sandbox, count: usize) -> JoinSet<()> {
+    let component = load(sandbox, tool("", SPIN)).await;
+    let authority = Arc::new(with_limits(|limits| limits.time = Span::from_secs(600)));
+    let mut guests = JoinSet::new();
+    for _ in 0..count {
+        let (sandbox, component, authority) = (sandbox.clone(), component.clone(), Arc::clone(&authority));
+        guests.spawn(async move {
+            sandbox
+                .call(&component, call("t", "{}"), authority, Ports::denied())
+                .await;
+        });
+    }
+    guests
+}
+
+async fn a_heartbeat_beats() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn spinning_guests_leave_the_only_thread_to_others() {
+    let sandbox = sandbox();
+    let _guests = spinning(&sandbox, 3).await;
+    // With a guest that blocks the thread this never ends.
+    tokio::time::timeout(PATIENCE, a_heartbeat_beats()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_spinning_guests_than_threads_leave_room_for_other_calls() {
+    let sandbox = sandbox();
+    let _guests = spinning(&sandbox, 6).await;
+    let component = load(&sandbox, tool("", ECHO)).await;
+    for _ in 0..5 {
+        let report = sandbox
+            .call(&component, call("t", "{}"), Arc::new(authority()), Ports::denied())
+            .await;
+        assert!(report.result.is_ok(), "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn dropping_a_call_stops_a_guest_that_spins_and_frees_its_slot() {
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 1,
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    let component = load(&sandbox, tool("", ECHO)).await;
+    let mut guests = spinning(&sandbox, 1).await;
+    a_heartbeat_beats().await;
+    assert!(format!("{sandbox:?}").contains("free_slots: 0"), "{sandbox:?}");
+    guests.shutdown().await;
+    assert!(format!("{sandbox:?}").contains("free_slots: 1"), "{sandbox:?}");
+    let report = sandbox
+        .call(&component, call("t", "{}"), Arc::new(authority()), Ports::denied())
+        .await;
+    assert!(report.result.is_ok(), "{report:?}");
+}
+
+/// Waits until it is dropped, and says so.
+#[derive(Clone, Default)]
+struct Endless {
+    entered: Arc<Notify>,
+    dropped: Arc<Notify>,
+}
+
+#[async_trait]
+impl Peers for Endless {
+    async fn call(&self, _: &ToolName, _: Arguments) -> CallResult {
+        struct OnDrop(Arc<Notify>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        let _on_drop = OnDrop(Arc::clone(&self.dropped));
+        self.entered.notify_one();
+        std::future::pending::<()>().await;
+        Ok(Output::default())
+    }
+}
+
+/// Calls the peer `t` with `{}`.
+fn caller() -> Vec<u8> {
+    let module = r#"(import "fumehood:tool/peers@0.1.0" "call" (func $peer (param i32 i32 i32 i32 i32)))
+        ;;; (data (i32.const 20000) "t{}")"#;
+    let body = "(call $peer (i32.const 20000) (i32.const 1) (i32.const 20001) (i32.const 2) (i32.const 24000))
+                (call $text (i32.const 24000) (i32.const 1))";
+    tool(module, body)
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn dropping_a_call_drops_what_it_waits_for() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, caller()).await;
+    let peers = Endless::default();
+    let ports = Ports {
+        peers: Arc::new(peers.clone()),
+        ..Ports::denied()
+    };
+    let mut authority = authority();
+    authority.call_tools = ToolFilter::default();
+    let mut calls = JoinSet::new();
+    calls.spawn(async move {
+        sandbox
+            .call(&component, call("t", "{}"), Arc::new(authority), ports)
+            .await
+    });
+    peers.entered.notified().await;
+    calls.shutdown().await;
+    tokio::time::timeout(PATIENCE, peers.dropped.notified()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_finds_no_free_slot_in_its_time_is_unavailable() {
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 1,
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    let component = load(&sandbox, tool("", ECHO)).await;
+    let _guests = spinning(&sandbox, 1).await;
+    a_heartbeat_beats().await;
+    let limits = with_limits(|limits| limits.time = Span::from_millis(20));
+    let report = sandbox
+        .call(&component, call("t", "{}"), Arc::new(limits), Ports::denied())
+        .await;
+    let error = error(report);
+    assert_eq!(error.code, CallErrorCode::Unavailable);
+    assert!(error.retry_after_ms.is_some());
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_granted_is_denied_and_reported() {
+    // The first byte of the result is 1 for an error; the second field's tag is 1 for denied.
+    let report = support::run(caller(), authority()).await;
+    assert_eq!(report.denials.len(), 1);
+    assert!(
+        report.denials[0].reason.contains("`[tools] call`"),
+        "{:?}",
+        report.denials
+    );
+}

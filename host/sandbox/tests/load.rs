@@ -1,0 +1,251 @@
+//! What is refused at install, with words that say what to do; and the cache of compiled code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use fumehood_core::digest::Digest;
+use fumehood_sandbox::{CacheKey, ComponentKind, LoadError, Sandbox, SandboxConfig, ports::Ports};
+use std::{path::Path, sync::Arc};
+use support::{Definition, ECHO, SPIN, TOOL, authority, call, load, sandbox, tool, tool_defined_as};
+
+async fn refused(wasm: Vec<u8>) -> LoadError {
+    let digest = Digest::of(&wasm);
+    sandbox()
+        .load(wasm, digest)
+        .await
+        .expect_err("should have been refused")
+}
+
+fn component(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_tool_component_shows_its_tools() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, tool("", ECHO)).await;
+    assert_eq!(component.kind(), ComponentKind::FumehoodTool);
+    assert_eq!(component.tools().len(), 1);
+    assert_eq!(component.tools()[0].name.as_str(), "t");
+    assert_eq!(component.tools()[0].description, TOOL.description);
+    assert_eq!(component.manifest(), None);
+}
+
+#[tokio::test]
+async fn bytes_of_another_digest_are_refused() {
+    let error = sandbox().load(tool("", ECHO), Digest::of(b"other")).await.unwrap_err();
+    assert!(matches!(error, LoadError::WrongDigest { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn text_a_core_module_and_a_stump_are_told_apart() {
+    assert_eq!(refused(b"hello".to_vec()).await, LoadError::NotWasm);
+    assert_eq!(refused(component("(module)")).await, LoadError::CoreModule);
+    let whole = tool("", ECHO);
+    let error = refused(whole[..whole.len() / 2].to_vec()).await;
+    assert!(matches!(error, LoadError::Malformed(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_component_larger_than_the_host_takes_is_refused() {
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_component_size: 10,
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    let wasm = tool("", ECHO);
+    let digest = Digest::of(&wasm);
+    let error = sandbox.load(wasm, digest).await.unwrap_err();
+    assert!(matches!(error, LoadError::TooLarge { limit: 10, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn unknown_imports_are_named() {
+    let error = refused(component(
+        r#"(component (import "acme:rocket/launch@1.0.0" (instance (export "go" (func)))) (import "fire" (func)))"#,
+    ))
+    .await;
+    let message = error.to_string();
+    assert!(
+        message.contains("acme:rocket/launch@1.0.0") && message.contains("fire"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_known_import_of_another_shape_is_refused() {
+    let error = refused(component(
+        r#"(component (import "wasi:random/random@0.2.0" (instance (export "get-random-u64" (func (result string))))))"#,
+    ))
+    .await;
+    assert!(matches!(error, LoadError::ImportMismatch(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_component_that_exports_nothing_is_refused() {
+    assert_eq!(refused(component("(component)")).await, LoadError::NoTools);
+}
+
+#[tokio::test]
+async fn definitions_that_break_a_rule_are_refused() {
+    let of = |definition: Definition| tool_defined_as(&[definition], "", ECHO);
+    let error = refused(of(Definition {
+        name: "Bad-Name",
+        ..TOOL
+    }))
+    .await;
+    assert!(matches!(error, LoadError::ToolName(_)), "{error}");
+    let error = refused(of(Definition {
+        input_schema: "[]",
+        ..TOOL
+    }))
+    .await;
+    assert!(matches!(error, LoadError::Schema { .. }), "{error}");
+    let error = refused(tool_defined_as(&[TOOL, TOOL], "", ECHO)).await;
+    assert_eq!(error, LoadError::DuplicateTool("t".into()));
+    assert_eq!(refused(tool_defined_as(&[], "", ECHO)).await, LoadError::NoTools);
+}
+
+#[tokio::test]
+async fn a_component_that_traps_while_it_starts_is_refused() {
+    let error = refused(tool(";;; (func $start unreachable) (start $start)", ECHO)).await;
+    assert!(matches!(error, LoadError::DefinitionsFailed(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_component_that_spins_while_it_starts_is_refused() {
+    let error = refused(tool(";;; (func $start (loop $l (br $l))) (start $start)", ECHO)).await;
+    assert!(error.to_string().contains("cpu"), "{error}");
+}
+
+fn cached(dir: &Path, key: u8) -> Sandbox {
+    Sandbox::new(&SandboxConfig {
+        cache_dir: Some(dir.to_owned()),
+        cache_key: CacheKey::new([key; 32]),
+        max_concurrent_calls: 8,
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap()
+}
+
+/// Loads into the cache and waits until the file is there.
+async fn fill(dir: &Path, key: u8, wasm: &[u8]) -> std::path::PathBuf {
+    let sandbox = cached(dir, key);
+    load(&sandbox, wasm.to_vec()).await;
+    loop {
+        let found = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        if let Some(path) = found
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|e| e == "aot"))
+        {
+            return path;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn echoes(sandbox: &Sandbox, component: &fumehood_sandbox::Component) -> bool {
+    let report = sandbox
+        .call(component, call("t", "{}"), Arc::new(authority()), Ports::denied())
+        .await;
+    report.result.is_ok()
+}
+
+#[tokio::test]
+async fn a_warm_start_needs_no_wasm_and_runs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = tool("", ECHO);
+    fill(dir.path(), 1, &wasm).await;
+    let sandbox = cached(dir.path(), 1);
+    let component = sandbox.load_cached(Digest::of(&wasm)).await.unwrap();
+    assert_eq!(component.tools()[0].name.as_str(), "t");
+    assert!(echoes(&sandbox, &component).await);
+}
+
+#[tokio::test]
+async fn what_is_not_kept_is_not_found() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(cached(dir.path(), 1).load_cached(Digest::of(b"x")).await.is_none());
+    assert!(sandbox().load_cached(Digest::of(b"x")).await.is_none());
+}
+
+// T-box-cache-tamper
+#[tokio::test]
+async fn kept_code_that_was_changed_anywhere_is_compiled_anew_and_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = tool("", ECHO);
+    let path = fill(dir.path(), 1, &wasm).await;
+    let good = std::fs::read(&path).unwrap();
+    for at in [0, 10, 42, 60, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        let sandbox = cached(dir.path(), 1);
+        assert!(sandbox.load_cached(Digest::of(&wasm)).await.is_none(), "byte {at}");
+        let component = load(&sandbox, wasm.clone()).await;
+        assert!(echoes(&sandbox, &component).await);
+        while std::fs::read(&path).unwrap() == bad {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn kept_code_that_is_cut_off_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = tool("", ECHO);
+    let path = fill(dir.path(), 1, &wasm).await;
+    let good = std::fs::read(&path).unwrap();
+    for len in [0, 7, 39, 43, 100, good.len() - 1] {
+        std::fs::write(&path, &good[..len]).unwrap();
+        assert!(
+            cached(dir.path(), 1).load_cached(Digest::of(&wasm)).await.is_none(),
+            "{len} bytes"
+        );
+    }
+}
+
+#[tokio::test]
+async fn kept_code_of_another_host_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = tool("", ECHO);
+    fill(dir.path(), 1, &wasm).await;
+    assert!(cached(dir.path(), 2).load_cached(Digest::of(&wasm)).await.is_none());
+}
+
+#[tokio::test]
+async fn kept_code_under_the_name_of_another_component_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wasm, other) = (tool("", ECHO), tool("", SPIN));
+    let path = fill(dir.path(), 1, &wasm).await;
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let renamed = name.replace(&Digest::of(&wasm).to_hex(), &Digest::of(&other).to_hex());
+    std::fs::copy(&path, path.with_file_name(renamed)).unwrap();
+    assert!(cached(dir.path(), 1).load_cached(Digest::of(&other)).await.is_none());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn kept_code_is_readable_by_its_host_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = fill(dir.path(), 1, &tool("", ECHO)).await;
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn loads_of_one_component_at_the_same_time_share_the_result() {
+    let sandbox = sandbox();
+    let wasm = tool("", ECHO);
+    let (a, b) = tokio::join!(load(&sandbox, wasm.clone()), load(&sandbox, wasm));
+    assert!(std::ptr::eq(a.tools(), b.tools()), "compiled twice");
+}
+
+#[tokio::test]
+async fn a_component_that_everybody_let_go_of_can_be_loaded_again() {
+    let sandbox = sandbox();
+    let wasm = tool("", ECHO);
+    drop(load(&sandbox, wasm.clone()).await);
+    let component = load(&sandbox, wasm).await;
+    assert!(echoes(&sandbox, &component).await);
+}

@@ -1,0 +1,200 @@
+//! Components that know nothing of Fumehood: their functions are tools.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use fumehood_core::{
+    call::{CallErrorCode, Output},
+    content::plain_text,
+    digest::Digest,
+};
+use fumehood_sandbox::{Component, ComponentKind, LoadError, Sandbox, ports::Ports};
+use serde_json::json;
+use std::sync::Arc;
+use support::{authority, call, error, load, sandbox};
+
+/// `add-two: func(a: u32, b: u32) -> u32`, and the identity on a handful of types.
+fn arithmetic() -> Vec<u8> {
+    wat::parse_str(
+        r#"(component
+  (core module $m
+    (memory (export "memory") 1)
+    (global $heap (mut i32) (i32.const 1024))
+    (func (export "realloc") (param i32 i32 i32) (param $size i32) (result i32)
+      (global.get $heap)
+      (global.set $heap (i32.and (i32.add (i32.add (global.get $heap) (local.get $size)) (i32.const 7)) (i32.const -8))))
+    (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+    (func (export "same") (param i32) (result i32) (local.get 0))
+    (func (export "pair") (param i32 i32) (result i32)
+      (i32.store (i32.const 16) (local.get 0)) (i32.store (i32.const 20) (local.get 1)) (i32.const 16))
+    (func (export "checked") (param i32) (result i32)
+      (i32.store8 (i32.const 32) (i32.gt_u (local.get 0) (i32.const 9)))
+      (i32.store (i32.const 36) (local.get 0)) (i32.const 32))
+    (func (export "nothing"))
+    (func (export "trap") unreachable))
+  (core instance $i (instantiate $m))
+  (alias core export $i "memory" (core memory $memory))
+  (alias core export $i "realloc" (core func $realloc))
+  (type $color' (enum "red" "dark-blue"))
+  (export $color "color" (type $color'))
+  (func (export "add-two") (param "left-hand" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
+  (func (export "color-of") (param "c" $color) (result $color) (canon lift (core func $i "same")))
+  (func (export "letter") (param "c" char) (result char) (canon lift (core func $i "same")))
+  (func (export "echo") (param "text" string) (result string)
+    (canon lift (core func $i "pair") (memory $memory) (realloc $realloc)))
+  (func (export "bytes") (param "data" (list u8)) (result (list u8))
+    (canon lift (core func $i "pair") (memory $memory) (realloc $realloc)))
+  (func (export "numbers") (param "items" (list u32)) (result (list u32))
+    (canon lift (core func $i "pair") (memory $memory) (realloc $realloc)))
+  (func (export "small") (param "n" u32) (result (result u32 (error u32)))
+    (canon lift (core func $i "checked") (memory $memory)))
+  (func (export "nothing") (canon lift (core func $i "nothing")))
+  (func (export "trap") (canon lift (core func $i "trap"))))"#,
+    )
+    .unwrap()
+}
+
+async fn run(sandbox: &Sandbox, component: &Component, tool: &str, arguments: &str) -> fumehood_sandbox::CallReport {
+    sandbox
+        .call(component, call(tool, arguments), Arc::new(authority()), Ports::denied())
+        .await
+}
+
+async fn output(tool: &str, arguments: &str) -> Output {
+    let sandbox = sandbox();
+    let component = load(&sandbox, arithmetic()).await;
+    run(&sandbox, &component, tool, arguments).await.result.unwrap()
+}
+
+#[tokio::test]
+async fn each_function_is_a_tool_with_a_schema() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, arithmetic()).await;
+    assert_eq!(component.kind(), ComponentKind::PlainFunctions);
+    let tool = component
+        .tools()
+        .iter()
+        .find(|tool| tool.name.as_str() == "add_two")
+        .unwrap();
+    assert_eq!(tool.input_schema["required"], json!(["left-hand", "b"]));
+    assert_eq!(
+        tool.input_schema["properties"]["b"],
+        json!({"type": "integer", "minimum": 0, "maximum": 4_294_967_295_u32})
+    );
+    assert_eq!(
+        tool.output_schema.as_ref().unwrap()["properties"]["result"]["type"],
+        "integer"
+    );
+    assert!(
+        tool.description.contains("add-two(left-hand: u32, b: u32) -> u32"),
+        "{}",
+        tool.description
+    );
+}
+
+#[tokio::test]
+async fn arguments_and_results_are_converted() {
+    for (tool, arguments, result) in [
+        ("add_two", r#"{"left-hand": 2, "b": 3}"#, json!(5)),
+        ("add_two", r#"{"left_hand": 2, "b": 3.0}"#, json!(5)),
+        ("color_of", r#"{"c": "dark-blue"}"#, json!("dark-blue")),
+        ("color_of", r#"{"c": "dark_blue"}"#, json!("dark-blue")),
+        ("letter", r#"{"c": "é"}"#, json!("é")),
+        ("echo", r#"{"text": "grüezi"}"#, json!("grüezi")),
+        ("echo", r#"{"text": ""}"#, json!("")),
+        ("bytes", r#"{"data": "AP8="}"#, json!("AP8=")),
+        ("bytes", r#"{"data": [0, 255]}"#, json!("AP8=")),
+        ("bytes", r#"{"data": ""}"#, json!("")),
+        ("numbers", r#"{"items": [1, 2]}"#, json!([1, 2])),
+        ("numbers", r#"{"items": []}"#, json!([])),
+        ("small", r#"{"n": 9}"#, json!(9)),
+    ] {
+        let output = output(tool, arguments).await;
+        assert_eq!(
+            output.structured,
+            Some(json!({ "result": result })),
+            "{tool} {arguments}"
+        );
+        assert!(!output.is_error);
+    }
+}
+
+#[tokio::test]
+async fn an_error_result_is_an_error_that_shows_its_value() {
+    let output = output("small", r#"{"n": 10}"#).await;
+    assert!(output.is_error);
+    assert_eq!(plain_text(&output.content), "10");
+}
+
+#[tokio::test]
+async fn a_function_without_result_returns_nothing() {
+    assert_eq!(output("nothing", "{}").await, Output::default());
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit_are_refused_with_the_place() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, arithmetic()).await;
+    for (tool, arguments, place) in [
+        ("add_two", r#"{"left-hand": 2}"#, "`b`"),
+        ("add_two", r#"{"left-hand": -1, "b": 3}"#, "`left-hand`"),
+        ("add_two", r#"{"left-hand": 4294967296, "b": 3}"#, "32 bits"),
+        ("add_two", r#"{"left-hand": 1.5, "b": 3}"#, "`left-hand`"),
+        ("add_two", r#"{"left-hand": 1, "b": 3, "c": 1}"#, "`c`"),
+        ("color_of", r#"{"c": "green"}"#, "red, dark-blue"),
+        ("letter", r#"{"c": "ab"}"#, "one character"),
+        ("numbers", r#"{"items": [1, "x"]}"#, "`items[1]`"),
+        ("bytes", r#"{"data": "???"}"#, "base64"),
+    ] {
+        let error = error(run(&sandbox, &component, tool, arguments).await);
+        assert_eq!(error.code, CallErrorCode::InvalidArguments, "{tool} {arguments}");
+        assert!(error.message.contains(place), "{arguments}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_trap_in_a_function_is_a_trap_of_the_call() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, arithmetic()).await;
+    assert_eq!(
+        error(run(&sandbox, &component, "trap", "{}").await).code,
+        CallErrorCode::Trapped
+    );
+}
+
+#[tokio::test]
+async fn functions_of_an_interface_carry_its_name() {
+    let wasm = wat::parse_str(
+        r#"(component
+  (core module $m (func (export "one") (result i32) (i32.const 1)))
+  (core instance $i (instantiate $m))
+  (func $one (result u32) (canon lift (core func $i "one")))
+  (instance $calc (export "get-one" (func $one)))
+  (export "docs:math/calc@1.0.0" (instance $calc)))"#,
+    )
+    .unwrap();
+    let sandbox = sandbox();
+    let component = load(&sandbox, wasm).await;
+    assert_eq!(component.tools()[0].name.as_str(), "calc_get_one");
+    let result = run(&sandbox, &component, "calc_get_one", "{}").await.result.unwrap();
+    assert_eq!(result.structured, Some(json!({"result": 1})));
+}
+
+#[tokio::test]
+async fn functions_that_take_resources_are_refused_with_words() {
+    let wasm = wat::parse_str(
+        r#"(component
+  (core module $m (func (export "f") (param i32)))
+  (core instance $i (instantiate $m))
+  (type $thing' (resource (rep i32)))
+  (export $thing "thing" (type $thing'))
+  (func (export "use") (param "t" (own $thing)) (canon lift (core func $i "f"))))"#,
+    )
+    .unwrap();
+    let digest = Digest::of(&wasm);
+    let error = sandbox().load(wasm, digest).await.unwrap_err();
+    assert!(
+        matches!(error, LoadError::UnsupportedType { what: "resource", .. }),
+        "{error}"
+    );
+}
