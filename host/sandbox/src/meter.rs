@@ -87,13 +87,13 @@ impl Meter {
             }
             CallHook::CallingHost => {
                 self.cpu += now.duration_since(self.entered);
-                self.host_calls += 1;
                 // THREAT[T-box-cpu]: the epoch interrupts a guest that only computes; this catches
                 // one that computes between host calls.
                 if self.cpu > self.cpu_limit {
                     return Err(LimitReached::Cpu);
                 }
                 // THREAT[T-box-host-calls]
+                self.host_calls += 1;
                 if self.host_calls > self.host_call_limit {
                     return Err(LimitReached::HostCalls);
                 }

@@ -233,9 +233,9 @@ async fn streamed_output_beyond_the_limit_is_an_output_trap() {
 
 #[tokio::test]
 async fn a_result_beyond_the_limit_is_too_large() {
-    let body = "(call $text (i32.const 0) (i32.const 60000))";
-    let report = run(tool("", body), with_limits(|limits| limits.output = ByteSize(50_000))).await;
-    // The data is zero bytes, which are text.
+    // Nothing was written there: zero bytes, which are text.
+    let body = "(call $text (i32.const 34000) (i32.const 30000))";
+    let report = run(tool("", body), with_limits(|limits| limits.output = ByteSize(20_000))).await;
     let error = error(report);
     assert_eq!(error.code, CallErrorCode::OutputTooLarge);
     assert!(error.message.contains("`output`"), "{error}");
