@@ -47,6 +47,8 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
         ),
     };
     quote! {
+        // Arguments are read from JSON, so they arrive owned whether the function needs that or not.
+        #[allow(clippy::needless_pass_by_value)]
         #item
 
         #[doc(hidden)]
@@ -84,7 +86,7 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
                     use ::fumehood::__private::reply::{Probe, ReplyAsIs as _, ReplyWithSchema as _, ReplyWithoutSchema as _};
                     let __arguments: #arguments_type = ::fumehood::__private::read_arguments(__arguments)?;
                     let __reply = #function(#context #passed);
-                    (&&&Probe::<#good>::new()).into_output(#outcome)
+                    (&&&Probe::<#good>::new()).output_of(#outcome)
                 }
             }
         };

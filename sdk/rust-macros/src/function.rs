@@ -153,7 +153,7 @@ fn description(attributes: &[Attribute]) -> String {
                 lit: Lit::Str(text), ..
             }) = &pair.value
         {
-            lines.extend(text.value().lines().map(|line| line.trim_end().to_owned()));
+            lines.extend(text.value().split('\n').map(|line| line.trim_end().to_owned()));
         }
     }
     let indent = lines

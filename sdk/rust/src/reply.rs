@@ -13,6 +13,12 @@ use std::{borrow::Cow, marker::PhantomData};
 /// Stands for the type of a reply.
 pub struct Probe<T>(PhantomData<fn() -> T>);
 
+impl<T> Default for Probe<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Probe<T> {
     /// The probe for `T`.
     #[must_use]
@@ -82,11 +88,11 @@ pub trait ReplyAsIs<T> {
     ///
     /// # Errors
     /// Never.
-    fn into_output(&self, reply: T) -> Result<Output, Failure>;
+    fn output_of(&self, reply: T) -> Result<Output, Failure>;
 }
 
 impl<T: AsIs> ReplyAsIs<T> for &&Probe<T> {
-    fn into_output(&self, reply: T) -> Result<Output, Failure> {
+    fn output_of(&self, reply: T) -> Result<Output, Failure> {
         Ok(reply.into_output())
     }
 }
@@ -100,7 +106,7 @@ pub trait ReplyWithSchema<T> {
     ///
     /// # Errors
     /// When the value cannot be written as JSON.
-    fn into_output(&self, reply: T) -> Result<Output, Failure>;
+    fn output_of(&self, reply: T) -> Result<Output, Failure>;
 }
 
 impl<T: Serialize + JsonSchema> ReplyWithSchema<T> for &Probe<T> {
@@ -108,7 +114,7 @@ impl<T: Serialize + JsonSchema> ReplyWithSchema<T> for &Probe<T> {
         schema::of_output::<T>()
     }
 
-    fn into_output(&self, reply: T) -> Result<Output, Failure> {
+    fn output_of(&self, reply: T) -> Result<Output, Failure> {
         json(&reply)
     }
 }
@@ -124,11 +130,11 @@ pub trait ReplyWithoutSchema<T> {
     ///
     /// # Errors
     /// When the value cannot be written as JSON.
-    fn into_output(&self, reply: T) -> Result<Output, Failure>;
+    fn output_of(&self, reply: T) -> Result<Output, Failure>;
 }
 
 impl<T: Serialize> ReplyWithoutSchema<T> for Probe<T> {
-    fn into_output(&self, reply: T) -> Result<Output, Failure> {
+    fn output_of(&self, reply: T) -> Result<Output, Failure> {
         json(&reply)
     }
 }

@@ -276,11 +276,11 @@ impl Page {
                 self.flush();
                 self.preformatted += 1;
             }
+            // Not before the first cell of a row.
+            "td" | "th" if self.text.ends_with('\n') || self.space >= Space::Line => {}
             "td" | "th" => {
-                if !self.text.ends_with('\n') && self.space < Space::Line {
-                    self.flush();
-                    self.text.push_str(" | ");
-                }
+                self.flush();
+                self.text.push_str(" | ");
             }
             "tr" => self.want(Space::Line),
             "a" => {

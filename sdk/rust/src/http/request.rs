@@ -48,7 +48,8 @@ impl Request {
         }
     }
 
-    /// Adds a header. The host sets `host` and `content-length`, and refuses those of the connection.
+    /// Adds a header. `content-length` is set by itself; the host sets `host` and refuses those
+    /// of the connection.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -139,7 +140,12 @@ impl Request {
                 why,
             });
         }
-        let request = OutgoingRequest::new(fields(&self.headers)?);
+        let fields = fields(&self.headers)?;
+        if let Some(length) = self.content_length() {
+            // A host that counts by itself may refuse the header.
+            let _ = fields.set("content-length", &[length.to_string().into_bytes()]);
+        }
+        let request = OutgoingRequest::new(fields);
         let invalid = |what: &str| Error::Invalid(format!("the request's {what} is not valid"));
         request
             .set_method(&method(&self.method))
@@ -162,6 +168,16 @@ impl Request {
             url,
             answer,
         })
+    }
+
+    /// How long the body is, where a server expects to be told: some refuse bodies in chunks.
+    fn content_length(&self) -> Option<usize> {
+        let has_body = !self.body.is_empty() || matches!(self.method.as_str(), "POST" | "PUT" | "PATCH");
+        let given = self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        (has_body && !given).then_some(self.body.len())
     }
 
     fn redirected(mut self, hop: Hop) -> Self {
@@ -295,4 +311,46 @@ fn write_all(stream: &OutputStream, mut bytes: &[u8]) -> Result<(), StreamError>
     stream.flush()?;
     ready.block();
     stream.check_write().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_is_told_for_methods_that_have_a_body() {
+        let length = |method: &str, body: &str| Request::new(method, "https://h/").body(body).content_length();
+        assert_eq!(length("get", ""), None);
+        assert_eq!(length("post", ""), Some(0));
+        assert_eq!(length("DELETE", "abc"), Some(3));
+        assert_eq!(
+            Request::new("PUT", "https://h/")
+                .header("Content-Length", "7")
+                .content_length(),
+            None
+        );
+    }
+
+    #[test]
+    fn a_redirect_changes_what_is_sent() {
+        let request = Request::new("POST", "https://a/x")
+            .json(&[1])
+            .header("Authorization", "Bearer {{secret:K}}")
+            .header("accept", "text/plain")
+            .follow_redirects(1);
+        let hop = Hop {
+            url: Url::parse("https://b/y").unwrap_or_else(|_| unreachable!()),
+            drop_body: true,
+            drop_credentials: true,
+        };
+        let next = request.redirected(hop);
+        assert_eq!((next.method.as_str(), next.body.len(), next.redirects), ("GET", 0, 0));
+        assert_eq!(next.headers, [("accept".to_owned(), "text/plain".to_owned())]);
+    }
+
+    #[test]
+    fn mistakes_show_when_the_request_is_sent() {
+        assert!(matches!(Request::new("GET", "nowhere").send(), Err(Error::Invalid(_))));
+        assert!(matches!(Request::new("GET", "https://h/").send(), Err(Error::Denied { host, .. }) if host == "h"));
+    }
 }
