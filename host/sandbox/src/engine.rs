@@ -2,6 +2,7 @@
 //! else relies on; the comment says which.
 
 use crate::error::SandboxError;
+use std::num::NonZeroUsize;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 /// The most linear memory that one memory of a guest can have, whatever its limit says: the size of
@@ -31,6 +32,9 @@ const TABLES_PER_COMPONENT: u32 = 40;
 const MEMORIES_PER_CALL: u32 = 2;
 const TABLES_PER_CALL: u32 = 4;
 const CORE_INSTANCES_PER_CALL: u32 = 6;
+
+/// How many frames of a guest's backtrace are kept for the log: enough to see a recursion.
+pub(crate) const MAX_FRAMES: usize = 64;
 
 /// How instances are allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +82,7 @@ fn common() -> Config {
         // With a 4 GiB reservation and its guard, no access needs a bounds check (they cost up to
         // 60 % on CPU-bound guests).
         .memory_reservation(MAX_MEMORY)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES))
         // Function names for the log; line numbers would need debug information parsed per trap.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable);
     config

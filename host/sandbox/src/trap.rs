@@ -3,14 +3,17 @@
 //! The guest's backtrace goes to the log; the result gets the kind, the limit and the key that
 //! raises it.
 
-use crate::meter::{LimitReached, Meter, Refused};
+use crate::{
+    engine::MAX_FRAMES,
+    meter::{LimitReached, Meter, Refused},
+};
 use fumehood_core::{
     call::{CallError, CallErrorCode, TrapKind},
     id::CallId,
 };
 use fumehood_policy::limits::Limits;
-use std::fmt;
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use std::{collections::HashSet, fmt};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 /// The host could not do its part. What exactly is in its log, because it may name host paths.
@@ -68,9 +71,20 @@ fn cause(error: &wasmtime::Error, meter: &Meter) -> Cause {
     match (error.downcast_ref::<Trap>(), meter.refused()) {
         // An allocator that is refused memory aborts; instantiation that is refused fails untyped.
         (Some(Trap::UnreachableCodeReached) | None, Some(refused)) => Cause::Refused(refused),
+        // A compiled program keeps its own stack in linear memory, below everything else, and when it
+        // nests too deep runs off its end.
+        (Some(Trap::MemoryOutOfBounds), _) if nested_deep(error) => Cause::Trap(Trap::StackOverflow),
         (Some(trap), _) => Cause::Trap(*trap),
         (None, None) => Cause::Misuse,
     }
+}
+
+/// Whether the backtrace is as long as it gets and made of a few functions over and over.
+fn nested_deep(error: &wasmtime::Error) -> bool {
+    error.downcast_ref::<WasmBacktrace>().is_some_and(|backtrace| {
+        let functions: HashSet<u32> = backtrace.frames().iter().map(wasmtime::FrameInfo::func_index).collect();
+        backtrace.frames().len() >= MAX_FRAMES && functions.len() <= MAX_FRAMES / 4
+    })
 }
 
 fn describe(cause: Cause, limits: &Limits) -> (TrapKind, String) {
