@@ -332,7 +332,7 @@ async fn call_function(
         .map_err(Ended::Refused)?;
     let instance = component.pre.instantiate_async(&mut *store).await?;
     let entry = instance
-        .get_func(&mut *store, &function.index)
+        .get_func(&mut *store, function.index)
         .ok_or_else(|| Ended::Refused(output::failed("the component does not export the function")))?;
     let mut results = function.results();
     entry.call_async(&mut *store, &arguments, &mut results).await?;

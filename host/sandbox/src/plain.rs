@@ -17,7 +17,7 @@ use fumehood_core::{
     name::ToolName,
     tool::{Effect, ToolDefinition},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use wasmtime::{
     Engine,
@@ -203,7 +203,7 @@ fn erred(why: &Value) -> Output {
 fn succeeded(value: Value) -> Output {
     Output {
         content: vec![content(&value)],
-        structured: Some(json!({ "result": value })),
+        structured: Some(Value::Object(Map::from_iter([("result".to_owned(), value)]))),
         is_error: false,
     }
 }

@@ -155,10 +155,10 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    fn kind_of(error: wasmtime::Error) -> (Option<TrapKind>, String) {
+    fn kind_of(error: &wasmtime::Error) -> (Option<TrapKind>, String) {
         let limits = Limits::default();
         let meter = Meter::new(&limits, Instant::now());
-        let error = classify(&error, &meter, &limits, &CallId::new());
+        let error = classify(error, &meter, &limits, &CallId::new());
         (error.trap, error.message)
     }
 
@@ -169,7 +169,7 @@ mod tests {
             (LimitReached::HostCalls, TrapKind::HostCalls, "`host_calls`"),
             (LimitReached::Output, TrapKind::Output, "`stdout`"),
         ] {
-            let (found, message) = kind_of(limit.into());
+            let (found, message) = kind_of(&limit.into());
             assert_eq!(found, Some(kind));
             assert!(message.contains(key), "{message}");
         }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_limit_is_found_below_context() {
         let error = wasmtime::Error::from(LimitReached::Cpu).context("while running");
-        assert_eq!(kind_of(error).0, Some(TrapKind::Cpu));
+        assert_eq!(kind_of(&error).0, Some(TrapKind::Cpu));
     }
 
     #[test]
@@ -191,14 +191,14 @@ mod tests {
             (Trap::UnreachableCodeReached, TrapKind::Unreachable),
             (Trap::IntegerDivisionByZero, TrapKind::Unreachable),
         ] {
-            assert_eq!(kind_of(trap.into()).0, Some(kind), "{trap:?}");
+            assert_eq!(kind_of(&trap.into()).0, Some(kind), "{trap:?}");
         }
     }
 
     #[test]
     fn what_the_host_failed_at_is_not_the_guests_trap() {
         let (kind, message) =
-            kind_of(HostFailed::new("no temporary directory can be made", &"/secret/path: EROFS").into());
+            kind_of(&HostFailed::new("no temporary directory can be made", &"/secret/path: EROFS").into());
         assert_eq!(kind, None);
         assert!(!message.contains("/secret"), "{message}");
     }
