@@ -253,7 +253,8 @@ async fn main() {
         (
             "denied (secret)",
             AVAILABLE,
-            "(drop (call $available (i32.const 0) (i32.const 4)))",
+            // The first word of the tool's description, which is a valid name.
+            "(drop (call $available (i32.const 61) (i32.const 4)))",
         ),
     ] {
         let body = format!(

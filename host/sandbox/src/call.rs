@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+use tokio::sync::SemaphorePermit;
 use wasmtime::{
     Store, UpdateDeadline,
     component::{ComponentExportIndex, ComponentType, Instance, Lower, ResourceTable, types},
@@ -126,24 +127,17 @@ impl Sandbox {
         let own = started + authority.limits.time.as_duration();
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
         let prepared = Prepared { call, tool, deadline };
-        match tokio::time::timeout_at(deadline.into(), self.shared.slots.acquire()).await {
-            Ok(Ok(_slot)) => {
-                self.shared
-                    .run(&component.inner, &prepared, authority, ports, started)
-                    .await
-            }
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => CallReport::refused(
-                started,
-                CallError {
-                    retry_after_ms: Some(1000),
-                    ..CallError::new(
-                        CallErrorCode::Unavailable,
-                        "the host runs as many calls as it can, and none ended within this call's time; try again",
-                    )
-                },
-            ),
-        }
+        let Some(_slot) = self.shared.slot(deadline).await else {
+            let busy = "the host runs as many calls as it can, and none ended within this call's time; try again";
+            let error = CallError {
+                retry_after_ms: Some(1000),
+                ..CallError::new(CallErrorCode::Unavailable, busy)
+            };
+            return CallReport::refused(started, error);
+        };
+        self.shared
+            .run(&component.inner, &prepared, authority, ports, started)
+            .await
     }
 }
 
@@ -171,6 +165,17 @@ impl CallReport {
 }
 
 impl Shared {
+    /// A free slot, if there is one by then. Almost always there is, and then nothing is set up to wait.
+    async fn slot(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Some(slot);
+        }
+        tokio::time::timeout_at(deadline.into(), self.slots.acquire())
+            .await
+            .ok()?
+            .ok()
+    }
+
     async fn run(
         &self,
         component: &Inner,
