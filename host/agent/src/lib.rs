@@ -1,1 +1,21 @@
-//! placeholder
+//! The loop: a pure turn machine, the driver that gives it effects, and the calls it makes.
+//!
+//! [`machine`] decides, [`host`] is what the layers above use. Everything that happens in a turn is in the journal before it
+//! counts; nothing about a turn lives only in memory.
+#![forbid(unsafe_code)]
+
+pub mod caller;
+pub mod catalog;
+mod driver;
+pub mod host;
+pub mod hub;
+pub mod install;
+pub mod limits;
+pub mod machine;
+mod ports;
+mod recorder;
+mod retry;
+pub mod transcript;
+pub mod view;
+
+pub use ports::StoreLedger;

@@ -188,6 +188,32 @@ where
     f64::from(per_worker) * workers as f64 / start.elapsed().as_secs_f64()
 }
 
+/// How long a component of a real compiler takes to load from the cache.
+async fn warm_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SandboxConfig {
+        cache_dir: Some(dir.path().to_owned()),
+        ..SandboxConfig::new().unwrap()
+    };
+    let wasm = support::guest("hostile");
+    let (size, digest) = (wasm.len(), fumehood_core::digest::Digest::of(&wasm));
+    let start = Instant::now();
+    drop(support::load(&Sandbox::new(&config).unwrap(), wasm).await);
+    let compiled = start.elapsed();
+    let mut times = Vec::new();
+    while times.len() < 15 {
+        let sandbox = Sandbox::new(&config).unwrap();
+        let start = Instant::now();
+        // The file is written after the first load returned.
+        if sandbox.load_cached(digest).await.is_some() {
+            times.push(start.elapsed());
+        }
+    }
+    println!("loading a component of {} KB", size / 1000);
+    println!("  compiled            {:8.2} ms", compiled.as_secs_f64() * 1e3);
+    println!("  from the cache      {:8.2} ms", median(times).as_secs_f64() * 1e3);
+}
+
 #[tokio::main]
 async fn main() {
     let wasm = support::tool("", support::ECHO);
@@ -246,6 +272,8 @@ async fn main() {
         "  ratio (median)      {:8.2}    (goal: at least 0.7)",
         ratios[ratios.len() / 2]
     );
+
+    warm_start().await;
 
     println!("one host call, of {HOST_CALLS} in a call");
     for (name, module, once) in [

@@ -100,6 +100,8 @@ problem_codes! {
     SessionBusy, "session_busy", CONFLICT, "The session is busy";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";
+    /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.
+    RateLimited, "rate_limited", TOO_MANY_REQUESTS, "The limit of the org is reached";
     /// The `Idempotency-Key` came with another request before. Use a new key for a new request.
     IdempotencyKeyReused, "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
     /// The file is not the version that `If-Match` names, or exists although `If-None-Match: *` says it must not. Nothing was changed.
@@ -175,6 +177,12 @@ impl Problem {
             ProblemCode::ShuttingDown,
             "the host is shutting down; try again in a few seconds",
         )
+    }
+
+    /// Adds a header.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.headers.push((name, value.into()));
+        self
     }
 
     pub(crate) fn with_turn(self, turn: TurnId) -> Self {

@@ -1,8 +1,9 @@
 //! What the layers below refuse, in the words of the API.
 
 use crate::problem::{Problem, ProblemCode};
-use fumehood_agent::{host::HostError, install::InstallError};
+use fumehood_agent::{host::HostError, install::InstallError, limits::Limited};
 use fumehood_store::{StoreError, WorkspaceError};
+use http::{HeaderName, header};
 
 impl From<HostError> for Problem {
     fn from(error: HostError) -> Self {
@@ -13,6 +14,7 @@ impl From<HostError> for Problem {
             HostError::KeyReused => Self::new(ProblemCode::IdempotencyKeyReused, detail),
             HostError::Invalid(_) => Self::new(ProblemCode::InvalidRequest, detail),
             HostError::ShuttingDown => Self::shutting_down(),
+            HostError::Limited(limited) => rate_limited(&limited),
             HostError::Agents(_) => {
                 tracing::error!(error = detail, "the configured agents do not fit together");
                 Self::new(
@@ -73,6 +75,17 @@ impl From<WorkspaceError> for Problem {
     }
 }
 
+fn rate_limited(limited: &Limited) -> Problem {
+    // Whole seconds, rounded up: a client that comes back then is not refused again.
+    let seconds = limited.retry_after.as_millis().div_ceil(1000).max(1);
+    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    Problem::new(ProblemCode::RateLimited, limited.to_string())
+        .with("limit", limited.what)
+        .with_header(header::RETRY_AFTER, seconds)
+        .with_header(HeaderName::from_static("ratelimit-remaining"), 0)
+        .with_header(HeaderName::from_static("ratelimit-reset"), seconds)
+}
+
 /// The reason is the operator's: it may name files and say what the disk said.
 pub(crate) fn store_unavailable(error: &dyn std::error::Error) -> Problem {
     tracing::error!(%error, "the store failed");
@@ -94,6 +107,14 @@ mod tests {
         });
         assert_eq!(problem.code(), ProblemCode::StoreUnavailable);
         assert!(!problem.detail().contains("x.db"), "{}", problem.detail());
+    }
+
+    #[test]
+    fn a_reached_limit_says_when_to_come_back() {
+        let limited = Limited { what: "turns", retry_after: std::time::Duration::from_millis(1200) };
+        let response = axum::response::IntoResponse::into_response(Problem::from(HostError::Limited(limited)));
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
     }
 
     #[test]

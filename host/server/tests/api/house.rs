@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, response::Response};
 use bytes::Bytes;
 use fumehood_agent::{
+    StoreLedger,
     caller::Caller,
     catalog::Catalog,
     host::{Host, HostParts},
-    ports::StoreLedger,
 };
 use fumehood_core::{
     digest::Digest,
@@ -141,6 +141,7 @@ impl House {
             Arc::clone(&store),
             workspaces.clone(),
             HostPolicy::default(),
+            Arc::default(),
             Vec::new(),
         );
         let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);

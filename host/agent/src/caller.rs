@@ -1,0 +1,290 @@
+//! One call, from the name of a tool to its result: check the arguments, compute the authority, open the ports it allows,
+//! run it in the sandbox, and take secrets out of what comes back.
+
+use crate::{
+    catalog::{InstalledTool, OfferedTools},
+    limits::{Limits, Place},
+    ports::{self, CallEvents, StoreLedger},
+};
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
+    event::NewEvent,
+    id::{CallId, SessionId, TurnId},
+    ledger::EgressScope,
+    name::{OrgName, SecretName, ToolName},
+};
+use fumehood_egress::{Egress, LeakGuard};
+use fumehood_policy::{
+    agent::AgentSpec,
+    authority::{Authority, HostPolicy, SessionNarrowing},
+    network::NetworkPolicy,
+};
+use fumehood_sandbox::{Call, Denial, Sandbox, ports::Ports};
+use fumehood_store::{Store, Workspaces};
+use secrecy::SecretString;
+use std::{path::PathBuf, sync::Arc};
+use tokio::sync::mpsc;
+
+/// How deep tools may call tools.
+const PEER_DEPTH: u8 = 4;
+
+/// For whom a call is made, and how they narrow it.
+#[derive(Clone)]
+pub struct CallScope {
+    pub(crate) org: OrgName,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) turn: Option<TurnId>,
+    pub(crate) chain: Arc<[AgentSpec]>,
+    narrowing: Arc<SessionNarrowing>,
+    observe: Option<mpsc::Sender<NewEvent>>,
+    files: Option<PathBuf>,
+    depth: u8,
+}
+
+impl CallScope {
+    pub(crate) fn new(
+        org: OrgName,
+        session: Option<SessionId>,
+        turn: Option<TurnId>,
+        chain: Arc<[AgentSpec]>,
+        narrowing: SessionNarrowing,
+    ) -> Self {
+        Self { org, session, turn, chain, narrowing: Arc::new(narrowing), observe: None, files: None, depth: 0 }
+    }
+
+    /// The same, reporting what happens in the call.
+    pub(crate) fn for_call(&self, observe: mpsc::Sender<NewEvent>) -> Self {
+        Self { observe: Some(observe), ..self.clone() }
+    }
+
+    /// The same, with a directory in the place of the session's workspace.
+    pub(crate) fn on_files(self, dir: PathBuf) -> Self {
+        Self { files: Some(dir), ..self }
+    }
+
+    /// The same, for a call that a tool makes.
+    pub(crate) fn deeper(&self) -> Self {
+        Self { depth: self.depth + 1, ..self.clone() }
+    }
+}
+
+/// Runs calls.
+pub struct Caller {
+    sandbox: Sandbox,
+    egress: Egress,
+    ledger: Arc<StoreLedger>,
+    store: Arc<dyn Store>,
+    workspaces: Workspaces,
+    policy: Arc<HostPolicy>,
+    limits: Arc<Limits>,
+    env: Arc<[(String, String)]>,
+}
+
+impl Caller {
+    /// The limits of the orgs.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A caller. `ledger` is the one `egress` writes to; `env` holds the environment variables that grants may hand to tools.
+    #[must_use]
+    pub fn new(
+        sandbox: Sandbox,
+        egress: Egress,
+        ledger: Arc<StoreLedger>,
+        store: Arc<dyn Store>,
+        workspaces: Workspaces,
+        policy: HostPolicy,
+        limits: Arc<Limits>,
+        env: Vec<(String, String)>,
+    ) -> Self {
+        Self { sandbox, egress, ledger, store, workspaces, policy: Arc::new(policy), limits, env: env.into() }
+    }
+
+    /// What a tool may do in a scope.
+    #[must_use]
+    pub fn authority(&self, scope: &CallScope, tool: &InstalledTool) -> Option<Authority> {
+        let record = &tool.component.record;
+        let grant = record.grant.as_ref()?;
+        Some(Authority::compute(&record.manifest, grant, &scope.chain, &scope.narrowing, &self.policy))
+    }
+
+    /// Runs one call to its end. Dropping the future stops the guest.
+    pub async fn call(
+        self: Arc<Self>,
+        scope: &CallScope,
+        tools: &Arc<OfferedTools>,
+        id: CallId,
+        tool: &ToolName,
+        arguments: Arguments,
+    ) -> (CallResult, Metering) {
+        match self.prepare(scope, tools, id, tool, &arguments).await {
+            Err(error) => (Err(error), Metering::default()),
+            Ok(prepared) => self.run(prepared, id, tool, arguments).await,
+        }
+    }
+
+    async fn run(&self, prepared: Prepared, id: CallId, tool: &ToolName, arguments: Arguments) -> (CallResult, Metering) {
+        let Prepared { installed, authority, ports, guard, events, _place } = prepared;
+        let call = Call {
+            id,
+            tool: tool.clone(),
+            arguments,
+            // The same for every attempt at this call, so that the outside can tell a repetition.
+            idempotency_key: id.to_string(),
+            locale: None,
+            deadline: None,
+        };
+        let report = self.sandbox.call(&installed.component.code, call, Arc::new(authority), ports).await;
+        let result = explain(report.result, &report.denials);
+        // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
+        let result = redact(&guard, result);
+        if let Some(events) = events {
+            events.written(&report.stdout, &report.stderr);
+        }
+        (result, report.metering)
+    }
+
+    async fn prepare(
+        self: &Arc<Self>,
+        scope: &CallScope,
+        tools: &Arc<OfferedTools>,
+        id: CallId,
+        tool: &ToolName,
+        arguments: &Arguments,
+    ) -> Result<Prepared, CallError> {
+        let installed = Arc::clone(tools.get(tool)?);
+        installed.check(arguments)?;
+        if scope.depth > PEER_DEPTH {
+            let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");
+            return Err(CallError::new(CallErrorCode::Denied, message));
+        }
+        let authority = self.authority(scope, &installed).ok_or_else(|| {
+            CallError::new(CallErrorCode::Denied, format!("the component of {tool} waits for a grant"))
+        })?;
+        let digest = installed.component.record.digest;
+        let place = self.limits.call(&scope.org, digest, authority.rate).await?;
+        let secrets = self.secrets(scope, &authority).await?;
+        let guard = LeakGuard::new(secrets.iter().map(|(name, value)| (name.clone(), value)));
+        let events = scope.observe.clone().map(|sender| {
+            Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard.clone()))
+        });
+        let ports = self.ports(scope, tools, id, &installed, &authority, secrets, &guard, events.as_ref()).await?;
+        Ok(Prepared { installed, authority, ports, guard, events, _place: place })
+    }
+
+    /// The values of the secrets in effect, where the call may use any.
+    async fn secrets(&self, scope: &CallScope, authority: &Authority) -> Result<Vec<(SecretName, SecretString)>, CallError> {
+        if authority.credentials.is_empty() && authority.sign.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.secrets_in_effect(&scope.org, scope.session).await.map_err(|error| {
+            tracing::error!(%error, "the secrets of a call can't be read");
+            CallError::new(CallErrorCode::Unavailable, "the host can't read the secrets this tool needs; try again later")
+        })
+    }
+
+    /// Opens what the authority allows, and nothing else.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one call, each used for another port")]
+    async fn ports(
+        self: &Arc<Self>,
+        scope: &CallScope,
+        tools: &Arc<OfferedTools>,
+        id: CallId,
+        installed: &InstalledTool,
+        authority: &Authority,
+        secrets: Vec<(SecretName, SecretString)>,
+        guard: &LeakGuard,
+        events: Option<&Arc<CallEvents>>,
+    ) -> Result<Ports, CallError> {
+        let mut ports = Ports::denied();
+        if may_send(&authority.network) {
+            let egress_scope = EgressScope {
+                org: scope.org.clone(),
+                session: scope.session,
+                turn: scope.turn,
+                call: id,
+                tool: installed.definition.name.clone(),
+                component: installed.component.record.name.clone(),
+            };
+            let watcher = events.map(|events| (&self.ledger, Arc::clone(events)));
+            ports.door = ports::door(&self.egress, &self.limits, egress_scope, authority, &secrets, guard, watcher);
+        }
+        if !authority.sign.is_empty() {
+            ports.signer = ports::signer(secrets);
+        }
+        if let Some(session) = scope.session {
+            ports.key_values = ports::key_values(&self.store, scope.org.clone(), session, authority.kv);
+            if authority.files.access.can_read() {
+                let dir = match &scope.files {
+                    Some(dir) => dir.clone(),
+                    None => self.workspaces.dir(session).await.map_err(|error| {
+                        tracing::error!(%error, %session, "a workspace can't be opened");
+                        CallError::new(CallErrorCode::Unavailable, "the host can't open the session's files; try again later")
+                    })?,
+                };
+                ports.workspace = Some(fumehood_sandbox::ports::Workspace { dir });
+            }
+        }
+        if !authority.call_tools.is_closed() {
+            let allowed = authority.call_tools.clone();
+            ports.peers = ports::peers(Arc::clone(self), scope.deeper(), Arc::clone(tools), allowed);
+        }
+        if let Some(events) = events {
+            ports.observer = Arc::clone(events) as Arc<_>;
+        }
+        ports.env = Arc::clone(&self.env);
+        Ok(ports)
+    }
+}
+
+/// A failed call says what it was refused: `wasi:http` and `std::fs` have no words for it, so the tool could not.
+fn explain(result: CallResult, denials: &[Denial]) -> CallResult {
+    let mut error = match result {
+        Err(error) if !denials.is_empty() => error,
+        other => return other,
+    };
+    for denial in denials {
+        if !error.message.contains(&denial.reason) {
+            error.message.push_str("; ");
+            error.message.push_str(&denial.reason);
+        }
+    }
+    Err(error)
+}
+
+struct Prepared {
+    installed: Arc<InstalledTool>,
+    authority: Authority,
+    ports: Ports,
+    guard: LeakGuard,
+    events: Option<Arc<CallEvents>>,
+    _place: Place,
+}
+
+/// Whether any request at all could pass. Without a rule in both request and grant there is no door to open.
+fn may_send(policy: &NetworkPolicy) -> bool {
+    !policy.layers.is_empty() && policy.layers.iter().all(|(_, list)| list.allow.as_ref().is_none_or(|allow| !allow.is_empty()))
+}
+
+fn redact(guard: &LeakGuard, result: CallResult) -> CallResult {
+    if guard.is_empty() {
+        return result;
+    }
+    match result {
+        Err(mut error) => {
+            error.message = guard.redact_str(&error.message).into_owned();
+            Err(error)
+        }
+        Ok(mut output) => {
+            for piece in &mut output.content {
+                ports::redact_content(guard, piece);
+            }
+            if let Some(structured) = &mut output.structured {
+                ports::redact_json(guard, structured);
+            }
+            Ok(output)
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Which tools an org has, ready to run, and which of them a session's agents offer.
+//!
+//! A snapshot per org is built from the store once and replaced when a component is added, granted or removed; turns keep
+//! the snapshot they began with.
+
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, ComponentRef},
+    digest::Digest,
+    name::{ComponentName, OrgName, ToolName},
+    tool::ToolDefinition,
+};
+use fumehood_policy::agent::{AgentSpec, offers};
+use fumehood_sandbox::Sandbox;
+use fumehood_store::{Blobs, Store, StoreError, record};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A component of an org, compiled.
+pub struct InstalledComponent {
+    /// What the store keeps of it.
+    pub record: record::Component,
+    /// Its code.
+    pub code: fumehood_sandbox::Component,
+}
+
+/// A tool of an org, ready to be called.
+pub struct InstalledTool {
+    /// The component it belongs to.
+    pub component: Arc<InstalledComponent>,
+    /// What it says of itself.
+    pub definition: ToolDefinition,
+    schema: jsonschema::Validator,
+}
+
+impl InstalledTool {
+    /// Whether the arguments follow the tool's schema.
+    ///
+    /// # Errors
+    /// `invalid_arguments`, with the place and the reason of the first few faults.
+    pub fn check(&self, arguments: &Arguments) -> Result<(), CallError> {
+        const FAULTS: usize = 3;
+        // The validator wants a `Value`; valid arguments, the usual case, are not copied for the messages.
+        let value = serde_json::Value::Object(arguments.clone());
+        if self.schema.is_valid(&value) {
+            return Ok(());
+        }
+        let faults: Vec<_> = self.schema.iter_errors(&value).take(FAULTS).map(|fault| describe(&fault)).collect();
+        let message = format!("the arguments do not fit the schema of {}: {}", self.definition.name, faults.join("; "));
+        Err(CallError::new(CallErrorCode::InvalidArguments, message))
+    }
+
+    /// Which code a call of it runs.
+    #[must_use]
+    pub fn component_ref(&self) -> ComponentRef {
+        let record = &self.component.record;
+        ComponentRef { name: record.name.clone(), digest: record.digest }
+    }
+}
+
+fn describe(fault: &jsonschema::ValidationError<'_>) -> String {
+    const LONGEST: usize = 200;
+    let place = fault.instance_path().to_string();
+    let reason: String = fault.to_string().chars().take(LONGEST).collect();
+    if place.is_empty() { reason } else { format!("at {place}: {reason}") }
+}
+
+/// Every tool of an org.
+#[derive(Default)]
+pub struct OrgTools {
+    tools: BTreeMap<ToolName, Arc<InstalledTool>>,
+    /// Names that more than one component offers: offered by none of them.
+    collisions: BTreeMap<ToolName, Vec<ComponentName>>,
+    /// Components that wait for a grant.
+    waiting: BTreeMap<ToolName, ComponentName>,
+}
+
+impl OrgTools {
+    /// A tool by the name somebody used.
+    ///
+    /// # Errors
+    /// `tool_not_found` where there is none or several, `denied` where its component waits for a grant.
+    pub fn find(&self, name: &str) -> Result<&Arc<InstalledTool>, CallError> {
+        if let Some(tool) = self.tools.get(name) {
+            return Ok(tool);
+        }
+        if let Some(components) = self.collisions.get(name) {
+            let names = components.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let message = format!("the tool {name} is offered by several components ({names}), so by none; remove one of them");
+            return Err(CallError::new(CallErrorCode::ToolNotFound, message));
+        }
+        if let Some(component) = self.waiting.get(name) {
+            let message = format!(
+                "the component {component} of the tool {name} waits for a grant; the operator decides with `fumehood tool grant {component}`"
+            );
+            return Err(CallError::new(CallErrorCode::Denied, message));
+        }
+        let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
+        Err(CallError::new(CallErrorCode::ToolNotFound, format!("there is no tool `{shown}` here; use one of those listed")))
+    }
+
+    /// The tools of a chain of agents: those that every agent of the chain which lists tools lets through.
+    #[must_use]
+    pub fn offered_by(self: &Arc<Self>, chain: &[AgentSpec]) -> OfferedTools {
+        let offered: BTreeMap<_, _> = self
+            .tools
+            .iter()
+            .filter(|(name, tool)| offers(chain, &tool.component.record.name, name))
+            .map(|(name, tool)| (name.clone(), Arc::clone(tool)))
+            .collect();
+        let definitions = offered.values().map(|tool| tool.definition.clone()).collect();
+        OfferedTools { offered, definitions, org: Arc::clone(self) }
+    }
+
+    /// Every tool that can be called.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<InstalledTool>> {
+        self.tools.values()
+    }
+}
+
+/// The tools one session may use.
+pub struct OfferedTools {
+    offered: BTreeMap<ToolName, Arc<InstalledTool>>,
+    definitions: Arc<[ToolDefinition]>,
+    org: Arc<OrgTools>,
+}
+
+impl OfferedTools {
+    /// The names, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<ToolName> {
+        self.offered.keys().cloned().collect()
+    }
+
+    /// What the model is told, in a stable order.
+    #[must_use]
+    pub fn definitions(&self) -> Arc<[ToolDefinition]> {
+        Arc::clone(&self.definitions)
+    }
+
+    /// A tool by the name somebody used.
+    ///
+    /// # Errors
+    /// As [`OrgTools::find`]; and `denied` for a tool the org has but the agent does not offer.
+    pub fn get(&self, name: &str) -> Result<&Arc<InstalledTool>, CallError> {
+        if let Some(tool) = self.offered.get(name) {
+            return Ok(tool);
+        }
+        self.org.find(name)?;
+        let message = format!("the tool {name} is not among this agent's tools; the agent's `tools` list decides");
+        Err(CallError::new(CallErrorCode::Denied, message))
+    }
+
+    /// As [`OfferedTools::get`], for the record of the call.
+    ///
+    /// # Errors
+    /// As [`OfferedTools::get`].
+    pub fn find(&self, name: &str) -> Result<(ToolName, ComponentRef), CallError> {
+        self.get(name).map(|tool| (tool.definition.name.clone(), tool.component_ref()))
+    }
+}
+
+/// The snapshots of every org.
+pub struct Catalog {
+    store: Arc<dyn Store>,
+    blobs: Blobs,
+    sandbox: Sandbox,
+    orgs: Mutex<HashMap<OrgName, Arc<OrgTools>>>,
+}
+
+impl Catalog {
+    /// A catalog without snapshots.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, blobs: Blobs, sandbox: Sandbox) -> Self {
+        Self { store, blobs, sandbox, orgs: Mutex::default() }
+    }
+
+    /// The sandbox that runs the tools.
+    #[must_use]
+    pub const fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Where the components' code is kept.
+    #[must_use]
+    pub const fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// The org's tools.
+    ///
+    /// # Errors
+    /// When the store can't be read. A component that can't be loaded is left out, and the log says so.
+    pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, StoreError> {
+        if let Some(tools) = self.lock().get(org) {
+            return Ok(Arc::clone(tools));
+        }
+        self.refresh(org).await
+    }
+
+    /// Builds the org's snapshot anew, after a change.
+    ///
+    /// # Errors
+    /// As [`Catalog::tools`].
+    pub async fn refresh(&self, org: &OrgName) -> Result<Arc<OrgTools>, StoreError> {
+        let mut components = Vec::new();
+        for record in self.store.components(org).await? {
+            match self.load(record.digest).await {
+                Ok(code) => components.push(InstalledComponent { record, code }),
+                Err(error) => tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered"),
+            }
+        }
+        let tools = Arc::new(arrange(components));
+        for (name, components) in &tools.collisions {
+            tracing::warn!(%org, tool = %name, ?components, "a tool name is offered by several components, so by none");
+        }
+        self.lock().insert(org.clone(), Arc::clone(&tools));
+        Ok(tools)
+    }
+
+    async fn load(&self, digest: Digest) -> Result<fumehood_sandbox::Component, String> {
+        if let Some(component) = self.sandbox.load_cached(digest).await {
+            return Ok(component);
+        }
+        let wasm = self.blobs.get(&digest).await.map_err(|error| error.to_string())?;
+        let wasm = wasm.ok_or("its code is missing from the data directory; add it again")?;
+        self.sandbox.load(wasm, digest).await.map_err(|error| error.to_string())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrgName, Arc<OrgTools>>> {
+        self.orgs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn arrange(components: Vec<InstalledComponent>) -> OrgTools {
+    let mut org = OrgTools::default();
+    let mut offers: BTreeMap<ToolName, Vec<Arc<InstalledTool>>> = BTreeMap::new();
+    for component in components.into_iter().map(Arc::new) {
+        for definition in &component.record.tools {
+            let name = definition.name.clone();
+            if component.record.grant.is_none() {
+                org.waiting.insert(name, component.record.name.clone());
+                continue;
+            }
+            match schema_of(definition) {
+                Ok(schema) => offers.entry(name).or_default().push(Arc::new(InstalledTool {
+                    component: Arc::clone(&component),
+                    definition: definition.clone(),
+                    schema,
+                })),
+                Err(error) => tracing::error!(tool = %name, %error, "a tool's schema can't be used; it is not offered"),
+            }
+        }
+    }
+    for (name, mut tools) in offers {
+        match tools.len() {
+            1 => org.tools.extend(tools.pop().map(|tool| (name, tool))),
+            _ => {
+                let names = tools.iter().map(|tool| tool.component.record.name.clone()).collect();
+                org.collisions.insert(name, names);
+            }
+        }
+    }
+    org
+}
+
+/// Compiles a tool's input schema.
+///
+/// # Errors
+/// When it is not a JSON Schema, or refers to something outside itself.
+pub fn schema_of(definition: &ToolDefinition) -> Result<jsonschema::Validator, String> {
+    jsonschema::draft202012::new(&definition.input_schema).map_err(|error| error.to_string())
+}

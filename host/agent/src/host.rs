@@ -1,0 +1,554 @@
+//! The host: everything above the stores and below HTTP. Sessions, turns, tools, files and secrets of orgs, as operations.
+//!
+//! Every operation names the org it acts for; what another org has reads as not there.
+
+use crate::{
+    caller::{CallScope, Caller},
+    catalog::{Catalog, OrgTools},
+    driver::{Driver, TurnPlan},
+    hub::Hub,
+    recorder::{self, Recorder},
+    transcript::Transcript,
+    view::TurnView,
+};
+use fumehood_core::{
+    call::{Arguments, CallResult, Metering},
+    content::Content,
+    digest::Digest,
+    event::{Event, EventBody, NewEvent, Source},
+    id::{CallId, SessionId, TurnId},
+    message::Message,
+    name::{AgentName, ComponentName, ModelName, OrgName},
+    now,
+    turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
+};
+use fumehood_model::Provider;
+use fumehood_policy::{
+    agent::{AgentConfigError, AgentSpec},
+    authority::SessionNarrowing,
+    grant::Grant,
+};
+use fumehood_store::{
+    Store, StoreError, Workspaces,
+    record::{self, Accepted, NewTurn, Session, SessionChange},
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What every turn may use unless its agent or its client says less or its agent says more.
+const DEFAULT_BUDGET: Budget =
+    Budget { tokens: None, time_ms: Some(10 * 60 * 1000), tool_calls: Some(100), steps: Some(50) };
+
+/// Why an operation was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is no such thing in this org.
+    #[error("there is no such {0} here")]
+    NotFound(&'static str),
+    /// The session has a turn that hasn't ended.
+    #[error("the session is busy with the turn {0}; wait for its end or cancel it")]
+    Busy(TurnId),
+    /// The idempotency key came with another request before.
+    #[error("this Idempotency-Key was used with a different request; use a new key for a new request")]
+    KeyReused,
+    /// The request makes no sense; the text says why and what would.
+    #[error("{0}")]
+    Invalid(String),
+    /// The host is shutting down.
+    #[error("the host is shutting down; try again on another or later")]
+    ShuttingDown,
+    /// The org has used what it may for now.
+    #[error(transparent)]
+    Limited(#[from] crate::limits::Limited),
+    /// The configured agents do not fit together.
+    #[error(transparent)]
+    Agents(#[from] AgentConfigError),
+    /// The component is refused.
+    #[error(transparent)]
+    Install(#[from] crate::install::InstallError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A session to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewSession {
+    /// The agent; the host's default one when absent.
+    pub agent: Option<AgentName>,
+    /// A title for people.
+    pub title: Option<String>,
+    /// The client's own data: a JSON object.
+    pub metadata: Option<Value>,
+    /// How the session narrows what tools may do.
+    pub narrowing: SessionNarrowing,
+}
+
+/// A turn to be worked.
+#[derive(Debug, Clone, Default)]
+pub struct TurnRequest {
+    /// What the client sends.
+    pub input: Vec<Content>,
+    /// Instructions for this turn only.
+    pub system: Option<String>,
+    /// What the client allows it to use.
+    pub budget: Budget,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
+}
+
+/// An accepted turn.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// The turn.
+    pub turn: record::Turn,
+    /// Whether an earlier request made it.
+    pub repeated: bool,
+}
+
+/// What a host is made of.
+pub struct HostParts {
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// The sessions' files.
+    pub workspaces: Workspaces,
+    /// Which tools there are.
+    pub catalog: Catalog,
+    /// What runs them.
+    pub caller: Caller,
+    /// The configured models.
+    pub models: BTreeMap<ModelName, Arc<dyn Provider>>,
+    /// The agent of sessions that name none.
+    pub default_agent: AgentName,
+}
+
+/// The host. Cheap to clone; ends with [`Host::shut_down`].
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    workspaces: Workspaces,
+    catalog: Arc<Catalog>,
+    caller: Arc<Caller>,
+    models: BTreeMap<ModelName, Arc<dyn Provider>>,
+    default_agent: AgentName,
+    hub: Arc<Hub>,
+    running: Mutex<HashMap<TurnId, CancellationToken>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Host {
+    /// Starts the host and goes on with every turn that an earlier process left unfinished.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn start(parts: HostParts) -> Result<Self, HostError> {
+        let HostParts { store, workspaces, catalog, caller, models, default_agent } = parts;
+        let host = Self {
+            inner: Arc::new(Inner {
+                store,
+                workspaces,
+                catalog: Arc::new(catalog),
+                caller: Arc::new(caller),
+                models,
+                default_agent,
+                hub: Arc::default(),
+                running: Mutex::default(),
+                tasks: TaskTracker::new(),
+                closing: CancellationToken::new(),
+            }),
+        };
+        for turn in host.inner.store.turns_in(&[TurnStatus::Queued, TurnStatus::Running]).await? {
+            tracing::info!(turn = %turn.id, session = %turn.session, "going on with a turn that an earlier process left");
+            host.drive(&turn);
+        }
+        Ok(host)
+    }
+
+    /// Stops taking turns and stops those that run where they are; the next start goes on with them. Returns when nothing of
+    /// the host runs any more.
+    pub async fn shut_down(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// The store, for what needs no more than it: keys, secrets, key-values, the ledger.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// The sessions' files.
+    #[must_use]
+    pub fn workspaces(&self) -> &Workspaces {
+        &self.inner.workspaces
+    }
+
+    /// The catalogue of tools.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Listens to a session from now on.
+    #[must_use]
+    pub fn subscribe(&self, session: SessionId) -> broadcast::Receiver<Arc<Event>> {
+        self.inner.hub.subscribe(session)
+    }
+
+    /// Makes a session.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`] when the agent is unknown.
+    pub async fn create_session(&self, org: &OrgName, new: NewSession) -> Result<Session, HostError> {
+        let agent = new.agent.unwrap_or_else(|| self.inner.default_agent.clone());
+        self.chain(org, &agent).await?;
+        let time = now();
+        let session = Session {
+            id: SessionId::new(),
+            org: org.clone(),
+            agent: agent.clone(),
+            title: new.title.clone(),
+            metadata: new.metadata.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            narrowing: new.narrowing,
+            created: time,
+            updated: time,
+        };
+        let created = by_client(EventBody::SessionCreated { agent, title: new.title });
+        self.publish(self.inner.store.create_session(&session, &[created]).await?);
+        Ok(session)
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn session(&self, org: &OrgName, id: SessionId) -> Result<Session, HostError> {
+        self.inner.store.session(org, id).await?.ok_or(HostError::NotFound("session"))
+    }
+
+    /// Changes a session, from its next turn on.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown.
+    pub async fn update_session(&self, org: &OrgName, id: SessionId, change: SessionChange) -> Result<Session, HostError> {
+        if let Some(agent) = &change.agent {
+            self.chain(org, agent).await?;
+        }
+        let changed = [
+            ("agent", change.agent.is_some()),
+            ("title", change.title.is_some()),
+            ("metadata", change.metadata.is_some()),
+            ("narrowing", change.narrowing.is_some()),
+        ];
+        let changed = changed.into_iter().filter(|(_, is)| *is).map(|(name, _)| name.to_owned()).collect();
+        let event = by_client(EventBody::SessionUpdated { changed });
+        let updated = self.inner.store.update_session(org, id, &change, &[event]).await?;
+        let (session, events) = updated.ok_or(HostError::NotFound("session"))?;
+        self.publish(events);
+        Ok(session)
+    }
+
+    /// Deletes a session with everything in it. A turn that runs is cancelled.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
+        self.session(org, id).await?;
+        for turn in self.inner.store.turns(org, id).await?.iter().filter(|turn| !turn.status.is_terminal()) {
+            self.cancel_turn(org, turn.id).await?;
+        }
+        if !self.inner.store.delete_session(org, id).await? {
+            return Err(HostError::NotFound("session"));
+        }
+        self.inner.workspaces.remove(id).await.map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
+        Ok(())
+    }
+
+    /// What a model is shown of the session.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn messages(&self, org: &OrgName, id: SessionId) -> Result<Vec<Message>, HostError> {
+        self.session(org, id).await?;
+        let mut transcript = Transcript::default();
+        recorder::for_each_page(&*self.inner.store, org, id, |events| transcript.apply_all(events)).await?;
+        Ok(transcript.messages())
+    }
+
+    /// Accepts a turn and begins to work it. The turn goes on whether or not the caller waits.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::KeyReused`], [`HostError::Invalid`] for an empty input.
+    pub async fn submit_turn(&self, org: &OrgName, session: SessionId, request: TurnRequest) -> Result<Submitted, HostError> {
+        if self.inner.closing.is_cancelled() {
+            return Err(HostError::ShuttingDown);
+        }
+        if request.input.iter().all(|piece| matches!(piece, Content::Text { text } if text.trim().is_empty())) {
+            return Err(HostError::Invalid("the input is empty: send a text, or a list of content".into()));
+        }
+        self.inner.caller.limits().turn(org)?;
+        let TurnRequest { input, system, budget, idempotency } = request;
+        let new = NewTurn { id: TurnId::new(), input, system, budget, idempotency };
+        match self.inner.store.accept_turn(org, session, &new).await?.ok_or(HostError::NotFound("session"))? {
+            Accepted::New(turn, queued) => {
+                self.publish(vec![queued]);
+                self.drive(&turn);
+                Ok(Submitted { turn, repeated: false })
+            }
+            Accepted::Repeated(turn) => Ok(Submitted { turn, repeated: true }),
+            Accepted::KeyReused => Err(HostError::KeyReused),
+            Accepted::Busy(turn) => Err(HostError::Busy(turn)),
+        }
+    }
+
+    /// A turn and what came of it so far.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
+        let turn = self.inner.store.turn(org, id).await?.ok_or(HostError::NotFound("turn"))?;
+        let events = self.inner.store.turn_events(org, id).await?;
+        Ok(TurnView::new(turn, &events))
+    }
+
+    /// Waits for a turn's end and returns it.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`]; [`HostError::ShuttingDown`] if the host closes first.
+    pub async fn wait_for_turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
+        let turn = self.inner.store.turn(org, id).await?.ok_or(HostError::NotFound("turn"))?;
+        let mut listener = self.subscribe(turn.session);
+        loop {
+            let view = self.turn(org, id).await?;
+            if view.status.is_terminal() {
+                return Ok(view);
+            }
+            loop {
+                let heard = tokio::select! {
+                    heard = listener.recv() => heard,
+                    () = self.inner.closing.cancelled() => return Err(HostError::ShuttingDown),
+                };
+                match heard {
+                    Ok(event) if event.turn != Some(id) || !event.body.is_terminal() => {}
+                    // The end, or a gap in what was heard: the journal knows.
+                    Ok(_) | Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Cancels a turn and waits until its end is recorded. A turn that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn cancel_turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
+        let view = self.turn(org, id).await?;
+        if view.status.is_terminal() {
+            return Ok(view);
+        }
+        if let Some(cancel) = self.running().get(&id) {
+            cancel.cancel();
+        }
+        self.wait_for_turn(org, id).await
+    }
+
+    /// Runs one tool once, under the full policy, without a turn.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`] when the session is named and not there. What the tool itself does is in the result.
+    pub async fn call_tool(
+        &self,
+        org: &OrgName,
+        session: Option<SessionId>,
+        tool: &str,
+        arguments: Arguments,
+    ) -> Result<(CallId, CallResult, Metering), HostError> {
+        let scope = match session {
+            None => CallScope::new(org.clone(), None, None, Arc::from([]), SessionNarrowing::default()),
+            Some(id) => self.session_scope(org, id).await?,
+        };
+        self.call_in(scope, tool, arguments).await
+    }
+
+    /// The same in a session, with a directory of the host in the place of the session's workspace.
+    ///
+    /// # Errors
+    /// As [`Host::call_tool`].
+    pub async fn call_tool_on_files(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        dir: PathBuf,
+        tool: &str,
+        arguments: Arguments,
+    ) -> Result<(CallId, CallResult, Metering), HostError> {
+        let scope = self.session_scope(org, session).await?.on_files(dir);
+        self.call_in(scope, tool, arguments).await
+    }
+
+    async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
+        let session = self.session(org, id).await?;
+        let chain = self.chain(org, &session.agent).await?;
+        Ok(CallScope::new(org.clone(), Some(id), None, chain, session.narrowing))
+    }
+
+    async fn call_in(
+        &self,
+        scope: CallScope,
+        tool: &str,
+        arguments: Arguments,
+    ) -> Result<(CallId, CallResult, Metering), HostError> {
+        let tools = self.inner.catalog.tools(&scope.org).await?;
+        let offered = Arc::new(tools.offered_by(&scope.chain));
+        let id = CallId::new();
+        let (result, metering) = match offered.find(tool) {
+            Ok((name, _)) => Arc::clone(&self.inner.caller).call(&scope, &offered, id, &name, arguments).await,
+            Err(error) => (Err(error), Metering::default()),
+        };
+        Ok((id, result, metering))
+    }
+
+    /// The org's tools.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, HostError> {
+        Ok(self.inner.catalog.tools(org).await?)
+    }
+
+    /// Decides what a component may do.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn set_grant(&self, org: &OrgName, name: &ComponentName, grant: &Grant) -> Result<record::Component, HostError> {
+        let component = self.component(org, name).await?;
+        if !self.inner.store.set_grant(org, name, &component.digest, grant).await? {
+            return Err(HostError::NotFound("component"));
+        }
+        self.inner.catalog.refresh(org).await?;
+        self.component(org, name).await
+    }
+
+    /// One component.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<record::Component, HostError> {
+        self.inner.store.component(org, name).await?.ok_or(HostError::NotFound("component"))
+    }
+
+    /// Removes a component. Calls that run finish; no new one begins.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<(), HostError> {
+        if !self.inner.store.remove_component(org, name).await? {
+            return Err(HostError::NotFound("component"));
+        }
+        self.inner.catalog.refresh(org).await?;
+        Ok(())
+    }
+
+    /// The agent's chain, root to leaf. An org's own agents come before those of the default org, which all share.
+    async fn chain(&self, org: &OrgName, agent: &AgentName) -> Result<Arc<[AgentSpec]>, HostError> {
+        let mut configured = self.inner.store.agents(&OrgName::default_org()).await?;
+        configured.extend(self.inner.store.agents(org).await?);
+        let mut chains = fumehood_policy::agent::resolve_agents(&configured)?;
+        chains.remove(agent).map(Arc::from).ok_or_else(|| {
+            let known = configured.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            HostError::Invalid(format!("there is no agent `{agent}`; there are: {known}"))
+        })
+    }
+
+    fn drive(&self, turn: &record::Turn) {
+        let cancel = CancellationToken::new();
+        self.running().insert(turn.id, cancel.clone());
+        let host = self.clone();
+        let turn = turn.clone();
+        self.inner.tasks.spawn(async move {
+            let id = turn.id;
+            // Closing drops the work where it is: the journal knows how far it came.
+            let work = host.inner.closing.run_until_cancelled(host.work(turn, cancel)).await;
+            if let Some(Err(error)) = work {
+                tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
+            }
+            host.running().remove(&id);
+        });
+    }
+
+    async fn work(&self, turn: record::Turn, cancel: CancellationToken) -> Result<(), HostError> {
+        let inner = &self.inner;
+        let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
+        let mut recorder = Recorder::open(store, hub, turn.org.clone(), turn.session, turn.id).await?;
+        match self.plan(&turn).await {
+            Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, cancel).run().await?),
+            Err(HostError::Store(error)) => Err(error.into()),
+            Err(error) => {
+                let error = TurnError { code: TurnErrorCode::Configuration, message: error.to_string() };
+                let events = recorder.machine.failure(error);
+                Ok(recorder.record(&events).await?)
+            }
+        }
+    }
+
+    async fn plan(&self, turn: &record::Turn) -> Result<TurnPlan, HostError> {
+        let session = self.session(&turn.org, turn.session).await?;
+        let chain = self.chain(&turn.org, &session.agent).await?;
+        let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
+        let provider = self.inner.models.get(&leaf.model).cloned().ok_or_else(|| {
+            HostError::Invalid(format!("the agent {} uses the model `{}`, which is not configured", leaf.name, leaf.model))
+        })?;
+        let queued = self.inner.store.events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1).await?;
+        let (system, asked) = match queued.into_iter().next().map(|event| event.body) {
+            Some(EventBody::TurnQueued { system, budget, .. }) => (system, budget),
+            _ => return Err(StoreError::Corrupt { reason: format!("{} has no turn.queued", turn.id) }.into()),
+        };
+        let instructions = [Some(leaf.instructions.clone()), system].into_iter().flatten().filter(|text| !text.is_empty());
+        let tools = self.inner.catalog.tools(&turn.org).await?;
+        Ok(TurnPlan {
+            agent: leaf.name.clone(),
+            model: leaf.model.clone(),
+            provider,
+            session: turn.session,
+            system: instructions.collect::<Vec<_>>().join("\n\n"),
+            budget: with_defaults(leaf.budget).narrowed_by(asked),
+            tools: Arc::new(tools.offered_by(&chain)),
+            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain, session.narrowing),
+        })
+    }
+
+    fn publish(&self, events: Vec<Event>) {
+        for event in events {
+            self.inner.hub.publish(Arc::new(event));
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TurnId, CancellationToken>> {
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn by_client(body: EventBody) -> NewEvent {
+    NewEvent { turn: None, source: Source::Client, body }
+}
+
+fn with_defaults(agent: Budget) -> Budget {
+    Budget {
+        tokens: agent.tokens.or(DEFAULT_BUDGET.tokens),
+        time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
+        tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
+        steps: agent.steps.or(DEFAULT_BUDGET.steps),
+    }
+}

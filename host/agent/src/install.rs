@@ -1,0 +1,127 @@
+//! Adding a component: its bytes, what it asks for, and what the org grants it.
+
+use crate::{
+    catalog::schema_of,
+    host::{Host, HostError},
+};
+use fumehood_core::{
+    digest::Digest,
+    name::{ComponentName, OrgName},
+    now,
+};
+use fumehood_policy::{
+    grant::Grant,
+    manifest::{Manifest, ManifestError},
+};
+use fumehood_sandbox::LoadError;
+use fumehood_store::{BlobError, StoreError, record::Component};
+
+/// Why a component is refused. Nothing of it is kept then.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The code can't be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// What it asks for can't be read.
+    #[error("the component's manifest is not valid: {0}")]
+    Manifest(#[from] ManifestError),
+    /// Without a manifest somebody has to name it.
+    #[error("the component carries no manifest, so it has no name: give it one, or add a tool.toml beside it")]
+    Unnamed,
+    /// A tool's schema can't be used to check arguments.
+    #[error("the tool {tool} has an input schema that can't be used: {reason}")]
+    Schema {
+        /// The tool.
+        tool: String,
+        /// Why.
+        reason: String,
+    },
+    /// The code could not be kept.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+/// A component to be added.
+#[derive(Debug, Clone)]
+pub struct NewComponent {
+    /// The `.wasm` file.
+    pub wasm: Vec<u8>,
+    /// A manifest that takes the place of the embedded one.
+    pub manifest: Option<Manifest>,
+    /// The name of a component that carries no manifest.
+    pub name: Option<ComponentName>,
+    /// What to grant.
+    pub grant: NewGrant,
+}
+
+/// What an org decides about a component when it is added.
+#[derive(Debug, Clone)]
+pub enum NewGrant {
+    /// Nothing yet: its tools wait for a decision, unless the same code was granted something before.
+    Undecided,
+    /// All that it asks for.
+    Requested,
+    /// This.
+    Exactly(Box<Grant>),
+}
+
+/// What a component is and asks for, before it is added.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// Its exact code.
+    pub digest: Digest,
+    /// What it asks for.
+    pub manifest: Manifest,
+    /// The tools it offers.
+    pub tools: Vec<fumehood_core::tool::ToolDefinition>,
+}
+
+impl Host {
+    /// Reads and compiles a component and says what it is, without keeping it.
+    ///
+    /// # Errors
+    /// [`InstallError`], with what to do about it.
+    pub async fn inspect_component(&self, new: &NewComponent) -> Result<Inspected, HostError> {
+        Ok(inspect(self.catalog().sandbox(), new).await?)
+    }
+
+    /// Adds a component, or replaces the one of the same name. Turns that run keep the tools they began with.
+    ///
+    /// # Errors
+    /// [`HostError::Install`] if it is refused: nothing of it is kept.
+    pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Component, HostError> {
+        let Inspected { digest, manifest, tools } = self.inspect_component(&new).await?;
+        let grant = match new.grant {
+            NewGrant::Undecided => None,
+            NewGrant::Requested => Some(Grant::everything_requested(&manifest)),
+            NewGrant::Exactly(grant) => Some(*grant),
+        };
+        // The code first: a row never points at code that isn't there.
+        self.catalog().blobs().put(new.wasm).await.map_err(InstallError::Blob)?;
+        let component = Component { name: manifest.name.clone(), org: org.clone(), digest, manifest, tools, grant, added: now() };
+        self.store().put_component(&component).await?;
+        self.catalog().refresh(org).await?;
+        let kept = self.store().component(org, &component.name).await?;
+        kept.ok_or_else(|| StoreError::Unavailable { reason: "the component was removed while it was added".into() }.into())
+    }
+}
+
+/// Reads and compiles a component.
+///
+/// # Errors
+/// [`InstallError`], with what to do about it.
+pub async fn inspect(sandbox: &fumehood_sandbox::Sandbox, new: &NewComponent) -> Result<Inspected, InstallError> {
+    // THREAT[T-supply-digest]: a component is what its bytes are; names and versions pin nothing.
+    let digest = Digest::of(&new.wasm);
+    let component = sandbox.load(new.wasm.clone(), digest).await?;
+    let manifest = match (&new.manifest, component.manifest(), &new.name) {
+        (Some(manifest), _, _) => manifest.clone(),
+        (None, Some(text), _) => Manifest::parse_toml(text)?,
+        (None, None, Some(name)) => Manifest::without_requests(name.clone()),
+        (None, None, None) => return Err(InstallError::Unnamed),
+    };
+    for tool in component.tools() {
+        schema_of(tool).map_err(|reason| InstallError::Schema { tool: tool.name.to_string(), reason })?;
+    }
+    Ok(Inspected { digest, manifest, tools: component.tools().to_vec() })
+}

@@ -1,0 +1,173 @@
+//! The sandbox's way out, answered by the egress door.
+
+use super::CallEvents;
+use crate::limits::Limits;
+use async_trait::async_trait;
+use fumehood_core::{
+    id::CallId,
+    ledger::{EgressOutcome, EgressScope, LedgerEntry},
+    name::SecretName,
+};
+use fumehood_egress::{
+    BoundCredential, Direction, Egress, EgressError, EgressGrant, EgressLimits, Ledger, LeakGuard, LedgerError, RequestBudget,
+    Settlement, Wait,
+};
+use fumehood_policy::authority::Authority;
+use fumehood_sandbox::ports::{Body, Door, DoorError, Timeouts};
+use fumehood_store::{Store, Settlement as Settled};
+use http_body_util::BodyExt as _;
+use secrecy::SecretString;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// One call's way out.
+pub(crate) fn door(
+    egress: &Egress,
+    limits: &Arc<Limits>,
+    scope: EgressScope,
+    authority: &Authority,
+    secrets: &[(SecretName, SecretString)],
+    guard: &LeakGuard,
+    watcher: Option<(&Arc<StoreLedger>, Arc<CallEvents>)>,
+) -> Arc<dyn Door> {
+    let value_of = |name| secrets.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let credentials = authority
+        .credentials
+        .iter()
+        .filter_map(|credential| Some(BoundCredential { value: value_of(&credential.secret)?, credential: credential.clone() }))
+        .collect();
+    let size = &authority.limits;
+    Arc::new(CallDoor {
+        egress: egress.clone(),
+        limits: Arc::clone(limits),
+        _watched: watcher.map(|(ledger, events)| ledger.watch(scope.call, events)),
+        grant: EgressGrant {
+            scope,
+            policy: Arc::new(authority.network.clone()),
+            credentials,
+            guard: guard.clone(),
+            limits: EgressLimits {
+                body_in: size.http_body.0,
+                body_out: size.http_body.0,
+                requests: Arc::new(RequestBudget::new(size.http_requests)),
+            },
+        },
+    })
+}
+
+struct CallDoor {
+    egress: Egress,
+    limits: Arc<Limits>,
+    grant: EgressGrant,
+    _watched: Option<Watched>,
+}
+
+#[async_trait]
+impl Door for CallDoor {
+    /// The stages' timeouts are the door's own, which no guest can lengthen; a guest that wants shorter ones stops waiting.
+    async fn send(&self, request: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, DoorError> {
+        self.limits.egress_request(&self.grant.scope.org).map_err(|limited| DoorError::Denied(limited.to_string()))?;
+        let aborted = |error: DoorError| EgressError::RequestBody { reason: error.to_string() };
+        let request = request.map(|body| body.map_err(aborted).boxed_unsync());
+        let response = self.egress.send(&self.grant, request).await.map_err(for_guest)?;
+        Ok(response.map(|body| body.map_err(for_guest).boxed_unsync()))
+    }
+}
+
+/// What a guest is told. `wasi:http` has codes, not words; the words of a refusal travel with the call's report.
+fn for_guest(error: EgressError) -> DoorError {
+    match error {
+        EgressError::InvalidUrl { .. } => DoorError::UriInvalid,
+        EgressError::PrivateAddress { .. } => DoorError::AddressProhibited(error.to_string()),
+        error if error.is_refusal() => DoorError::Denied(error.to_string()),
+        EgressError::Busy { .. } => DoorError::ConnectionLimit,
+        EgressError::Resolve { .. } => DoorError::DnsFailed,
+        EgressError::Connect { .. } => DoorError::ConnectionRefused,
+        EgressError::Tls { .. } => DoorError::Tls,
+        EgressError::Timeout { wait, .. } => match wait {
+            Wait::Resolve => DoorError::DnsTimeout,
+            Wait::Connect => DoorError::ConnectTimeout,
+            Wait::FirstByte => DoorError::ResponseTimeout,
+            Wait::NextBytes | Wait::Total => DoorError::ReadTimeout,
+        },
+        EgressError::BodyTooLarge { direction: Direction::Request, limit } => DoorError::RequestTooLarge(limit),
+        EgressError::BodyTooLarge { direction: Direction::Response, limit } => DoorError::ResponseTooLarge(limit),
+        EgressError::Protocol { .. } | EgressError::EncodedResponse { .. } => DoorError::Protocol,
+        EgressError::LengthMismatch | EgressError::RequestBody { .. } => DoorError::Aborted,
+        _ => DoorError::Internal,
+    }
+}
+
+/// The ledger in the store. Every decision of a call in a turn is also an event of that turn.
+pub struct StoreLedger {
+    store: Arc<dyn Store>,
+    watchers: Mutex<HashMap<CallId, Arc<CallEvents>>>,
+}
+
+impl StoreLedger {
+    /// A ledger kept in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { store, watchers: Mutex::default() })
+    }
+
+    fn watch(self: &Arc<Self>, call: CallId, events: Arc<CallEvents>) -> Watched {
+        self.watchers().insert(call, events);
+        Watched { ledger: Arc::clone(self), call }
+    }
+
+    fn watchers(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, Arc<CallEvents>>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, entry: &LedgerEntry) {
+        let Some(events) = self.watchers().get(&entry.scope.call).cloned() else { return };
+        match &entry.outcome {
+            EgressOutcome::Denied { reason } => events.egress_denied(entry, reason),
+            _ => {
+                events.egress_allowed(entry);
+                for secret in &entry.secrets {
+                    events.secret_used(secret.clone(), &entry.host);
+                }
+            }
+        }
+    }
+}
+
+/// Ends the watch of a call's decisions when dropped.
+struct Watched {
+    ledger: Arc<StoreLedger>,
+    call: CallId,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.ledger.watchers().remove(&self.call);
+    }
+}
+
+#[async_trait]
+impl Ledger for StoreLedger {
+    async fn open(&self, entry: &LedgerEntry) -> Result<(), LedgerError> {
+        self.store.ledger_open(entry).await.map_err(|error| LedgerError(error.to_string()))?;
+        self.tell(entry);
+        Ok(())
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<(), LedgerError> {
+        for settlement in settlements {
+            let settled = Settled {
+                outcome: settlement.outcome.clone(),
+                address: settlement.address,
+                bytes_sent: settlement.bytes_sent,
+                bytes_received: settlement.bytes_received,
+                duration_ms: settlement.duration_ms,
+            };
+            let written = self.store.ledger_settle(settlement.id, &settled).await;
+            written.map_err(|error| LedgerError(error.to_string()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! Tools that call tools, each under its own grant.
+
+use crate::{
+    caller::{CallScope, Caller},
+    catalog::OfferedTools,
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, CallResult},
+    id::CallId,
+    name::ToolName,
+};
+use fumehood_policy::tool_pattern::ToolFilter;
+use fumehood_sandbox::ports::Peers;
+use std::sync::Arc;
+
+/// The tools of the same session.
+pub(crate) fn peers(caller: Arc<Caller>, scope: CallScope, tools: Arc<OfferedTools>, allowed: ToolFilter) -> Arc<dyn Peers> {
+    Arc::new(SessionPeers { caller, scope, tools, allowed })
+}
+
+struct SessionPeers {
+    caller: Arc<Caller>,
+    scope: CallScope,
+    tools: Arc<OfferedTools>,
+    allowed: ToolFilter,
+}
+
+#[async_trait]
+impl Peers for SessionPeers {
+    async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult {
+        let component = &self.tools.get(tool)?.component.record.name;
+        if !self.allowed.allows(component, tool) {
+            let message = format!("calling {tool} was denied: the grant's `[tools] call` list does not name it");
+            return Err(CallError::new(CallErrorCode::Denied, message));
+        }
+        let caller = Arc::clone(&self.caller);
+        caller.call(&self.scope, &self.tools, CallId::new(), tool, arguments).await.0
+    }
+}

@@ -1,0 +1,100 @@
+//! The one way a turn's facts become durable: appended to the journal first, then folded, then shown.
+
+use crate::{hub::Hub, machine::TurnMachine, transcript::Transcript};
+use fumehood_core::{
+    event::{Event, EventBody, NewEvent, Source},
+    id::{EventId, SessionId, TurnId},
+    message::Message,
+    name::OrgName,
+    now,
+};
+use fumehood_store::{Store, StoreError};
+use std::sync::Arc;
+
+/// The journal of one turn being driven, with what is known from it.
+pub(crate) struct Recorder {
+    store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+    org: OrgName,
+    session: SessionId,
+    turn: TurnId,
+    pub(crate) machine: TurnMachine,
+    transcript: Transcript,
+}
+
+impl Recorder {
+    /// Reads the session's journal and folds it.
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        hub: Arc<Hub>,
+        org: OrgName,
+        session: SessionId,
+        turn: TurnId,
+    ) -> Result<Self, StoreError> {
+        let mut machine = TurnMachine::new(turn);
+        let mut transcript = Transcript::default();
+        for_each_page(&*store, &org, session, |events| {
+            machine.apply_all(events);
+            transcript.apply_all(events);
+        })
+        .await?;
+        Ok(Self { store, hub, org, session, turn, machine, transcript })
+    }
+
+    /// Makes events durable, folds them and shows them.
+    ///
+    /// Not cancel-safe: a dropped append may or may not have happened, so the driver never drops one.
+    pub(crate) async fn record(&mut self, events: &[NewEvent]) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        for event in self.store.append(&self.org, self.session, events).await? {
+            if event.turn == Some(self.turn) {
+                self.machine.apply(&event.body);
+            }
+            self.transcript.apply(&event.body);
+            self.hub.publish(Arc::new(event));
+        }
+        Ok(())
+    }
+
+    /// Shows a live event to whoever listens now.
+    pub(crate) fn show(&self, body: EventBody) {
+        if self.hub.is_heard(self.session) {
+            self.hub.publish(Arc::new(Event {
+                id: EventId::new(),
+                seq: None,
+                time: now(),
+                org: self.org.clone(),
+                session: self.session,
+                turn: Some(self.turn),
+                source: Source::Model,
+                body,
+            }));
+        }
+    }
+
+    /// What the model is shown next.
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        self.transcript.messages()
+    }
+}
+
+/// Hands the session's whole journal over, a page at a time.
+pub(crate) async fn for_each_page(
+    store: &dyn Store,
+    org: &OrgName,
+    session: SessionId,
+    mut fold: impl FnMut(&[Event]),
+) -> Result<(), StoreError> {
+    const PAGE: u32 = 1000;
+    let mut after = 0;
+    loop {
+        let events = store.events(org, session, after, PAGE).await?;
+        fold(&events);
+        match events.last().and_then(|event| event.seq) {
+            Some(seq) if events.len() == PAGE as usize => after = seq,
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The transcript: a session's journal folded into the messages a model is shown.
+//!
+//! Every call that an assistant message asks for is followed by exactly one result, in the order of the calls, however
+//! the turn ended: providers refuse a history in which one is missing.
+
+use fumehood_core::{
+    call::{CallError, CallErrorCode, CallResult},
+    event::{Event, EventBody},
+    id::CallId,
+    message::{AssistantPart, Message, RequestedCall},
+};
+use std::collections::HashMap;
+
+/// The messages so far, and the step that is still open.
+#[derive(Debug, Clone, Default)]
+pub struct Transcript {
+    messages: Vec<Message>,
+    open: OpenStep,
+}
+
+#[derive(Debug, Clone, Default)]
+struct OpenStep {
+    parts: Vec<AssistantPart>,
+    calls: Vec<RequestedCall>,
+    results: HashMap<CallId, CallResult>,
+    answered: bool,
+}
+
+impl Transcript {
+    /// Folds recorded events, in order.
+    pub fn apply_all<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        for event in events {
+            self.apply(&event.body);
+        }
+    }
+
+    /// Folds one recorded event.
+    pub fn apply(&mut self, body: &EventBody) {
+        match body {
+            EventBody::TurnQueued { input, .. } => {
+                self.close_step();
+                self.messages.push(Message::User { content: input.clone() });
+            }
+            EventBody::StepStarted { .. } => self.close_step(),
+            EventBody::ReasoningCompleted { text, provider_state, .. } => {
+                let part = AssistantPart::Reasoning { text: text.clone(), provider_state: provider_state.clone() };
+                self.open.parts.push(part);
+            }
+            EventBody::TextCompleted { text, .. } => self.open.parts.push(AssistantPart::Text { text: text.clone() }),
+            EventBody::ToolRequested { call, .. } => {
+                self.open.parts.push(AssistantPart::ToolCall(call.clone()));
+                self.open.calls.push(call.clone());
+            }
+            EventBody::StepCompleted { .. } => self.open.answered = true,
+            EventBody::ToolCompleted { call, output, error, .. } => {
+                let result = match (output, error) {
+                    (Some(output), _) => Ok(output.clone()),
+                    (None, Some(error)) => Err(error.clone()),
+                    (None, None) => Err(no_result()),
+                };
+                self.open.results.insert(*call, result);
+            }
+            EventBody::TurnCompleted { .. } | EventBody::TurnFailed { .. } | EventBody::TurnCancelled { .. } => {
+                self.close_step();
+            }
+            _ => {}
+        }
+    }
+
+    /// The messages, with the open step closed: what the next model call is shown.
+    #[must_use]
+    pub fn messages(&self) -> Vec<Message> {
+        let mut whole = self.clone();
+        whole.close_step();
+        whole.messages
+    }
+
+    fn close_step(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        // A step the model never finished leaves nothing: it is asked again, and shown once.
+        if !open.answered || open.parts.is_empty() {
+            return;
+        }
+        self.messages.push(Message::Assistant { parts: open.parts });
+        let mut results = open.results;
+        for call in open.calls {
+            let result = results.remove(&call.id).unwrap_or_else(|| Err(no_result()));
+            self.messages.push(Message::Tool { call: call.id, tool: call.tool, result });
+        }
+    }
+}
+
+fn no_result() -> CallError {
+    CallError::new(CallErrorCode::Interrupted, "the call has no recorded result: the host stopped before it ended")
+}

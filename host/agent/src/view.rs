@@ -1,0 +1,81 @@
+//! A turn as clients see it: its row and its events, folded.
+
+use fumehood_core::{
+    Time,
+    content::Content,
+    event::{Event, EventBody},
+    id::{SessionId, TurnId},
+    turn::{StopReason, TurnError, TurnStatus, Usage},
+};
+use fumehood_store::record::Turn;
+use serde::{Deserialize, Serialize};
+
+/// A turn and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnView {
+    /// Its id.
+    pub id: TurnId,
+    /// Its session.
+    pub session: SessionId,
+    /// Where it is.
+    pub status: TurnStatus,
+    /// The answer; empty until the turn is completed.
+    pub output: Vec<Content>,
+    /// Why a completed turn ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<StopReason>,
+    /// Why a failed turn failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TurnError>,
+    /// Tokens, as far as measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Decisions the turn waits for.
+    pub approvals: Vec<serde_json::Value>,
+    /// When it was accepted.
+    pub created: Time,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+}
+
+impl TurnView {
+    /// Folds the events of the turn; its terminal event tells all there is to tell.
+    #[must_use]
+    pub fn new(turn: Turn, events: &[Event]) -> Self {
+        let mut view = Self {
+            id: turn.id,
+            session: turn.session,
+            status: turn.status,
+            output: Vec::new(),
+            stop_reason: None,
+            error: None,
+            usage: None,
+            approvals: Vec::new(),
+            created: turn.created,
+            ended: turn.ended,
+        };
+        for event in events {
+            match &event.body {
+                EventBody::TurnCompleted { stop_reason, output, usage } => {
+                    view.status = TurnStatus::Completed;
+                    view.stop_reason = Some(*stop_reason);
+                    view.output.clone_from(output);
+                    view.usage = *usage;
+                }
+                EventBody::TurnFailed { error, usage } => {
+                    view.status = TurnStatus::Failed;
+                    view.error = Some(error.clone());
+                    view.usage = *usage;
+                }
+                EventBody::TurnCancelled { usage } => {
+                    view.status = TurnStatus::Cancelled;
+                    view.usage = *usage;
+                }
+                _ => continue,
+            }
+            view.ended = view.ended.or(Some(event.time));
+        }
+        view
+    }
+}

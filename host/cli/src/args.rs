@@ -1,0 +1,293 @@
+//! The command line. What `--help` prints is written here.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fumehood_core::{
+    id::{KeyId, SessionId, TurnId},
+    name::{AgentName, ComponentName, ModelName, OrgName, SecretName},
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// A host for the tools of LLM agents: the agent loop runs natively, every tool as a WebAssembly component that can
+/// do only what it was granted.
+#[derive(Debug, Parser)]
+#[command(name = "fumehood", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 budget used up.")]
+pub(crate) struct Cli {
+    /// The configuration file. Without it, fumehood.toml here if there is one.
+    #[arg(long, global = true, value_name = "FILE", env = "FUMEHOOD_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// JSON for machines instead of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Colours: on a terminal, always, or never.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the host and serve its HTTP API.
+    Serve(Serve),
+    /// Work one turn in the terminal.
+    Run(Run),
+    /// See the whole story once, on real input, without a key or a configuration.
+    Demo,
+    /// Components and their tools.
+    #[command(subcommand)]
+    Tool(Tool),
+    /// Sessions.
+    #[command(subcommand)]
+    Session(Session),
+    /// Turns.
+    #[command(subcommand)]
+    Turn(Turn),
+    /// Secrets. Their values go in and never come out.
+    #[command(subcommand)]
+    Secret(Secret),
+    /// API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Orgs.
+    #[command(subcommand)]
+    Org(Org),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Look for what is wrong with this installation.
+    Doctor,
+    /// Print the OpenAPI document of the HTTP API.
+    Openapi,
+    /// Write or check the generated reference pages.
+    #[command(hide = true)]
+    Reference(Reference),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Listen here instead of where the configuration says.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// What to say to the agent; `-` reads standard input.
+    pub(crate) input: String,
+    /// The agent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<AgentName>,
+    /// Go on with this session.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<SessionId>,
+    /// Use this configured model instead of the agent's.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<ModelName>,
+    /// Add this component first, granting what it asks for after showing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tool: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tool {
+    /// Say what a component is, what it asks for, and whether this host can run it.
+    Check {
+        /// The .wasm file.
+        file: PathBuf,
+    },
+    /// Run one tool of a component file, or of an installed component, once.
+    Call(ToolCall),
+    /// Add a component, or replace the one of its name.
+    Add {
+        /// The .wasm file.
+        source: PathBuf,
+        /// What it may do, as a file.
+        #[arg(long, value_name = "FILE", conflicts_with = "yes")]
+        grant: Option<PathBuf>,
+        /// Grant all that it asks for.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The installed components.
+    List,
+    /// What a component asks for and what it may do.
+    Show {
+        /// Its name.
+        name: ComponentName,
+    },
+    /// Remove a component.
+    Remove {
+        /// Its name.
+        name: ComponentName,
+    },
+    /// Decide what an installed component may do.
+    Grant {
+        /// Its name.
+        name: ComponentName,
+        /// What it may do, as a file.
+        #[arg(long, value_name = "FILE", conflicts_with = "yes", required_unless_present = "yes")]
+        grant: Option<PathBuf>,
+        /// All that it asks for.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolCall {
+    /// A .wasm file, or the name of an installed component.
+    pub(crate) component: String,
+    /// The tool.
+    pub(crate) tool: String,
+    /// Its arguments, a JSON object.
+    #[arg(default_value = "{}")]
+    pub(crate) arguments: String,
+    /// For a file: what it may do. Without it: nothing.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grant: Option<PathBuf>,
+    /// For a file: the directory it sees as /workspace, as far as the grant goes.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// For a file: a secret, as NAME=VALUE. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) secret: Vec<String>,
+    /// For a file: a limit, as KEY=VALUE, for example cpu=100ms. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) limit: Vec<String>,
+    /// For an installed component: the session it runs in.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<SessionId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// The sessions, newest first.
+    List {
+        /// At most this many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// One session.
+    Show {
+        /// Its id.
+        id: SessionId,
+    },
+    /// What happened in a session.
+    Events {
+        /// Its id.
+        id: SessionId,
+        /// Only events after this `seq`.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        /// Go on with what happens now, until interrupted.
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Turn {
+    /// One turn and what came of it.
+    Show {
+        /// Its id.
+        id: TurnId,
+    },
+    /// Cancel a turn.
+    Cancel {
+        /// Its id.
+        id: TurnId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Set a secret. The value is read from standard input, or from the terminal without showing it.
+    Set {
+        /// Its name.
+        name: SecretName,
+        /// For this session only.
+        #[arg(long, value_name = "ID")]
+        session: Option<SessionId>,
+    },
+    /// The names.
+    List {
+        /// Those of this session.
+        #[arg(long, value_name = "ID")]
+        session: Option<SessionId>,
+    },
+    /// Delete a secret.
+    Delete {
+        /// Its name.
+        name: SecretName,
+        /// Of this session.
+        #[arg(long, value_name = "ID")]
+        session: Option<SessionId>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key. It is printed once and never again.
+    Create {
+        /// A label for people.
+        #[arg(long, default_value = "")]
+        label: String,
+        /// The org it acts for.
+        #[arg(long, value_name = "NAME")]
+        org: Option<OrgName>,
+    },
+    /// The keys of an org, without their tokens.
+    List {
+        /// The org.
+        #[arg(long, value_name = "NAME")]
+        org: Option<OrgName>,
+    },
+    /// End a key.
+    Revoke {
+        /// Its id.
+        id: KeyId,
+        /// The org.
+        #[arg(long, value_name = "NAME")]
+        org: Option<OrgName>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Org {
+    /// Make an org, with the standard tools and a key.
+    Create {
+        /// Its name.
+        name: OrgName,
+    },
+    /// The orgs.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say whether the configuration is valid, and what it means.
+    Check,
+    /// Print the configuration in effect.
+    Show,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reference {
+    /// Where the pages are.
+    pub(crate) dir: PathBuf,
+    /// Fail if they differ instead of writing them.
+    #[arg(long)]
+    pub(crate) check: bool,
+}

@@ -1,0 +1,211 @@
+//! From a configuration to a running host: the same way for `serve`, for the commands and for the demo.
+
+use crate::{config::Loaded, standard};
+use anyhow::{Context as _, bail};
+use fumehood_agent::{
+    StoreLedger,
+    caller::Caller,
+    catalog::Catalog,
+    host::{Host, HostParts},
+    install::{NewComponent, NewGrant},
+};
+use fumehood_core::{
+    digest::Digest,
+    id::KeyId,
+    name::OrgName,
+    now,
+};
+use fumehood_egress::{Egress, EgressConfig};
+use fumehood_model::build;
+use fumehood_sandbox::{CacheKey, Sandbox, SandboxConfig};
+use fumehood_store::{DataDir, Opened, Store, StoreUrl, record::Key};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::{
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The largest component that is taken, in bytes.
+pub(crate) const LARGEST_COMPONENT: u64 = 64 << 20;
+
+/// A running host and what it stands on.
+pub(crate) struct Running {
+    pub(crate) host: Host,
+    pub(crate) egress: Egress,
+    pub(crate) opened: Opened,
+    /// Set when this start made the first key of the org `default`.
+    pub(crate) new_key: Option<SecretString>,
+}
+
+impl Running {
+    /// Stops the host where it is and closes the store.
+    pub(crate) async fn stop(self) {
+        self.host.shut_down().await;
+        self.egress.flush().await;
+        drop(self.host);
+        self.opened.close().await;
+    }
+}
+
+/// Opens the store and starts the host.
+pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
+    let config = &loaded.config;
+    let store_url: StoreUrl = config.store_url().parse()?;
+    let opened = fumehood_store::open(&config.data_dir, &store_url).await?;
+    start_on(loaded, opened).await
+}
+
+/// Starts the host on an opened store.
+pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
+    let running = start_without_tools(loaded, opened).await?;
+    let org = OrgName::default_org();
+    standard::install(&running.host, &org).await?;
+    install_configured(&running.host, loaded, &org).await?;
+    running.host.tools(&org).await?;
+    Ok(running)
+}
+
+/// Opens the store and starts a host that has no tools yet.
+pub(crate) async fn start_bare(loaded: &Loaded) -> anyhow::Result<Running> {
+    let store_url: StoreUrl = loaded.config.store_url().parse()?;
+    let opened = fumehood_store::open(&loaded.config.data_dir, &store_url).await?;
+    start_without_tools(loaded, opened).await
+}
+
+async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
+    let config = &loaded.config;
+    let store = Arc::clone(&opened.store);
+    let org = OrgName::default_org();
+    if store.org(&org).await?.is_none() {
+        store.create_org(&org).await?;
+    }
+    store.replace_agents(&org, &config.agents()).await?;
+    let new_key = first_key(&*store, &opened.lock, &org).await?;
+
+    let sandbox = Sandbox::new(&SandboxConfig {
+        cache_dir: Some(opened.lock.path().join("compiled")),
+        cache_key: CacheKey::new(*opened.master.derive("compiled code")),
+        tmp_dir: Some(opened.lock.path().join("tmp")),
+        max_component_size: LARGEST_COMPONENT,
+        ..SandboxConfig::new()?
+    })?;
+    let policy = config.host_policy();
+    let ledger = StoreLedger::new(Arc::clone(&store));
+    let door = EgressConfig { private_networks: policy.private_networks.clone(), ..EgressConfig::default() };
+    let egress = Egress::new(&door, Arc::clone(&ledger) as Arc<_>)?;
+    let workspaces = opened.workspaces.clone();
+    let environment = guest_environment(std::env::vars());
+    let caller =
+        Caller::new(sandbox.clone(), egress.clone(), ledger, Arc::clone(&store), workspaces.clone(), policy, config.limits().into(), environment);
+    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
+    let host = Host::start(HostParts {
+        store,
+        workspaces,
+        catalog,
+        caller,
+        models: models(loaded)?,
+        default_agent: config.default_agent()?,
+    })
+    .await?;
+    Ok(Running { host, egress, opened, new_key })
+}
+
+/// The configured models, ready to be asked.
+pub(crate) fn models(loaded: &Loaded) -> anyhow::Result<std::collections::BTreeMap<fumehood_core::name::ModelName, Arc<dyn fumehood_model::Provider>>> {
+    let configured = loaded.config.models(&variable);
+    configured
+        .into_iter()
+        .map(|(name, mut model)| {
+            if let Some(script) = &mut model.script {
+                *script = loaded.base().join(&*script);
+            }
+            let provider = build(&model, &variable).with_context(|| format!("[model.{name}] can't be used"))?;
+            Ok((name, provider))
+        })
+        .collect()
+}
+
+/// The variables that grants may hand to tools.
+///
+/// THREAT[T-box-env]: an org decides about grants, the operator about the environment. So only what the operator set
+/// for tools is there to be granted: `FUMEHOOD_GUEST_NAME` is NAME to a tool. Never the host's own variables.
+fn guest_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    variables.filter_map(|(name, value)| Some((name.strip_prefix("FUMEHOOD_GUEST_")?.to_owned(), value))).collect()
+}
+
+/// An environment variable that may hold a secret.
+pub(crate) fn variable(name: &str) -> Option<SecretString> {
+    std::env::var(name).ok().map(SecretString::from)
+}
+
+/// Where the key of the org `default` is kept for the commands.
+pub(crate) fn key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("key")
+}
+
+async fn first_key(store: &dyn Store, data_dir: &DataDir, org: &OrgName) -> anyhow::Result<Option<SecretString>> {
+    if !store.keys(org).await?.is_empty() {
+        return Ok(None);
+    }
+    let token = new_key(store, org, "made at the first start").await?.1;
+    let file = key_file(data_dir.path());
+    write_private(&file, token.expose_secret()).with_context(|| format!("cannot write the key to {}", file.display()))?;
+    Ok(Some(token))
+}
+
+/// Makes a key. The token is returned here and kept nowhere else.
+pub(crate) async fn new_key(store: &dyn Store, org: &OrgName, label: &str) -> anyhow::Result<(Key, SecretString)> {
+    let mut random = zeroize::Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *random).ok().context("the system gives no random bytes")?;
+    // THREAT[T-org-key-theft]: 256 random bits; the store holds only their digest.
+    let token = SecretString::from(format!("fh_{}", hex::encode(*random)));
+    let key = Key { id: KeyId::new(), org: org.clone(), label: label.into(), created: now() };
+    store.create_key(&key, &Digest::of(token.expose_secret().as_bytes())).await?;
+    Ok((key, token))
+}
+
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut open = std::fs::OpenOptions::new();
+    let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
+}
+
+/// `[tool.NAME]`: installs what is not installed yet, and refuses what is not what the configuration says.
+async fn install_configured(host: &Host, loaded: &Loaded, org: &OrgName) -> anyhow::Result<()> {
+    for (name, section) in &loaded.config.tool {
+        let file = loaded.base().join(&section.source);
+        let wasm = std::fs::read(&file).with_context(|| format!("[tool.{name}]: cannot read {}", file.display()))?;
+        let digest = Digest::of(&wasm);
+        if let Some(expected) = section.digest.filter(|expected| *expected != digest) {
+            bail!("[tool.{name}]: {} has the digest {digest}, not {expected}; check where it comes from", file.display());
+        }
+        let installed = host.store().component(org, name).await?.filter(|component| component.digest == digest);
+        let unchanged = installed.is_some_and(|component| section.grant.is_none() || component.grant == section.grant);
+        if unchanged {
+            continue;
+        }
+        let grant = section.grant.clone().map_or(NewGrant::Undecided, |grant| NewGrant::Exactly(Box::new(grant)));
+        let new = NewComponent { wasm, manifest: None, name: Some(name.clone()), grant };
+        let inspected = host.inspect_component(&new).await.with_context(|| format!("[tool.{name}] is refused"))?;
+        if inspected.manifest.name != *name {
+            bail!("[tool.{name}]: the component calls itself `{}`; use that name", inspected.manifest.name);
+        }
+        host.add_component(org, new).await.with_context(|| format!("[tool.{name}] is refused"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_can_be_granted_only_variables_that_were_set_for_tools() {
+        let host = [("OPENAI_API_KEY", "sk"), ("FUMEHOOD_GUEST_TZ", "Europe/Paris"), ("FUMEHOOD_KEY", "fh")];
+        let host = host.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(guest_environment(host.into_iter()), [("TZ".to_owned(), "Europe/Paris".to_owned())]);
+    }
+}

@@ -1,0 +1,94 @@
+//! `fumehood key …` and `fumehood org …`: what has no place in the API of an org. Needs the data directory for itself.
+
+use crate::{
+    args::{Key, Org},
+    boot,
+    config::Loaded,
+    out::{Out, printable},
+    standard,
+};
+use anyhow::{Context as _, bail};
+use fumehood_core::name::OrgName;
+use fumehood_store::{OpenError, Opened, StoreUrl};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+pub(crate) async fn key(out: Out, loaded: &Loaded, command: &Key) -> anyhow::Result<()> {
+    let opened = open(loaded).await?;
+    let store = &opened.store;
+    let named = |org: &Option<OrgName>| org.clone().unwrap_or_else(OrgName::default_org);
+    match command {
+        Key::Create { label, org } => {
+            let org = known_org(&opened, named(org)).await?;
+            let (key, token) = boot::new_key(&**store, &org, label).await?;
+            let token = token.expose_secret();
+            out.either(&json!({"id": key.id, "org": org, "label": label, "key": token}), |_| {
+                eprintln!("{} for the org {org}; it is shown once:", key.id);
+                out.line(token);
+            });
+        }
+        Key::List { org } => {
+            let keys = store.keys(&known_org(&opened, named(org)).await?).await?;
+            out.either(&json!({"items": keys}), |_| {
+                let row = |key: &fumehood_store::record::Key| {
+                    vec![key.id.to_string(), printable(&key.label), key.created.format("%Y-%m-%d %H:%M").to_string()]
+                };
+                out.table(&["key", "label", "created"], keys.iter().map(row).collect(), "no keys");
+            });
+        }
+        Key::Revoke { id, org } => {
+            let org = known_org(&opened, named(org)).await?;
+            if !store.revoke_key(&org, *id).await? {
+                bail!("the org {org} has no key {id}");
+            }
+            out.either(&json!({"revoked": id}), |_| out.line(format_args!("revoked {id}")));
+        }
+    }
+    opened.close().await;
+    Ok(())
+}
+
+pub(crate) async fn org(out: Out, loaded: &Loaded, command: &Org) -> anyhow::Result<()> {
+    let opened = open(loaded).await?;
+    match command {
+        Org::List => {
+            let orgs = opened.store.orgs().await?;
+            out.either(&json!({"items": orgs}), |_| {
+                let row = |org: &fumehood_store::record::Org| vec![org.name.to_string(), org.created.format("%Y-%m-%d %H:%M").to_string()];
+                out.table(&["org", "created"], orgs.iter().map(row).collect(), "no orgs");
+            });
+            opened.close().await;
+        }
+        Org::Create { name } => {
+            let running = boot::start_on(loaded, opened).await?;
+            let store = running.host.store();
+            store.create_org(name).await.with_context(|| format!("cannot make the org {name}"))?;
+            standard::install(&running.host, name).await?;
+            let (key, token) = boot::new_key(&**store, name, "made with the org").await?;
+            let token = token.expose_secret();
+            out.either(&json!({"org": name, "id": key.id, "key": token}), |_| {
+                eprintln!("made the org {name} with the key {}; it is shown once:", key.id);
+                out.line(token);
+            });
+            running.stop().await;
+        }
+    }
+    Ok(())
+}
+
+async fn known_org(opened: &Opened, org: OrgName) -> anyhow::Result<OrgName> {
+    match opened.store.org(&org).await? {
+        Some(_) => Ok(org),
+        None => bail!("there is no org `{org}`; `fumehood org list` shows them, `fumehood org create {org}` makes it"),
+    }
+}
+
+async fn open(loaded: &Loaded) -> anyhow::Result<Opened> {
+    let url: StoreUrl = loaded.config.store_url().parse()?;
+    match fumehood_store::open(&loaded.config.data_dir, &url).await {
+        Err(error @ OpenError::InUse { .. }) => {
+            Err(error).context("keys and orgs are changed while no host serves from this data directory")
+        }
+        other => Ok(other?),
+    }
+}

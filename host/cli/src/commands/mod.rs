@@ -1,0 +1,13 @@
+//! One file per command or family of commands.
+
+pub(crate) mod admin;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod reference;
+pub(crate) mod run;
+pub(crate) mod secret;
+pub(crate) mod serve;
+pub(crate) mod session;
+pub(crate) mod tool;
+pub(crate) mod tool_call;

@@ -1,0 +1,83 @@
+//! `fumehood reference DIR`: the reference pages that are made of the code, so that they can't say anything else.
+
+use crate::{args::{Cli, Reference}, out::Out};
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use fumehood_core::event::{EventBody, Life};
+use fumehood_server::ProblemCode;
+use std::fmt::Write as _;
+
+/// Writes the pages, or says which differ. Whether all is as it should be.
+pub(crate) fn reference(out: Out, args: &Reference) -> anyhow::Result<bool> {
+    let openapi = serde_json::to_string_pretty(&fumehood_server::openapi())?;
+    let pages = [("events.md", events()), ("errors.md", errors()), ("cli.md", command_line()), ("openapi.json", openapi + "\n")];
+    let mut good = true;
+    for (name, text) in pages {
+        let file = args.dir.join(name);
+        if args.check {
+            if std::fs::read_to_string(&file).ok().as_deref() != Some(&*text) {
+                good = false;
+                out.line(format_args!("{} is not what the code says; `cargo xtask doc` writes it anew", file.display()));
+            }
+        } else {
+            std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
+            std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    Ok(good)
+}
+
+fn events() -> String {
+    let mut page = String::from(
+        "# Events\n\nMade of the code; don't edit.\n\nA *recorded* event is in the journal and has a `seq`, gapless per session from 1. \
+         A *live* event is only shown to whoever listens, and has no `seq`.\n",
+    );
+    for kind in EventBody::CATALOGUE {
+        let life = match kind.life {
+            Life::Recorded => "recorded",
+            Life::Live => "live",
+        };
+        let _ = write!(page, "\n## `{}`\n\n{} ({life})\n", kind.name, kind.doc.trim());
+        if !kind.fields.is_empty() {
+            page.push_str("\n| field | meaning |\n|---|---|\n");
+        }
+        for (field, doc) in kind.fields {
+            let _ = writeln!(page, "| `{field}` | {} |", doc.trim().replace('|', "\\|"));
+        }
+    }
+    page
+}
+
+fn errors() -> String {
+    let mut page = String::from(
+        "# Problem codes\n\nMade of the code; don't edit.\n\nEvery refusal of the HTTP API is an `application/problem+json` document (RFC 9457) with one of these codes.\n\n\
+         | code | status | meaning |\n|---|---|---|\n",
+    );
+    for kind in ProblemCode::CATALOGUE {
+        let _ = writeln!(page, "| `{}` | {} | {} |", kind.code, kind.status, kind.doc.trim().replace('|', "\\|"));
+    }
+    page
+}
+
+fn command_line() -> String {
+    let mut page = String::from("# Command line\n\nMade of the code; don't edit.\n");
+    // Fixed, whatever terminal this runs in.
+    let mut root = Cli::command().term_width(100).color(clap::ColorChoice::Never);
+    root.build();
+    describe(&mut root, &mut page);
+    page
+}
+
+fn describe(command: &mut clap::Command, page: &mut String) {
+    let help = command.render_long_help().to_string();
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+    let _ = write!(page, "\n## `{name}`\n\n```text\n");
+    for line in help.lines() {
+        page.push_str(line.trim_end());
+        page.push('\n');
+    }
+    page.push_str("```\n");
+    for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set()) {
+        describe(sub, page);
+    }
+}

@@ -1,0 +1,82 @@
+//! `fumehood secret …`
+
+use crate::{
+    args::Secret,
+    client::Client,
+    out::{Out, list},
+};
+use anyhow::{Context as _, bail};
+use fumehood_core::id::SessionId;
+use serde_json::json;
+use std::io::{IsTerminal as _, Read as _};
+use zeroize::Zeroizing;
+
+pub(crate) async fn secret(out: Out, client: &Client, command: &Secret) -> anyhow::Result<()> {
+    match command {
+        Secret::Set { name, session } => {
+            let value = value_from_stdin()?;
+            client.put(&format!("{}/{name}", base(*session)), &json!({"value": *value})).await?;
+            report(out, "set", name);
+        }
+        Secret::Delete { name, session } => {
+            client.delete(&format!("{}/{name}", base(*session))).await?;
+            report(out, "deleted", name);
+        }
+        Secret::List { session } => {
+            let names = client.get(&base(*session)).await?;
+            out.either(&names, |names| {
+                let name = |item: &serde_json::Value| vec![item.as_str().or_else(|| item.get("name")?.as_str()).unwrap_or_default().to_owned()];
+                out.table(&["secret"], list(names, "items").iter().map(name).collect(), "no secrets yet");
+            });
+        }
+    }
+    Ok(())
+}
+
+fn base(session: Option<SessionId>) -> String {
+    session.map_or_else(|| "/v1/secrets".to_owned(), |session| format!("/v1/sessions/{session}/secrets"))
+}
+
+fn report(out: Out, done: &str, name: &str) {
+    if out.json { out.value(&json!({"secret": name, "done": done})) } else { out.line(format_args!("{done} {name}")) }
+}
+
+/// Never from the arguments: they are in the shell's history and in every process list.
+fn value_from_stdin() -> anyhow::Result<Zeroizing<String>> {
+    let mut value = Zeroizing::new(String::new());
+    if std::io::stdin().is_terminal() {
+        eprint!("value (not shown): ");
+        let _hidden = HiddenInput::begin();
+        std::io::stdin().read_line(&mut value).context("cannot read the value")?;
+        eprintln!();
+    } else {
+        std::io::stdin().take(1 << 20).read_to_string(&mut value).context("cannot read the value from standard input")?;
+    }
+    let end = value.trim_end_matches(['\r', '\n']).len();
+    value.truncate(end);
+    if value.is_empty() {
+        bail!("the value is empty; give it on standard input: `printf %s \"$TOKEN\" | fumehood secret set NAME`");
+    }
+    Ok(value)
+}
+
+/// The terminal without echo, until dropped. Uses `stty`, which every terminal system has.
+struct HiddenInput;
+
+impl HiddenInput {
+    fn begin() -> Self {
+        Self::stty("-echo");
+        Self
+    }
+
+    fn stty(mode: &str) {
+        // Without it the value is shown while it is typed, which the prompt can't prevent then.
+        let _ = std::process::Command::new("stty").arg(mode).stdin(std::process::Stdio::inherit()).status();
+    }
+}
+
+impl Drop for HiddenInput {
+    fn drop(&mut self) {
+        Self::stty("echo");
+    }
+}

@@ -1,0 +1,53 @@
+//! `fumehood serve`
+
+use crate::{args::Serve, boot, config::Loaded, out::Out};
+use anyhow::Context as _;
+use fumehood_server::ServerConfig;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use tokio::{net::TcpListener, signal::unix::{SignalKind, signal}};
+use tokio_util::sync::CancellationToken;
+
+/// Serves until SIGINT or SIGTERM. A second signal stops at once; what is recorded is safe either way.
+pub(crate) async fn serve(out: Out, loaded: &Loaded, args: &Serve) -> anyhow::Result<()> {
+    let address = args.listen.unwrap_or(loaded.config.listen);
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; is another host running? `--listen 127.0.0.1:0` takes any free port")
+    })?;
+    let address = listener.local_addr()?;
+    let running = boot::start(loaded).await?;
+    if let Some(key) = &running.new_key {
+        let file = boot::key_file(&loaded.config.data_dir);
+        eprintln!("A first API key was made for the org `default`. It is shown once, and kept in {}:", file.display());
+        eprintln!("  {}", key.expose_secret());
+    }
+    if out.json {
+        out.value(&json!({"listening": format!("http://{address}")}));
+    } else {
+        out.line(format_args!("fumehood serves on http://{address}"));
+    }
+    let shutdown = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
+    fumehood_server::serve(listener, running.host.clone(), ServerConfig::default(), shutdown).await;
+    running.stop().await;
+    signals.abort();
+    Ok(())
+}
+
+async fn stop_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        tracing::error!("signals can't be handled; only SIGKILL stops this host");
+        return;
+    };
+    for urgent in [false, true] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if urgent {
+            std::process::exit(1);
+        }
+        eprintln!("stopping; once more to stop at once");
+        shutdown.cancel();
+    }
+}

@@ -1,0 +1,81 @@
+//! `fumehood session …` and `fumehood turn …`
+
+use crate::{
+    args::{Session, Turn},
+    client::Client,
+    events,
+    out::{Out, Style, list, printable, text},
+};
+use futures::StreamExt as _;
+use reqwest::Method;
+
+pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> anyhow::Result<()> {
+    match command {
+        Session::List { limit } => {
+            let page = client.get(&format!("/v1/sessions?limit={limit}")).await?;
+            out.either(&page, |page| {
+                let row = |s: &serde_json::Value| {
+                    ["id", "agent", "title", "updated"].map(|key| printable(text(s, key))).to_vec()
+                };
+                let rows = list(page, "items").iter().map(row).collect();
+                out.table(&["session", "agent", "title", "updated"], rows, "no sessions yet");
+            });
+        }
+        Session::Show { id } => {
+            let session = client.get(&format!("/v1/sessions/{id}")).await?;
+            out.either(&session, |session| out.line(printable(&pretty(session))));
+        }
+        Session::Events { id, after, follow: true } => {
+            let request = client.request(Method::GET, &format!("/v1/sessions/{id}/events?after={after}"));
+            let mut stream = client.events(request).await?;
+            while let Some(event) = stream.next().await {
+                print_event(out, &event?);
+            }
+        }
+        Session::Events { id, after, follow: false } => {
+            let mut after = *after;
+            loop {
+                let page = client.get(&format!("/v1/sessions/{id}/events?after={after}")).await?;
+                let events = list(&page, "items");
+                for event in events {
+                    print_event(out, event);
+                }
+                match events.last().and_then(|event| event.get("seq")?.as_u64()) {
+                    Some(seq) if page.get("next").is_some() => after = seq,
+                    _ => break,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::Result<()> {
+    let turn = match command {
+        Turn::Show { id } => client.get(&format!("/v1/turns/{id}")).await?,
+        Turn::Cancel { id } => client.post(&format!("/v1/turns/{id}/cancel"), &serde_json::json!({})).await?,
+    };
+    out.either(&turn, |turn| {
+        out.line(format_args!("{} {}", out.style(Style::Bold, text(turn, "id")), text(turn, "status")));
+        if let Some(error) = turn.get("error").filter(|error| !error.is_null()) {
+            out.line(out.style(Style::Bad, printable(text(error, "message"))));
+        }
+        let answer = events::content(list(turn, "output"));
+        if !answer.is_empty() {
+            out.line(printable(&answer));
+        }
+    });
+    Ok(())
+}
+
+fn print_event(out: Out, event: &serde_json::Value) {
+    if out.json {
+        out.value(event);
+    } else if let Some(line) = events::line(out, event) {
+        out.line(line);
+    }
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}

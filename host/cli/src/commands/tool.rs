@@ -1,0 +1,203 @@
+//! `fumehood tool check|add|list|show|remove|grant`
+
+use crate::{
+    args::Tool,
+    client::Client,
+    out::{Out, Style, list, printable, text},
+};
+use anyhow::{Context as _, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_policy::{grant::Grant, manifest::Manifest};
+use fumehood_sandbox::{Sandbox, SandboxConfig};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What is decided about a component when it is added.
+pub(crate) enum Decision {
+    Nothing,
+    Requested,
+    Exactly(Box<Grant>),
+}
+
+impl Decision {
+    /// From `--grant FILE` and `--yes`.
+    pub(crate) fn read(grant: Option<&Path>, yes: bool) -> anyhow::Result<Self> {
+        match grant {
+            Some(file) => Ok(Self::Exactly(Box::new(read_grant(file)?))),
+            None if yes => Ok(Self::Requested),
+            None => Ok(Self::Nothing),
+        }
+    }
+}
+
+/// Reads a grant file.
+pub(crate) fn read_grant(file: &Path) -> anyhow::Result<Grant> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Grant::parse_toml(&text).with_context(|| format!("{} is not a grant", file.display()))
+}
+
+/// Reads a component file, and the `tool.toml` beside it if the component carries no manifest of its own.
+pub(crate) fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::Result<()> {
+    match command {
+        Tool::Add { source, grant, yes } => add(out, client, source, &Decision::read(grant.as_deref(), *yes)?).await?,
+        Tool::List => {
+            let page = client.get("/v1/tools").await?;
+            out.either(&page, |page| {
+                let rows = list(page, "items").iter().map(row).collect();
+                out.table(&["component", "version", "tools", "grant", "digest"], rows, "no components yet");
+            });
+        }
+        Tool::Show { name } => {
+            let component = client.get(&format!("/v1/tools/{name}")).await?;
+            out.either(&component, |component| show(out, component));
+        }
+        Tool::Remove { name } => {
+            client.delete(&format!("/v1/tools/{name}")).await?;
+            out.either(&json!({"removed": name}), |_| out.line(format_args!("removed {name}")));
+        }
+        Tool::Grant { name, grant, yes } => {
+            let decided = match Decision::read(grant.as_deref(), *yes)? {
+                Decision::Exactly(grant) => json!(grant),
+                Decision::Requested => json!("requested"),
+                Decision::Nothing => bail!("give --grant FILE or --yes"),
+            };
+            let component = client.put(&format!("/v1/tools/{name}/grant"), &decided).await?;
+            out.either(&component, |component| show(out, component));
+        }
+        Tool::Check { .. } | Tool::Call(_) => {}
+    }
+    Ok(())
+}
+
+/// Adds a component and says what it asks for and what it got.
+pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Decision) -> anyhow::Result<()> {
+    let wasm = read_component(source)?;
+    let mut body = json!({"wasm": STANDARD.encode(&wasm), "grant": match decision {
+        Decision::Nothing => json!("none"),
+        Decision::Requested => json!("requested"),
+        Decision::Exactly(grant) => json!(grant),
+    }});
+    if let Some(name) = source.file_stem().and_then(|stem| stem.to_str()).map(|stem| stem.replace('_', "-")) {
+        body["name"] = json!(name);
+    }
+    if let Some(manifest) = manifest_beside(source) {
+        body["manifest"] = json!(manifest);
+    }
+    let component = client.post("/v1/tools", &body).await?;
+    out.either(&component, |component| {
+        show(out, component);
+        if component.get("grant").is_none() {
+            let name = text(component, "name");
+            out.line(format_args!(
+                "\nIt may do nothing yet. `fumehood tool grant {name} --yes` grants what it asks for, `--grant FILE` less."
+            ));
+        }
+    });
+    Ok(())
+}
+
+/// A `tool.toml` beside the file belongs to it when the file has its component's name, or is the only one there.
+fn manifest_beside(source: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(source.with_file_name("tool.toml")).ok()?;
+    let manifest = Manifest::parse_toml(&text).ok()?;
+    let stem = source.file_stem()?.to_str()?.replace('_', "-");
+    (manifest.name.as_str() == stem).then_some(text)
+}
+
+fn row(component: &Value) -> Vec<String> {
+    let tools = list(component, "tools").iter().map(|tool| text(tool, "name")).collect::<Vec<_>>().join(" ");
+    let grant = match component.get("grant") {
+        None => "waits",
+        Some(_) if list(component, "not_granted").is_empty() => "all it asks",
+        Some(_) => "narrower",
+    };
+    let digest: String = text(component, "digest").chars().take("sha256:".len() + 12).collect();
+    vec![text(component, "name").into(), printable(text(component, "version")), tools, grant.into(), digest]
+}
+
+fn show(out: Out, component: &Value) {
+    out.line(format_args!("{} {}", out.style(Style::Bold, text(component, "name")), printable(text(component, "version"))));
+    out.line(printable(text(component, "description")));
+    out.line(out.style(Style::Dim, text(component, "digest")));
+    section(out, "tools", list(component, "tools").iter().map(|tool| {
+        let first = text(tool, "description").lines().next().unwrap_or_default();
+        format!("{}  {}", out.style(Style::Name, text(tool, "name")), printable(first))
+    }));
+    let sentences = |key: &str| list(component, key).iter().filter_map(Value::as_str).map(printable).collect::<Vec<_>>();
+    section(out, "asks for", sentences("requests").into_iter());
+    if component.get("grant").is_some() {
+        section(out, "not granted of it", sentences("not_granted").into_iter());
+    } else {
+        out.line(format_args!("\n{}", out.style(Style::Bad, "waits for a grant")));
+    }
+}
+
+fn section(out: Out, title: &str, lines: impl Iterator<Item = String>) {
+    let mut lines = lines.peekable();
+    if lines.peek().is_some() {
+        out.line(format_args!("\n{}", out.style(Style::Bold, title)));
+    }
+    for line in lines {
+        out.line(format_args!("  {line}"));
+    }
+}
+
+/// `tool check`: needs no host.
+pub(crate) async fn check(out: Out, file: &Path) -> anyhow::Result<()> {
+    use fumehood_agent::install::{NewComponent, NewGrant, inspect};
+    let name = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.replace('_', "-").parse().ok());
+    let manifest = manifest_beside(file).map(|text| Manifest::parse_toml(&text)).transpose()?;
+    let new = NewComponent { wasm: read_component(file)?, manifest, name, grant: NewGrant::Undecided };
+    let sandbox = Sandbox::new(&SandboxConfig { max_concurrent_calls: 4, ..SandboxConfig::new()? })?;
+    let inspected = inspect(&sandbox, &new).await?;
+    let value = json!({
+        "name": inspected.manifest.name, "version": inspected.manifest.version, "description": inspected.manifest.description,
+        "digest": inspected.digest, "tools": inspected.tools, "requests": inspected.manifest.describe(),
+        "manifest": inspected.manifest,
+    });
+    out.either(&value, |value| {
+        show(out, value);
+        out.line(format_args!("\n{}", out.style(Style::Good, "this host can run it")));
+    });
+    Ok(())
+}
+
+/// `tool call` on an installed component.
+pub(crate) async fn call_installed(out: Out, client: &Client, args: &crate::args::ToolCall) -> anyhow::Result<bool> {
+    let component = client.get(&format!("/v1/tools/{}", args.component)).await?;
+    if !list(&component, "tools").iter().any(|tool| text(tool, "name") == args.tool) {
+        bail!("the component {} has no tool `{}`", args.component, args.tool);
+    }
+    let arguments: Value = serde_json::from_str(&args.arguments).context("the arguments are not JSON")?;
+    let mut body = json!({"arguments": arguments});
+    if let Some(session) = args.session {
+        body["session"] = json!(session);
+    }
+    let request = client.request(Method::POST, &format!("/v1/tools/{}/call", args.tool)).json(&body);
+    let result = client.send(request).await?;
+    Ok(print_result(out, &result))
+}
+
+/// Prints a call's result; whether it went well.
+pub(crate) fn print_result(out: Out, result: &Value) -> bool {
+    let ok = text(result, "status") == "ok";
+    out.either(result, |result| {
+        if let Some(output) = result.get("output") {
+            out.line(printable(&crate::events::content(list(output, "content"))));
+        }
+        if let Some(error) = result.get("error") {
+            eprintln!("{} ({})", printable(text(error, "message")), text(result, "status"));
+        }
+        let metering = |key: &str| result.pointer(&format!("/metering/{key}")).and_then(Value::as_u64).unwrap_or_default();
+        eprintln!(
+            "{} ms, {} ms CPU, {} KiB memory, {} host calls",
+            metering("duration_ms"), metering("cpu_ms"), metering("memory_peak") / 1024, metering("host_calls")
+        );
+    });
+    ok
+}

@@ -1,0 +1,477 @@
+//! The configuration: `fumehood.toml`, then `FUMEHOOD_` environment variables, then defaults. Every key is optional.
+//!
+//! A key that is not known is refused, and so is a value that would not be enforced: a host never starts with a
+//! configuration that it did not understand.
+
+use anyhow::{Context as _, bail};
+use fumehood_agent::limits::{Limits, OrgLimits};
+use fumehood_core::{
+    digest::Digest,
+    name::{AgentName, ComponentName, ModelName, OrgName, ToolName},
+};
+use fumehood_model::{ModelConfig, SecretLookup};
+use fumehood_policy::{
+    address::PrivateNetworks,
+    agent::{AgentConfig, resolve_agents},
+    authority::HostPolicy,
+    grant::Grant,
+    network::{NetworkList, NetworkRule},
+    quantity::{ByteSize, Rate},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// The file looked for when none is named.
+pub(crate) const FILE: &str = "fumehood.toml";
+/// Variables with the prefix that are not configuration keys.
+const OTHER_VARIABLES: &[&str] = &[
+    "FUMEHOOD_CONFIG",
+    "FUMEHOOD_KEY",
+    "FUMEHOOD_LOG",
+    "FUMEHOOD_MASTER_KEY",
+    "FUMEHOOD_STANDARD_TOOLS",
+    "FUMEHOOD_URL",
+];
+
+/// The whole configuration, as a file may state it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where the host listens.
+    #[serde(default = "default_listen")]
+    pub(crate) listen: SocketAddr,
+    /// Where it keeps everything.
+    #[serde(default = "default_data_dir")]
+    pub(crate) data_dir: PathBuf,
+    /// The database.
+    #[serde(default)]
+    pub(crate) store: UrlSection,
+    /// The bus of a cluster; must be empty in this version.
+    #[serde(default)]
+    bus: UrlSection,
+    /// The shared limits of a cluster; must be empty in this version.
+    #[serde(default)]
+    limits_store: UrlSection,
+    /// The models, by the names agents use.
+    #[serde(default)]
+    pub(crate) model: BTreeMap<ModelName, ModelConfig>,
+    /// The host-wide network list.
+    #[serde(default)]
+    network: NetworkSection,
+    /// Per org.
+    #[serde(default)]
+    org: BTreeMap<OrgName, OrgSection>,
+    /// The agents.
+    #[serde(default)]
+    pub(crate) agent: BTreeMap<AgentName, AgentConfig>,
+    /// Components to install at start.
+    #[serde(default)]
+    pub(crate) tool: BTreeMap<ComponentName, ToolSection>,
+    /// MCP servers; must be empty in this version.
+    #[serde(default)]
+    mcp: BTreeMap<String, toml::Value>,
+}
+
+/// `[store]`, `[bus]`, `[limits_store]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UrlSection {
+    /// Absent or empty: the default.
+    #[serde(default)]
+    pub(crate) url: String,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkSection {
+    #[serde(default)]
+    private_networks: PrivateNetworks,
+    #[serde(default)]
+    allow: Option<Vec<NetworkRule>>,
+    #[serde(default)]
+    deny: Vec<NetworkRule>,
+}
+
+/// `[org.NAME]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OrgSection {
+    /// What the org may use; what is absent is not limited.
+    #[serde(default)]
+    limits: LimitsSection,
+}
+
+/// `[org.NAME.limits]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsSection {
+    /// Tool calls.
+    #[serde(default)]
+    tool_calls: Option<Rate>,
+    /// Requests through the door.
+    #[serde(default)]
+    egress_requests: Option<Rate>,
+    /// Turns.
+    #[serde(default)]
+    turns: Option<Rate>,
+    /// Calls at the same time.
+    #[serde(default)]
+    concurrent_calls: Option<u32>,
+    /// What happens when the limits' store is down; in this version it is in the process and can't be.
+    #[serde(default)]
+    #[expect(dead_code, reason = "accepted, and without meaning while the limits are kept in the process")]
+    fail: Option<FailMode>,
+}
+
+impl LimitsSection {
+    fn in_effect(&self) -> OrgLimits {
+        OrgLimits {
+            tool_calls: self.tool_calls,
+            egress_requests: self.egress_requests,
+            turns: self.turns,
+            concurrent_calls: self.concurrent_calls,
+        }
+    }
+}
+
+/// What a limit does when it can't be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FailMode {
+    /// Lets pass.
+    Open,
+    /// Refuses.
+    Closed,
+}
+
+/// `[tool.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToolSection {
+    /// A path, relative to the configuration file.
+    pub(crate) source: PathBuf,
+    /// Refuse any other code.
+    #[serde(default)]
+    pub(crate) digest: Option<Digest>,
+    /// What it may do; absent: somebody decides with `fumehood tool grant`.
+    #[serde(default)]
+    pub(crate) grant: Option<Grant>,
+}
+
+/// A configuration and where it comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    /// The file, if there was one.
+    pub(crate) file: Option<PathBuf>,
+    /// The variables that override it.
+    pub(crate) variables: Vec<String>,
+}
+
+impl Loaded {
+    /// The directory that relative paths of the configuration start from.
+    pub(crate) fn base(&self) -> &Path {
+        self.file.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+}
+
+/// Reads the configuration. `file` is the one named by the user; without it `fumehood.toml` is read if it exists.
+pub(crate) fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> anyhow::Result<Loaded> {
+    let file = match file {
+        Some(file) => Some(file.to_owned()),
+        None => Some(PathBuf::from(FILE)).filter(|file| file.exists()),
+    };
+    let text = match &file {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
+        None => String::new(),
+    };
+    let name = file.as_deref().map_or(FILE.into(), |file| file.display().to_string());
+    // Parsed on its own first, so that a fault in the file is reported with its line.
+    let mut config: Config = toml::from_str(&text).with_context(|| format!("{name} is not a valid configuration"))?;
+    let overrides = overrides(variables)?;
+    if !overrides.is_empty() {
+        let mut table: toml::Table = toml::from_str(&text).with_context(|| format!("{name} is not valid TOML"))?;
+        for over in &overrides {
+            over.set(&mut table)?;
+        }
+        config = table.try_into().with_context(|| {
+            let names: Vec<_> = overrides.iter().map(|over| over.variable.as_str()).collect();
+            format!("the configuration is not valid with {}", names.join(", "))
+        })?;
+    }
+    let loaded = Loaded { config, file, variables: overrides.into_iter().map(|over| over.variable).collect() };
+    check(&loaded.config)?;
+    Ok(loaded)
+}
+
+impl Config {
+    /// The operator's part of every call's authority.
+    pub(crate) fn host_policy(&self) -> HostPolicy {
+        let network = NetworkList { allow: self.network.allow.clone(), deny: self.network.deny.clone() };
+        HostPolicy { network, private_networks: self.network.private_networks.clone(), ..HostPolicy::default() }
+    }
+
+    /// The models, with `main` taken from the environment where the file has none.
+    pub(crate) fn models(&self, secrets: &SecretLookup<'_>) -> BTreeMap<ModelName, ModelConfig> {
+        let mut models = self.model.clone();
+        if let Ok(main) = ModelName::new("main") {
+            models.entry(main).or_insert_with(|| ModelConfig::from_environment(secrets));
+        }
+        models
+    }
+
+    /// What the orgs may use.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::new(self.org.iter().map(|(name, org)| (name.clone(), org.limits.in_effect())).collect())
+    }
+
+    /// Makes every agent use one model.
+    pub(crate) fn use_model(&mut self, model: &ModelName) -> anyhow::Result<()> {
+        if !self.models(&|_| None).contains_key(model) {
+            bail!("there is no model `{model}`; add [model.{model}] to the configuration");
+        }
+        self.agent = self.agents();
+        for agent in self.agent.values_mut() {
+            agent.model = Some(model.clone());
+        }
+        Ok(())
+    }
+
+    /// The agents, with `assistant` where the file has none.
+    pub(crate) fn agents(&self) -> BTreeMap<AgentName, AgentConfig> {
+        let mut agents = self.agent.clone();
+        if agents.is_empty() {
+            let instructions = "You are a helpful assistant. Use the tools you are offered when they help, and say what you did.";
+            let assistant = AgentConfig { instructions: Some(instructions.into()), ..AgentConfig::default() };
+            agents.extend(default_agent_name().map(|name| (name, assistant)));
+        }
+        agents
+    }
+
+    /// The agent of sessions that name none: `assistant` where there is one, else the first.
+    pub(crate) fn default_agent(&self) -> anyhow::Result<AgentName> {
+        let agents = self.agents();
+        let assistant = default_agent_name().filter(|name| agents.contains_key(name));
+        assistant.or_else(|| agents.keys().next().cloned()).context("there is no agent")
+    }
+}
+
+fn default_agent_name() -> Option<AgentName> {
+    AgentName::new("assistant").ok()
+}
+
+/// What a file may say but this version would not do is refused, not passed over.
+fn check(config: &Config) -> anyhow::Result<()> {
+    if !config.bus.url.is_empty() {
+        bail!("[bus] url is set, but this version has no bus; remove it");
+    }
+    if !config.limits_store.url.is_empty() {
+        bail!("[limits_store] url is set, but this version keeps limits in the process; remove it");
+    }
+    if let Some(name) = config.mcp.keys().next() {
+        bail!("[mcp.{name}] is set, but this version does not use MCP servers; remove it");
+    }
+    if let Some(name) = config.tool.keys().find(|name| ToolName::new(name.replace('-', "_")).is_err()) {
+        bail!("[tool.{name}] is not a component's name");
+    }
+    let agents = config.agents();
+    let chains = resolve_agents(&agents)?;
+    let models = config.models(&|_| None);
+    for (name, chain) in &chains {
+        let model = chain.last().map(|leaf| &leaf.model);
+        if let Some(model) = model.filter(|model| !models.contains_key(*model)) {
+            bail!("[agent.{name}] uses the model `{model}`, which is not configured; add [model.{model}]");
+        }
+    }
+    Ok(())
+}
+
+/// One key set by the environment.
+struct Override {
+    variable: String,
+    path: Vec<String>,
+    value: toml::Value,
+}
+
+impl Override {
+    fn set(&self, table: &mut toml::Table) -> anyhow::Result<()> {
+        let Some((last, parents)) = self.path.split_last() else { return Ok(()) };
+        let mut at = table;
+        for parent in parents {
+            at = at
+                .entry(parent.clone())
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+                .as_table_mut()
+                .with_context(|| format!("{}: `{parent}` is not a section", self.variable))?;
+        }
+        at.insert(last.clone(), self.value.clone());
+        Ok(())
+    }
+}
+
+/// `FUMEHOOD_LISTEN` sets `listen`, `FUMEHOOD_STORE_URL` sets `store.url`, `FUMEHOOD_MODEL__MAIN__BASE_URL` sets
+/// `model.main.base_url`: `__` goes one section down, and may be `_` where that is unmistakable.
+fn overrides(variables: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Vec<Override>> {
+    const SECTIONS: &[&str] = &["store", "bus", "limits_store", "network"];
+    let mut found = Vec::new();
+    for (variable, text) in variables {
+        let Some(key) = variable.strip_prefix("FUMEHOOD_") else { continue };
+        if OTHER_VARIABLES.contains(&variable.as_str()) || key.starts_with("GUEST_") {
+            continue;
+        }
+        let key = key.to_ascii_lowercase();
+        let path: Vec<String> = if key.contains("__") {
+            key.split("__").map(str::to_owned).collect()
+        } else {
+            match SECTIONS.iter().find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?))) {
+                Some((section, rest)) => vec![(*section).to_owned(), rest.to_owned()],
+                None => vec![key],
+            }
+        };
+        if path.iter().any(String::is_empty) {
+            bail!("the variable {variable} names no configuration key");
+        }
+        // TOML where it parses as TOML (numbers, lists), else the text itself.
+        let value = toml::from_str::<toml::Table>(&format!("value = {text}"))
+            .ok()
+            .and_then(|mut table| table.remove("value"))
+            .unwrap_or(toml::Value::String(text));
+        found.push(Override { variable, path, value });
+    }
+    found.sort_by(|a, b| a.variable.cmp(&b.variable));
+    Ok(found)
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7070))
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from(".fumehood")
+}
+
+/// The configuration as it is in effect, for `config show`. Holds no secret: keys are named by their variables.
+#[derive(Debug, Serialize)]
+pub(crate) struct Effective {
+    file: Option<PathBuf>,
+    variables: Vec<String>,
+    listen: SocketAddr,
+    data_dir: PathBuf,
+    store: String,
+    models: BTreeMap<ModelName, EffectiveModel>,
+    agents: BTreeMap<AgentName, AgentConfig>,
+    host: HostPolicy,
+    largest_component: ByteSize,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveModel {
+    provider: &'static str,
+    model: String,
+}
+
+impl Effective {
+    pub(crate) fn new(loaded: &Loaded, secrets: &SecretLookup<'_>) -> Self {
+        let config = &loaded.config;
+        let models = config.models(secrets).into_iter().map(|(name, model)| {
+            (name, EffectiveModel { provider: model.provider.as_str(), model: model.model_name().to_owned() })
+        });
+        Self {
+            file: loaded.file.clone(),
+            variables: loaded.variables.clone(),
+            listen: config.listen,
+            data_dir: config.data_dir.clone(),
+            store: config.store_url(),
+            models: models.collect(),
+            agents: config.agents(),
+            host: config.host_policy(),
+            largest_component: ByteSize(crate::boot::LARGEST_COMPONENT),
+        }
+    }
+}
+
+impl Config {
+    /// The database's URL.
+    pub(crate) fn store_url(&self) -> String {
+        if self.store.url.is_empty() {
+            format!("sqlite:{}", self.data_dir.join("fumehood.db").display())
+        } else {
+            self.store.url.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fumehood_model::ProviderKind;
+
+    fn with_file(text: &str, variables: &[(&str, &str)]) -> anyhow::Result<Loaded> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("fumehood.toml");
+        std::fs::write(&file, text).unwrap();
+        load(Some(&file), variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
+        format!("{:#}", with_file(text, variables).unwrap_err())
+    }
+
+    #[test]
+    fn no_file_at_all_gives_the_documented_defaults() {
+        let config = with_file("", &[]).unwrap().config;
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7070");
+        assert_eq!(config.data_dir, PathBuf::from(".fumehood"));
+        assert_eq!(config.store_url(), "sqlite:.fumehood/fumehood.db");
+        assert_eq!(config.default_agent().unwrap().as_str(), "assistant");
+        let main = ModelName::new("main").unwrap();
+        assert_eq!(config.models(&|_| None)[&main].provider, ProviderKind::Scripted);
+        let with_key = config.models(&|name| (name == "ANTHROPIC_API_KEY").then(|| "k".into()));
+        assert_eq!(with_key[&main].provider, ProviderKind::Anthropic);
+    }
+
+    #[test]
+    fn variables_override_the_file() {
+        let variables =
+            [("FUMEHOOD_LISTEN", "127.0.0.1:0"), ("FUMEHOOD_STORE_URL", "sqlite:x.db"), ("FUMEHOOD_NETWORK__DENY", "[\"*.example.com\"]")];
+        let loaded = with_file("listen = \"127.0.0.1:1\"", &variables).unwrap();
+        assert_eq!(loaded.config.listen.port(), 0);
+        assert_eq!(loaded.config.store_url(), "sqlite:x.db");
+        assert_eq!(loaded.config.host_policy().network.deny.len(), 1);
+        assert_eq!(loaded.variables.len(), 3);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = refusal("listen = \"127.0.0.1:1\"\nlissten = 1", &[]);
+        assert!(error.contains("lissten") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_variable_is_refused_by_name() {
+        let error = refusal("", &[("FUMEHOOD_LISSTEN", "x")]);
+        assert!(error.contains("FUMEHOOD_LISSTEN"), "{error}");
+    }
+
+    #[test]
+    fn what_would_not_be_enforced_is_refused() {
+        assert!(refusal("[bus]\nurl = \"nats://x\"", &[]).contains("no bus"));
+        assert!(refusal("[limits_store]\nurl = \"redis://x\"", &[]).contains("remove it"));
+        assert!(refusal("[mcp.docs]\nurl = \"https://x/mcp\"", &[]).contains("mcp.docs"));
+        assert!(refusal("[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"", &[]).contains("approval"));
+    }
+
+    #[test]
+    fn an_agent_whose_model_is_missing_is_refused() {
+        let error = refusal("[agent.a]\nmodel = \"big\"", &[]);
+        assert!(error.contains("[model.big]"), "{error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! How a command reaches a host: the one that is serving, or one started for the command alone.
+//!
+//! Only one process may use a data directory. When another holds it, that is the serving host, and the command talks to it over
+//! HTTP; otherwise the command starts a host of its own on a loopback port and talks to it the same way.
+
+use crate::{
+    boot::{self, Running},
+    client::Client,
+    config::Loaded,
+};
+use anyhow::{Context as _, bail};
+use fumehood_server::ServerConfig;
+use fumehood_store::{OpenError, StoreUrl};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// A host to talk to, and, if it was started for this command, the host itself.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    own: Option<Own>,
+}
+
+struct Own {
+    running: Running,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Ends the connection, and the host if it is the command's own.
+    pub(crate) async fn close(self) {
+        if let Some(own) = self.own {
+            own.shutdown.cancel();
+            // The server's own end is all there is to wait for.
+            let _ = own.server.await;
+            own.running.stop().await;
+        }
+    }
+}
+
+/// Connects to the serving host, or starts one.
+pub(crate) async fn connect(loaded: &Loaded) -> anyhow::Result<Connection> {
+    let url: StoreUrl = loaded.config.store_url().parse()?;
+    match fumehood_store::open(&loaded.config.data_dir, &url).await {
+        Ok(opened) => connect_to_own(boot::start_on(loaded, opened).await?, loaded).await,
+        Err(OpenError::InUse { .. }) => connect_to_serving(loaded).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Serves a host of this process on a loopback port.
+pub(crate) async fn connect_to_own(running: Running, loaded: &Loaded) -> anyhow::Result<Connection> {
+    let key = key(loaded)?;
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.context("cannot listen on loopback")?;
+    let base = format!("http://{}", listener.local_addr()?);
+    let shutdown = CancellationToken::new();
+    let server = tokio::spawn(fumehood_server::serve(listener, running.host.clone(), ServerConfig::default(), shutdown.clone()));
+    Ok(Connection { client: Client::new(base, key)?, own: Some(Own { running, shutdown, server }) })
+}
+
+async fn connect_to_serving(loaded: &Loaded) -> anyhow::Result<Connection> {
+    let address = loaded.config.listen;
+    let base = std::env::var("FUMEHOOD_URL").unwrap_or_else(|_| format!("http://{address}"));
+    let client = Client::new(base, key(loaded)?)?;
+    if client.get("/healthz").await.is_err() {
+        bail!(
+            "the data directory is in use by another process, but no host answers at {}; \
+             if it serves elsewhere, set FUMEHOOD_URL or `listen`",
+            client.base()
+        );
+    }
+    Ok(Connection { client, own: None })
+}
+
+fn key(loaded: &Loaded) -> anyhow::Result<SecretString> {
+    if let Some(key) = boot::variable("FUMEHOOD_KEY") {
+        return Ok(key);
+    }
+    let file = boot::key_file(&loaded.config.data_dir);
+    let text = std::fs::read_to_string(&file).with_context(|| {
+        format!("no key: set FUMEHOOD_KEY, or make one with `fumehood key create` and put it into {}", file.display())
+    })?;
+    Ok(SecretString::from(text.trim().to_owned()))
+}
