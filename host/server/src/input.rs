@@ -73,7 +73,7 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Query<T> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// At most this many items.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     pub(crate) limit: Option<Limit>,
     /// The `next` of the page before.
     pub(crate) cursor: Option<String>,
@@ -89,7 +89,7 @@ impl From<PageQuery> for PageRequest {
 }
 
 /// How many items a page has: 1 to 1,000.
-#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "u32")]
 pub(crate) struct Limit(u32);
 

@@ -136,12 +136,16 @@ pub fn router(host: Host, config: ServerConfig, closing: CancellationToken) -> R
     });
     let app = Arc::new(App::new(host, config, closing, description.into()));
     let (router, _) = described().split_for_parts();
-    router
-        .fallback(unknown_route)
+    around(router.fallback(unknown_route).with_state(app))
+}
+
+/// What every answer passes, those of the router itself included: layers of a router would be inside of what it answers itself.
+fn around(router: Router) -> Router {
+    Router::new()
+        .fallback_service(router)
         .layer(middleware::map_response(say_which_methods))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe))
-        .with_state(app)
 }
 
 async fn unknown_route(request: Request) -> Problem {
@@ -179,4 +183,33 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
         "a fault of the host; its log says more, under this response's x-request-id",
     )
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{body::Body, routing::get};
+    use http::{Method, StatusCode};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    async fn fall() -> &'static str {
+        panic!("a secret of the host")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_fault_of_the_host_that_tells_nothing() {
+        let router = around(Router::new().route("/fall", get(fall)));
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri("/fall")
+            .body(Body::empty())
+            .unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("\"internal\"") && !text.contains("secret"), "{text}");
+    }
 }

@@ -9,15 +9,18 @@ use axum::{
 };
 use fumehood_core::id::TurnId;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde::Serialize;
 use serde_json::Value;
+use utoipa::openapi::{
+    RefOr, Type,
+    schema::{ObjectBuilder, Schema},
+};
 
 macro_rules! problem_codes {
     ($($(#[doc = $doc:literal])+ $variant:ident, $code:literal, $status:ident, $title:literal;)*) => {
         /// What was refused or failed, for programs. The codes never change their meaning.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ProblemCode {
-            $($(#[doc = $doc])+ #[serde(rename = $code)] $variant,)*
+            $($(#[doc = $doc])+ $variant,)*
         }
 
         impl ProblemCode {
@@ -125,6 +128,25 @@ problem_codes! {
     /// A fault of the host; its log says more, under the request's `x-request-id`.
     Internal, "internal", INTERNAL_SERVER_ERROR, "A fault of the host";
 }
+
+impl utoipa::PartialSchema for ProblemCode {
+    fn schema() -> RefOr<Schema> {
+        let lines = Self::CATALOGUE
+            .iter()
+            .map(|kind| format!("- `{}` ({}): {}", kind.code, kind.status.as_u16(), kind.doc.trim()));
+        let text = format!(
+            "What was refused or failed, for programs.\n{}",
+            lines.collect::<Vec<_>>().join("\n")
+        );
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(Self::CATALOGUE.iter().map(|kind| kind.code)))
+            .description(Some(text))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for ProblemCode {}
 
 /// A refusal or failure, as a response.
 #[derive(Debug, Clone)]

@@ -111,7 +111,10 @@ mod tests {
 
     #[test]
     fn a_reached_limit_says_when_to_come_back() {
-        let limited = Limited { what: "turns", retry_after: std::time::Duration::from_millis(1200) };
+        let limited = Limited {
+            what: "turns",
+            retry_after: std::time::Duration::from_millis(1200),
+        };
         let response = axum::response::IntoResponse::into_response(Problem::from(HostError::Limited(limited)));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");

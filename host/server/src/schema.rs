@@ -324,7 +324,7 @@ fn integer(doc: &str) -> Object {
 }
 
 /// A refusal or failure (RFC 9457). Some codes add members, such as `field`, `limit` or `turn`.
-#[derive(ToSchema, Serialize)]
+#[derive(ToSchema)]
 pub(crate) struct Problem {
     /// `urn:fumehood:problem:CODE`
     r#type: String,

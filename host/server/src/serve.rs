@@ -99,7 +99,7 @@ impl Connection {
             .timer(TokioTimer::new())
             // THREAT[T-net-slow-drip]: also the time that a connection may be idle.
             .header_read_timeout(head_time)
-            .max_buf_size(LARGEST_HEAD)
+            .max_header_size(LARGEST_HEAD)
             .serve_connection(
                 TokioIo::new(Patient::new(stream, unread_time)),
                 TowerToHyperService::new(self.router),

@@ -33,7 +33,7 @@ struct EventsQuery {
     /// When streaming: only the events of this turn (`trn_…`), to its end.
     turn: Option<String>,
     /// When listing: at most this many.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<Limit>,
     /// When listing: the `next` of the page before; the same as `after`.
     cursor: Option<u64>,

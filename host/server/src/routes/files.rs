@@ -41,6 +41,7 @@ struct FilesQuery {
     /// Only what is below this directory.
     directory: Option<String>,
     /// When listing: `here` for what is directly in the directory, `below` (the default) for everything under it.
+    #[param(inline)]
     depth: Option<DepthName>,
     /// When searching: only files whose path matches this glob, such as `src/**/*.rs`.
     glob: Option<String>,
@@ -48,7 +49,7 @@ struct FilesQuery {
     #[param(maximum = 20, default = 0)]
     context: Option<usize>,
     /// At most this many items.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<Limit>,
     /// The `next` of the page before.
     cursor: Option<String>,

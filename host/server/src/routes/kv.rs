@@ -42,7 +42,7 @@ struct KeysQuery {
     /// Only keys that begin with this.
     prefix: Option<String>,
     /// At most this many items.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<Limit>,
     /// The `next` of the page before.
     cursor: Option<String>,

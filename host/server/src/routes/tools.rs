@@ -87,6 +87,7 @@ impl From<record::Component> for Component {
 #[into_params(parameter_in = Query)]
 struct AddQuery {
     /// With a wasm body: `requested` grants all that it asks for; `none` (the default) leaves the decision to `PUT …/grant`.
+    #[param(inline)]
     grant: Option<GrantWord>,
     /// With a wasm body: the name of a component that carries no manifest.
     name: Option<String>,

@@ -35,8 +35,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-pub const KEY: &str = "fh_test_key_of_the_default_org";
-pub const OTHER_KEY: &str = "fh_test_key_of_the_other_org";
+pub(crate) const KEY: &str = "fh_test_key_of_the_default_org";
+pub(crate) const OTHER_KEY: &str = "fh_test_key_of_the_other_org";
 
 /// A model that says "Hello." unless a test took over its next answer.
 #[derive(Default)]
@@ -71,23 +71,23 @@ impl Provider for Model {
 }
 
 /// An answer of the model that a test tells, piece by piece.
-pub struct Told(mpsc::UnboundedSender<ModelEvent>);
+pub(crate) struct Told(mpsc::UnboundedSender<ModelEvent>);
 
 impl Told {
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         self.0.send(ModelEvent::TextDelta(text.into())).unwrap();
     }
 
-    pub fn done(&self) {
+    pub(crate) fn done(&self) {
         self.0.send(ModelEvent::Done { stop: StepStop::Stop }).unwrap();
     }
 }
 
-pub struct House {
-    pub host: Host,
-    pub config: ServerConfig,
-    pub closing: CancellationToken,
-    pub key: KeyId,
+pub(crate) struct House {
+    pub(crate) host: Host,
+    pub(crate) config: ServerConfig,
+    pub(crate) closing: CancellationToken,
+    pub(crate) key: KeyId,
     router: Router,
     model: Arc<Model>,
     _opened: fumehood_store::Opened,
@@ -95,11 +95,11 @@ pub struct House {
 }
 
 impl House {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(ServerConfig::default()).await
     }
 
-    pub async fn with(config: ServerConfig) -> Self {
+    pub(crate) async fn with(config: ServerConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
         let opened = fumehood_store::open(dir.path(), &url).await.unwrap();
@@ -172,35 +172,35 @@ impl House {
     }
 
     /// Takes over the model's next answer.
-    pub fn next_answer(&self) -> Told {
+    pub(crate) fn next_answer(&self) -> Told {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.model.answers.lock().unwrap().push_back(receiver);
         Told(sender)
     }
 
-    pub fn get(&self, path: &str) -> Ask<'_> {
+    pub(crate) fn get(&self, path: &str) -> Ask<'_> {
         self.ask(Method::GET, path)
     }
 
-    pub fn post(&self, path: &str) -> Ask<'_> {
+    pub(crate) fn post(&self, path: &str) -> Ask<'_> {
         self.ask(Method::POST, path)
     }
 
-    pub fn put(&self, path: &str) -> Ask<'_> {
+    pub(crate) fn put(&self, path: &str) -> Ask<'_> {
         self.ask(Method::PUT, path)
     }
 
-    pub fn delete(&self, path: &str) -> Ask<'_> {
+    pub(crate) fn delete(&self, path: &str) -> Ask<'_> {
         self.ask(Method::DELETE, path)
     }
 
-    pub fn ask(&self, method: Method, path: &str) -> Ask<'_> {
+    pub(crate) fn ask(&self, method: Method, path: &str) -> Ask<'_> {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         Ask { house: self, request }.with("authorization", &format!("Bearer {KEY}"))
     }
 
     /// Revokes the default org's key, and tells the server.
-    pub async fn revoke(&self) {
+    pub(crate) async fn revoke(&self) {
         assert!(
             self.host
                 .store()
@@ -212,7 +212,7 @@ impl House {
     }
 
     /// A new session's path.
-    pub async fn session(&self) -> String {
+    pub(crate) async fn session(&self) -> String {
         let made = self.post("/v1/sessions").json(&serde_json::json!({})).answer().await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
         made.headers["location"].to_str().unwrap().to_owned()
@@ -220,40 +220,40 @@ impl House {
 }
 
 /// A request being made.
-pub struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     house: &'a House,
     request: Request<Body>,
 }
 
 impl Ask<'_> {
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.request.headers_mut().insert(name, value.parse().unwrap());
         self
     }
 
-    pub fn without(mut self, name: &'static str) -> Self {
+    pub(crate) fn without(mut self, name: &'static str) -> Self {
         self.request.headers_mut().remove(name);
         self
     }
 
-    pub fn as_other_org(self) -> Self {
+    pub(crate) fn as_other_org(self) -> Self {
         self.with("authorization", &format!("Bearer {OTHER_KEY}"))
     }
 
-    pub fn body(mut self, kind: &str, bytes: impl Into<Body>) -> Self {
+    pub(crate) fn body(mut self, kind: &str, bytes: impl Into<Body>) -> Self {
         *self.request.body_mut() = bytes.into();
         self.with("content-type", kind)
     }
 
-    pub fn json(self, value: &Value) -> Self {
+    pub(crate) fn json(self, value: &Value) -> Self {
         self.body("application/json", value.to_string())
     }
 
-    pub async fn response(self) -> Response {
+    pub(crate) async fn response(self) -> Response {
         self.house.router.clone().oneshot(self.request).await.unwrap()
     }
 
-    pub async fn answer(self) -> Answer {
+    pub(crate) async fn answer(self) -> Answer {
         let (parts, body) = self.response().await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer {
@@ -263,7 +263,7 @@ impl Ask<'_> {
         }
     }
 
-    pub async fn stream(self) -> Frames {
+    pub(crate) async fn stream(self) -> Frames {
         let response = self.with("accept", "text/event-stream").response().await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
@@ -275,23 +275,23 @@ impl Ask<'_> {
 }
 
 /// A whole answer.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// Checks that it is a problem and returns its code.
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         assert_eq!(
             self.headers[header::CONTENT_TYPE],
             "application/problem+json",
@@ -310,22 +310,22 @@ impl Answer {
 
 /// One server-sent event, or a comment.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Frame {
-    pub id: Option<u64>,
-    pub event: String,
-    pub data: Value,
-    pub comment: String,
+pub(crate) struct Frame {
+    pub(crate) id: Option<u64>,
+    pub(crate) event: String,
+    pub(crate) data: Value,
+    pub(crate) comment: String,
 }
 
 /// A stream of server-sent events, read frame by frame.
-pub struct Frames {
+pub(crate) struct Frames {
     body: Body,
     text: String,
 }
 
 impl Frames {
     /// The next event or comment; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             while let Some((frame, rest)) = self.text.split_once("\n\n") {
                 let frame = parse(frame);
@@ -340,7 +340,7 @@ impl Frames {
     }
 
     /// Reads until an event of this type.
-    pub async fn until(&mut self, kind: &str) -> Vec<Frame> {
+    pub(crate) async fn until(&mut self, kind: &str) -> Vec<Frame> {
         let mut seen = Vec::new();
         loop {
             let frame = self.next().await.unwrap_or_else(|| panic!("no {kind} in {seen:?}"));
@@ -352,7 +352,7 @@ impl Frames {
     }
 
     /// Reads to the end.
-    pub async fn rest(mut self) -> Vec<Frame> {
+    pub(crate) async fn rest(mut self) -> Vec<Frame> {
         let mut seen = Vec::new();
         while let Some(frame) = self.next().await {
             seen.push(frame);
@@ -377,12 +377,12 @@ fn parse(text: &str) -> Frame {
 }
 
 /// The `seq`s of recorded events, in the order they came.
-pub fn seqs(frames: &[Frame]) -> Vec<u64> {
+pub(crate) fn seqs(frames: &[Frame]) -> Vec<u64> {
     frames.iter().filter_map(|frame| frame.id).collect()
 }
 
 /// The types of events, in the order they came.
-pub fn kinds(frames: &[Frame]) -> Vec<&str> {
+pub(crate) fn kinds(frames: &[Frame]) -> Vec<&str> {
     frames
         .iter()
         .filter(|frame| !frame.event.is_empty())
