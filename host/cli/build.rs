@@ -19,7 +19,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::rerun-if-changed={}", file.display());
         if file.exists() {
             fs::copy(&file, out.join(format!("{name}.wasm")))?;
-            writeln!(table, "    (\"{name}\", include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.wasm\"))),")?;
+            writeln!(
+                table,
+                "    (\"{name}\", include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.wasm\"))),"
+            )?;
         }
     }
     table.push_str("];\n");

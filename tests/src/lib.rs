@@ -2,8 +2,14 @@
 //!
 //! Nothing of the host is linked in: these tests know what an operator and a client know.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails by panicking"
+)]
 
+mod warm;
 pub mod world;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -30,18 +36,34 @@ pub struct Place {
 }
 
 impl Place {
-    /// An empty place with this configuration, beside which `data_dir` is set.
+    /// A place after a host's first start, with this configuration, beside which `data_dir` is set.
     #[must_use]
     pub fn new(config: &str) -> Self {
-        let place = Self { dir: TempDir::new().unwrap() };
-        std::fs::write(place.path().join("fumehood.toml"), format!("data_dir = {:?}\n{config}", place.data())).unwrap();
+        let place = Self::empty(config);
+        warm::copy_into(&place);
+        place
+    }
+
+    /// A place where no host ever started.
+    #[must_use]
+    pub fn empty(config: &str) -> Self {
+        let place = Self {
+            dir: TempDir::new().unwrap(),
+        };
+        std::fs::write(
+            place.path().join("fumehood.toml"),
+            format!("data_dir = {:?}\n{config}", place.data()),
+        )
+        .unwrap();
         place
     }
 
     /// A place whose agent `assistant` is played by this script.
     #[must_use]
     pub fn scripted(script: &str, more: &str) -> Self {
-        let place = Self::new(&format!("{more}\n[model.main]\nprovider = \"scripted\"\nscript = \"script.yaml\"\n"));
+        let place = Self::new(&format!(
+            "{more}\n[model.main]\nprovider = \"scripted\"\nscript = \"script.yaml\"\n"
+        ));
         std::fs::write(place.path().join("script.yaml"), script).unwrap();
         place
     }
@@ -62,7 +84,12 @@ impl Place {
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(args).current_dir(self.path()).env("NO_COLOR", "1").stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.ends_with("_API_KEY") || name.starts_with("FUMEHOOD_") {
@@ -74,13 +101,20 @@ impl Place {
 
     /// Runs a command to its end.
     pub async fn run(&self, args: &[&str]) -> Output {
-        tokio::time::timeout(PATIENCE, self.command(args).output()).await.expect("the command did not end").unwrap()
+        tokio::time::timeout(PATIENCE, self.command(args).output())
+            .await
+            .expect("the command did not end")
+            .unwrap()
     }
 
     /// Runs a command that must succeed, and reads the JSON it prints.
     pub async fn json(&self, args: &[&str]) -> Value {
         let output = self.run(&[&["--json"], args].concat()).await;
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -93,7 +127,10 @@ impl Place {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the host did not start").unwrap();
+        let first = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("the host did not start")
+            .unwrap();
         let Some(first) = first else {
             let output = process.wait_with_output().await.unwrap();
             panic!("the host ended at start: {}", String::from_utf8_lossy(&output.stderr));
@@ -108,8 +145,17 @@ impl Place {
             }
             log
         });
-        let key = std::fs::read_to_string(self.data().join("key")).unwrap().trim().to_owned();
-        Host { base: line["listening"].as_str().unwrap().to_owned(), key, http: Client::new(), process, log }
+        let key = std::fs::read_to_string(self.data().join("key"))
+            .unwrap()
+            .trim()
+            .to_owned();
+        Host {
+            base: line["listening"].as_str().unwrap().to_owned(),
+            key,
+            http: Client::new(),
+            process,
+            log,
+        }
     }
 }
 
@@ -134,12 +180,21 @@ impl Host {
     /// A request without a key.
     #[must_use]
     pub fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).timeout(PATIENCE)
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .timeout(PATIENCE)
     }
 
     /// Gets JSON.
     pub async fn get(&self, path: &str) -> Value {
-        expect_json(self.request(Method::GET, path).header("accept", "application/json").send().await.unwrap()).await
+        expect_json(
+            self.request(Method::GET, path)
+                .header("accept", "application/json")
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
     }
 
     /// Posts JSON and gets JSON.
@@ -159,19 +214,26 @@ impl Host {
 
     /// Puts a file into a session.
     pub async fn put_file(&self, session: &str, path: &str, content: impl Into<reqwest::Body>) {
-        let request = self.request(Method::PUT, &format!("/v1/sessions/{session}/files/{path}")).body(content);
+        let request = self
+            .request(Method::PUT, &format!("/v1/sessions/{session}/files/{path}"))
+            .body(content);
         let response = request.send().await.unwrap();
         assert!(response.status().is_success(), "{}", response.text().await.unwrap());
     }
 
     /// Works a turn to its end and returns it.
     pub async fn turn(&self, session: &str, input: &str) -> Value {
-        self.post(&format!("/v1/sessions/{session}/turns"), json!({"input": input})).await
+        self.post(&format!("/v1/sessions/{session}/turns"), json!({"input": input}))
+            .await
     }
 
     /// Every recorded event of a session.
     pub async fn events(&self, session: &str) -> Vec<Value> {
-        self.get(&format!("/v1/sessions/{session}/events?after=0&limit=1000")).await["items"].as_array().unwrap().clone()
+        self.get(&format!("/v1/sessions/{session}/events?after=0&limit=1000"))
+            .await["items"]
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// Adds a component from the built guests, with a manifest that takes the place of its own, granting all it asks for.
@@ -200,8 +262,18 @@ impl Host {
     /// Stops the host as an operator would, and returns what it logged.
     pub async fn stop(mut self) -> String {
         let id = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
-        let status = tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the host did not stop").unwrap();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
+        let status = tokio::time::timeout(PATIENCE, self.process.wait())
+            .await
+            .expect("the host did not stop")
+            .unwrap();
         assert!(status.success(), "{status}");
         self.log.await.unwrap()
     }
@@ -230,13 +302,19 @@ pub async fn expect_json(response: Response) -> Value {
 pub async fn refused(request: RequestBuilder, status: u16, code: &str) -> Value {
     let response = request.send().await.unwrap();
     let found = response.status().as_u16();
-    let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+    let kind = response
+        .headers()
+        .get("content-type")
+        .map(|kind| kind.to_str().unwrap().to_owned());
     let text = response.text().await.unwrap();
     assert_eq!(found, status, "{text}");
     assert_eq!(kind.as_deref(), Some("application/problem+json"), "{text}");
     let problem: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(problem["code"], code, "{text}");
-    assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{text}");
+    assert!(
+        problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()),
+        "{text}"
+    );
     problem
 }
 
@@ -250,14 +328,25 @@ pub async fn frames(response: Response) -> impl Stream<Item = (Option<u64>, Stri
             if let Some(end) = buffer.find("\n\n") {
                 let frame: String = buffer.drain(..end + 2).collect();
                 let field = |name: &str| {
-                    frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|text| text.trim().to_owned()))
+                    frame.lines().find_map(|line| {
+                        line.strip_prefix(name)?
+                            .strip_prefix(':')
+                            .map(|text| text.trim().to_owned())
+                    })
                 };
                 let Some(data) = field("data") else { continue };
                 let id = field("id").map(|id| id.parse().unwrap());
-                let parsed = (id, field("event").unwrap_or_default(), serde_json::from_str(&data).unwrap());
+                let parsed = (
+                    id,
+                    field("event").unwrap_or_default(),
+                    serde_json::from_str(&data).unwrap(),
+                );
                 return Some((parsed, (bytes, buffer)));
             }
-            match tokio::time::timeout(PATIENCE, bytes.next()).await.expect("the stream went silent") {
+            match tokio::time::timeout(PATIENCE, bytes.next())
+                .await
+                .expect("the stream went silent")
+            {
                 Some(Ok(chunk)) => buffer.push_str(std::str::from_utf8(&chunk).unwrap()),
                 Some(Err(_)) | None => return None,
             }
@@ -269,7 +358,11 @@ pub async fn frames(response: Response) -> impl Stream<Item = (Option<u64>, Stri
 /// The data of the first event of a type that fits.
 #[must_use]
 pub fn find<'a>(events: &'a [Value], kind: &str, fits: impl Fn(&Value) -> bool) -> Option<&'a Value> {
-    events.iter().filter(|event| event["type"] == kind).map(|event| &event["data"]).find(|data| fits(data))
+    events
+        .iter()
+        .filter(|event| event["type"] == kind)
+        .map(|event| &event["data"])
+        .find(|data| fits(data))
 }
 
 /// A guest built by `cargo xtask tools`.
@@ -293,5 +386,7 @@ fn binary() -> PathBuf {
     // Test executables are in `target/PROFILE/deps`, the binary is beside that.
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().find(|dir| dir.join("fumehood").is_file());
-    profile.expect("the binary is not built; run `cargo xtask build`").join("fumehood")
+    profile
+        .expect("the binary is not built; run `cargo xtask build`")
+        .join("fumehood")
 }

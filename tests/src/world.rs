@@ -38,7 +38,9 @@ impl World {
         let arrived = Arc::new(Mutex::new(Vec::new()));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let app = Router::new().route("/{*path}", any(answer)).with_state(Arc::clone(&arrived));
+        let app = Router::new()
+            .route("/{*path}", any(answer))
+            .with_state(Arc::clone(&arrived));
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { port, arrived, task }
     }
@@ -64,7 +66,10 @@ impl Drop for World {
 
 async fn answer(State(arrived): State<Arc<Mutex<Vec<Arrived>>>>, request: Request) -> Response {
     let line = format!("{} {}", request.method(), request.uri());
-    arrived.lock().unwrap().push(Arrived { line, headers: request.headers().clone() });
+    arrived.lock().unwrap().push(Arrived {
+        line,
+        headers: request.headers().clone(),
+    });
     match request.uri().path() {
         "/echo" => format!("{:?}", request.headers()).into_response(),
         "/redirect" => {

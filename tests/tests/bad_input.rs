@@ -13,7 +13,12 @@ async fn requests_that_make_no_sense_are_refused_by_kind() {
     refused(host.request(Method::GET, "/v1/no/such/route"), 404, "unknown_route").await;
     refused(host.request(Method::DELETE, "/v1/sessions"), 405, "method_not_allowed").await;
     refused(host.request(Method::GET, "/v1/sessions/ses_0123"), 404, "not_found").await;
-    refused(host.request(Method::GET, "/v1/turns/trn_018f0000000070008000000000000000"), 404, "not_found").await;
+    refused(
+        host.request(Method::GET, "/v1/turns/trn_018f0000000070008000000000000000"),
+        404,
+        "not_found",
+    )
+    .await;
     for (body, field) in [
         (json!({"input": "x", "inptu": 1}), "inptu"),
         (json!({"input": 7}), "input"),
@@ -23,15 +28,37 @@ async fn requests_that_make_no_sense_are_refused_by_kind() {
         let response = host.request(Method::POST, &turns).json(&body).send().await.unwrap();
         let status = response.status().as_u16();
         let text = response.text().await.unwrap();
-        assert!([400, 422].contains(&status) && text.contains(field), "{body}: {status} {text}");
+        assert!(
+            [400, 422].contains(&status) && text.contains(field),
+            "{body}: {status} {text}"
+        );
     }
-    let broken = host.request(Method::POST, &turns).header("content-type", "application/json").body("{\"input\": ");
+    let broken = host
+        .request(Method::POST, &turns)
+        .header("content-type", "application/json")
+        .body("{\"input\": ");
     assert_eq!(broken.send().await.unwrap().status(), 400);
-    let large = host.request(Method::POST, &turns).json(&json!({"input": "x".repeat(2 << 20)}));
+    let large = host
+        .request(Method::POST, &turns)
+        .json(&json!({"input": "x".repeat(2 << 20)}));
     assert_eq!(large.send().await.unwrap().status(), 413);
-    refused(host.request(Method::POST, "/v1/sessions").json(&json!({"agent": "nobody"})), 422, "invalid_request").await;
-    refused(host.request(Method::POST, "/v1/tools/no_such_tool/call").json(&json!({"arguments": {}})), 404, "not_found").await;
-    let list = host.request(Method::POST, "/v1/tools/clock_now/call").json(&json!({"arguments": [1]}));
+    refused(
+        host.request(Method::POST, "/v1/sessions")
+            .json(&json!({"agent": "nobody"})),
+        422,
+        "invalid_request",
+    )
+    .await;
+    refused(
+        host.request(Method::POST, "/v1/tools/no_such_tool/call")
+            .json(&json!({"arguments": {}})),
+        404,
+        "not_found",
+    )
+    .await;
+    let list = host
+        .request(Method::POST, "/v1/tools/clock_now/call")
+        .json(&json!({"arguments": [1]}));
     assert!([400, 422].contains(&list.send().await.unwrap().status().as_u16()));
     host.stop().await;
 }
@@ -49,14 +76,27 @@ async fn files_that_are_not_components_are_refused_and_leave_nothing() {
         ("a core module", wat("(module)"), "core WebAssembly module"),
         ("a cut component", whole[..whole.len() / 2].to_vec(), "cut off"),
         ("no exports", wat("(component)"), "exports nothing"),
-        ("an unknown import", wat("(component (import \"evil:corp/backdoor@1.0.0\" (instance (export \"open\" (func)))))"), "evil:corp/backdoor"),
+        (
+            "an unknown import",
+            wat("(component (import \"evil:corp/backdoor@1.0.0\" (instance (export \"open\" (func)))))"),
+            "evil:corp/backdoor",
+        ),
     ] {
-        let request = host.request(Method::POST, "/v1/tools?name=bad").header("content-type", "application/wasm").body(wasm);
+        let request = host
+            .request(Method::POST, "/v1/tools?name=bad")
+            .header("content-type", "application/wasm")
+            .body(wasm);
         let problem = refused(request, 422, "component_refused").await;
         assert!(problem["detail"].as_str().unwrap().contains(word), "{what}: {problem}");
     }
-    let unknown_key = json!({"wasm": "AA==", "manifest": "name = \"x\"\nversion = \"1\"\ndescription = \"\"\nnetwrk = 1\n"});
-    let problem = refused(host.request(Method::POST, "/v1/tools").json(&unknown_key), 422, "component_refused").await;
+    let unknown_key =
+        json!({"wasm": "AA==", "manifest": "name = \"x\"\nversion = \"1\"\ndescription = \"\"\nnetwrk = 1\n"});
+    let problem = refused(
+        host.request(Method::POST, "/v1/tools").json(&unknown_key),
+        422,
+        "component_refused",
+    )
+    .await;
     assert!(problem["detail"].as_str().unwrap().contains("netwrk"), "{problem}");
     assert_eq!(host.get("/v1/tools").await, before);
     host.stop().await;
@@ -92,7 +132,7 @@ async fn a_configuration_that_is_not_understood_stops_the_start() {
 
 #[tokio::test]
 async fn a_read_only_directory_is_refused_with_what_to_do() {
-    let place = Place::new("");
+    let place = Place::empty("");
     std::fs::write(place.data(), "a file where the directory should be").unwrap();
     let output = place.run(&["serve", "--listen", "127.0.0.1:0"]).await;
     assert!(!output.status.success());

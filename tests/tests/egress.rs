@@ -12,7 +12,8 @@ async fn host_with_grant(place: &Place, grant: Value) -> Host {
 }
 
 async fn fetch(host: &Host, session: &str, url: &str, headers: Value) -> Value {
-    host.call("http_get", Some(session), json!({"url": url, "headers": headers})).await
+    host.call("http_get", Some(session), json!({"url": url, "headers": headers}))
+        .await
 }
 
 #[tokio::test]
@@ -22,15 +23,32 @@ async fn only_the_granted_path_of_the_granted_host_is_reached() {
     let allow = format!("GET http://127.0.0.1:{}/allowed", world.port);
     let host = host_with_grant(&place, json!({"network": {"allow": [allow]}})).await;
     let session = host.session(json!({})).await;
-    assert_eq!(fetch(&host, &session, &world.url("/allowed/x"), json!({})).await["status"], "ok");
-    for url in [world.url("/other"), world.url("/allowedevil"), world.url("/allowed/../other"), "https://example.com/".to_owned()] {
+    assert_eq!(
+        fetch(&host, &session, &world.url("/allowed/x"), json!({})).await["status"],
+        "ok"
+    );
+    for url in [
+        world.url("/other"),
+        world.url("/allowedevil"),
+        world.url("/allowed/../other"),
+        "https://example.com/".to_owned(),
+    ] {
         let result = fetch(&host, &session, &url, json!({})).await;
         assert_eq!(result["status"], "denied", "{url}: {result}");
     }
     assert_eq!(world.arrived().len(), 1, "{:?}", world.arrived());
     let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
-    let outcomes: Vec<_> = ledger["items"].as_array().unwrap().iter().map(|entry| entry["outcome"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(outcomes, ["completed", "denied", "denied", "denied", "denied"], "{ledger}");
+    let outcomes: Vec<_> = ledger["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["outcome"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        outcomes,
+        ["completed", "denied", "denied", "denied", "denied"],
+        "{ledger}"
+    );
     host.stop().await;
 }
 
@@ -38,12 +56,27 @@ async fn only_the_granted_path_of_the_granted_host_is_reached() {
 async fn the_session_can_only_narrow() {
     let world = World::start().await;
     let place = Place::new(LOOPBACK);
-    let host = host_with_grant(&place, json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}})).await;
+    let host = host_with_grant(
+        &place,
+        json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}}),
+    )
+    .await;
     let closed = host.session(json!({"network": {"allow": []}})).await;
-    let wide = host.session(json!({"network": {"allow": ["https://*", format!("http://127.0.0.1:{}/only", world.port)]}})).await;
-    assert_eq!(fetch(&host, &closed, &world.url("/only"), json!({})).await["status"], "denied");
-    assert_eq!(fetch(&host, &wide, &world.url("/only"), json!({})).await["status"], "ok");
-    assert_eq!(fetch(&host, &wide, &world.url("/else"), json!({})).await["status"], "denied");
+    let wide = host
+        .session(json!({"network": {"allow": ["https://*", format!("http://127.0.0.1:{}/only", world.port)]}}))
+        .await;
+    assert_eq!(
+        fetch(&host, &closed, &world.url("/only"), json!({})).await["status"],
+        "denied"
+    );
+    assert_eq!(
+        fetch(&host, &wide, &world.url("/only"), json!({})).await["status"],
+        "ok"
+    );
+    assert_eq!(
+        fetch(&host, &wide, &world.url("/else"), json!({})).await["status"],
+        "denied"
+    );
     host.stop().await;
 }
 
@@ -51,7 +84,11 @@ async fn the_session_can_only_narrow() {
 async fn loopback_is_refused_unless_the_operator_lists_it() {
     let world = World::start().await;
     let place = Place::new("");
-    let host = host_with_grant(&place, json!({"network": {"allow": ["http://127.0.0.1:*", "http://localhost:*"]}})).await;
+    let host = host_with_grant(
+        &place,
+        json!({"network": {"allow": ["http://127.0.0.1:*", "http://localhost:*"]}}),
+    )
+    .await;
     let session = host.session(json!({})).await;
     for url in [world.url("/"), format!("http://localhost:{}/", world.port)] {
         let result = fetch(&host, &session, &url, json!({})).await;
@@ -73,9 +110,21 @@ async fn a_credential_is_injected_by_the_host_and_its_echo_is_redacted() {
     assert_eq!(result["status"], "ok", "{result}");
     assert_eq!(world.arrived()[0].headers["authorization"], format!("Bearer {TOKEN}"));
     let text = result.to_string();
-    assert!(!text.contains(TOKEN) && text.contains("[secret:HOSTILE_TOKEN]"), "{text}");
-    let taken = fetch(&host, &session, &world.url("/echo"), json!({"authorization": "Bearer mine"})).await;
-    assert_eq!(taken["status"], "denied", "a guest can't set the header the host injects: {taken}");
+    assert!(
+        !text.contains(TOKEN) && text.contains("[secret:HOSTILE_TOKEN]"),
+        "{text}"
+    );
+    let taken = fetch(
+        &host,
+        &session,
+        &world.url("/echo"),
+        json!({"authorization": "Bearer mine"}),
+    )
+    .await;
+    assert_eq!(
+        taken["status"], "denied",
+        "a guest can't set the header the host injects: {taken}"
+    );
     let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
     assert_eq!(ledger["items"][0]["secrets"], json!(["HOSTILE_TOKEN"]));
     assert!(!ledger.to_string().contains(TOKEN));
@@ -88,11 +137,24 @@ async fn a_redirect_is_returned_and_following_it_is_decided_anew() {
     let world = World::start().await;
     let other = World::start().await;
     let place = Place::new(LOOPBACK);
-    let host = host_with_grant(&place, json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}})).await;
+    let host = host_with_grant(
+        &place,
+        json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}}),
+    )
+    .await;
     let session = host.session(json!({})).await;
-    let result = fetch(&host, &session, &world.url(&format!("/redirect?{}", other.url("/"))), json!({})).await;
+    let result = fetch(
+        &host,
+        &session,
+        &world.url(&format!("/redirect?{}", other.url("/"))),
+        json!({}),
+    )
+    .await;
     assert_eq!(result["output"]["structured"]["status"], 302, "{result}");
-    assert_eq!(fetch(&host, &session, &other.url("/"), json!({})).await["status"], "denied");
+    assert_eq!(
+        fetch(&host, &session, &other.url("/"), json!({})).await["status"],
+        "denied"
+    );
     assert!(other.arrived().is_empty());
     host.stop().await;
 }
@@ -101,7 +163,8 @@ async fn a_redirect_is_returned_and_following_it_is_decided_anew() {
 async fn a_body_above_the_limit_is_cut_off_with_an_error() {
     let world = World::start().await;
     let place = Place::new(LOOPBACK);
-    let grant = json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}, "limits": {"http_body": "1MiB"}});
+    let grant =
+        json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}, "limits": {"http_body": "1MiB"}});
     let host = host_with_grant(&place, grant).await;
     let session = host.session(json!({})).await;
     let result = fetch(&host, &session, &world.url("/big"), json!({})).await;
@@ -113,10 +176,16 @@ async fn a_body_above_the_limit_is_cut_off_with_an_error() {
 async fn requests_above_their_number_are_denied() {
     let world = World::start().await;
     let place = Place::new(LOOPBACK);
-    let grant = json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}, "limits": {"http_requests": 3}});
+    let grant =
+        json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}, "limits": {"http_requests": 3}});
     let host = host_with_grant(&place, grant).await;
     let session = host.session(json!({})).await;
-    host.call("http_get_many", Some(&session), json!({"url": world.url("/n"), "n": 10, "parallel": 1})).await;
+    host.call(
+        "http_get_many",
+        Some(&session),
+        json!({"url": world.url("/n"), "n": 10, "parallel": 1}),
+    )
+    .await;
     assert_eq!(world.arrived().len(), 3);
     host.stop().await;
 }

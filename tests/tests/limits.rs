@@ -26,9 +26,16 @@ async fn traps_as(tool: &str, arguments: Value, kind: &str) {
     let place = Place::new("");
     let host = host(&place).await;
     let error = error_of(&host, tool, arguments).await;
-    assert_eq!((&error["code"], &error["trap"]), (&json!("trapped"), &json!(kind)), "{error}");
+    assert_eq!(
+        (&error["code"], &error["trap"]),
+        (&json!("trapped"), &json!(kind)),
+        "{error}"
+    );
     let message = error["message"].as_str().unwrap();
-    assert!(!message.contains(".rs:") && !message.contains("wasm backtrace"), "a backtrace is for the log: {message}");
+    assert!(
+        !message.contains(".rs:") && !message.contains("wasm backtrace"),
+        "a backtrace is for the log: {message}"
+    );
     host.stop().await;
 }
 

@@ -49,22 +49,40 @@ impl CallScope {
         chain: Arc<[AgentSpec]>,
         narrowing: SessionNarrowing,
     ) -> Self {
-        Self { org, session, turn, chain, narrowing: Arc::new(narrowing), observe: None, files: None, depth: 0 }
+        Self {
+            org,
+            session,
+            turn,
+            chain,
+            narrowing: Arc::new(narrowing),
+            observe: None,
+            files: None,
+            depth: 0,
+        }
     }
 
     /// The same, reporting what happens in the call.
     pub(crate) fn for_call(&self, observe: mpsc::Sender<NewEvent>) -> Self {
-        Self { observe: Some(observe), ..self.clone() }
+        Self {
+            observe: Some(observe),
+            ..self.clone()
+        }
     }
 
     /// The same, with a directory in the place of the session's workspace.
     pub(crate) fn on_files(self, dir: PathBuf) -> Self {
-        Self { files: Some(dir), ..self }
+        Self {
+            files: Some(dir),
+            ..self
+        }
     }
 
     /// The same, for a call that a tool makes.
     pub(crate) fn deeper(&self) -> Self {
-        Self { depth: self.depth + 1, ..self.clone() }
+        Self {
+            depth: self.depth + 1,
+            ..self.clone()
+        }
     }
 }
 
@@ -99,7 +117,16 @@ impl Caller {
         limits: Arc<Limits>,
         env: Vec<(String, String)>,
     ) -> Self {
-        Self { sandbox, egress, ledger, store, workspaces, policy: Arc::new(policy), limits, env: env.into() }
+        Self {
+            sandbox,
+            egress,
+            ledger,
+            store,
+            workspaces,
+            policy: Arc::new(policy),
+            limits,
+            env: env.into(),
+        }
     }
 
     /// What a tool may do in a scope.
@@ -107,7 +134,13 @@ impl Caller {
     pub fn authority(&self, scope: &CallScope, tool: &InstalledTool) -> Option<Authority> {
         let record = &tool.component.record;
         let grant = record.grant.as_ref()?;
-        Some(Authority::compute(&record.manifest, grant, &scope.chain, &scope.narrowing, &self.policy))
+        Some(Authority::compute(
+            &record.manifest,
+            grant,
+            &scope.chain,
+            &scope.narrowing,
+            &self.policy,
+        ))
     }
 
     /// Runs one call to its end. Dropping the future stops the guest.
@@ -125,8 +158,21 @@ impl Caller {
         }
     }
 
-    async fn run(&self, prepared: Prepared, id: CallId, tool: &ToolName, arguments: Arguments) -> (CallResult, Metering) {
-        let Prepared { installed, authority, ports, guard, events, _place } = prepared;
+    async fn run(
+        &self,
+        prepared: Prepared,
+        id: CallId,
+        tool: &ToolName,
+        arguments: Arguments,
+    ) -> (CallResult, Metering) {
+        let Prepared {
+            installed,
+            authority,
+            ports,
+            guard,
+            events,
+            _place,
+        } = prepared;
         let call = Call {
             id,
             tool: tool.clone(),
@@ -136,7 +182,10 @@ impl Caller {
             locale: None,
             deadline: None,
         };
-        let report = self.sandbox.call(&installed.component.code, call, Arc::new(authority), ports).await;
+        let report = self
+            .sandbox
+            .call(&installed.component.code, call, Arc::new(authority), ports)
+            .await;
         let result = explain(report.result, &report.denials);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
         let result = redact(&guard, result);
@@ -161,32 +210,67 @@ impl Caller {
             return Err(CallError::new(CallErrorCode::Denied, message));
         }
         let authority = self.authority(scope, &installed).ok_or_else(|| {
-            CallError::new(CallErrorCode::Denied, format!("the component of {tool} waits for a grant"))
+            CallError::new(
+                CallErrorCode::Denied,
+                format!("the component of {tool} waits for a grant"),
+            )
         })?;
         let digest = installed.component.record.digest;
         let place = self.limits.call(&scope.org, digest, authority.rate).await?;
         let secrets = self.secrets(scope, &authority).await?;
         let guard = LeakGuard::new(secrets.iter().map(|(name, value)| (name.clone(), value)));
-        let events = scope.observe.clone().map(|sender| {
-            Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard.clone()))
-        });
-        let ports = self.ports(scope, tools, id, &installed, &authority, secrets, &guard, events.as_ref()).await?;
-        Ok(Prepared { installed, authority, ports, guard, events, _place: place })
-    }
-
-    /// The values of the secrets in effect, where the call may use any.
-    async fn secrets(&self, scope: &CallScope, authority: &Authority) -> Result<Vec<(SecretName, SecretString)>, CallError> {
-        if authority.credentials.is_empty() && authority.sign.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.store.secrets_in_effect(&scope.org, scope.session).await.map_err(|error| {
-            tracing::error!(%error, "the secrets of a call can't be read");
-            CallError::new(CallErrorCode::Unavailable, "the host can't read the secrets this tool needs; try again later")
+        let events = scope
+            .observe
+            .clone()
+            .map(|sender| Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard.clone())));
+        let ports = self
+            .ports(
+                scope,
+                tools,
+                id,
+                &installed,
+                &authority,
+                secrets,
+                &guard,
+                events.as_ref(),
+            )
+            .await?;
+        Ok(Prepared {
+            installed,
+            authority,
+            ports,
+            guard,
+            events,
+            _place: place,
         })
     }
 
+    /// The values of the secrets in effect, where the call may use any.
+    async fn secrets(
+        &self,
+        scope: &CallScope,
+        authority: &Authority,
+    ) -> Result<Vec<(SecretName, SecretString)>, CallError> {
+        if authority.credentials.is_empty() && authority.sign.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store
+            .secrets_in_effect(&scope.org, scope.session)
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "the secrets of a call can't be read");
+                CallError::new(
+                    CallErrorCode::Unavailable,
+                    "the host can't read the secrets this tool needs; try again later",
+                )
+            })
+    }
+
     /// Opens what the authority allows, and nothing else.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one call, each used for another port")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one call, each used for another port"
+    )]
     async fn ports(
         self: &Arc<Self>,
         scope: &CallScope,
@@ -209,7 +293,15 @@ impl Caller {
                 component: installed.component.record.name.clone(),
             };
             let watcher = events.map(|events| (&self.ledger, Arc::clone(events)));
-            ports.door = ports::door(&self.egress, &self.limits, egress_scope, authority, &secrets, guard, watcher);
+            ports.door = ports::door(
+                &self.egress,
+                &self.limits,
+                egress_scope,
+                authority,
+                &secrets,
+                guard,
+                watcher,
+            );
         }
         if !authority.sign.is_empty() {
             ports.signer = ports::signer(secrets);
@@ -221,7 +313,10 @@ impl Caller {
                     Some(dir) => dir.clone(),
                     None => self.workspaces.dir(session).await.map_err(|error| {
                         tracing::error!(%error, %session, "a workspace can't be opened");
-                        CallError::new(CallErrorCode::Unavailable, "the host can't open the session's files; try again later")
+                        CallError::new(
+                            CallErrorCode::Unavailable,
+                            "the host can't open the session's files; try again later",
+                        )
                     })?,
                 };
                 ports.workspace = Some(fumehood_sandbox::ports::Workspace { dir });
@@ -265,7 +360,11 @@ struct Prepared {
 
 /// Whether any request at all could pass. Without a rule in both request and grant there is no door to open.
 fn may_send(policy: &NetworkPolicy) -> bool {
-    !policy.layers.is_empty() && policy.layers.iter().all(|(_, list)| list.allow.as_ref().is_none_or(|allow| !allow.is_empty()))
+    !policy.layers.is_empty()
+        && policy
+            .layers
+            .iter()
+            .all(|(_, list)| list.allow.as_ref().is_none_or(|allow| !allow.is_empty()))
 }
 
 fn redact(guard: &LeakGuard, result: CallResult) -> CallResult {

@@ -46,8 +46,17 @@ impl InstalledTool {
         if self.schema.is_valid(&value) {
             return Ok(());
         }
-        let faults: Vec<_> = self.schema.iter_errors(&value).take(FAULTS).map(|fault| describe(&fault)).collect();
-        let message = format!("the arguments do not fit the schema of {}: {}", self.definition.name, faults.join("; "));
+        let faults: Vec<_> = self
+            .schema
+            .iter_errors(&value)
+            .take(FAULTS)
+            .map(|fault| describe(&fault))
+            .collect();
+        let message = format!(
+            "the arguments do not fit the schema of {}: {}",
+            self.definition.name,
+            faults.join("; ")
+        );
         Err(CallError::new(CallErrorCode::InvalidArguments, message))
     }
 
@@ -55,7 +64,10 @@ impl InstalledTool {
     #[must_use]
     pub fn component_ref(&self) -> ComponentRef {
         let record = &self.component.record;
-        ComponentRef { name: record.name.clone(), digest: record.digest }
+        ComponentRef {
+            name: record.name.clone(),
+            digest: record.digest,
+        }
     }
 }
 
@@ -63,7 +75,11 @@ fn describe(fault: &jsonschema::ValidationError<'_>) -> String {
     const LONGEST: usize = 200;
     let place = fault.instance_path().to_string();
     let reason: String = fault.to_string().chars().take(LONGEST).collect();
-    if place.is_empty() { reason } else { format!("at {place}: {reason}") }
+    if place.is_empty() {
+        reason
+    } else {
+        format!("at {place}: {reason}")
+    }
 }
 
 /// Every tool of an org.
@@ -86,8 +102,13 @@ impl OrgTools {
             return Ok(tool);
         }
         if let Some(components) = self.collisions.get(name) {
-            let names = components.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            let message = format!("the tool {name} is offered by several components ({names}), so by none; remove one of them");
+            let names = components
+                .iter()
+                .map(|name| name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ");
+            let message =
+                format!("the tool {name} is offered by several components ({names}), so by none; remove one of them");
             return Err(CallError::new(CallErrorCode::ToolNotFound, message));
         }
         if let Some(component) = self.waiting.get(name) {
@@ -97,7 +118,10 @@ impl OrgTools {
             return Err(CallError::new(CallErrorCode::Denied, message));
         }
         let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
-        Err(CallError::new(CallErrorCode::ToolNotFound, format!("there is no tool `{shown}` here; use one of those listed")))
+        Err(CallError::new(
+            CallErrorCode::ToolNotFound,
+            format!("there is no tool `{shown}` here; use one of those listed"),
+        ))
     }
 
     /// The tools of a chain of agents: those that every agent of the chain which lists tools lets through.
@@ -110,7 +134,11 @@ impl OrgTools {
             .map(|(name, tool)| (name.clone(), Arc::clone(tool)))
             .collect();
         let definitions = offered.values().map(|tool| tool.definition.clone()).collect();
-        OfferedTools { offered, definitions, org: Arc::clone(self) }
+        OfferedTools {
+            offered,
+            definitions,
+            org: Arc::clone(self),
+        }
     }
 
     /// Every tool that can be called.
@@ -157,7 +185,8 @@ impl OfferedTools {
     /// # Errors
     /// As [`OfferedTools::get`].
     pub fn find(&self, name: &str) -> Result<(ToolName, ComponentRef), CallError> {
-        self.get(name).map(|tool| (tool.definition.name.clone(), tool.component_ref()))
+        self.get(name)
+            .map(|tool| (tool.definition.name.clone(), tool.component_ref()))
     }
 }
 
@@ -173,7 +202,12 @@ impl Catalog {
     /// A catalog without snapshots.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, sandbox: Sandbox) -> Self {
-        Self { store, blobs, sandbox, orgs: Mutex::default() }
+        Self {
+            store,
+            blobs,
+            sandbox,
+            orgs: Mutex::default(),
+        }
     }
 
     /// The sandbox that runs the tools.
@@ -208,7 +242,9 @@ impl Catalog {
         for record in self.store.components(org).await? {
             match self.load(record.digest).await {
                 Ok(code) => components.push(InstalledComponent { record, code }),
-                Err(error) => tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered"),
+                Err(error) => {
+                    tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered")
+                }
             }
         }
         let tools = Arc::new(arrange(components));

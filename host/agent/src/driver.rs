@@ -78,7 +78,13 @@ impl From<Interruption> for Stop {
 
 impl Driver {
     pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, cancel: CancellationToken) -> Self {
-        Self { plan, caller, recorder, cancel, deadline: None }
+        Self {
+            plan,
+            caller,
+            recorder,
+            cancel,
+            deadline: None,
+        }
     }
 
     /// Works the turn to its end. An error means that the journal could not be written: the turn stays as it is recorded,
@@ -146,12 +152,21 @@ impl Driver {
 
     /// The time budget counts from where this host began to work the turn.
     fn arm_deadline(&mut self) {
-        self.deadline = self.recorder.machine.budget().time_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        self.deadline = self
+            .recorder
+            .machine
+            .budget()
+            .time_ms
+            .map(|ms| Instant::now() + Duration::from_millis(ms));
     }
 
     async fn fail_for_time(&mut self) -> Result<(), StoreError> {
         let limit = self.recorder.machine.budget().time_ms.unwrap_or_default();
-        let exhausted = EventBody::BudgetExhausted { budget: "time".into(), used: limit, limit };
+        let exhausted = EventBody::BudgetExhausted {
+            budget: "time".into(),
+            used: limit,
+            limit,
+        };
         let error = TurnError {
             code: TurnErrorCode::TimeLimit,
             message: format!("the turn used up its time budget of {limit} ms; a larger `budget.time` allows more"),
@@ -170,7 +185,12 @@ impl Driver {
             .into_iter()
             .map(|call| {
                 let error = CallError::new(CallErrorCode::Interrupted, message);
-                machine.event(EventBody::tool_completed(call.id, call.tool, Err(error), Metering::default()))
+                machine.event(EventBody::tool_completed(
+                    call.id,
+                    call.tool,
+                    Err(error),
+                    Metering::default(),
+                ))
             })
             .collect();
         self.recorder.record(&events).await
@@ -187,7 +207,9 @@ impl Driver {
         let mut attempt = 0;
         loop {
             let mut answer = Assembler::default();
-            let outcome = self.interruptible(self.stream_answer(step, &request, &mut answer)).await?;
+            let outcome = self
+                .interruptible(self.stream_answer(step, &request, &mut answer))
+                .await?;
             let (error, shown) = match outcome {
                 Ok(whole) => return self.record_answer(step, whole).await,
                 Err(failed) => failed,
@@ -217,21 +239,36 @@ impl Driver {
         answer: &mut Assembler,
     ) -> Result<Step, (ModelError, bool)> {
         let mut shown = false;
-        let mut stream = self.plan.provider.stream(request).await.map_err(|error| (error, shown))?;
+        let mut stream = self
+            .plan
+            .provider
+            .stream(request)
+            .await
+            .map_err(|error| (error, shown))?;
         while let Some(event) = stream.next().await {
             let event = event.map_err(|error| (error, shown))?;
             match &event {
                 ModelEvent::TextDelta(delta) => {
                     shown = true;
-                    self.recorder.show(EventBody::TextDelta { step, delta: delta.clone() });
+                    self.recorder.show(EventBody::TextDelta {
+                        step,
+                        delta: delta.clone(),
+                    });
                 }
                 ModelEvent::ReasoningDelta(delta) => {
-                    self.recorder.show(EventBody::ReasoningDelta { step, delta: delta.clone() });
+                    self.recorder.show(EventBody::ReasoningDelta {
+                        step,
+                        delta: delta.clone(),
+                    });
                 }
                 _ => {}
             }
             if let Some(whole) = answer.push(event) {
-                return if is_empty(&whole) { Err((ModelErrorKind::Incomplete.into(), shown)) } else { Ok(whole) };
+                return if is_empty(&whole) {
+                    Err((ModelErrorKind::Incomplete.into(), shown))
+                } else {
+                    Ok(whole)
+                };
             }
         }
         Err((ModelErrorKind::Incomplete.into(), shown))
@@ -244,7 +281,11 @@ impl Driver {
         if answer.stop == StepStop::Length {
             bodies.retain(|body| !matches!(body, EventBody::ToolRequested { .. }));
         }
-        bodies.push(EventBody::StepCompleted { step, stop_reason: answer.stop, usage: answer.usage });
+        bodies.push(EventBody::StepCompleted {
+            step,
+            stop_reason: answer.stop,
+            usage: answer.usage,
+        });
         let events: Vec<_> = bodies.into_iter().map(|body| self.by_model(body)).collect();
         Ok(self.recorder.record(&events).await?)
     }
@@ -259,7 +300,10 @@ impl Driver {
     }
 
     fn by_model(&self, body: EventBody) -> NewEvent {
-        NewEvent { source: Source::Model, ..self.recorder.machine.event(body) }
+        NewEvent {
+            source: Source::Model,
+            ..self.recorder.machine.event(body)
+        }
     }
 
     /// Runs the calls side by side, a bounded number at a time, and records each as it ends.
@@ -280,7 +324,9 @@ impl Driver {
         // Dropping the set, on any way out, stops every guest in it.
         let mut running = JoinSet::new();
         let mut starting = Vec::new();
-        while running.len() < PARALLEL_CALLS && let Some(call) = waiting.pop_front() {
+        while running.len() < PARALLEL_CALLS
+            && let Some(call) = waiting.pop_front()
+        {
             starting.push(call);
         }
         loop {
@@ -311,7 +357,9 @@ impl Driver {
             let tools = Arc::clone(&self.plan.tools);
             running.spawn(async move {
                 let arguments = admitted.call.arguments.as_object();
-                let (result, metering) = caller.call(&scope, &tools, admitted.call.id, &admitted.tool, arguments).await;
+                let (result, metering) = caller
+                    .call(&scope, &tools, admitted.call.id, &admitted.tool, arguments)
+                    .await;
                 (admitted.call, result, metering)
             });
         }
@@ -340,7 +388,10 @@ impl Driver {
             Some(Err(error)) => {
                 tracing::error!(%error, "a call's task broke");
                 let message = "a fault in the host ended the call; the host's log has more".into();
-                return Err(Stop::Failed(TurnError { code: TurnErrorCode::Internal, message }));
+                return Err(Stop::Failed(TurnError {
+                    code: TurnErrorCode::Internal,
+                    message,
+                }));
             }
         };
         while let Ok(event) = observed.try_recv() {
@@ -358,9 +409,15 @@ impl Driver {
     }
 
     fn completed(&self, call: &RequestedCall, result: CallResult, metering: Metering) -> NewEvent {
-        let source = Source::Tool { tool: call.tool.clone(), call: call.id };
+        let source = Source::Tool {
+            tool: call.tool.clone(),
+            call: call.id,
+        };
         let body = EventBody::tool_completed(call.id, call.tool.clone(), result, metering);
-        NewEvent { source, ..self.recorder.machine.event(body) }
+        NewEvent {
+            source,
+            ..self.recorder.machine.event(body)
+        }
     }
 
     /// Waits for `work`, unless the turn is cancelled or its time is up first.
@@ -393,7 +450,10 @@ struct AdmittedCall {
 fn admit(call: &RequestedCall, within_budget: bool, tools: &OfferedTools) -> Result<AdmittedCall, CallError> {
     let refuse = |code, message: String| Err(CallError::new(code, message));
     if !within_budget {
-        return refuse(CallErrorCode::Denied, "the turn's budget of tool calls is used up: answer with what you have".into());
+        return refuse(
+            CallErrorCode::Denied,
+            "the turn's budget of tool calls is used up: answer with what you have".into(),
+        );
     }
     // THREAT[T-loop-malformed-args]: only a JSON object ever reaches a tool.
     if let GivenArguments::MalformedArguments(_) = &call.arguments {
@@ -401,7 +461,11 @@ fn admit(call: &RequestedCall, within_budget: bool, tools: &OfferedTools) -> Res
         return refuse(CallErrorCode::InvalidArguments, message);
     }
     let (tool, component) = tools.find(&call.tool)?;
-    Ok(AdmittedCall { call: call.clone(), tool, component })
+    Ok(AdmittedCall {
+        call: call.clone(),
+        tool,
+        component,
+    })
 }
 
 fn answer_events(step: u64, parts: Vec<AssistantPart>) -> Vec<EventBody> {
@@ -409,9 +473,11 @@ fn answer_events(step: u64, parts: Vec<AssistantPart>) -> Vec<EventBody> {
         .into_iter()
         .map(|part| match part {
             AssistantPart::Text { text } => EventBody::TextCompleted { step, text },
-            AssistantPart::Reasoning { text, provider_state } => {
-                EventBody::ReasoningCompleted { step, text, provider_state }
-            }
+            AssistantPart::Reasoning { text, provider_state } => EventBody::ReasoningCompleted {
+                step,
+                text,
+                provider_state,
+            },
             AssistantPart::ToolCall(call) => EventBody::ToolRequested { step, call },
         })
         .collect()

@@ -42,8 +42,12 @@ use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What every turn may use unless its agent or its client says less or its agent says more.
-const DEFAULT_BUDGET: Budget =
-    Budget { tokens: None, time_ms: Some(10 * 60 * 1000), tool_calls: Some(100), steps: Some(50) };
+const DEFAULT_BUDGET: Budget = Budget {
+    tokens: None,
+    time_ms: Some(10 * 60 * 1000),
+    tool_calls: Some(100),
+    steps: Some(50),
+};
 
 /// Why an operation was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +157,14 @@ impl Host {
     /// # Errors
     /// When the store can't be read.
     pub async fn start(parts: HostParts) -> Result<Self, HostError> {
-        let HostParts { store, workspaces, catalog, caller, models, default_agent } = parts;
+        let HostParts {
+            store,
+            workspaces,
+            catalog,
+            caller,
+            models,
+            default_agent,
+        } = parts;
         let host = Self {
             inner: Arc::new(Inner {
                 store,
@@ -168,7 +179,12 @@ impl Host {
                 closing: CancellationToken::new(),
             }),
         };
-        for turn in host.inner.store.turns_in(&[TurnStatus::Queued, TurnStatus::Running]).await? {
+        for turn in host
+            .inner
+            .store
+            .turns_in(&[TurnStatus::Queued, TurnStatus::Running])
+            .await?
+        {
             tracing::info!(turn = %turn.id, session = %turn.session, "going on with a turn that an earlier process left");
             host.drive(&turn);
         }
@@ -225,7 +241,10 @@ impl Host {
             created: time,
             updated: time,
         };
-        let created = by_client(EventBody::SessionCreated { agent, title: new.title });
+        let created = by_client(EventBody::SessionCreated {
+            agent,
+            title: new.title,
+        });
         self.publish(self.inner.store.create_session(&session, &[created]).await?);
         Ok(session)
     }
@@ -235,14 +254,23 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`].
     pub async fn session(&self, org: &OrgName, id: SessionId) -> Result<Session, HostError> {
-        self.inner.store.session(org, id).await?.ok_or(HostError::NotFound("session"))
+        self.inner
+            .store
+            .session(org, id)
+            .await?
+            .ok_or(HostError::NotFound("session"))
     }
 
     /// Changes a session, from its next turn on.
     ///
     /// # Errors
     /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown.
-    pub async fn update_session(&self, org: &OrgName, id: SessionId, change: SessionChange) -> Result<Session, HostError> {
+    pub async fn update_session(
+        &self,
+        org: &OrgName,
+        id: SessionId,
+        change: SessionChange,
+    ) -> Result<Session, HostError> {
         if let Some(agent) = &change.agent {
             self.chain(org, agent).await?;
         }
@@ -252,7 +280,11 @@ impl Host {
             ("metadata", change.metadata.is_some()),
             ("narrowing", change.narrowing.is_some()),
         ];
-        let changed = changed.into_iter().filter(|(_, is)| *is).map(|(name, _)| name.to_owned()).collect();
+        let changed = changed
+            .into_iter()
+            .filter(|(_, is)| *is)
+            .map(|(name, _)| name.to_owned())
+            .collect();
         let event = by_client(EventBody::SessionUpdated { changed });
         let updated = self.inner.store.update_session(org, id, &change, &[event]).await?;
         let (session, events) = updated.ok_or(HostError::NotFound("session"))?;
@@ -266,13 +298,26 @@ impl Host {
     /// [`HostError::NotFound`].
     pub async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
         self.session(org, id).await?;
-        for turn in self.inner.store.turns(org, id).await?.iter().filter(|turn| !turn.status.is_terminal()) {
+        for turn in self
+            .inner
+            .store
+            .turns(org, id)
+            .await?
+            .iter()
+            .filter(|turn| !turn.status.is_terminal())
+        {
             self.cancel_turn(org, turn.id).await?;
         }
         if !self.inner.store.delete_session(org, id).await? {
             return Err(HostError::NotFound("session"));
         }
-        self.inner.workspaces.remove(id).await.map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
+        self.inner
+            .workspaces
+            .remove(id)
+            .await
+            .map_err(|error| StoreError::Unavailable {
+                reason: error.to_string(),
+            })?;
         Ok(())
     }
 
@@ -291,17 +336,45 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::KeyReused`], [`HostError::Invalid`] for an empty input.
-    pub async fn submit_turn(&self, org: &OrgName, session: SessionId, request: TurnRequest) -> Result<Submitted, HostError> {
+    pub async fn submit_turn(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        request: TurnRequest,
+    ) -> Result<Submitted, HostError> {
         if self.inner.closing.is_cancelled() {
             return Err(HostError::ShuttingDown);
         }
-        if request.input.iter().all(|piece| matches!(piece, Content::Text { text } if text.trim().is_empty())) {
-            return Err(HostError::Invalid("the input is empty: send a text, or a list of content".into()));
+        if request
+            .input
+            .iter()
+            .all(|piece| matches!(piece, Content::Text { text } if text.trim().is_empty()))
+        {
+            return Err(HostError::Invalid(
+                "the input is empty: send a text, or a list of content".into(),
+            ));
         }
         self.inner.caller.limits().turn(org)?;
-        let TurnRequest { input, system, budget, idempotency } = request;
-        let new = NewTurn { id: TurnId::new(), input, system, budget, idempotency };
-        match self.inner.store.accept_turn(org, session, &new).await?.ok_or(HostError::NotFound("session"))? {
+        let TurnRequest {
+            input,
+            system,
+            budget,
+            idempotency,
+        } = request;
+        let new = NewTurn {
+            id: TurnId::new(),
+            input,
+            system,
+            budget,
+            idempotency,
+        };
+        match self
+            .inner
+            .store
+            .accept_turn(org, session, &new)
+            .await?
+            .ok_or(HostError::NotFound("session"))?
+        {
             Accepted::New(turn, queued) => {
                 self.publish(vec![queued]);
                 self.drive(&turn);
@@ -318,7 +391,12 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`].
     pub async fn turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
-        let turn = self.inner.store.turn(org, id).await?.ok_or(HostError::NotFound("turn"))?;
+        let turn = self
+            .inner
+            .store
+            .turn(org, id)
+            .await?
+            .ok_or(HostError::NotFound("turn"))?;
         let events = self.inner.store.turn_events(org, id).await?;
         Ok(TurnView::new(turn, &events))
     }
@@ -328,7 +406,12 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`]; [`HostError::ShuttingDown`] if the host closes first.
     pub async fn wait_for_turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
-        let turn = self.inner.store.turn(org, id).await?.ok_or(HostError::NotFound("turn"))?;
+        let turn = self
+            .inner
+            .store
+            .turn(org, id)
+            .await?
+            .ok_or(HostError::NotFound("turn"))?;
         let mut listener = self.subscribe(turn.session);
         loop {
             let view = self.turn(org, id).await?;
@@ -414,7 +497,11 @@ impl Host {
         let offered = Arc::new(tools.offered_by(&scope.chain));
         let id = CallId::new();
         let (result, metering) = match offered.find(tool) {
-            Ok((name, _)) => Arc::clone(&self.inner.caller).call(&scope, &offered, id, &name, arguments).await,
+            Ok((name, _)) => {
+                Arc::clone(&self.inner.caller)
+                    .call(&scope, &offered, id, &name, arguments)
+                    .await
+            }
             Err(error) => (Err(error), Metering::default()),
         };
         Ok((id, result, metering))
@@ -432,7 +519,12 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`].
-    pub async fn set_grant(&self, org: &OrgName, name: &ComponentName, grant: &Grant) -> Result<record::Component, HostError> {
+    pub async fn set_grant(
+        &self,
+        org: &OrgName,
+        name: &ComponentName,
+        grant: &Grant,
+    ) -> Result<record::Component, HostError> {
         let component = self.component(org, name).await?;
         if !self.inner.store.set_grant(org, name, &component.digest, grant).await? {
             return Err(HostError::NotFound("component"));
@@ -446,7 +538,11 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`].
     pub async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<record::Component, HostError> {
-        self.inner.store.component(org, name).await?.ok_or(HostError::NotFound("component"))
+        self.inner
+            .store
+            .component(org, name)
+            .await?
+            .ok_or(HostError::NotFound("component"))
     }
 
     /// Removes a component. Calls that run finish; no new one begins.
@@ -467,7 +563,11 @@ impl Host {
         configured.extend(self.inner.store.agents(org).await?);
         let mut chains = fumehood_policy::agent::resolve_agents(&configured)?;
         chains.remove(agent).map(Arc::from).ok_or_else(|| {
-            let known = configured.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let known = configured
+                .keys()
+                .map(|name| name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ");
             HostError::Invalid(format!("there is no agent `{agent}`; there are: {known}"))
         })
     }
@@ -493,10 +593,15 @@ impl Host {
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let mut recorder = Recorder::open(store, hub, turn.org.clone(), turn.session, turn.id).await?;
         match self.plan(&turn).await {
-            Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, cancel).run().await?),
+            Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, cancel)
+                .run()
+                .await?),
             Err(HostError::Store(error)) => Err(error.into()),
             Err(error) => {
-                let error = TurnError { code: TurnErrorCode::Configuration, message: error.to_string() };
+                let error = TurnError {
+                    code: TurnErrorCode::Configuration,
+                    message: error.to_string(),
+                };
                 let events = recorder.machine.failure(error);
                 Ok(recorder.record(&events).await?)
             }
@@ -508,14 +613,29 @@ impl Host {
         let chain = self.chain(&turn.org, &session.agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
         let provider = self.inner.models.get(&leaf.model).cloned().ok_or_else(|| {
-            HostError::Invalid(format!("the agent {} uses the model `{}`, which is not configured", leaf.name, leaf.model))
+            HostError::Invalid(format!(
+                "the agent {} uses the model `{}`, which is not configured",
+                leaf.name, leaf.model
+            ))
         })?;
-        let queued = self.inner.store.events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1).await?;
+        let queued = self
+            .inner
+            .store
+            .events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1)
+            .await?;
         let (system, asked) = match queued.into_iter().next().map(|event| event.body) {
             Some(EventBody::TurnQueued { system, budget, .. }) => (system, budget),
-            _ => return Err(StoreError::Corrupt { reason: format!("{} has no turn.queued", turn.id) }.into()),
+            _ => {
+                return Err(StoreError::Corrupt {
+                    reason: format!("{} has no turn.queued", turn.id),
+                }
+                .into());
+            }
         };
-        let instructions = [Some(leaf.instructions.clone()), system].into_iter().flatten().filter(|text| !text.is_empty());
+        let instructions = [Some(leaf.instructions.clone()), system]
+            .into_iter()
+            .flatten()
+            .filter(|text| !text.is_empty());
         let tools = self.inner.catalog.tools(&turn.org).await?;
         Ok(TurnPlan {
             agent: leaf.name.clone(),
@@ -525,7 +645,13 @@ impl Host {
             system: instructions.collect::<Vec<_>>().join("\n\n"),
             budget: with_defaults(leaf.budget).narrowed_by(asked),
             tools: Arc::new(tools.offered_by(&chain)),
-            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain, session.narrowing),
+            scope: CallScope::new(
+                turn.org.clone(),
+                Some(turn.session),
+                Some(turn.id),
+                chain,
+                session.narrowing,
+            ),
         })
     }
 
@@ -541,7 +667,11 @@ impl Host {
 }
 
 fn by_client(body: EventBody) -> NewEvent {
-    NewEvent { turn: None, source: Source::Client, body }
+    NewEvent {
+        turn: None,
+        source: Source::Client,
+        body,
+    }
 }
 
 fn with_defaults(agent: Budget) -> Budget {

@@ -24,7 +24,10 @@ impl Hub {
     pub fn subscribe(&self, session: SessionId) -> broadcast::Receiver<Arc<Event>> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, sender| sender.receiver_count() > 0);
-        sessions.entry(session).or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe()
+        sessions
+            .entry(session)
+            .or_insert_with(|| broadcast::channel(BACKLOG).0)
+            .subscribe()
     }
 
     /// Whether anybody listens to the session; so that nobody builds live events for no one.

@@ -90,7 +90,11 @@ impl Host {
     /// # Errors
     /// [`HostError::Install`] if it is refused: nothing of it is kept.
     pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Component, HostError> {
-        let Inspected { digest, manifest, tools } = self.inspect_component(&new).await?;
+        let Inspected {
+            digest,
+            manifest,
+            tools,
+        } = self.inspect_component(&new).await?;
         let grant = match new.grant {
             NewGrant::Undecided => None,
             NewGrant::Requested => Some(Grant::everything_requested(&manifest)),
@@ -98,11 +102,24 @@ impl Host {
         };
         // The code first: a row never points at code that isn't there.
         self.catalog().blobs().put(new.wasm).await.map_err(InstallError::Blob)?;
-        let component = Component { name: manifest.name.clone(), org: org.clone(), digest, manifest, tools, grant, added: now() };
+        let component = Component {
+            name: manifest.name.clone(),
+            org: org.clone(),
+            digest,
+            manifest,
+            tools,
+            grant,
+            added: now(),
+        };
         self.store().put_component(&component).await?;
         self.catalog().refresh(org).await?;
         let kept = self.store().component(org, &component.name).await?;
-        kept.ok_or_else(|| StoreError::Unavailable { reason: "the component was removed while it was added".into() }.into())
+        kept.ok_or_else(|| {
+            StoreError::Unavailable {
+                reason: "the component was removed while it was added".into(),
+            }
+            .into()
+        })
     }
 }
 
@@ -121,7 +138,14 @@ pub async fn inspect(sandbox: &fumehood_sandbox::Sandbox, new: &NewComponent) ->
         (None, None, None) => return Err(InstallError::Unnamed),
     };
     for tool in component.tools() {
-        schema_of(tool).map_err(|reason| InstallError::Schema { tool: tool.name.to_string(), reason })?;
+        schema_of(tool).map_err(|reason| InstallError::Schema {
+            tool: tool.name.to_string(),
+            reason,
+        })?;
     }
-    Ok(Inspected { digest, manifest, tools: component.tools().to_vec() })
+    Ok(Inspected {
+        digest,
+        manifest,
+        tools: component.tools().to_vec(),
+    })
 }

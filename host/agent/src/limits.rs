@@ -7,7 +7,10 @@ use fumehood_core::{
     name::OrgName,
 };
 use fumehood_policy::quantity::Rate;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::{Clock as _, DefaultClock}};
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
@@ -42,7 +45,10 @@ pub struct Limited {
 impl From<Limited> for CallError {
     fn from(limited: Limited) -> Self {
         let retry_after_ms = u64::try_from(limited.retry_after.as_millis()).ok();
-        Self { retry_after_ms, ..Self::new(CallErrorCode::RateLimited, limited.to_string()) }
+        Self {
+            retry_after_ms,
+            ..Self::new(CallErrorCode::RateLimited, limited.to_string())
+        }
     }
 }
 
@@ -75,9 +81,14 @@ impl Limits {
             tool_calls: limits.tool_calls.and_then(limiter),
             egress_requests: limits.egress_requests.and_then(limiter),
             turns: limits.turns.and_then(limiter),
-            concurrent_calls: limits.concurrent_calls.map(|calls| Arc::new(Semaphore::new(calls as usize))),
+            concurrent_calls: limits
+                .concurrent_calls
+                .map(|calls| Arc::new(Semaphore::new(calls as usize))),
         };
-        Self { orgs: orgs.into_iter().map(|(name, limits)| (name, org(limits))).collect(), components: Mutex::default() }
+        Self {
+            orgs: orgs.into_iter().map(|(name, limits)| (name, org(limits))).collect(),
+            components: Mutex::default(),
+        }
     }
 
     /// Counts a turn.
@@ -93,7 +104,10 @@ impl Limits {
     /// # Errors
     /// When the org has made as many as it may.
     pub fn egress_request(&self, org: &OrgName) -> Result<(), Limited> {
-        check(self.orgs.get(org).and_then(|org| org.egress_requests.as_ref()), "egress requests")
+        check(
+            self.orgs.get(org).and_then(|org| org.egress_requests.as_ref()),
+            "egress requests",
+        )
     }
 
     /// Counts a call of a component and waits for its place. Cancel-safe.
@@ -104,7 +118,10 @@ impl Limits {
         let limits = self.orgs.get(org);
         check(limits.and_then(|org| org.tool_calls.as_ref()), "tool calls")?;
         if let Some(rate) = rate {
-            check(self.component(org, component, rate).as_deref(), "calls of this component")?;
+            check(
+                self.component(org, component, rate).as_deref(),
+                "calls of this component",
+            )?;
         }
         let places = limits.and_then(|org| org.concurrent_calls.clone());
         // The semaphore is never closed, so there is always a place to wait for.
@@ -136,7 +153,10 @@ fn limiter(rate: Rate) -> Option<DefaultDirectRateLimiter> {
 
 fn check(limiter: Option<&DefaultDirectRateLimiter>, what: &'static str) -> Result<(), Limited> {
     let Some(limiter) = limiter else { return Ok(()) };
-    limiter.check().map_err(|not_until| Limited { what, retry_after: not_until.wait_time_from(DefaultClock::default().now()) })
+    limiter.check().map_err(|not_until| Limited {
+        what,
+        retry_after: not_until.wait_time_from(DefaultClock::default().now()),
+    })
 }
 
 #[cfg(test)]
@@ -149,7 +169,10 @@ mod tests {
 
     #[test]
     fn what_goes_beyond_the_rate_is_told_when_to_come_back() {
-        let limits = limits(OrgLimits { turns: Some("2/hour".parse().unwrap()), ..OrgLimits::default() });
+        let limits = limits(OrgLimits {
+            turns: Some("2/hour".parse().unwrap()),
+            ..OrgLimits::default()
+        });
         let org = OrgName::default_org();
         assert!(limits.turn(&org).is_ok() && limits.turn(&org).is_ok());
         let limited = limits.turn(&org).unwrap_err();
@@ -161,7 +184,10 @@ mod tests {
 
     #[test]
     fn orgs_do_not_share_a_limit() {
-        let limits = limits(OrgLimits { turns: Some("1/hour".parse().unwrap()), ..OrgLimits::default() });
+        let limits = limits(OrgLimits {
+            turns: Some("1/hour".parse().unwrap()),
+            ..OrgLimits::default()
+        });
         let other = OrgName::new("acme").unwrap();
         assert!(limits.turn(&OrgName::default_org()).is_ok());
         assert!(limits.turn(&OrgName::default_org()).is_err());
@@ -181,7 +207,10 @@ mod tests {
 
     #[tokio::test]
     async fn calls_beyond_the_number_at_once_wait_for_a_place() {
-        let limits = limits(OrgLimits { concurrent_calls: Some(1), ..OrgLimits::default() });
+        let limits = limits(OrgLimits {
+            concurrent_calls: Some(1),
+            ..OrgLimits::default()
+        });
         let org = OrgName::default_org();
         let first = limits.call(&org, Digest::of(b""), None).await.unwrap();
         let mut second = Box::pin(limits.call(&org, Digest::of(b""), None));

@@ -133,7 +133,10 @@ impl TurnMachine {
             }
             EventBody::TextCompleted { text, .. } => self.step_text.push_str(text),
             EventBody::ToolRequested { call, .. } => {
-                self.calls.push(CallState { call: call.clone(), progress: CallProgress::Requested });
+                self.calls.push(CallState {
+                    call: call.clone(),
+                    progress: CallProgress::Requested,
+                });
             }
             EventBody::StepCompleted { stop_reason, usage, .. } => {
                 if let Some(usage) = usage {
@@ -161,9 +164,15 @@ impl TurnMachine {
             Phase::Queued => Next::Begin,
             Phase::Ready => self.next_step(),
             Phase::Asking => Next::AskModel(self.step),
-            Phase::Answered(_) if self.calls.iter().any(|call| call.progress != CallProgress::Settled) => Next::RunCalls(
-                self.calls.iter().filter(|c| c.progress == CallProgress::Requested).map(|c| c.call.clone()).collect(),
-            ),
+            Phase::Answered(_) if self.calls.iter().any(|call| call.progress != CallProgress::Settled) => {
+                Next::RunCalls(
+                    self.calls
+                        .iter()
+                        .filter(|c| c.progress == CallProgress::Requested)
+                        .map(|c| c.call.clone())
+                        .collect(),
+                )
+            }
             Phase::Answered(_) if !self.calls.is_empty() => self.next_step(),
             Phase::Answered(stop) => Next::Complete(match stop {
                 StepStop::Stop | StepStop::ToolCalls => StopReason::EndTurn,
@@ -179,12 +188,22 @@ impl TurnMachine {
         let tokens = self.usage.map_or(0, Usage::total);
         let checks = [
             ("tokens", tokens, self.budget.tokens, StopReason::TokenLimit),
-            ("tool_calls", self.calls_used, self.budget.tool_calls, StopReason::ToolCallLimit),
+            (
+                "tool_calls",
+                self.calls_used,
+                self.budget.tool_calls,
+                StopReason::ToolCallLimit,
+            ),
             ("steps", self.step, self.budget.steps, StopReason::StepLimit),
         ];
         for (budget, used, limit, stop_reason) in checks {
             if let Some(limit) = limit.filter(|limit| used >= *limit) {
-                return Next::Exhaust(Exhausted { budget, used, limit, stop_reason });
+                return Next::Exhaust(Exhausted {
+                    budget,
+                    used,
+                    limit,
+                    stop_reason,
+                });
             }
         }
         Next::BeginStep(self.step + 1)
@@ -200,7 +219,10 @@ impl TurnMachine {
     #[must_use]
     pub fn calls_within_budget(&self) -> usize {
         let before = self.calls_used - self.calls.len() as u64;
-        let left = self.budget.tool_calls.map_or(u64::MAX, |limit| limit.saturating_sub(before));
+        let left = self
+            .budget
+            .tool_calls
+            .map_or(u64::MAX, |limit| limit.saturating_sub(before));
         usize::try_from(left).unwrap_or(usize::MAX).min(self.calls.len())
     }
 
@@ -213,21 +235,42 @@ impl TurnMachine {
     /// The calls that entered a sandbox and have no recorded end: what a host that stopped left behind.
     #[must_use]
     pub fn calls_in_flight(&self) -> Vec<RequestedCall> {
-        self.calls.iter().filter(|c| c.progress == CallProgress::Started).map(|c| c.call.clone()).collect()
+        self.calls
+            .iter()
+            .filter(|c| c.progress == CallProgress::Started)
+            .map(|c| c.call.clone())
+            .collect()
     }
 
     /// The events that complete the turn.
     #[must_use]
     pub fn completion(&self, stop_reason: StopReason) -> Vec<NewEvent> {
-        let output = if self.last_text.is_empty() { Vec::new() } else { vec![Content::text(&self.last_text)] };
-        vec![self.event(EventBody::TurnCompleted { stop_reason, output, usage: self.usage })]
+        let output = if self.last_text.is_empty() {
+            Vec::new()
+        } else {
+            vec![Content::text(&self.last_text)]
+        };
+        vec![self.event(EventBody::TurnCompleted {
+            stop_reason,
+            output,
+            usage: self.usage,
+        })]
     }
 
     /// The events that end a turn whose budget is used up: it keeps the last text it has.
     #[must_use]
     pub fn exhaustion(&self, exhausted: Exhausted) -> Vec<NewEvent> {
-        let Exhausted { budget, used, limit, stop_reason } = exhausted;
-        let mut events = vec![self.event(EventBody::BudgetExhausted { budget: budget.into(), used, limit })];
+        let Exhausted {
+            budget,
+            used,
+            limit,
+            stop_reason,
+        } = exhausted;
+        let mut events = vec![self.event(EventBody::BudgetExhausted {
+            budget: budget.into(),
+            used,
+            limit,
+        })];
         events.extend(self.completion(stop_reason));
         events
     }
@@ -246,14 +289,21 @@ impl TurnMachine {
     pub fn failure(&self, error: TurnError) -> Vec<NewEvent> {
         let why = CallError::new(CallErrorCode::Cancelled, "the turn failed before the call ended");
         let mut events = self.settle_open_calls(&why);
-        events.push(self.event(EventBody::TurnFailed { error, usage: self.usage }));
+        events.push(self.event(EventBody::TurnFailed {
+            error,
+            usage: self.usage,
+        }));
         events
     }
 
     /// An event of this turn, by the host.
     #[must_use]
     pub fn event(&self, body: EventBody) -> NewEvent {
-        NewEvent { turn: Some(self.turn), source: Source::Host, body }
+        NewEvent {
+            turn: Some(self.turn),
+            source: Source::Host,
+            body,
+        }
     }
 
     /// Whether a terminal event was applied.

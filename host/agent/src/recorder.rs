@@ -38,7 +38,15 @@ impl Recorder {
             transcript.apply_all(events);
         })
         .await?;
-        Ok(Self { store, hub, org, session, turn, machine, transcript })
+        Ok(Self {
+            store,
+            hub,
+            org,
+            session,
+            turn,
+            machine,
+            transcript,
+        })
     }
 
     /// Makes events durable, folds them and shows them.

@@ -38,7 +38,10 @@ mod tests {
 
     #[test]
     fn a_hint_is_obeyed_and_a_missing_one_keeps_the_floor() {
-        assert_eq!(delay(&limited(Some(Duration::from_secs(3))), 1, false), Some(Duration::from_secs(3)));
+        assert_eq!(
+            delay(&limited(Some(Duration::from_secs(3))), 1, false),
+            Some(Duration::from_secs(3))
+        );
         assert_eq!(delay(&limited(Some(Duration::from_millis(1))), 1, false), Some(INITIAL));
         assert_eq!(delay(&limited(None), 1, false), Some(RATE_LIMIT_FLOOR));
     }

@@ -42,8 +42,13 @@ impl Transcript {
                 self.messages.push(Message::User { content: input.clone() });
             }
             EventBody::StepStarted { .. } => self.close_step(),
-            EventBody::ReasoningCompleted { text, provider_state, .. } => {
-                let part = AssistantPart::Reasoning { text: text.clone(), provider_state: provider_state.clone() };
+            EventBody::ReasoningCompleted {
+                text, provider_state, ..
+            } => {
+                let part = AssistantPart::Reasoning {
+                    text: text.clone(),
+                    provider_state: provider_state.clone(),
+                };
                 self.open.parts.push(part);
             }
             EventBody::TextCompleted { text, .. } => self.open.parts.push(AssistantPart::Text { text: text.clone() }),
@@ -52,7 +57,9 @@ impl Transcript {
                 self.open.calls.push(call.clone());
             }
             EventBody::StepCompleted { .. } => self.open.answered = true,
-            EventBody::ToolCompleted { call, output, error, .. } => {
+            EventBody::ToolCompleted {
+                call, output, error, ..
+            } => {
                 let result = match (output, error) {
                     (Some(output), _) => Ok(output.clone()),
                     (None, Some(error)) => Err(error.clone()),
@@ -85,11 +92,18 @@ impl Transcript {
         let mut results = open.results;
         for call in open.calls {
             let result = results.remove(&call.id).unwrap_or_else(|| Err(no_result()));
-            self.messages.push(Message::Tool { call: call.id, tool: call.tool, result });
+            self.messages.push(Message::Tool {
+                call: call.id,
+                tool: call.tool,
+                result,
+            });
         }
     }
 }
 
 fn no_result() -> CallError {
-    CallError::new(CallErrorCode::Interrupted, "the call has no recorded result: the host stopped before it ended")
+    CallError::new(
+        CallErrorCode::Interrupted,
+        "the call has no recorded result: the host stopped before it ended",
+    )
 }

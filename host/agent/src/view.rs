@@ -57,7 +57,11 @@ impl TurnView {
         };
         for event in events {
             match &event.body {
-                EventBody::TurnCompleted { stop_reason, output, usage } => {
+                EventBody::TurnCompleted {
+                    stop_reason,
+                    output,
+                    usage,
+                } => {
                     view.status = TurnStatus::Completed;
                     view.stop_reason = Some(*stop_reason);
                     view.output.clone_from(output);

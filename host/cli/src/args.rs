@@ -10,7 +10,12 @@ use std::{net::SocketAddr, path::PathBuf};
 /// A host for the tools of LLM agents: the agent loop runs natively, every tool as a WebAssembly component that can
 /// do only what it was granted.
 #[derive(Debug, Parser)]
-#[command(name = "fumehood", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "fumehood",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 budget used up.")]
 pub(crate) struct Cli {
     /// The configuration file. Without it, fumehood.toml here if there is one.

@@ -9,12 +9,7 @@ use fumehood_agent::{
     host::{Host, HostParts},
     install::{NewComponent, NewGrant},
 };
-use fumehood_core::{
-    digest::Digest,
-    id::KeyId,
-    name::OrgName,
-    now,
-};
+use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::build;
 use fumehood_sandbox::{CacheKey, Sandbox, SandboxConfig};
@@ -93,12 +88,23 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     })?;
     let policy = config.host_policy();
     let ledger = StoreLedger::new(Arc::clone(&store));
-    let door = EgressConfig { private_networks: policy.private_networks.clone(), ..EgressConfig::default() };
+    let door = EgressConfig {
+        private_networks: policy.private_networks.clone(),
+        ..EgressConfig::default()
+    };
     let egress = Egress::new(&door, Arc::clone(&ledger) as Arc<_>)?;
     let workspaces = opened.workspaces.clone();
     let environment = guest_environment(std::env::vars());
-    let caller =
-        Caller::new(sandbox.clone(), egress.clone(), ledger, Arc::clone(&store), workspaces.clone(), policy, config.limits().into(), environment);
+    let caller = Caller::new(
+        sandbox.clone(),
+        egress.clone(),
+        ledger,
+        Arc::clone(&store),
+        workspaces.clone(),
+        policy,
+        config.limits().into(),
+        environment,
+    );
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
     let host = Host::start(HostParts {
         store,
@@ -109,11 +115,18 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         default_agent: config.default_agent()?,
     })
     .await?;
-    Ok(Running { host, egress, opened, new_key })
+    Ok(Running {
+        host,
+        egress,
+        opened,
+        new_key,
+    })
 }
 
 /// The configured models, ready to be asked.
-pub(crate) fn models(loaded: &Loaded) -> anyhow::Result<std::collections::BTreeMap<fumehood_core::name::ModelName, Arc<dyn fumehood_model::Provider>>> {
+pub(crate) fn models(
+    loaded: &Loaded,
+) -> anyhow::Result<std::collections::BTreeMap<fumehood_core::name::ModelName, Arc<dyn fumehood_model::Provider>>> {
     let configured = loaded.config.models(&variable);
     configured
         .into_iter()
@@ -132,7 +145,9 @@ pub(crate) fn models(loaded: &Loaded) -> anyhow::Result<std::collections::BTreeM
 /// THREAT[T-box-env]: an org decides about grants, the operator about the environment. So only what the operator set
 /// for tools is there to be granted: `FUMEHOOD_GUEST_NAME` is NAME to a tool. Never the host's own variables.
 fn guest_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
-    variables.filter_map(|(name, value)| Some((name.strip_prefix("FUMEHOOD_GUEST_")?.to_owned(), value))).collect()
+    variables
+        .filter_map(|(name, value)| Some((name.strip_prefix("FUMEHOOD_GUEST_")?.to_owned(), value)))
+        .collect()
 }
 
 /// An environment variable that may hold a secret.
@@ -151,18 +166,28 @@ async fn first_key(store: &dyn Store, data_dir: &DataDir, org: &OrgName) -> anyh
     }
     let token = new_key(store, org, "made at the first start").await?.1;
     let file = key_file(data_dir.path());
-    write_private(&file, token.expose_secret()).with_context(|| format!("cannot write the key to {}", file.display()))?;
+    write_private(&file, token.expose_secret())
+        .with_context(|| format!("cannot write the key to {}", file.display()))?;
     Ok(Some(token))
 }
 
 /// Makes a key. The token is returned here and kept nowhere else.
 pub(crate) async fn new_key(store: &dyn Store, org: &OrgName, label: &str) -> anyhow::Result<(Key, SecretString)> {
     let mut random = zeroize::Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *random).ok().context("the system gives no random bytes")?;
+    aws_lc_rs::rand::fill(&mut *random)
+        .ok()
+        .context("the system gives no random bytes")?;
     // THREAT[T-org-key-theft]: 256 random bits; the store holds only their digest.
     let token = SecretString::from(format!("fh_{}", hex::encode(*random)));
-    let key = Key { id: KeyId::new(), org: org.clone(), label: label.into(), created: now() };
-    store.create_key(&key, &Digest::of(token.expose_secret().as_bytes())).await?;
+    let key = Key {
+        id: KeyId::new(),
+        org: org.clone(),
+        label: label.into(),
+        created: now(),
+    };
+    store
+        .create_key(&key, &Digest::of(token.expose_secret().as_bytes()))
+        .await?;
     Ok((key, token))
 }
 
@@ -180,20 +205,43 @@ async fn install_configured(host: &Host, loaded: &Loaded, org: &OrgName) -> anyh
         let wasm = std::fs::read(&file).with_context(|| format!("[tool.{name}]: cannot read {}", file.display()))?;
         let digest = Digest::of(&wasm);
         if let Some(expected) = section.digest.filter(|expected| *expected != digest) {
-            bail!("[tool.{name}]: {} has the digest {digest}, not {expected}; check where it comes from", file.display());
+            bail!(
+                "[tool.{name}]: {} has the digest {digest}, not {expected}; check where it comes from",
+                file.display()
+            );
         }
-        let installed = host.store().component(org, name).await?.filter(|component| component.digest == digest);
+        let installed = host
+            .store()
+            .component(org, name)
+            .await?
+            .filter(|component| component.digest == digest);
         let unchanged = installed.is_some_and(|component| section.grant.is_none() || component.grant == section.grant);
         if unchanged {
             continue;
         }
-        let grant = section.grant.clone().map_or(NewGrant::Undecided, |grant| NewGrant::Exactly(Box::new(grant)));
-        let new = NewComponent { wasm, manifest: None, name: Some(name.clone()), grant };
-        let inspected = host.inspect_component(&new).await.with_context(|| format!("[tool.{name}] is refused"))?;
+        let grant = section
+            .grant
+            .clone()
+            .map_or(NewGrant::Undecided, |grant| NewGrant::Exactly(Box::new(grant)));
+        let new = NewComponent {
+            wasm,
+            manifest: None,
+            name: Some(name.clone()),
+            grant,
+        };
+        let inspected = host
+            .inspect_component(&new)
+            .await
+            .with_context(|| format!("[tool.{name}] is refused"))?;
         if inspected.manifest.name != *name {
-            bail!("[tool.{name}]: the component calls itself `{}`; use that name", inspected.manifest.name);
+            bail!(
+                "[tool.{name}]: the component calls itself `{}`; use that name",
+                inspected.manifest.name
+            );
         }
-        host.add_component(org, new).await.with_context(|| format!("[tool.{name}] is refused"))?;
+        host.add_component(org, new)
+            .await
+            .with_context(|| format!("[tool.{name}] is refused"))?;
     }
     Ok(())
 }
@@ -204,8 +252,15 @@ mod tests {
 
     #[test]
     fn tools_can_be_granted_only_variables_that_were_set_for_tools() {
-        let host = [("OPENAI_API_KEY", "sk"), ("FUMEHOOD_GUEST_TZ", "Europe/Paris"), ("FUMEHOOD_KEY", "fh")];
+        let host = [
+            ("OPENAI_API_KEY", "sk"),
+            ("FUMEHOOD_GUEST_TZ", "Europe/Paris"),
+            ("FUMEHOOD_KEY", "fh"),
+        ];
         let host = host.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(guest_environment(host.into_iter()), [("TZ".to_owned(), "Europe/Paris".to_owned())]);
+        assert_eq!(
+            guest_environment(host.into_iter()),
+            [("TZ".to_owned(), "Europe/Paris".to_owned())]
+        );
     }
 }

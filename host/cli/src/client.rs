@@ -19,7 +19,10 @@ impl Client {
     /// A client of the host at `base`, for example `http://127.0.0.1:7070`.
     pub(crate) fn new(base: String, key: SecretString) -> anyhow::Result<Self> {
         // The host is the operator's own: no proxy stands between.
-        let http = reqwest::Client::builder().no_proxy().build().context("cannot set up HTTP")?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .context("cannot set up HTTP")?;
         Ok(Self { http, base, key })
     }
 
@@ -30,17 +33,27 @@ impl Client {
 
     /// A request to the API.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose_secret())
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(self.key.expose_secret())
     }
 
     /// Gets a JSON value.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        json(self.request(Method::GET, path).header(header::ACCEPT, "application/json")).await
+        json(
+            self.request(Method::GET, path)
+                .header(header::ACCEPT, "application/json"),
+        )
+        .await
     }
 
     /// Gets a text.
     pub(crate) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
-        accepted(self.request(Method::GET, path)).await?.text().await.context("the host's answer broke off")
+        accepted(self.request(Method::GET, path))
+            .await?
+            .text()
+            .await
+            .context("the host's answer broke off")
     }
 
     /// Posts a JSON value and gets one.
@@ -69,14 +82,18 @@ impl Client {
         request: RequestBuilder,
     ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Value>> + Unpin> {
         let response = accepted(request.header(header::ACCEPT, "text/event-stream")).await?;
-        let lines = Lines { bytes: response.bytes_stream().boxed(), buffer: Vec::new() };
+        let lines = Lines {
+            bytes: response.bytes_stream().boxed(),
+            buffer: Vec::new(),
+        };
         Ok(futures::stream::unfold(lines, |mut lines| async move {
             loop {
                 match lines.next().await {
                     Ok(None) => return None,
                     Ok(Some(line)) => {
                         if let Some(data) = line.strip_prefix("data:") {
-                            let event = serde_json::from_str(data.trim()).context("the host sent an event that is no JSON");
+                            let event =
+                                serde_json::from_str(data.trim()).context("the host sent an event that is no JSON");
                             return Some((event, lines));
                         }
                     }
@@ -103,7 +120,9 @@ impl Lines {
             }
             match self.bytes.next().await {
                 None => return Ok(None),
-                Some(chunk) => self.buffer.extend_from_slice(&chunk.context("the stream of events broke")?),
+                Some(chunk) => self
+                    .buffer
+                    .extend_from_slice(&chunk.context("the stream of events broke")?),
             }
         }
     }
@@ -118,7 +137,10 @@ async fn json(request: RequestBuilder) -> anyhow::Result<Value> {
 }
 
 async fn accepted(request: RequestBuilder) -> anyhow::Result<Response> {
-    let response = request.send().await.map_err(|error| anyhow!("cannot reach the host: {}", error.without_url()))?;
+    let response = request
+        .send()
+        .await
+        .map_err(|error| anyhow!("cannot reach the host: {}", error.without_url()))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);

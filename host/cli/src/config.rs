@@ -124,7 +124,10 @@ struct LimitsSection {
     concurrent_calls: Option<u32>,
     /// What happens when the limits' store is down; in this version it is in the process and can't be.
     #[serde(default)]
-    #[expect(dead_code, reason = "accepted, and without meaning while the limits are kept in the process")]
+    #[expect(
+        dead_code,
+        reason = "accepted, and without meaning while the limits are kept in the process"
+    )]
     fail: Option<FailMode>,
 }
 
@@ -176,7 +179,11 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// The directory that relative paths of the configuration start from.
     pub(crate) fn base(&self) -> &Path {
-        self.file.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        self.file
+            .as_deref()
+            .and_then(Path::parent)
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
     }
 }
 
@@ -207,7 +214,11 @@ pub(crate) fn load(
             format!("the configuration is not valid with {}", names.join(", "))
         })?;
     }
-    let loaded = Loaded { config, file, variables: overrides.into_iter().map(|over| over.variable).collect() };
+    let loaded = Loaded {
+        config,
+        file,
+        variables: overrides.into_iter().map(|over| over.variable).collect(),
+    };
     check(&loaded.config)?;
     Ok(loaded)
 }
@@ -215,22 +226,36 @@ pub(crate) fn load(
 impl Config {
     /// The operator's part of every call's authority.
     pub(crate) fn host_policy(&self) -> HostPolicy {
-        let network = NetworkList { allow: self.network.allow.clone(), deny: self.network.deny.clone() };
-        HostPolicy { network, private_networks: self.network.private_networks.clone(), ..HostPolicy::default() }
+        let network = NetworkList {
+            allow: self.network.allow.clone(),
+            deny: self.network.deny.clone(),
+        };
+        HostPolicy {
+            network,
+            private_networks: self.network.private_networks.clone(),
+            ..HostPolicy::default()
+        }
     }
 
     /// The models, with `main` taken from the environment where the file has none.
     pub(crate) fn models(&self, secrets: &SecretLookup<'_>) -> BTreeMap<ModelName, ModelConfig> {
         let mut models = self.model.clone();
         if let Ok(main) = ModelName::new("main") {
-            models.entry(main).or_insert_with(|| ModelConfig::from_environment(secrets));
+            models
+                .entry(main)
+                .or_insert_with(|| ModelConfig::from_environment(secrets));
         }
         models
     }
 
     /// What the orgs may use.
     pub(crate) fn limits(&self) -> Limits {
-        Limits::new(self.org.iter().map(|(name, org)| (name.clone(), org.limits.in_effect())).collect())
+        Limits::new(
+            self.org
+                .iter()
+                .map(|(name, org)| (name.clone(), org.limits.in_effect()))
+                .collect(),
+        )
     }
 
     /// Makes every agent use one model.
@@ -249,8 +274,12 @@ impl Config {
     pub(crate) fn agents(&self) -> BTreeMap<AgentName, AgentConfig> {
         let mut agents = self.agent.clone();
         if agents.is_empty() {
-            let instructions = "You are a helpful assistant. Use the tools you are offered when they help, and say what you did.";
-            let assistant = AgentConfig { instructions: Some(instructions.into()), ..AgentConfig::default() };
+            let instructions =
+                "You are a helpful assistant. Use the tools you are offered when they help, and say what you did.";
+            let assistant = AgentConfig {
+                instructions: Some(instructions.into()),
+                ..AgentConfig::default()
+            };
             agents.extend(default_agent_name().map(|name| (name, assistant)));
         }
         agents
@@ -260,7 +289,9 @@ impl Config {
     pub(crate) fn default_agent(&self) -> anyhow::Result<AgentName> {
         let agents = self.agents();
         let assistant = default_agent_name().filter(|name| agents.contains_key(name));
-        assistant.or_else(|| agents.keys().next().cloned()).context("there is no agent")
+        assistant
+            .or_else(|| agents.keys().next().cloned())
+            .context("there is no agent")
     }
 }
 
@@ -279,7 +310,11 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(name) = config.mcp.keys().next() {
         bail!("[mcp.{name}] is set, but this version does not use MCP servers; remove it");
     }
-    if let Some(name) = config.tool.keys().find(|name| ToolName::new(name.replace('-', "_")).is_err()) {
+    if let Some(name) = config
+        .tool
+        .keys()
+        .find(|name| ToolName::new(name.replace('-', "_")).is_err())
+    {
         bail!("[tool.{name}] is not a component's name");
     }
     let agents = config.agents();
@@ -303,7 +338,9 @@ struct Override {
 
 impl Override {
     fn set(&self, table: &mut toml::Table) -> anyhow::Result<()> {
-        let Some((last, parents)) = self.path.split_last() else { return Ok(()) };
+        let Some((last, parents)) = self.path.split_last() else {
+            return Ok(());
+        };
         let mut at = table;
         for parent in parents {
             at = at
@@ -323,7 +360,9 @@ fn overrides(variables: impl IntoIterator<Item = (String, String)>) -> anyhow::R
     const SECTIONS: &[&str] = &["store", "bus", "limits_store", "network"];
     let mut found = Vec::new();
     for (variable, text) in variables {
-        let Some(key) = variable.strip_prefix("FUMEHOOD_") else { continue };
+        let Some(key) = variable.strip_prefix("FUMEHOOD_") else {
+            continue;
+        };
         if OTHER_VARIABLES.contains(&variable.as_str()) || key.starts_with("GUEST_") {
             continue;
         }
@@ -331,7 +370,10 @@ fn overrides(variables: impl IntoIterator<Item = (String, String)>) -> anyhow::R
         let path: Vec<String> = if key.contains("__") {
             key.split("__").map(str::to_owned).collect()
         } else {
-            match SECTIONS.iter().find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?))) {
+            match SECTIONS
+                .iter()
+                .find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?)))
+            {
                 Some((section, rest)) => vec![(*section).to_owned(), rest.to_owned()],
                 None => vec![key],
             }
@@ -382,7 +424,13 @@ impl Effective {
     pub(crate) fn new(loaded: &Loaded, secrets: &SecretLookup<'_>) -> Self {
         let config = &loaded.config;
         let models = config.models(secrets).into_iter().map(|(name, model)| {
-            (name, EffectiveModel { provider: model.provider.as_str(), model: model.model_name().to_owned() })
+            (
+                name,
+                EffectiveModel {
+                    provider: model.provider.as_str(),
+                    model: model.model_name().to_owned(),
+                },
+            )
         });
         Self {
             file: loaded.file.clone(),
@@ -418,7 +466,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fumehood.toml");
         std::fs::write(&file, text).unwrap();
-        load(Some(&file), variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        load(
+            Some(&file),
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
     }
 
     fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
@@ -440,8 +493,11 @@ mod tests {
 
     #[test]
     fn variables_override_the_file() {
-        let variables =
-            [("FUMEHOOD_LISTEN", "127.0.0.1:0"), ("FUMEHOOD_STORE_URL", "sqlite:x.db"), ("FUMEHOOD_NETWORK__DENY", "[\"*.example.com\"]")];
+        let variables = [
+            ("FUMEHOOD_LISTEN", "127.0.0.1:0"),
+            ("FUMEHOOD_STORE_URL", "sqlite:x.db"),
+            ("FUMEHOOD_NETWORK__DENY", "[\"*.example.com\"]"),
+        ];
         let loaded = with_file("listen = \"127.0.0.1:1\"", &variables).unwrap();
         assert_eq!(loaded.config.listen.port(), 0);
         assert_eq!(loaded.config.store_url(), "sqlite:x.db");

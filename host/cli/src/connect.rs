@@ -53,11 +53,25 @@ pub(crate) async fn connect(loaded: &Loaded) -> anyhow::Result<Connection> {
 /// Serves a host of this process on a loopback port.
 pub(crate) async fn connect_to_own(running: Running, loaded: &Loaded) -> anyhow::Result<Connection> {
     let key = key(loaded)?;
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.context("cannot listen on loopback")?;
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .await
+        .context("cannot listen on loopback")?;
     let base = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(fumehood_server::serve(listener, running.host.clone(), ServerConfig::default(), shutdown.clone()));
-    Ok(Connection { client: Client::new(base, key)?, own: Some(Own { running, shutdown, server }) })
+    let server = tokio::spawn(fumehood_server::serve(
+        listener,
+        running.host.clone(),
+        ServerConfig::default(),
+        shutdown.clone(),
+    ));
+    Ok(Connection {
+        client: Client::new(base, key)?,
+        own: Some(Own {
+            running,
+            shutdown,
+            server,
+        }),
+    })
 }
 
 async fn connect_to_serving(loaded: &Loaded) -> anyhow::Result<Connection> {
@@ -80,7 +94,10 @@ fn key(loaded: &Loaded) -> anyhow::Result<SecretString> {
     }
     let file = boot::key_file(&loaded.config.data_dir);
     let text = std::fs::read_to_string(&file).with_context(|| {
-        format!("no key: set FUMEHOOD_KEY, or make one with `fumehood key create` and put it into {}", file.display())
+        format!(
+            "no key: set FUMEHOOD_KEY, or make one with `fumehood key create` and put it into {}",
+            file.display()
+        )
     })?;
     Ok(SecretString::from(text.trim().to_owned()))
 }

@@ -15,31 +15,74 @@ pub(crate) fn line(out: Out, event: &Value) -> Option<String> {
         "session.created" => format!("session with agent {}", text(data, "agent")),
         "turn.queued" => format!("you: {}", preview(&content(list(data, "input")))),
         "turn.started" => {
-            format!("agent {} on model {}, {} tools", text(data, "agent"), text(data, "model"), list(data, "tools").len())
+            format!(
+                "agent {} on model {}, {} tools",
+                text(data, "agent"),
+                text(data, "model"),
+                list(data, "tools").len()
+            )
         }
         "step.started" => format!("step {}", data.get("step")?),
         "text.completed" => format!("model: {}", preview(text(data, "text"))),
         "reasoning.completed" if !text(data, "text").is_empty() => format!("thinks: {}", preview(text(data, "text"))),
         "tool.requested" => requested(out, data.get("call")?),
-        "tool.started" => format!("{} runs {} in the sandbox", call("call"), out.style(Style::Name, text(data, "tool"))),
+        "tool.started" => format!(
+            "{} runs {} in the sandbox",
+            call("call"),
+            out.style(Style::Name, text(data, "tool"))
+        ),
         "tool.progress" => format!("{} {}", call("call"), printable(text(data, "message"))),
         "tool.output" => format!("{} writes: {}", call("call"), preview(text(data, "chunk"))),
         "tool.completed" => completed(out, data),
-        "egress.allowed" => format!("{} {} by {}", out.style(Style::Good, "allowed"), target(data), text(data, "rule")),
-        "egress.denied" => format!("{} {}: {}", out.style(Style::Bad, "denied"), target(data), printable(text(data, "reason"))),
+        "egress.allowed" => format!(
+            "{} {} by {}",
+            out.style(Style::Good, "allowed"),
+            target(data),
+            text(data, "rule")
+        ),
+        "egress.denied" => format!(
+            "{} {}: {}",
+            out.style(Style::Bad, "denied"),
+            target(data),
+            printable(text(data, "reason"))
+        ),
         "secret.used" => format!("secret {} used for {}", text(data, "secret"), text(data, "used_for")),
         "limit.reached" => format!("limit {}: {}", text(data, "limit"), text(data, "message")),
         "retry.scheduled" => {
-            format!("the model call failed ({}); retry in {} ms", text(data.get("error")?, "message"), data.get("delay_ms")?)
+            format!(
+                "the model call failed ({}); retry in {} ms",
+                text(data.get("error")?, "message"),
+                data.get("delay_ms")?
+            )
         }
-        "budget.exhausted" => format!("budget of {} used up: {} of {}", text(data, "budget"), data.get("used")?, data.get("limit")?),
-        "turn.completed" => format!("{} ({})", out.style(Style::Good, "completed"), text(data, "stop_reason")),
-        "turn.failed" => format!("{}: {}", out.style(Style::Bad, "failed"), printable(text(data.get("error")?, "message"))),
+        "budget.exhausted" => format!(
+            "budget of {} used up: {} of {}",
+            text(data, "budget"),
+            data.get("used")?,
+            data.get("limit")?
+        ),
+        "turn.completed" => format!(
+            "{} ({})",
+            out.style(Style::Good, "completed"),
+            text(data, "stop_reason")
+        ),
+        "turn.failed" => format!(
+            "{}: {}",
+            out.style(Style::Bad, "failed"),
+            printable(text(data.get("error")?, "message"))
+        ),
         "turn.cancelled" => out.style(Style::Bad, "cancelled"),
         _ => return None,
     };
-    let seq = event.get("seq").map_or_else(|| "   ".to_owned(), |seq| format!("{seq:>3}"));
-    Some(format!("{} {} {line}", out.style(Style::Dim, seq), out.style(Style::Dim, format_args!("{kind:<19}"))))
+    let seq = event
+        .get("seq")
+        .and_then(Value::as_u64)
+        .map_or_else(|| "   ".to_owned(), |seq| format!("{seq:>3}"));
+    Some(format!(
+        "{} {} {line}",
+        out.style(Style::Dim, seq),
+        out.style(Style::Dim, format_args!("{kind:<19}"))
+    ))
 }
 
 fn requested(out: Out, call: &Value) -> String {
@@ -48,19 +91,36 @@ fn requested(out: Out, call: &Value) -> String {
         (None, Some(malformed)) => format!("malformed: {malformed}"),
         (None, None) => String::new(),
     };
-    format!("{} {}({})", short(text(call, "id")), out.style(Style::Name, printable(text(call, "tool"))), preview(&arguments))
+    format!(
+        "{} {}({})",
+        short(text(call, "id")),
+        out.style(Style::Name, printable(text(call, "tool"))),
+        preview(&arguments)
+    )
 }
 
 fn completed(out: Out, data: &Value) -> String {
     let status = text(data, "status");
-    let mark = if status == "ok" { out.style(Style::Good, "✓ ok") } else { out.style(Style::Bad, format_args!("✗ {status}")) };
+    let mark = if status == "ok" {
+        out.style(Style::Good, "✓ ok")
+    } else {
+        out.style(Style::Bad, format_args!("✗ {status}"))
+    };
     let said = match (data.get("output"), data.get("error")) {
         (Some(output), _) => content(list(output, "content")),
         (None, Some(error)) => text(error, "message").to_owned(),
         (None, None) => String::new(),
     };
-    let ms = data.pointer("/metering/duration_ms").and_then(Value::as_u64).unwrap_or_default();
-    format!("{} {mark} {}: {}", short(text(data, "call")), out.style(Style::Dim, format_args!("{ms} ms")), preview(&said))
+    let ms = data
+        .pointer("/metering/duration_ms")
+        .and_then(Value::as_u64)
+        .unwrap_or_default();
+    format!(
+        "{} {mark} {}: {}",
+        short(text(data, "call")),
+        out.style(Style::Dim, format_args!("{ms} ms")),
+        preview(&said)
+    )
 }
 
 fn target(data: &Value) -> String {
@@ -103,7 +163,10 @@ mod tests {
         let out = Out::new(false, Color::Never);
         let event = json!({"seq": 7, "type": "tool.requested", "data": {"step": 1, "call": {
             "id": "call_0000000000000000000000000abcdef0", "tool": "add", "arguments": {"a": 1}}}});
-        assert_eq!(line(out, &event).unwrap(), "  7 tool.requested      bcdef0 add({\"a\":1})");
+        assert_eq!(
+            line(out, &event).unwrap(),
+            "  7 tool.requested      bcdef0 add({\"a\":1})"
+        );
     }
 
     #[test]

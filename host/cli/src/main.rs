@@ -33,7 +33,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(FAILED, &anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let loaded = match config::load(cli.config.as_deref(), variables) {
         Ok(loaded) => loaded,
         Err(error) => return failure(CONFIGURATION, &error),
@@ -52,13 +53,21 @@ fn failure(code: u8, error: &anyhow::Error) -> ExitCode {
 /// Logs go to standard error: as text for a command, as `FUMEHOOD_LOG` says in detail. A serving host says more.
 fn init_logs(command: &Command) {
     use tracing_subscriber::EnvFilter;
-    let default = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
+    let default = if matches!(command, Command::Serve(_)) {
+        "info"
+    } else {
+        "error"
+    };
     let filter = EnvFilter::try_from_env("FUMEHOOD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     if matches!(command, Command::Serve(_)) && !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         logs.json().init();
     } else {
-        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
     }
 }
 
@@ -112,7 +121,10 @@ async fn run(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<u8> {
 }
 
 /// Does `work` with the host, and closes the connection however it ends.
-async fn over_http(loaded: &Loaded, work: impl AsyncFnOnce(&client::Client) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
+async fn over_http(
+    loaded: &Loaded,
+    work: impl AsyncFnOnce(&client::Client) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
     let connection = connect::connect(loaded).await?;
     let done = work(&connection.client).await;
     connection.close().await;

@@ -86,7 +86,9 @@ impl Out {
             return self.line(self.style(Style::Dim, empty));
         }
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING).set_header(head.iter().map(|cell| self.style(Style::Bold, cell)));
+        table
+            .load_preset(comfy_table::presets::NOTHING)
+            .set_header(head.iter().map(|cell| self.style(Style::Bold, cell)));
         table.add_rows(rows);
         self.line(table.to_string().trim_end());
     }
@@ -125,6 +127,9 @@ mod tests {
     #[test]
     fn there_are_no_colours_unless_wanted() {
         assert_eq!(Out::new(false, Color::Never).style(Style::Bad, "x"), "x");
-        assert_eq!(Out::new(false, Color::Always).style(Style::Bad, "x"), "\x1b[31mx\x1b[0m");
+        assert_eq!(
+            Out::new(false, Color::Always).style(Style::Bad, "x"),
+            "\x1b[31mx\x1b[0m"
+        );
     }
 }

@@ -270,7 +270,7 @@ event_bodies! {
         /// The call: `id`, `tool`, and `arguments` or `malformed_arguments`.
         call: RequestedCall,
     };
-    /// A call entered the sandbox.
+    /// A call began: its arguments are checked and its authority computed, then it enters the sandbox.
     ToolStarted, "tool.started", Recorded, {
         /// The call.
         call: CallId,

@@ -9,12 +9,12 @@ use fumehood_core::{
     name::SecretName,
 };
 use fumehood_egress::{
-    BoundCredential, Direction, Egress, EgressError, EgressGrant, EgressLimits, Ledger, LeakGuard, LedgerError, RequestBudget,
-    Settlement, Wait,
+    BoundCredential, Direction, Egress, EgressError, EgressGrant, EgressLimits, LeakGuard, Ledger, LedgerError,
+    RequestBudget, Settlement, Wait,
 };
 use fumehood_policy::authority::Authority;
 use fumehood_sandbox::ports::{Body, Door, DoorError, Timeouts};
-use fumehood_store::{Store, Settlement as Settled};
+use fumehood_store::{Settlement as Settled, Store};
 use http_body_util::BodyExt as _;
 use secrecy::SecretString;
 use std::{
@@ -32,11 +32,21 @@ pub(crate) fn door(
     guard: &LeakGuard,
     watcher: Option<(&Arc<StoreLedger>, Arc<CallEvents>)>,
 ) -> Arc<dyn Door> {
-    let value_of = |name| secrets.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let value_of = |name| {
+        secrets
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
     let credentials = authority
         .credentials
         .iter()
-        .filter_map(|credential| Some(BoundCredential { value: value_of(&credential.secret)?, credential: credential.clone() }))
+        .filter_map(|credential| {
+            Some(BoundCredential {
+                value: value_of(&credential.secret)?,
+                credential: credential.clone(),
+            })
+        })
         .collect();
     let size = &authority.limits;
     Arc::new(CallDoor {
@@ -68,8 +78,12 @@ struct CallDoor {
 impl Door for CallDoor {
     /// The stages' timeouts are the door's own, which no guest can lengthen; a guest that wants shorter ones stops waiting.
     async fn send(&self, request: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, DoorError> {
-        self.limits.egress_request(&self.grant.scope.org).map_err(|limited| DoorError::Denied(limited.to_string()))?;
-        let aborted = |error: DoorError| EgressError::RequestBody { reason: error.to_string() };
+        self.limits
+            .egress_request(&self.grant.scope.org)
+            .map_err(|limited| DoorError::Denied(limited.to_string()))?;
+        let aborted = |error: DoorError| EgressError::RequestBody {
+            reason: error.to_string(),
+        };
         let request = request.map(|body| body.map_err(aborted).boxed_unsync());
         let response = self.egress.send(&self.grant, request).await.map_err(for_guest)?;
         Ok(response.map(|body| body.map_err(for_guest).boxed_unsync()))
@@ -92,8 +106,14 @@ fn for_guest(error: EgressError) -> DoorError {
             Wait::FirstByte => DoorError::ResponseTimeout,
             Wait::NextBytes | Wait::Total => DoorError::ReadTimeout,
         },
-        EgressError::BodyTooLarge { direction: Direction::Request, limit } => DoorError::RequestTooLarge(limit),
-        EgressError::BodyTooLarge { direction: Direction::Response, limit } => DoorError::ResponseTooLarge(limit),
+        EgressError::BodyTooLarge {
+            direction: Direction::Request,
+            limit,
+        } => DoorError::RequestTooLarge(limit),
+        EgressError::BodyTooLarge {
+            direction: Direction::Response,
+            limit,
+        } => DoorError::ResponseTooLarge(limit),
         EgressError::Protocol { .. } | EgressError::EncodedResponse { .. } => DoorError::Protocol,
         EgressError::LengthMismatch | EgressError::RequestBody { .. } => DoorError::Aborted,
         _ => DoorError::Internal,
@@ -110,12 +130,18 @@ impl StoreLedger {
     /// A ledger kept in `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, watchers: Mutex::default() })
+        Arc::new(Self {
+            store,
+            watchers: Mutex::default(),
+        })
     }
 
     fn watch(self: &Arc<Self>, call: CallId, events: Arc<CallEvents>) -> Watched {
         self.watchers().insert(call, events);
-        Watched { ledger: Arc::clone(self), call }
+        Watched {
+            ledger: Arc::clone(self),
+            call,
+        }
     }
 
     fn watchers(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, Arc<CallEvents>>> {
@@ -123,7 +149,9 @@ impl StoreLedger {
     }
 
     fn tell(&self, entry: &LedgerEntry) {
-        let Some(events) = self.watchers().get(&entry.scope.call).cloned() else { return };
+        let Some(events) = self.watchers().get(&entry.scope.call).cloned() else {
+            return;
+        };
         match &entry.outcome {
             EgressOutcome::Denied { reason } => events.egress_denied(entry, reason),
             _ => {
@@ -151,7 +179,10 @@ impl Drop for Watched {
 #[async_trait]
 impl Ledger for StoreLedger {
     async fn open(&self, entry: &LedgerEntry) -> Result<(), LedgerError> {
-        self.store.ledger_open(entry).await.map_err(|error| LedgerError(error.to_string()))?;
+        self.store
+            .ledger_open(entry)
+            .await
+            .map_err(|error| LedgerError(error.to_string()))?;
         self.tell(entry);
         Ok(())
     }

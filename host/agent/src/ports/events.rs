@@ -37,7 +37,14 @@ impl CallEvents {
         tool: ToolName,
         guard: LeakGuard,
     ) -> Self {
-        Self { sender, turn, call, tool, guard, reports_left: AtomicU32::new(REPORTS) }
+        Self {
+            sender,
+            turn,
+            call,
+            tool,
+            guard,
+            reports_left: AtomicU32::new(REPORTS),
+        }
     }
 
     /// What the component wrote to its standard streams, which the sandbox has bounded.
@@ -45,7 +52,12 @@ impl CallEvents {
         for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
             if !text.is_empty() {
                 let chunk = self.guard.redact_str(text).into_owned();
-                self.by_tool(EventBody::ToolOutput { call: self.call, channel, chunk, truncated: false });
+                self.by_tool(EventBody::ToolOutput {
+                    call: self.call,
+                    channel,
+                    chunk,
+                    truncated: false,
+                });
             }
         }
     }
@@ -74,11 +86,21 @@ impl CallEvents {
 
     /// A secret was sent to a host.
     pub(crate) fn secret_used(&self, secret: SecretName, host: &str) {
-        self.by_door(EventBody::SecretUsed { call: self.call, secret, used_for: host.into() });
+        self.by_door(EventBody::SecretUsed {
+            call: self.call,
+            secret,
+            used_for: host.into(),
+        });
     }
 
     fn by_tool(&self, body: EventBody) {
-        self.send(Source::Tool { tool: self.tool.to_string(), call: self.call }, body);
+        self.send(
+            Source::Tool {
+                tool: self.tool.to_string(),
+                call: self.call,
+            },
+            body,
+        );
     }
 
     fn by_door(&self, body: EventBody) {
@@ -86,14 +108,24 @@ impl CallEvents {
     }
 
     fn send(&self, source: Source, body: EventBody) {
-        if self.sender.try_send(NewEvent { turn: self.turn, source, body }).is_err() {
+        if self
+            .sender
+            .try_send(NewEvent {
+                turn: self.turn,
+                source,
+                body,
+            })
+            .is_err()
+        {
             tracing::debug!(call = %self.call, "an event of a call was dropped: they come faster than they are recorded");
         }
     }
 
     /// THREAT[T-box-output]: a call may say so much and no more beside its result.
     fn may_report(&self) -> bool {
-        self.reports_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        self.reports_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
     }
 
     fn clean(&self, text: &str) -> (String, bool) {
@@ -107,7 +139,11 @@ impl Observer for CallEvents {
     fn progress(&self, message: &str, fraction: Option<f32>) {
         if self.may_report() {
             let (message, _) = self.clean(message);
-            self.by_tool(EventBody::ToolProgress { call: self.call, message, fraction });
+            self.by_tool(EventBody::ToolProgress {
+                call: self.call,
+                message,
+                fraction,
+            });
         }
     }
 
@@ -116,7 +152,12 @@ impl Observer for CallEvents {
             let (chunk, truncated) = self.clean(chunk);
             let (channel, _) = self.clean(channel);
             let channel = OutputChannel::Named(channel);
-            self.by_tool(EventBody::ToolOutput { call: self.call, channel, chunk, truncated });
+            self.by_tool(EventBody::ToolOutput {
+                call: self.call,
+                channel,
+                chunk,
+                truncated,
+            });
         }
     }
 }

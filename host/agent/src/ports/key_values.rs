@@ -14,8 +14,17 @@ use std::sync::Arc;
 const PAGE: u32 = 100;
 
 /// The session's key-values, as far as `access` goes.
-pub(crate) fn key_values(store: &Arc<dyn Store>, org: OrgName, session: SessionId, access: KvAccess) -> Arc<dyn KeyValues> {
-    Arc::new(SessionKeyValues { store: Arc::clone(store), owner: Owner::Session(org, session), access })
+pub(crate) fn key_values(
+    store: &Arc<dyn Store>,
+    org: OrgName,
+    session: SessionId,
+    access: KvAccess,
+) -> Arc<dyn KeyValues> {
+    Arc::new(SessionKeyValues {
+        store: Arc::clone(store),
+        owner: Owner::Session(org, session),
+        access,
+    })
 }
 
 struct SessionKeyValues {
@@ -26,11 +35,19 @@ struct SessionKeyValues {
 
 impl SessionKeyValues {
     fn may_read(&self) -> Result<(), KeyValueError> {
-        if self.access.can_read() { Ok(()) } else { Err(KeyValueError::Denied) }
+        if self.access.can_read() {
+            Ok(())
+        } else {
+            Err(KeyValueError::Denied)
+        }
     }
 
     fn may_write(&self) -> Result<(), KeyValueError> {
-        if self.access.can_write() { Ok(()) } else { Err(KeyValueError::Denied) }
+        if self.access.can_write() {
+            Ok(())
+        } else {
+            Err(KeyValueError::Denied)
+        }
     }
 }
 
@@ -48,7 +65,11 @@ impl KeyValues for SessionKeyValues {
 
     async fn delete(&self, key: &str) -> Result<(), KeyValueError> {
         self.may_write()?;
-        self.store.kv_delete(&self.owner, key).await.map(|_| ()).map_err(for_guest)
+        self.store
+            .kv_delete(&self.owner, key)
+            .await
+            .map(|_| ())
+            .map_err(for_guest)
     }
 
     async fn exists(&self, key: &str) -> Result<bool, KeyValueError> {
@@ -59,11 +80,17 @@ impl KeyValues for SessionKeyValues {
     async fn list(&self, cursor: Option<u64>) -> Result<KeyPage, KeyValueError> {
         self.may_read()?;
         let wanted = cursor.unwrap_or(0);
-        let mut request = PageRequest { after: None, limit: PAGE };
+        let mut request = PageRequest {
+            after: None,
+            limit: PAGE,
+        };
         for number in 0..=wanted {
             let page = self.store.kv_keys(&self.owner, "", &request).await.map_err(for_guest)?;
             if number == wanted {
-                return Ok(KeyPage { keys: page.items, cursor: page.next.is_some().then_some(wanted + 1) });
+                return Ok(KeyPage {
+                    keys: page.items,
+                    cursor: page.next.is_some().then_some(wanted + 1),
+                });
             }
             match page.next {
                 Some(next) => request.after = Some(next),

@@ -15,8 +15,18 @@ use fumehood_sandbox::ports::Peers;
 use std::sync::Arc;
 
 /// The tools of the same session.
-pub(crate) fn peers(caller: Arc<Caller>, scope: CallScope, tools: Arc<OfferedTools>, allowed: ToolFilter) -> Arc<dyn Peers> {
-    Arc::new(SessionPeers { caller, scope, tools, allowed })
+pub(crate) fn peers(
+    caller: Arc<Caller>,
+    scope: CallScope,
+    tools: Arc<OfferedTools>,
+    allowed: ToolFilter,
+) -> Arc<dyn Peers> {
+    Arc::new(SessionPeers {
+        caller,
+        scope,
+        tools,
+        allowed,
+    })
 }
 
 struct SessionPeers {
@@ -35,6 +45,9 @@ impl Peers for SessionPeers {
             return Err(CallError::new(CallErrorCode::Denied, message));
         }
         let caller = Arc::clone(&self.caller);
-        caller.call(&self.scope, &self.tools, CallId::new(), tool, arguments).await.0
+        caller
+            .call(&self.scope, &self.tools, CallId::new(), tool, arguments)
+            .await
+            .0
     }
 }

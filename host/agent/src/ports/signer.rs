@@ -20,7 +20,10 @@ struct SecretSigner {
 
 impl SecretSigner {
     fn find(&self, name: &SecretName) -> Option<&SecretString> {
-        self.secrets.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.secrets
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
     }
 }
 
@@ -32,7 +35,9 @@ impl Signer for SecretSigner {
 
     async fn sign(&self, name: &SecretName, algorithm: SignAlgorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let secret = self.find(name).ok_or_else(|| {
-            SignError::NotFound(format!("the secret {name} is granted but not set; set it with `fumehood secret set {name}`"))
+            SignError::NotFound(format!(
+                "the secret {name} is granted but not set; set it with `fumehood secret set {name}`"
+            ))
         })?;
         let value = secret.expose_secret();
         match algorithm {
@@ -44,13 +49,17 @@ impl Signer for SecretSigner {
 }
 
 fn mac(algorithm: hmac::Algorithm, key: &str, message: &[u8]) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(algorithm, key.as_bytes()), message).as_ref().to_vec()
+    hmac::sign(&hmac::Key::new(algorithm, key.as_bytes()), message)
+        .as_ref()
+        .to_vec()
 }
 
 /// The secret is the base64 of a 32-byte seed (RFC 8032).
 fn ed25519(name: &SecretName, value: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
     let unsuitable = || {
-        SignError::Unsuitable(format!("the secret {name} is no Ed25519 key: it has to be the base64 of the 32-byte seed"))
+        SignError::Unsuitable(format!(
+            "the secret {name} is no Ed25519 key: it has to be the base64 of the 32-byte seed"
+        ))
     };
     let seed = Zeroizing::new(STANDARD.decode(value.trim()).map_err(|_| unsuitable())?);
     let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| unsuitable())?;
@@ -70,8 +79,14 @@ mod tests {
     async fn hmac_gives_the_published_answer() {
         // RFC 4231, test case 2.
         let (name, signer) = with("Jefe");
-        let signed = signer.sign(&name, SignAlgorithm::HmacSha256, b"what do ya want for nothing?").await.unwrap();
-        assert_eq!(hex::encode(signed), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        let signed = signer
+            .sign(&name, SignAlgorithm::HmacSha256, b"what do ya want for nothing?")
+            .await
+            .unwrap();
+        assert_eq!(
+            hex::encode(signed),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
     }
 
     #[tokio::test]
@@ -95,6 +110,9 @@ mod tests {
         let signer = signer(Vec::new());
         let name = SecretName::new("KEY").unwrap();
         assert!(!signer.available(&name).await);
-        assert!(matches!(signer.sign(&name, SignAlgorithm::HmacSha256, b"").await, Err(SignError::NotFound(_))));
+        assert!(matches!(
+            signer.sign(&name, SignAlgorithm::HmacSha256, b"").await,
+            Err(SignError::NotFound(_))
+        ));
     }
 }

@@ -31,7 +31,11 @@ pub(crate) async fn key(out: Out, loaded: &Loaded, command: &Key) -> anyhow::Res
             let keys = store.keys(&known_org(&opened, named(org)).await?).await?;
             out.either(&json!({"items": keys}), |_| {
                 let row = |key: &fumehood_store::record::Key| {
-                    vec![key.id.to_string(), printable(&key.label), key.created.format("%Y-%m-%d %H:%M").to_string()]
+                    vec![
+                        key.id.to_string(),
+                        printable(&key.label),
+                        key.created.format("%Y-%m-%d %H:%M").to_string(),
+                    ]
                 };
                 out.table(&["key", "label", "created"], keys.iter().map(row).collect(), "no keys");
             });
@@ -54,7 +58,9 @@ pub(crate) async fn org(out: Out, loaded: &Loaded, command: &Org) -> anyhow::Res
         Org::List => {
             let orgs = opened.store.orgs().await?;
             out.either(&json!({"items": orgs}), |_| {
-                let row = |org: &fumehood_store::record::Org| vec![org.name.to_string(), org.created.format("%Y-%m-%d %H:%M").to_string()];
+                let row = |org: &fumehood_store::record::Org| {
+                    vec![org.name.to_string(), org.created.format("%Y-%m-%d %H:%M").to_string()]
+                };
                 out.table(&["org", "created"], orgs.iter().map(row).collect(), "no orgs");
             });
             opened.close().await;
@@ -62,7 +68,10 @@ pub(crate) async fn org(out: Out, loaded: &Loaded, command: &Org) -> anyhow::Res
         Org::Create { name } => {
             let running = boot::start_on(loaded, opened).await?;
             let store = running.host.store();
-            store.create_org(name).await.with_context(|| format!("cannot make the org {name}"))?;
+            store
+                .create_org(name)
+                .await
+                .with_context(|| format!("cannot make the org {name}"))?;
             standard::install(&running.host, name).await?;
             let (key, token) = boot::new_key(&**store, name, "made with the org").await?;
             let token = token.expose_secret();

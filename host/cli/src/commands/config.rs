@@ -13,18 +13,37 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
     let effective = serde_json::to_value(Effective::new(loaded, &boot::variable))?;
     match command {
         Config::Show => out.either(&effective, |effective| {
-            out.line(toml::to_string_pretty(&without_nulls(effective)).unwrap_or_else(|_| effective.to_string()).trim_end());
+            out.line(
+                toml::to_string_pretty(&without_nulls(effective))
+                    .unwrap_or_else(|_| effective.to_string())
+                    .trim_end(),
+            );
         }),
         Config::Check => {
             boot::models(loaded)?;
-            out.either(&json!({"valid": true, "file": loaded.file, "variables": loaded.variables}), |_| {
-                let file = loaded.file.as_ref().map_or("no file: everything at its default".to_owned(), |file| file.display().to_string());
-                out.line(format_args!("{} ({file})", out.style(Style::Good, "the configuration is valid")));
-                if !loaded.variables.is_empty() {
-                    out.line(format_args!("overridden by {}", loaded.variables.join(", ")));
-                }
-                out.line(format_args!("listens on {}, keeps everything in {}", loaded.config.listen, loaded.config.data_dir.display()));
-            });
+            out.either(
+                &json!({"valid": true, "file": loaded.file, "variables": loaded.variables}),
+                |_| {
+                    let file = loaded
+                        .file
+                        .as_ref()
+                        .map_or("no file: everything at its default".to_owned(), |file| {
+                            file.display().to_string()
+                        });
+                    out.line(format_args!(
+                        "{} ({file})",
+                        out.style(Style::Good, "the configuration is valid")
+                    ));
+                    if !loaded.variables.is_empty() {
+                        out.line(format_args!("overridden by {}", loaded.variables.join(", ")));
+                    }
+                    out.line(format_args!(
+                        "listens on {}, keeps everything in {}",
+                        loaded.config.listen,
+                        loaded.config.data_dir.display()
+                    ));
+                },
+            );
         }
     }
     Ok(())
@@ -34,9 +53,12 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
 fn without_nulls(value: &serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {
-        Value::Object(map) => {
-            Value::Object(map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect())
-        }
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(_, v)| !v.is_null())
+                .map(|(k, v)| (k.clone(), without_nulls(v)))
+                .collect(),
+        ),
         Value::Array(items) => Value::Array(items.iter().filter(|v| !v.is_null()).map(without_nulls).collect()),
         other => other.clone(),
     }

@@ -27,8 +27,17 @@ enum Verdict {
 
 /// Whether nothing is bad.
 pub(crate) async fn doctor(out: Out, loaded: &Loaded) -> anyhow::Result<bool> {
-    let findings = [configuration(loaded), models(loaded), standard_tools(), sandbox(), store(loaded).await];
-    let value = findings.iter().map(|f| json!({"check": f.check, "verdict": f.verdict, "detail": f.detail})).collect::<Vec<_>>();
+    let findings = [
+        configuration(loaded),
+        models(loaded),
+        standard_tools(),
+        sandbox(),
+        store(loaded).await,
+    ];
+    let value = findings
+        .iter()
+        .map(|f| json!({"check": f.check, "verdict": f.verdict, "detail": f.detail}))
+        .collect::<Vec<_>>();
     out.either(&json!({"checks": value}), |_| {
         for Finding { check, verdict, detail } in &findings {
             let mark = match verdict {
@@ -43,50 +52,109 @@ pub(crate) async fn doctor(out: Out, loaded: &Loaded) -> anyhow::Result<bool> {
 }
 
 fn configuration(loaded: &Loaded) -> Finding {
-    let detail = loaded.file.as_ref().map_or("valid; no file, everything at its default".into(), |file| format!("valid: {}", file.display()));
-    Finding { check: "configuration", verdict: Verdict::Good, detail }
+    let detail = loaded
+        .file
+        .as_ref()
+        .map_or("valid; no file, everything at its default".into(), |file| {
+            format!("valid: {}", file.display())
+        });
+    Finding {
+        check: "configuration",
+        verdict: Verdict::Good,
+        detail,
+    }
 }
 
 fn models(loaded: &Loaded) -> Finding {
     let check = "models";
     match boot::models(loaded) {
-        Err(error) => Finding { check, verdict: Verdict::Bad, detail: format!("{error:#}") },
+        Err(error) => Finding {
+            check,
+            verdict: Verdict::Bad,
+            detail: format!("{error:#}"),
+        },
         Ok(models) => {
-            let scripted = models.values().all(|model| model.describe().provider == fumehood_model::ProviderKind::Scripted);
-            let names = models.iter().map(|(name, model)| format!("{name} ({})", model.describe().model)).collect::<Vec<_>>().join(", ");
+            let scripted = models
+                .values()
+                .all(|model| model.describe().provider == fumehood_model::ProviderKind::Scripted);
+            let names = models
+                .iter()
+                .map(|(name, model)| format!("{name} ({})", model.describe().model))
+                .collect::<Vec<_>>()
+                .join(", ");
             if scripted {
                 let hint = "no provider key found: only the scripted model answers; set ANTHROPIC_API_KEY, OPENAI_API_KEY or GEMINI_API_KEY";
-                Finding { check, verdict: Verdict::Note, detail: hint.into() }
+                Finding {
+                    check,
+                    verdict: Verdict::Note,
+                    detail: hint.into(),
+                }
             } else {
-                Finding { check, verdict: Verdict::Good, detail: names }
+                Finding {
+                    check,
+                    verdict: Verdict::Good,
+                    detail: names,
+                }
             }
         }
     }
 }
 
 fn standard_tools() -> Finding {
-    let names = standard::STANDARD_TOOLS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let names = standard::STANDARD_TOOLS
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.is_empty() {
-        let detail = "this binary was built without the standard tools; `cargo xtask build` builds one with them".into();
-        return Finding { check: "standard tools", verdict: Verdict::Note, detail };
+        let detail =
+            "this binary was built without the standard tools; `cargo xtask build` builds one with them".into();
+        return Finding {
+            check: "standard tools",
+            verdict: Verdict::Note,
+            detail,
+        };
     }
-    Finding { check: "standard tools", verdict: Verdict::Good, detail: names }
+    Finding {
+        check: "standard tools",
+        verdict: Verdict::Good,
+        detail: names,
+    }
 }
 
 fn sandbox() -> Finding {
     let made = SandboxConfig::new().and_then(|config| Sandbox::new(&config));
     match made {
-        Ok(_) => Finding { check: "sandbox", verdict: Verdict::Good, detail: "the WebAssembly engine starts".into() },
-        Err(error) => Finding { check: "sandbox", verdict: Verdict::Bad, detail: error.to_string() },
+        Ok(_) => Finding {
+            check: "sandbox",
+            verdict: Verdict::Good,
+            detail: "the WebAssembly engine starts".into(),
+        },
+        Err(error) => Finding {
+            check: "sandbox",
+            verdict: Verdict::Bad,
+            detail: error.to_string(),
+        },
     }
 }
 
 async fn store(loaded: &Loaded) -> Finding {
     let check = "store";
-    let bad = |detail: String| Finding { check, verdict: Verdict::Bad, detail };
+    let bad = |detail: String| Finding {
+        check,
+        verdict: Verdict::Bad,
+        detail,
+    };
     if !loaded.config.data_dir.exists() {
-        let detail = format!("{} does not exist yet; the first start makes it", loaded.config.data_dir.display());
-        return Finding { check, verdict: Verdict::Note, detail };
+        let detail = format!(
+            "{} does not exist yet; the first start makes it",
+            loaded.config.data_dir.display()
+        );
+        return Finding {
+            check,
+            verdict: Verdict::Note,
+            detail,
+        };
     }
     let url: StoreUrl = match loaded.config.store_url().parse() {
         Ok(url) => url,
@@ -95,7 +163,11 @@ async fn store(loaded: &Loaded) -> Finding {
     match fumehood_store::open(&loaded.config.data_dir, &url).await {
         Err(OpenError::InUse { .. }) => {
             let detail = "in use by a serving host; stop it to have the database checked".into();
-            Finding { check, verdict: Verdict::Note, detail }
+            Finding {
+                check,
+                verdict: Verdict::Note,
+                detail,
+            }
         }
         Err(error) => bad(error.to_string()),
         Ok(opened) => {
@@ -103,9 +175,11 @@ async fn store(loaded: &Loaded) -> Finding {
             opened.close().await;
             match found {
                 Err(error) => bad(error.to_string()),
-                Ok(problems) if problems.is_empty() => {
-                    Finding { check, verdict: Verdict::Good, detail: "whole, and every journal without gaps".into() }
-                }
+                Ok(problems) if problems.is_empty() => Finding {
+                    check,
+                    verdict: Verdict::Good,
+                    detail: "whole, and every journal without gaps".into(),
+                },
                 Ok(problems) => bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
             }
         }

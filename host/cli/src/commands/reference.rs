@@ -1,6 +1,9 @@
 //! `fumehood reference DIR`: the reference pages that are made of the code, so that they can't say anything else.
 
-use crate::{args::{Cli, Reference}, out::Out};
+use crate::{
+    args::{Cli, Reference},
+    out::Out,
+};
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use fumehood_core::event::{EventBody, Life};
@@ -10,14 +13,22 @@ use std::fmt::Write as _;
 /// Writes the pages, or says which differ. Whether all is as it should be.
 pub(crate) fn reference(out: Out, args: &Reference) -> anyhow::Result<bool> {
     let openapi = serde_json::to_string_pretty(&fumehood_server::openapi())?;
-    let pages = [("events.md", events()), ("errors.md", errors()), ("cli.md", command_line()), ("openapi.json", openapi + "\n")];
+    let pages = [
+        ("events.md", events()),
+        ("errors.md", errors()),
+        ("cli.md", command_line()),
+        ("openapi.json", openapi + "\n"),
+    ];
     let mut good = true;
     for (name, text) in pages {
         let file = args.dir.join(name);
         if args.check {
             if std::fs::read_to_string(&file).ok().as_deref() != Some(&*text) {
                 good = false;
-                out.line(format_args!("{} is not what the code says; `cargo xtask doc` writes it anew", file.display()));
+                out.line(format_args!(
+                    "{} is not what the code says; `cargo xtask doc` writes it anew",
+                    file.display()
+                ));
             }
         } else {
             std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
@@ -54,7 +65,13 @@ fn errors() -> String {
          | code | status | meaning |\n|---|---|---|\n",
     );
     for kind in ProblemCode::CATALOGUE {
-        let _ = writeln!(page, "| `{}` | {} | {} |", kind.code, kind.status, kind.doc.trim().replace('|', "\\|"));
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} |",
+            kind.code,
+            kind.status,
+            kind.doc.trim().replace('|', "\\|")
+        );
     }
     page
 }

@@ -29,7 +29,10 @@ pub(crate) async fn run(out: Out, client: &Client, args: &Run) -> anyhow::Result
     let session = match args.session {
         Some(session) => session.to_string(),
         None => {
-            let body = args.agent.as_ref().map_or_else(|| json!({}), |agent| json!({"agent": agent}));
+            let body = args
+                .agent
+                .as_ref()
+                .map_or_else(|| json!({}), |agent| json!({"agent": agent}));
             text(&client.post("/v1/sessions", &body).await?, "id").to_owned()
         }
     };
@@ -39,9 +42,15 @@ pub(crate) async fn run(out: Out, client: &Client, args: &Run) -> anyhow::Result
 
 /// Works one turn and shows it.
 pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value) -> anyhow::Result<Ended> {
-    let request = client.request(Method::POST, &format!("/v1/sessions/{session}/turns")).json(body);
+    let request = client
+        .request(Method::POST, &format!("/v1/sessions/{session}/turns"))
+        .json(body);
     let mut stream = client.events(request).await?;
-    let mut screen = Screen { out, turn: None, streamed: false };
+    let mut screen = Screen {
+        out,
+        turn: None,
+        streamed: false,
+    };
     loop {
         let event = tokio::select! {
             event = stream.next() => event,
@@ -50,7 +59,8 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
                 continue;
             }
         };
-        let event = event.context("the stream of events ended before the turn did; `fumehood turn show` tells how it ended")??;
+        let event = event
+            .context("the stream of events ended before the turn did; `fumehood turn show` tells how it ended")??;
         if let Some(ended) = screen.show(&event) {
             return Ok(ended);
         }
@@ -67,7 +77,10 @@ struct Screen {
 impl Screen {
     async fn cancel(&self, client: &Client) -> anyhow::Result<()> {
         let Some(turn) = &self.turn else { bail!("interrupted") };
-        client.post(&format!("/v1/turns/{turn}/cancel"), &json!({})).await.map(drop)
+        client
+            .post(&format!("/v1/turns/{turn}/cancel"), &json!({}))
+            .await
+            .map(drop)
     }
 
     fn show(&mut self, event: &Value) -> Option<Ended> {
@@ -83,7 +96,10 @@ impl Screen {
         }
         match kind {
             "turn.completed" => {
-                let budget = matches!(text(data, "stop_reason"), "step_limit" | "tool_call_limit" | "token_limit");
+                let budget = matches!(
+                    text(data, "stop_reason"),
+                    "step_limit" | "tool_call_limit" | "token_limit"
+                );
                 Some(if budget { Ended::BudgetUsedUp } else { Ended::Completed })
             }
             "turn.failed" => {
@@ -106,9 +122,17 @@ impl Screen {
                 self.out.line("");
             }
             "text.completed" => self.out.line(printable(text(data, "text"))),
-            "turn.failed" => eprintln!("failed: {}", printable(data.pointer("/error/message").and_then(Value::as_str).unwrap_or_default())),
+            "turn.failed" => eprintln!(
+                "failed: {}",
+                printable(
+                    data.pointer("/error/message")
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                )
+            ),
             "turn.cancelled" => eprintln!("cancelled"),
-            "tool.requested" | "tool.completed" | "tool.progress" | "egress.denied" | "retry.scheduled" | "budget.exhausted" => {
+            "tool.requested" | "tool.completed" | "tool.progress" | "egress.denied" | "retry.scheduled"
+            | "budget.exhausted" => {
                 if let Some(line) = events::line(self.out, event) {
                     eprintln!("{line}");
                 }
@@ -124,6 +148,9 @@ fn input(given: &str) -> anyhow::Result<String> {
         return Ok(given.to_owned());
     }
     let mut text = String::new();
-    std::io::stdin().take(LONGEST).read_to_string(&mut text).context("cannot read standard input")?;
+    std::io::stdin()
+        .take(LONGEST)
+        .read_to_string(&mut text)
+        .context("cannot read standard input")?;
     Ok(text)
 }

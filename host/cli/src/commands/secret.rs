@@ -15,7 +15,9 @@ pub(crate) async fn secret(out: Out, client: &Client, command: &Secret) -> anyho
     match command {
         Secret::Set { name, session } => {
             let value = value_from_stdin()?;
-            client.put(&format!("{}/{name}", base(*session)), &json!({"value": *value})).await?;
+            client
+                .put(&format!("{}/{name}", base(*session)), &json!({"value": *value}))
+                .await?;
             report(out, "set", name);
         }
         Secret::Delete { name, session } => {
@@ -25,8 +27,19 @@ pub(crate) async fn secret(out: Out, client: &Client, command: &Secret) -> anyho
         Secret::List { session } => {
             let names = client.get(&base(*session)).await?;
             out.either(&names, |names| {
-                let name = |item: &serde_json::Value| vec![item.as_str().or_else(|| item.get("name")?.as_str()).unwrap_or_default().to_owned()];
-                out.table(&["secret"], list(names, "items").iter().map(name).collect(), "no secrets yet");
+                let name = |item: &serde_json::Value| {
+                    vec![
+                        item.as_str()
+                            .or_else(|| item.get("name")?.as_str())
+                            .unwrap_or_default()
+                            .to_owned(),
+                    ]
+                };
+                out.table(
+                    &["secret"],
+                    list(names, "items").iter().map(name).collect(),
+                    "no secrets yet",
+                );
             });
         }
     }
@@ -34,11 +47,18 @@ pub(crate) async fn secret(out: Out, client: &Client, command: &Secret) -> anyho
 }
 
 fn base(session: Option<SessionId>) -> String {
-    session.map_or_else(|| "/v1/secrets".to_owned(), |session| format!("/v1/sessions/{session}/secrets"))
+    session.map_or_else(
+        || "/v1/secrets".to_owned(),
+        |session| format!("/v1/sessions/{session}/secrets"),
+    )
 }
 
 fn report(out: Out, done: &str, name: &str) {
-    if out.json { out.value(&json!({"secret": name, "done": done})) } else { out.line(format_args!("{done} {name}")) }
+    if out.json {
+        out.value(&json!({"secret": name, "done": done}))
+    } else {
+        out.line(format_args!("{done} {name}"))
+    }
 }
 
 /// Never from the arguments: they are in the shell's history and in every process list.
@@ -47,10 +67,15 @@ fn value_from_stdin() -> anyhow::Result<Zeroizing<String>> {
     if std::io::stdin().is_terminal() {
         eprint!("value (not shown): ");
         let _hidden = HiddenInput::begin();
-        std::io::stdin().read_line(&mut value).context("cannot read the value")?;
+        std::io::stdin()
+            .read_line(&mut value)
+            .context("cannot read the value")?;
         eprintln!();
     } else {
-        std::io::stdin().take(1 << 20).read_to_string(&mut value).context("cannot read the value from standard input")?;
+        std::io::stdin()
+            .take(1 << 20)
+            .read_to_string(&mut value)
+            .context("cannot read the value from standard input")?;
     }
     let end = value.trim_end_matches(['\r', '\n']).len();
     value.truncate(end);
@@ -71,7 +96,10 @@ impl HiddenInput {
 
     fn stty(mode: &str) {
         // Without it the value is shown while it is typed, which the prompt can't prevent then.
-        let _ = std::process::Command::new("stty").arg(mode).stdin(std::process::Stdio::inherit()).status();
+        let _ = std::process::Command::new("stty")
+            .arg(mode)
+            .stdin(std::process::Stdio::inherit())
+            .status();
     }
 }
 

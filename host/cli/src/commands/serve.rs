@@ -5,7 +5,10 @@ use anyhow::Context as _;
 use fumehood_server::ServerConfig;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use tokio::{net::TcpListener, signal::unix::{SignalKind, signal}};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Serves until SIGINT or SIGTERM. A second signal stops at once; what is recorded is safe either way.
@@ -18,7 +21,10 @@ pub(crate) async fn serve(out: Out, loaded: &Loaded, args: &Serve) -> anyhow::Re
     let running = boot::start(loaded).await?;
     if let Some(key) = &running.new_key {
         let file = boot::key_file(&loaded.config.data_dir);
-        eprintln!("A first API key was made for the org `default`. It is shown once, and kept in {}:", file.display());
+        eprintln!(
+            "A first API key was made for the org `default`. It is shown once, and kept in {}:",
+            file.display()
+        );
         eprintln!("  {}", key.expose_secret());
     }
     if out.json {
@@ -35,7 +41,8 @@ pub(crate) async fn serve(out: Out, loaded: &Loaded, args: &Serve) -> anyhow::Re
 }
 
 async fn stop_on_signal(shutdown: CancellationToken) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::error!("signals can't be handled; only SIGKILL stops this host");
         return;
     };

@@ -15,7 +15,9 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
             let page = client.get(&format!("/v1/sessions?limit={limit}")).await?;
             out.either(&page, |page| {
                 let row = |s: &serde_json::Value| {
-                    ["id", "agent", "title", "updated"].map(|key| printable(text(s, key))).to_vec()
+                    ["id", "agent", "title", "updated"]
+                        .map(|key| printable(text(s, key)))
+                        .to_vec()
                 };
                 let rows = list(page, "items").iter().map(row).collect();
                 out.table(&["session", "agent", "title", "updated"], rows, "no sessions yet");
@@ -25,14 +27,22 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
             let session = client.get(&format!("/v1/sessions/{id}")).await?;
             out.either(&session, |session| out.line(printable(&pretty(session))));
         }
-        Session::Events { id, after, follow: true } => {
+        Session::Events {
+            id,
+            after,
+            follow: true,
+        } => {
             let request = client.request(Method::GET, &format!("/v1/sessions/{id}/events?after={after}"));
             let mut stream = client.events(request).await?;
             while let Some(event) = stream.next().await {
                 print_event(out, &event?);
             }
         }
-        Session::Events { id, after, follow: false } => {
+        Session::Events {
+            id,
+            after,
+            follow: false,
+        } => {
             let mut after = *after;
             loop {
                 let page = client.get(&format!("/v1/sessions/{id}/events?after={after}")).await?;
@@ -53,10 +63,18 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
 pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::Result<()> {
     let turn = match command {
         Turn::Show { id } => client.get(&format!("/v1/turns/{id}")).await?,
-        Turn::Cancel { id } => client.post(&format!("/v1/turns/{id}/cancel"), &serde_json::json!({})).await?,
+        Turn::Cancel { id } => {
+            client
+                .post(&format!("/v1/turns/{id}/cancel"), &serde_json::json!({}))
+                .await?
+        }
     };
     out.either(&turn, |turn| {
-        out.line(format_args!("{} {}", out.style(Style::Bold, text(turn, "id")), text(turn, "status")));
+        out.line(format_args!(
+            "{} {}",
+            out.style(Style::Bold, text(turn, "id")),
+            text(turn, "status")
+        ));
         if let Some(error) = turn.get("error").filter(|error| !error.is_null()) {
             out.line(out.style(Style::Bad, printable(text(error, "message"))));
         }

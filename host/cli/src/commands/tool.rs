@@ -49,7 +49,11 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
             let page = client.get("/v1/tools").await?;
             out.either(&page, |page| {
                 let rows = list(page, "items").iter().map(row).collect();
-                out.table(&["component", "version", "tools", "grant", "digest"], rows, "no components yet");
+                out.table(
+                    &["component", "version", "tools", "grant", "digest"],
+                    rows,
+                    "no components yet",
+                );
             });
         }
         Tool::Show { name } => {
@@ -82,7 +86,11 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
         Decision::Requested => json!("requested"),
         Decision::Exactly(grant) => json!(grant),
     }});
-    if let Some(name) = source.file_stem().and_then(|stem| stem.to_str()).map(|stem| stem.replace('_', "-")) {
+    if let Some(name) = source
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .map(|stem| stem.replace('_', "-"))
+    {
         body["name"] = json!(name);
     }
     if let Some(manifest) = manifest_beside(source) {
@@ -110,25 +118,49 @@ fn manifest_beside(source: &Path) -> Option<String> {
 }
 
 fn row(component: &Value) -> Vec<String> {
-    let tools = list(component, "tools").iter().map(|tool| text(tool, "name")).collect::<Vec<_>>().join(" ");
+    let tools = list(component, "tools")
+        .iter()
+        .map(|tool| text(tool, "name"))
+        .collect::<Vec<_>>()
+        .join(" ");
     let grant = match component.get("grant") {
         None => "waits",
         Some(_) if list(component, "not_granted").is_empty() => "all it asks",
         Some(_) => "narrower",
     };
     let digest: String = text(component, "digest").chars().take("sha256:".len() + 12).collect();
-    vec![text(component, "name").into(), printable(text(component, "version")), tools, grant.into(), digest]
+    vec![
+        text(component, "name").into(),
+        printable(text(component, "version")),
+        tools,
+        grant.into(),
+        digest,
+    ]
 }
 
 fn show(out: Out, component: &Value) {
-    out.line(format_args!("{} {}", out.style(Style::Bold, text(component, "name")), printable(text(component, "version"))));
+    out.line(format_args!(
+        "{} {}",
+        out.style(Style::Bold, text(component, "name")),
+        printable(text(component, "version"))
+    ));
     out.line(printable(text(component, "description")));
     out.line(out.style(Style::Dim, text(component, "digest")));
-    section(out, "tools", list(component, "tools").iter().map(|tool| {
-        let first = text(tool, "description").lines().next().unwrap_or_default();
-        format!("{}  {}", out.style(Style::Name, text(tool, "name")), printable(first))
-    }));
-    let sentences = |key: &str| list(component, key).iter().filter_map(Value::as_str).map(printable).collect::<Vec<_>>();
+    section(
+        out,
+        "tools",
+        list(component, "tools").iter().map(|tool| {
+            let first = text(tool, "description").lines().next().unwrap_or_default();
+            format!("{}  {}", out.style(Style::Name, text(tool, "name")), printable(first))
+        }),
+    );
+    let sentences = |key: &str| {
+        list(component, key)
+            .iter()
+            .filter_map(Value::as_str)
+            .map(printable)
+            .collect::<Vec<_>>()
+    };
     section(out, "asks for", sentences("requests").into_iter());
     if component.get("grant").is_some() {
         section(out, "not granted of it", sentences("not_granted").into_iter());
@@ -150,10 +182,23 @@ fn section(out: Out, title: &str, lines: impl Iterator<Item = String>) {
 /// `tool check`: needs no host.
 pub(crate) async fn check(out: Out, file: &Path) -> anyhow::Result<()> {
     use fumehood_agent::install::{NewComponent, NewGrant, inspect};
-    let name = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.replace('_', "-").parse().ok());
-    let manifest = manifest_beside(file).map(|text| Manifest::parse_toml(&text)).transpose()?;
-    let new = NewComponent { wasm: read_component(file)?, manifest, name, grant: NewGrant::Undecided };
-    let sandbox = Sandbox::new(&SandboxConfig { max_concurrent_calls: 4, ..SandboxConfig::new()? })?;
+    let name = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .and_then(|stem| stem.replace('_', "-").parse().ok());
+    let manifest = manifest_beside(file)
+        .map(|text| Manifest::parse_toml(&text))
+        .transpose()?;
+    let new = NewComponent {
+        wasm: read_component(file)?,
+        manifest,
+        name,
+        grant: NewGrant::Undecided,
+    };
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 4,
+        ..SandboxConfig::new()?
+    })?;
     let inspected = inspect(&sandbox, &new).await?;
     let value = json!({
         "name": inspected.manifest.name, "version": inspected.manifest.version, "description": inspected.manifest.description,
@@ -170,7 +215,10 @@ pub(crate) async fn check(out: Out, file: &Path) -> anyhow::Result<()> {
 /// `tool call` on an installed component.
 pub(crate) async fn call_installed(out: Out, client: &Client, args: &crate::args::ToolCall) -> anyhow::Result<bool> {
     let component = client.get(&format!("/v1/tools/{}", args.component)).await?;
-    if !list(&component, "tools").iter().any(|tool| text(tool, "name") == args.tool) {
+    if !list(&component, "tools")
+        .iter()
+        .any(|tool| text(tool, "name") == args.tool)
+    {
         bail!("the component {} has no tool `{}`", args.component, args.tool);
     }
     let arguments: Value = serde_json::from_str(&args.arguments).context("the arguments are not JSON")?;
@@ -178,7 +226,9 @@ pub(crate) async fn call_installed(out: Out, client: &Client, args: &crate::args
     if let Some(session) = args.session {
         body["session"] = json!(session);
     }
-    let request = client.request(Method::POST, &format!("/v1/tools/{}/call", args.tool)).json(&body);
+    let request = client
+        .request(Method::POST, &format!("/v1/tools/{}/call", args.tool))
+        .json(&body);
     let result = client.send(request).await?;
     Ok(print_result(out, &result))
 }
@@ -193,10 +243,18 @@ pub(crate) fn print_result(out: Out, result: &Value) -> bool {
         if let Some(error) = result.get("error") {
             eprintln!("{} ({})", printable(text(error, "message")), text(result, "status"));
         }
-        let metering = |key: &str| result.pointer(&format!("/metering/{key}")).and_then(Value::as_u64).unwrap_or_default();
+        let metering = |key: &str| {
+            result
+                .pointer(&format!("/metering/{key}"))
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+        };
         eprintln!(
             "{} ms, {} ms CPU, {} KiB memory, {} host calls",
-            metering("duration_ms"), metering("cpu_ms"), metering("memory_peak") / 1024, metering("host_calls")
+            metering("duration_ms"),
+            metering("cpu_ms"),
+            metering("memory_peak") / 1024,
+            metering("host_calls")
         );
     });
     ok

@@ -2,19 +2,16 @@
 //!
 //! A host on a temporary data directory runs it, so that everything is enforced as it would be in service.
 
-use crate::{
-    args::ToolCall,
-    boot,
-    commands::tool,
-    config::Loaded,
-    out::Out,
-};
+use crate::{args::ToolCall, boot, commands::tool, config::Loaded, out::Out};
 use anyhow::{Context as _, bail};
 use fumehood_agent::{
     host::NewSession,
     install::{NewComponent, NewGrant},
 };
-use fumehood_core::{call::{Arguments, status_of}, name::{OrgName, SecretName}};
+use fumehood_core::{
+    call::{Arguments, status_of},
+    name::{OrgName, SecretName},
+};
 use fumehood_policy::grant::Grant;
 use fumehood_store::record::Owner;
 use secrecy::SecretString;
@@ -28,12 +25,22 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
         None => Grant::none(),
     };
     for limit in &args.limit {
-        let (key, value) = limit.split_once('=').context("--limit takes KEY=VALUE, for example cpu=100ms")?;
+        let (key, value) = limit
+            .split_once('=')
+            .context("--limit takes KEY=VALUE, for example cpu=100ms")?;
         grant.limits.set(key, value)?;
     }
     let file = Path::new(&args.component);
-    let name = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.replace('_', "-").parse().ok());
-    let new = NewComponent { wasm: tool::read_component(file)?, manifest: None, name, grant: NewGrant::Exactly(Box::new(grant)) };
+    let name = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .and_then(|stem| stem.replace('_', "-").parse().ok());
+    let new = NewComponent {
+        wasm: tool::read_component(file)?,
+        manifest: None,
+        name,
+        grant: NewGrant::Exactly(Box::new(grant)),
+    };
 
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let mut loaded = loaded.clone();
@@ -46,15 +53,29 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     host.add_component(&org, new).await?;
     for secret in &args.secret {
         let (name, value) = secret.split_once('=').context("--secret takes NAME=VALUE")?;
-        host.store().secret_set(&Owner::Org(org.clone()), &SecretName::new(name)?, &SecretString::from(value)).await?;
+        host.store()
+            .secret_set(
+                &Owner::Org(org.clone()),
+                &SecretName::new(name)?,
+                &SecretString::from(value),
+            )
+            .await?;
     }
-    let workspace = args.workspace.as_ref().map(|dir| dir.canonicalize()).transpose().context("--workspace is no directory")?;
+    let workspace = args
+        .workspace
+        .as_ref()
+        .map(|dir| dir.canonicalize())
+        .transpose()
+        .context("--workspace is no directory")?;
     if workspace.as_ref().is_some_and(|dir| !dir.is_dir()) {
         bail!("--workspace is no directory");
     }
     let session = host.create_session(&org, NewSession::default()).await?;
     let called = match workspace {
-        Some(dir) => host.call_tool_on_files(&org, session.id, dir, &args.tool, arguments).await,
+        Some(dir) => {
+            host.call_tool_on_files(&org, session.id, dir, &args.tool, arguments)
+                .await
+        }
         None => host.call_tool(&org, Some(session.id), &args.tool, arguments).await,
     };
     let (call, result, metering) = called?;
