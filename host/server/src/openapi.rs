@@ -128,7 +128,6 @@ pub fn openapi() -> OpenApi {
 }
 
 /// The API as a service. `closing` is cancelled when it shall end its streams, stop waiting, and take no new turns.
-#[must_use]
 pub fn router(host: Host, config: ServerConfig, closing: CancellationToken) -> Router {
     let description = openapi().to_json().unwrap_or_else(|error| {
         tracing::error!(%error, "the API's description can't be written");
@@ -175,7 +174,6 @@ async fn say_which_methods(response: Response) -> Response {
 }
 
 /// What a panic says is for the log: the panic hook has written it there.
-#[expect(clippy::needless_pass_by_value, reason = "the form that the layer takes")]
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     Problem::new(

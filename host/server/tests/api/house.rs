@@ -236,7 +236,7 @@ impl Ask<'_> {
         self
     }
 
-    pub(crate) fn as_other_org(self) -> Self {
+    pub(crate) fn by_other_org(self) -> Self {
         self.with("authorization", &format!("Bearer {OTHER_KEY}"))
     }
 

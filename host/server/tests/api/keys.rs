@@ -56,7 +56,7 @@ async fn a_revoked_key_is_refused_at_once() {
     house.revoke().await;
     assert_eq!(house.get("/v1/sessions").answer().await.problem(), "unauthorized");
     assert_eq!(
-        house.get("/v1/sessions").as_other_org().answer().await.status,
+        house.get("/v1/sessions").by_other_org().answer().await.status,
         StatusCode::OK
     );
 }

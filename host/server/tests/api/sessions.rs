@@ -67,7 +67,7 @@ async fn a_session_of_another_org_is_not_there() {
         "/secrets",
         "/ledger",
     ] {
-        let answer = house.get(&format!("{path}{suffix}")).as_other_org().answer().await;
+        let answer = house.get(&format!("{path}{suffix}")).by_other_org().answer().await;
         assert_eq!(
             (answer.status, answer.problem().as_str()),
             (StatusCode::NOT_FOUND, "not_found"),
@@ -78,7 +78,7 @@ async fn a_session_of_another_org_is_not_there() {
     assert_eq!(
         house
             .post(&format!("{path}/turns"))
-            .as_other_org()
+            .by_other_org()
             .json(&body)
             .answer()
             .await
@@ -88,7 +88,7 @@ async fn a_session_of_another_org_is_not_there() {
     assert_eq!(
         house
             .put(&format!("{path}/kv/a"))
-            .as_other_org()
+            .by_other_org()
             .body("text/plain", "x")
             .answer()
             .await
@@ -98,7 +98,7 @@ async fn a_session_of_another_org_is_not_there() {
     assert_eq!(
         house
             .put(&format!("{path}/files/a"))
-            .as_other_org()
+            .by_other_org()
             .body("text/plain", "x")
             .answer()
             .await
@@ -108,16 +108,16 @@ async fn a_session_of_another_org_is_not_there() {
     assert_eq!(
         house
             .put(&format!("{path}/secrets/A"))
-            .as_other_org()
+            .by_other_org()
             .body("text/plain", "x")
             .answer()
             .await
             .problem(),
         "not_found"
     );
-    assert_eq!(house.delete(&path).as_other_org().answer().await.problem(), "not_found");
+    assert_eq!(house.delete(&path).by_other_org().answer().await.problem(), "not_found");
     assert_eq!(
-        house.get("/v1/sessions").as_other_org().answer().await.json()["items"],
+        house.get("/v1/sessions").by_other_org().answer().await.json()["items"],
         json!([])
     );
     assert_eq!(house.get(&path).answer().await.status, StatusCode::OK);

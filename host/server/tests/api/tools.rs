@@ -148,18 +148,18 @@ async fn the_tools_of_an_org_are_its_own() {
     let house = House::new().await;
     add(&house, "?name=sums&grant=requested").await;
     assert_eq!(
-        house.get("/v1/tools").as_other_org().answer().await.json()["items"],
+        house.get("/v1/tools").by_other_org().answer().await.json()["items"],
         json!([])
     );
     for (method, path) in [("GET", "/v1/tools/sums"), ("DELETE", "/v1/tools/sums")] {
-        let answer = house.ask(method.parse().unwrap(), path).as_other_org().answer().await;
+        let answer = house.ask(method.parse().unwrap(), path).by_other_org().answer().await;
         assert_eq!(answer.problem(), "not_found", "{method}");
     }
     let body = json!({"arguments": {"n": 1}});
     assert_eq!(
         house
             .put("/v1/tools/sums/grant")
-            .as_other_org()
+            .by_other_org()
             .json(&json!({}))
             .answer()
             .await
@@ -169,7 +169,7 @@ async fn the_tools_of_an_org_are_its_own() {
     assert_eq!(
         house
             .post("/v1/tools/double/call")
-            .as_other_org()
+            .by_other_org()
             .json(&body)
             .answer()
             .await

@@ -23,7 +23,7 @@ async fn a_turn_is_waited_for() {
     assert_eq!(shown, turn);
     let foreign = house
         .get(answer.headers["location"].to_str().unwrap())
-        .as_other_org()
+        .by_other_org()
         .answer()
         .await;
     assert_eq!(foreign.problem(), "not_found");
@@ -153,7 +153,7 @@ async fn a_turn_is_cancelled_once() {
     assert_eq!(
         house
             .post(&format!("{turn}/cancel"))
-            .as_other_org()
+            .by_other_org()
             .answer()
             .await
             .problem(),

@@ -98,7 +98,7 @@ async fn a_secret_is_written_and_deleted_but_never_read() {
             (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
         );
         assert_eq!(
-            house.delete(&secret).as_other_org().answer().await.problem(),
+            house.delete(&secret).by_other_org().answer().await.problem(),
             "not_found"
         );
         assert_eq!(house.delete(&secret).answer().await.status, StatusCode::NO_CONTENT);
