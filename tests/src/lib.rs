@@ -172,13 +172,11 @@ pub struct Host {
 
 impl Host {
     /// A request with the key of the org `default`.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.anonymous(method, path).bearer_auth(&self.key)
     }
 
     /// A request without a key.
-    #[must_use]
     pub fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{path}", self.base))

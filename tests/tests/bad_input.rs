@@ -1,4 +1,10 @@
 //! What comes in wrong: each gets a clear refusal that names what to do, and nothing is half-written.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::{Place, guest, refused};
 use reqwest::Method;

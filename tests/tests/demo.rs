@@ -1,4 +1,10 @@
 //! The demo, as a newcomer runs it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::Place;
 

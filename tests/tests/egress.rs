@@ -1,4 +1,10 @@
 //! The door, end to end: guests, rules, credentials, redirects, and the ledger that tells of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::{Host, Place, world::World};
 use serde_json::{Value, json};

@@ -1,4 +1,10 @@
 //! What an operator finds after the first start, with no configuration at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::Place;
 use serde_json::json;

@@ -1,4 +1,10 @@
 //! Each limit of a call, and the hostile guest that hits it: the call ends with its own kind of trap, the host goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::{Host, Place};
 use serde_json::{Value, json};

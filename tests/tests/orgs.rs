@@ -1,4 +1,10 @@
 //! Keys, orgs, and what one org can see of another: nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::{Place, guest, refused};
 use reqwest::Method;

@@ -1,4 +1,10 @@
 //! Turns over HTTP: streams, waiting, asynchronous, resumed, repeated, cancelled; and what is left after a restart.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 use fumehood_tests::{Place, expect_json, find, frames, refused};
 use futures::StreamExt as _;

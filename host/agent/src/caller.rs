@@ -86,6 +86,26 @@ impl CallScope {
     }
 }
 
+/// What calls are made with.
+pub struct CallerParts {
+    /// Runs the components.
+    pub sandbox: Sandbox,
+    /// The one door out.
+    pub egress: Egress,
+    /// The ledger that `egress` writes to.
+    pub ledger: Arc<StoreLedger>,
+    /// Secrets and key-values.
+    pub store: Arc<dyn Store>,
+    /// The sessions' files.
+    pub workspaces: Workspaces,
+    /// The operator's part of every call's authority.
+    pub policy: HostPolicy,
+    /// What orgs may use.
+    pub limits: Limits,
+    /// The environment variables that grants may hand to tools.
+    pub env: Vec<(String, String)>,
+}
+
 /// Runs calls.
 pub struct Caller {
     sandbox: Sandbox,
@@ -93,7 +113,7 @@ pub struct Caller {
     ledger: Arc<StoreLedger>,
     store: Arc<dyn Store>,
     workspaces: Workspaces,
-    policy: Arc<HostPolicy>,
+    policy: HostPolicy,
     limits: Arc<Limits>,
     env: Arc<[(String, String)]>,
 }
@@ -105,26 +125,27 @@ impl Caller {
         &self.limits
     }
 
-    /// A caller. `ledger` is the one `egress` writes to; `env` holds the environment variables that grants may hand to tools.
+    /// A caller made of its parts.
     #[must_use]
-    pub fn new(
-        sandbox: Sandbox,
-        egress: Egress,
-        ledger: Arc<StoreLedger>,
-        store: Arc<dyn Store>,
-        workspaces: Workspaces,
-        policy: HostPolicy,
-        limits: Arc<Limits>,
-        env: Vec<(String, String)>,
-    ) -> Self {
+    pub fn new(parts: CallerParts) -> Self {
+        let CallerParts {
+            sandbox,
+            egress,
+            ledger,
+            store,
+            workspaces,
+            policy,
+            limits,
+            env,
+        } = parts;
         Self {
             sandbox,
             egress,
             ledger,
             store,
             workspaces,
-            policy: Arc::new(policy),
-            limits,
+            policy,
+            limits: Arc::new(limits),
             env: env.into(),
         }
     }

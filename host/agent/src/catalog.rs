@@ -13,7 +13,7 @@ use fumehood_policy::agent::{AgentSpec, offers};
 use fumehood_sandbox::Sandbox;
 use fumehood_store::{Blobs, Store, StoreError, record};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -127,16 +127,22 @@ impl OrgTools {
     /// The tools of a chain of agents: those that every agent of the chain which lists tools lets through.
     #[must_use]
     pub fn offered_by(self: &Arc<Self>, chain: &[AgentSpec]) -> OfferedTools {
-        let offered: BTreeMap<_, _> = self
-            .tools
-            .iter()
-            .filter(|(name, tool)| offers(chain, &tool.component.record.name, name))
-            .map(|(name, tool)| (name.clone(), Arc::clone(tool)))
-            .collect();
-        let definitions = offered.values().map(|tool| tool.definition.clone()).collect();
+        let offer = if chain.iter().all(|agent| agent.tools.is_none()) {
+            Offer::All
+        } else {
+            let listed =
+                |(name, tool): &(&ToolName, &Arc<InstalledTool>)| offers(chain, &tool.component.record.name, name);
+            Offer::Only(
+                self.tools
+                    .keys()
+                    .zip(self.tools.values())
+                    .filter(listed)
+                    .map(|(name, _)| name.clone())
+                    .collect(),
+            )
+        };
         OfferedTools {
-            offered,
-            definitions,
+            offer,
             org: Arc::clone(self),
         }
     }
@@ -147,24 +153,42 @@ impl OrgTools {
     }
 }
 
-/// The tools one session may use.
+/// The tools one session may use. Made per call where there is no turn, so it holds nothing it can look up.
 pub struct OfferedTools {
-    offered: BTreeMap<ToolName, Arc<InstalledTool>>,
-    definitions: Arc<[ToolDefinition]>,
+    offer: Offer,
     org: Arc<OrgTools>,
+}
+
+enum Offer {
+    All,
+    Only(BTreeSet<ToolName>),
 }
 
 impl OfferedTools {
     /// The names, in order.
     #[must_use]
     pub fn names(&self) -> Vec<ToolName> {
-        self.offered.keys().cloned().collect()
+        self.offered().map(|tool| tool.definition.name.clone()).collect()
     }
 
     /// What the model is told, in a stable order.
     #[must_use]
     pub fn definitions(&self) -> Arc<[ToolDefinition]> {
-        Arc::clone(&self.definitions)
+        self.offered().map(|tool| tool.definition.clone()).collect()
+    }
+
+    fn offered(&self) -> impl Iterator<Item = &Arc<InstalledTool>> {
+        self.org
+            .tools
+            .values()
+            .filter(|tool| self.offers(&tool.definition.name))
+    }
+
+    fn offers(&self, name: &str) -> bool {
+        match &self.offer {
+            Offer::All => true,
+            Offer::Only(names) => names.contains(name),
+        }
     }
 
     /// A tool by the name somebody used.
@@ -172,10 +196,10 @@ impl OfferedTools {
     /// # Errors
     /// As [`OrgTools::find`]; and `denied` for a tool the org has but the agent does not offer.
     pub fn get(&self, name: &str) -> Result<&Arc<InstalledTool>, CallError> {
-        if let Some(tool) = self.offered.get(name) {
+        let tool = self.org.find(name)?;
+        if self.offers(name) {
             return Ok(tool);
         }
-        self.org.find(name)?;
         let message = format!("the tool {name} is not among this agent's tools; the agent's `tools` list decides");
         Err(CallError::new(CallErrorCode::Denied, message))
     }
@@ -243,7 +267,7 @@ impl Catalog {
             match self.load(record.digest).await {
                 Ok(code) => components.push(InstalledComponent { record, code }),
                 Err(error) => {
-                    tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered")
+                    tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered");
                 }
             }
         }

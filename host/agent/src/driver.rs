@@ -16,6 +16,7 @@ use fumehood_core::{
     id::SessionId,
     message::{AssistantPart, GivenArguments, RequestedCall},
     name::{AgentName, ModelName, ToolName},
+    tool::ToolDefinition,
     turn::{Budget, StepStop, TurnError, TurnErrorCode},
 };
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Provider, Step};
@@ -39,6 +40,8 @@ pub(crate) struct TurnPlan {
     pub(crate) system: String,
     pub(crate) budget: Budget,
     pub(crate) tools: Arc<OfferedTools>,
+    /// What the model is told of them: the same in every step, so that providers can cache it.
+    pub(crate) definitions: Arc<[ToolDefinition]>,
     pub(crate) scope: CallScope,
 }
 
@@ -200,7 +203,7 @@ impl Driver {
         let request = ModelRequest {
             system: self.plan.system.clone(),
             messages: self.recorder.messages(),
-            tools: self.plan.tools.definitions(),
+            tools: Arc::clone(&self.plan.definitions),
             cache_key: Some(self.plan.session.to_string()),
             ..ModelRequest::default()
         };

@@ -4,7 +4,7 @@
 
 use crate::{
     caller::{CallScope, Caller},
-    catalog::{Catalog, OrgTools},
+    catalog::Catalog,
     driver::{Driver, TurnPlan},
     hub::Hub,
     recorder::{self, Recorder},
@@ -12,13 +12,12 @@ use crate::{
     view::TurnView,
 };
 use fumehood_core::{
-    call::{Arguments, CallResult, Metering},
     content::Content,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
-    id::{CallId, SessionId, TurnId},
+    id::{SessionId, TurnId},
     message::Message,
-    name::{AgentName, ComponentName, ModelName, OrgName},
+    name::{AgentName, ModelName, OrgName},
     now,
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
@@ -26,7 +25,6 @@ use fumehood_model::Provider;
 use fumehood_policy::{
     agent::{AgentConfigError, AgentSpec},
     authority::SessionNarrowing,
-    grant::Grant,
 };
 use fumehood_store::{
     Store, StoreError, Workspaces,
@@ -35,7 +33,6 @@ use fumehood_store::{
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::broadcast;
@@ -217,6 +214,10 @@ impl Host {
         &self.inner.catalog
     }
 
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.inner.caller
+    }
+
     /// Listens to a session from now on.
     #[must_use]
     pub fn subscribe(&self, session: SessionId) -> broadcast::Receiver<Arc<Event>> {
@@ -274,11 +275,14 @@ impl Host {
         if let Some(agent) = &change.agent {
             self.chain(org, agent).await?;
         }
+        let before = self.session(org, id).await?.narrowing;
+        let narrowing = change.narrowing.as_ref().unwrap_or(&before);
         let changed = [
             ("agent", change.agent.is_some()),
             ("title", change.title.is_some()),
             ("metadata", change.metadata.is_some()),
-            ("narrowing", change.narrowing.is_some()),
+            ("network", narrowing.network != before.network),
+            ("files", narrowing.files != before.files),
         ];
         let changed = changed
             .into_iter()
@@ -398,7 +402,7 @@ impl Host {
             .await?
             .ok_or(HostError::NotFound("turn"))?;
         let events = self.inner.store.turn_events(org, id).await?;
-        Ok(TurnView::new(turn, &events))
+        Ok(TurnView::new(&turn, &events))
     }
 
     /// Waits for a turn's end and returns it.
@@ -447,118 +451,8 @@ impl Host {
         self.wait_for_turn(org, id).await
     }
 
-    /// Runs one tool once, under the full policy, without a turn.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`] when the session is named and not there. What the tool itself does is in the result.
-    pub async fn call_tool(
-        &self,
-        org: &OrgName,
-        session: Option<SessionId>,
-        tool: &str,
-        arguments: Arguments,
-    ) -> Result<(CallId, CallResult, Metering), HostError> {
-        let scope = match session {
-            None => CallScope::new(org.clone(), None, None, Arc::from([]), SessionNarrowing::default()),
-            Some(id) => self.session_scope(org, id).await?,
-        };
-        self.call_in(scope, tool, arguments).await
-    }
-
-    /// The same in a session, with a directory of the host in the place of the session's workspace.
-    ///
-    /// # Errors
-    /// As [`Host::call_tool`].
-    pub async fn call_tool_on_files(
-        &self,
-        org: &OrgName,
-        session: SessionId,
-        dir: PathBuf,
-        tool: &str,
-        arguments: Arguments,
-    ) -> Result<(CallId, CallResult, Metering), HostError> {
-        let scope = self.session_scope(org, session).await?.on_files(dir);
-        self.call_in(scope, tool, arguments).await
-    }
-
-    async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
-        let session = self.session(org, id).await?;
-        let chain = self.chain(org, &session.agent).await?;
-        Ok(CallScope::new(org.clone(), Some(id), None, chain, session.narrowing))
-    }
-
-    async fn call_in(
-        &self,
-        scope: CallScope,
-        tool: &str,
-        arguments: Arguments,
-    ) -> Result<(CallId, CallResult, Metering), HostError> {
-        let tools = self.inner.catalog.tools(&scope.org).await?;
-        let offered = Arc::new(tools.offered_by(&scope.chain));
-        let id = CallId::new();
-        let (result, metering) = match offered.find(tool) {
-            Ok((name, _)) => {
-                Arc::clone(&self.inner.caller)
-                    .call(&scope, &offered, id, &name, arguments)
-                    .await
-            }
-            Err(error) => (Err(error), Metering::default()),
-        };
-        Ok((id, result, metering))
-    }
-
-    /// The org's tools.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, HostError> {
-        Ok(self.inner.catalog.tools(org).await?)
-    }
-
-    /// Decides what a component may do.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`].
-    pub async fn set_grant(
-        &self,
-        org: &OrgName,
-        name: &ComponentName,
-        grant: &Grant,
-    ) -> Result<record::Component, HostError> {
-        let component = self.component(org, name).await?;
-        if !self.inner.store.set_grant(org, name, &component.digest, grant).await? {
-            return Err(HostError::NotFound("component"));
-        }
-        self.inner.catalog.refresh(org).await?;
-        self.component(org, name).await
-    }
-
-    /// One component.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`].
-    pub async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<record::Component, HostError> {
-        self.inner
-            .store
-            .component(org, name)
-            .await?
-            .ok_or(HostError::NotFound("component"))
-    }
-
-    /// Removes a component. Calls that run finish; no new one begins.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`].
-    pub async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<(), HostError> {
-        if !self.inner.store.remove_component(org, name).await? {
-            return Err(HostError::NotFound("component"));
-        }
-        self.inner.catalog.refresh(org).await?;
-        Ok(())
-    }
-
     /// The agent's chain, root to leaf. An org's own agents come before those of the default org, which all share.
-    async fn chain(&self, org: &OrgName, agent: &AgentName) -> Result<Arc<[AgentSpec]>, HostError> {
+    pub(crate) async fn chain(&self, org: &OrgName, agent: &AgentName) -> Result<Arc<[AgentSpec]>, HostError> {
         let mut configured = self.inner.store.agents(&OrgName::default_org()).await?;
         configured.extend(self.inner.store.agents(org).await?);
         let mut chains = fumehood_policy::agent::resolve_agents(&configured)?;
@@ -636,15 +530,16 @@ impl Host {
             .into_iter()
             .flatten()
             .filter(|text| !text.is_empty());
-        let tools = self.inner.catalog.tools(&turn.org).await?;
+        let tools = Arc::new(self.inner.catalog.tools(&turn.org).await?.offered_by(&chain));
         Ok(TurnPlan {
+            definitions: tools.definitions(),
             agent: leaf.name.clone(),
             model: leaf.model.clone(),
             provider,
             session: turn.session,
             system: instructions.collect::<Vec<_>>().join("\n\n"),
             budget: with_defaults(leaf.budget).narrowed_by(asked),
-            tools: Arc::new(tools.offered_by(&chain)),
+            tools,
             scope: CallScope::new(
                 turn.org.clone(),
                 Some(turn.session),

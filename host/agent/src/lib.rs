@@ -15,6 +15,7 @@ pub mod machine;
 mod ports;
 mod recorder;
 mod retry;
+mod tools;
 pub mod transcript;
 pub mod view;
 

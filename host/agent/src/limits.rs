@@ -91,6 +91,7 @@ impl Limits {
         }
     }
 
+    // THREAT[T-api-busy]: what exceeds an org's share is refused and told when to come back.
     /// Counts a turn.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ pub struct TurnView {
 impl TurnView {
     /// Folds the events of the turn; its terminal event tells all there is to tell.
     #[must_use]
-    pub fn new(turn: Turn, events: &[Event]) -> Self {
+    pub fn new(turn: &Turn, events: &[Event]) -> Self {
         let mut view = Self {
             id: turn.id,
             session: turn.session,

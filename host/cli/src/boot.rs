@@ -4,7 +4,7 @@ use crate::{config::Loaded, standard};
 use anyhow::{Context as _, bail};
 use fumehood_agent::{
     StoreLedger,
-    caller::Caller,
+    caller::{Caller, CallerParts},
     catalog::Catalog,
     host::{Host, HostParts},
     install::{NewComponent, NewGrant},
@@ -94,17 +94,16 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     };
     let egress = Egress::new(&door, Arc::clone(&ledger) as Arc<_>)?;
     let workspaces = opened.workspaces.clone();
-    let environment = guest_environment(std::env::vars());
-    let caller = Caller::new(
-        sandbox.clone(),
-        egress.clone(),
+    let caller = Caller::new(CallerParts {
+        sandbox: sandbox.clone(),
+        egress: egress.clone(),
         ledger,
-        Arc::clone(&store),
-        workspaces.clone(),
+        store: Arc::clone(&store),
+        workspaces: workspaces.clone(),
         policy,
-        config.limits().into(),
-        environment,
-    );
+        limits: config.limits(),
+        env: guest_environment(std::env::vars()),
+    });
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
     let host = Host::start(HostParts {
         store,

@@ -90,6 +90,7 @@ impl Connector {
     }
 
     /// Connects to a checked address of the target's host. Cancel-safe.
+    // THREAT[T-net-proxy-env]: the only way to a connection; no environment variable is read on it.
     pub(crate) async fn connect(&self, target: &Target) -> Result<Link, EgressError> {
         let addresses = self.checked_addresses(target.host()).await?;
         let limit = self.connect_timeout;

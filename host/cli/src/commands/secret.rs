@@ -55,9 +55,9 @@ fn base(session: Option<SessionId>) -> String {
 
 fn report(out: Out, done: &str, name: &str) {
     if out.json {
-        out.value(&json!({"secret": name, "done": done}))
+        out.value(&json!({"secret": name, "done": done}));
     } else {
-        out.line(format_args!("{done} {name}"))
+        out.line(format_args!("{done} {name}"));
     }
 }
 

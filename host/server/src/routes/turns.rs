@@ -226,7 +226,7 @@ async fn submit_turn(
         }
         Reply::Later => {
             let submitted = app.host.submit_turn(&client.org, session, request).await?;
-            let view = TurnView::new(submitted.turn.clone(), &[]);
+            let view = TurnView::new(&submitted.turn, &[]);
             let applied = [("preference-applied", "respond-async")];
             Ok(told(
                 &submitted,

@@ -5,9 +5,10 @@ use axum::{Router, body::Body, response::Response};
 use bytes::Bytes;
 use fumehood_agent::{
     StoreLedger,
-    caller::Caller,
+    caller::{Caller, CallerParts},
     catalog::Catalog,
     host::{Host, HostParts},
+    limits::Limits,
 };
 use fumehood_core::{
     digest::Digest,
@@ -134,16 +135,16 @@ impl House {
         let ledger = StoreLedger::new(Arc::clone(&store));
         let egress = Egress::new(&EgressConfig::default(), Arc::clone(&ledger) as Arc<_>).unwrap();
         let workspaces = opened.workspaces.clone();
-        let caller = Caller::new(
-            sandbox.clone(),
+        let caller = Caller::new(CallerParts {
+            sandbox: sandbox.clone(),
             egress,
             ledger,
-            Arc::clone(&store),
-            workspaces.clone(),
-            HostPolicy::default(),
-            Arc::default(),
-            Vec::new(),
-        );
+            store: Arc::clone(&store),
+            workspaces: workspaces.clone(),
+            policy: HostPolicy::default(),
+            limits: Limits::default(),
+            env: Vec::new(),
+        });
         let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
         let model = Arc::new(Model::default());
         let models = [(ModelName::new("main").unwrap(), Arc::clone(&model) as Arc<dyn Provider>)].into();

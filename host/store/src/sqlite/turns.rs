@@ -55,6 +55,7 @@ impl Candidate {
                 return Ok(Some(earlier));
             }
         }
+        // THREAT[T-api-busy]: a session works one turn at a time, decided where turns are accepted.
         if let Some(open) = self.open_turn(connection).await? {
             return Ok(Some(Accepted::Busy(open)));
         }

@@ -1,0 +1,126 @@
+//! The tools of an org, as operations of the host: look, grant, remove, call.
+
+use crate::{
+    caller::CallScope,
+    catalog::OrgTools,
+    host::{Host, HostError},
+};
+use fumehood_core::{
+    call::{Arguments, CallResult, Metering},
+    id::{CallId, SessionId},
+    name::{ComponentName, OrgName},
+};
+use fumehood_policy::{authority::SessionNarrowing, grant::Grant};
+use fumehood_store::record;
+use std::{path::PathBuf, sync::Arc};
+
+impl Host {
+    /// Runs one tool once, under the full policy, without a turn.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`] when the session is named and not there. What the tool itself does is in the result.
+    pub async fn call_tool(
+        &self,
+        org: &OrgName,
+        session: Option<SessionId>,
+        tool: &str,
+        arguments: Arguments,
+    ) -> Result<(CallId, CallResult, Metering), HostError> {
+        let scope = match session {
+            None => CallScope::new(org.clone(), None, None, Arc::from([]), SessionNarrowing::default()),
+            Some(id) => self.session_scope(org, id).await?,
+        };
+        self.call_in(scope, tool, arguments).await
+    }
+
+    /// The same in a session, with a directory of the host in the place of the session's workspace.
+    ///
+    /// # Errors
+    /// As [`Host::call_tool`].
+    pub async fn call_tool_on_files(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        dir: PathBuf,
+        tool: &str,
+        arguments: Arguments,
+    ) -> Result<(CallId, CallResult, Metering), HostError> {
+        let scope = self.session_scope(org, session).await?.on_files(dir);
+        self.call_in(scope, tool, arguments).await
+    }
+
+    async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
+        let session = self.session(org, id).await?;
+        let chain = self.chain(org, &session.agent).await?;
+        Ok(CallScope::new(org.clone(), Some(id), None, chain, session.narrowing))
+    }
+
+    async fn call_in(
+        &self,
+        scope: CallScope,
+        tool: &str,
+        arguments: Arguments,
+    ) -> Result<(CallId, CallResult, Metering), HostError> {
+        let tools = self.catalog().tools(&scope.org).await?;
+        let offered = Arc::new(tools.offered_by(&scope.chain));
+        let id = CallId::new();
+        let (result, metering) = match offered.find(tool) {
+            Ok((name, _)) => {
+                Arc::clone(self.caller())
+                    .call(&scope, &offered, id, &name, arguments)
+                    .await
+            }
+            Err(error) => (Err(error), Metering::default()),
+        };
+        Ok((id, result, metering))
+    }
+
+    /// The org's tools.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, HostError> {
+        Ok(self.catalog().tools(org).await?)
+    }
+
+    /// Decides what a component may do.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn set_grant(
+        &self,
+        org: &OrgName,
+        name: &ComponentName,
+        grant: &Grant,
+    ) -> Result<record::Component, HostError> {
+        let component = self.component(org, name).await?;
+        if !self.store().set_grant(org, name, &component.digest, grant).await? {
+            return Err(HostError::NotFound("component"));
+        }
+        self.catalog().refresh(org).await?;
+        self.component(org, name).await
+    }
+
+    /// One component.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<record::Component, HostError> {
+        self.store()
+            .component(org, name)
+            .await?
+            .ok_or(HostError::NotFound("component"))
+    }
+
+    /// Removes a component. Calls that run finish; no new one begins.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<(), HostError> {
+        if !self.store().remove_component(org, name).await? {
+            return Err(HostError::NotFound("component"));
+        }
+        self.catalog().refresh(org).await?;
+        Ok(())
+    }
+}
