@@ -26,7 +26,7 @@ async fn requests_that_make_no_sense_are_refused_by_kind() {
     )
     .await;
     for (body, field) in [
-        (json!({"input": "x", "inptu": 1}), "inptu"),
+        (json!({"input": "x", "inputs": 1}), "inputs"),
         (json!({"input": 7}), "input"),
         (json!({}), "input"),
         (json!({"input": "x", "budget": {"steps": "many"}}), "steps"),

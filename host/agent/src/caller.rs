@@ -237,7 +237,11 @@ impl Caller {
             )
         })?;
         let digest = installed.component.record.digest;
-        let place = self.limits.call(&scope.org, digest, authority.rate).await?;
+        self.limits.call(&scope.org, digest, authority.rate)?;
+        let place = match scope.depth {
+            0 => Some(self.limits.place(&scope.org).await),
+            _ => None,
+        };
         let secrets = self.secrets(scope, &authority).await?;
         let guard = LeakGuard::new(secrets.iter().map(|(name, value)| (name.clone(), value)));
         let events = scope
@@ -376,7 +380,7 @@ struct Prepared {
     ports: Ports,
     guard: LeakGuard,
     events: Option<Arc<CallEvents>>,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 /// Whether any request at all could pass. Without a rule in both request and grant there is no door to open.

@@ -441,13 +441,18 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`].
     pub async fn cancel_turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
-        let view = self.turn(org, id).await?;
-        if view.status.is_terminal() {
-            return Ok(view);
+        let turn = self
+            .inner
+            .store
+            .turn(org, id)
+            .await?
+            .ok_or(HostError::NotFound("turn"))?;
+        if turn.status.is_terminal() {
+            return self.turn(org, id).await;
         }
-        if let Some(cancel) = self.running().get(&id) {
-            cancel.cancel();
-        }
+        // One that a failing store left undriven is taken up again, to be ended.
+        let running = self.running().get(&id).cloned();
+        running.unwrap_or_else(|| self.drive(&turn)).cancel();
         self.wait_for_turn(org, id).await
     }
 
@@ -466,20 +471,20 @@ impl Host {
         })
     }
 
-    fn drive(&self, turn: &record::Turn) {
+    fn drive(&self, turn: &record::Turn) -> CancellationToken {
         let cancel = CancellationToken::new();
         self.running().insert(turn.id, cancel.clone());
-        let host = self.clone();
-        let turn = turn.clone();
+        let (host, turn, token) = (self.clone(), turn.clone(), cancel.clone());
         self.inner.tasks.spawn(async move {
             let id = turn.id;
             // Closing drops the work where it is: the journal knows how far it came.
-            let work = host.inner.closing.run_until_cancelled(host.work(turn, cancel)).await;
+            let work = host.inner.closing.run_until_cancelled(host.work(turn, token)).await;
             if let Some(Err(error)) = work {
                 tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
             }
             host.running().remove(&id);
         });
+        cancel
     }
 
     async fn work(&self, turn: record::Turn, cancel: CancellationToken) -> Result<(), HostError> {

@@ -31,7 +31,7 @@ pub(crate) struct Running {
     pub(crate) egress: Egress,
     pub(crate) opened: Opened,
     /// Set when this start made the first key of the org `default`.
-    pub(crate) new_key: Option<SecretString>,
+    new_key: Option<SecretString>,
 }
 
 impl Running {
@@ -157,6 +157,18 @@ pub(crate) fn variable(name: &str) -> Option<SecretString> {
 /// Where the key of the org `default` is kept for the commands.
 pub(crate) fn key_file(data_dir: &Path) -> PathBuf {
     data_dir.join("key")
+}
+
+/// Shows the first key, once, to whoever made it.
+pub(crate) fn tell_of_new_key(running: &Running, loaded: &Loaded) {
+    if let Some(key) = &running.new_key {
+        let file = key_file(&loaded.config.data_dir);
+        eprintln!(
+            "A first API key was made for the org `default`. It is shown once, and kept in {}:",
+            file.display()
+        );
+        eprintln!("  {}", key.expose_secret());
+    }
 }
 
 async fn first_key(store: &dyn Store, data_dir: &DataDir, org: &OrgName) -> anyhow::Result<Option<SecretString>> {

@@ -44,7 +44,11 @@ impl Connection {
 pub(crate) async fn connect(loaded: &Loaded) -> anyhow::Result<Connection> {
     let url: StoreUrl = loaded.config.store_url().parse()?;
     match fumehood_store::open(&loaded.config.data_dir, &url).await {
-        Ok(opened) => connect_to_own(boot::start_on(loaded, opened).await?, loaded).await,
+        Ok(opened) => {
+            let running = boot::start_on(loaded, opened).await?;
+            boot::tell_of_new_key(&running, loaded);
+            connect_to_own(running, loaded).await
+        }
         Err(OpenError::InUse { .. }) => connect_to_serving(loaded).await,
         Err(error) => Err(error.into()),
     }

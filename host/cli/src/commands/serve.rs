@@ -3,7 +3,6 @@
 use crate::{args::Serve, boot, config::Loaded, out::Out};
 use anyhow::Context as _;
 use fumehood_server::ServerConfig;
-use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -19,14 +18,7 @@ pub(crate) async fn serve(out: Out, loaded: &Loaded, args: &Serve) -> anyhow::Re
     })?;
     let address = listener.local_addr()?;
     let running = boot::start(loaded).await?;
-    if let Some(key) = &running.new_key {
-        let file = boot::key_file(&loaded.config.data_dir);
-        eprintln!(
-            "A first API key was made for the org `default`. It is shown once, and kept in {}:",
-            file.display()
-        );
-        eprintln!("  {}", key.expose_secret());
-    }
+    boot::tell_of_new_key(&running, loaded);
     if out.json {
         out.value(&json!({"listening": format!("http://{address}")}));
     } else {
