@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_core::name::ComponentName;
 use fumehood_policy::{grant::Grant, manifest::Manifest};
 use fumehood_sandbox::{Sandbox, SandboxConfig};
 use reqwest::Method;
@@ -67,7 +68,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
         Tool::Grant { name, grant, yes } => {
             let decided = match Decision::read(grant.as_deref(), *yes)? {
                 Decision::Exactly(grant) => json!(grant),
-                Decision::Requested => json!("requested"),
+                Decision::Requested => json!(everything_requested(client, name).await?),
                 Decision::Nothing => bail!("give --grant FILE or --yes"),
             };
             let component = client.put(&format!("/v1/tools/{name}/grant"), &decided).await?;
@@ -76,6 +77,14 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
         Tool::Check { .. } | Tool::Call(_) => {}
     }
     Ok(())
+}
+
+/// What a component asks for, as a grant.
+async fn everything_requested(client: &Client, name: &ComponentName) -> anyhow::Result<Grant> {
+    let component = client.get(&format!("/v1/tools/{name}")).await?;
+    let manifest = component.get("manifest").cloned().unwrap_or_default();
+    let manifest: Manifest = serde_json::from_value(manifest).context("the host's answer has no manifest")?;
+    Ok(Grant::everything_requested(&manifest))
 }
 
 /// Adds a component and says what it asks for and what it got.
@@ -118,11 +127,17 @@ fn manifest_beside(source: &Path) -> Option<String> {
 }
 
 fn row(component: &Value) -> Vec<String> {
-    let tools = list(component, "tools")
+    const NAMED: usize = 8;
+    let tools = list(component, "tools");
+    let mut names = tools
         .iter()
+        .take(NAMED)
         .map(|tool| text(tool, "name"))
         .collect::<Vec<_>>()
         .join(" ");
+    if tools.len() > NAMED {
+        names.push_str(&format!(" and {} more", tools.len() - NAMED));
+    }
     let grant = match component.get("grant") {
         None => "waits",
         Some(_) if list(component, "not_granted").is_empty() => "all it asks",
@@ -132,7 +147,7 @@ fn row(component: &Value) -> Vec<String> {
     vec![
         text(component, "name").into(),
         printable(text(component, "version")),
-        tools,
+        names,
         grant.into(),
         digest,
     ]
