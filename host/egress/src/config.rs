@@ -58,7 +58,7 @@ impl Default for EgressConfig {
             first_byte_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             total_timeout: Duration::from_secs(60),
-            max_connections_per_host: 64,
+            max_connections_per_host: 1024,
             max_in_flight: 4096,
             max_idle_connections: 256,
             max_idle_time: Duration::from_secs(30),

@@ -129,10 +129,10 @@ async fn waiting() {
         status(host.pid(), "VmRSS:").saturating_sub(memory),
         status(host.pid(), "Threads:"),
     );
-    println!("| calls waiting on a slow service at once | {arrived} of {WAITING} |");
+    println!("| calls waiting on a slow service at once, of {WAITING} begun | {arrived} |");
     println!(
         "| memory of each, connection included | {} KiB |",
-        more / arrived.max(1) as u64
+        more / WAITING as u64
     );
     println!("| threads of the host, before / with them waiting | {threads} / {now} |");
     drop(streams);
