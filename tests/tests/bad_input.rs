@@ -137,7 +137,7 @@ async fn a_configuration_that_is_not_understood_stops_the_start() {
 }
 
 #[tokio::test]
-async fn a_read_only_directory_is_refused_with_what_to_do() {
+async fn a_data_directory_that_is_a_file_is_refused_by_name() {
     let place = Place::empty("");
     std::fs::write(place.data(), "a file where the directory should be").unwrap();
     let output = place.run(&["serve", "--listen", "127.0.0.1:0"]).await;

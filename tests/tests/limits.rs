@@ -107,6 +107,8 @@ async fn standard_output_above_its_limit_is_a_trap() {
 async fn temporary_files_end_at_their_quota() {
     let place = Place::new("");
     let host = host(&place).await;
+    let within = host.call("tmp_fill", None, json!({"kib": 64})).await;
+    assert_eq!(within["status"], "ok", "{within}");
     let result = host.call("tmp_fill", None, json!({"kib": 8192})).await;
     assert_ne!(result["status"], "ok", "{result}");
     host.stop().await;
@@ -152,14 +154,16 @@ async fn without_a_grant_every_part_of_wasi_is_there_and_answers_denied() {
         ("write_file", json!({"path": "/workspace/new.txt", "kib": 1})),
         ("http_get", json!({"url": "https://example.com/"})),
         ("tcp_connect", json!({"address": "127.0.0.1:22"})),
-        ("dns_lookup", json!({"host": "localhost"})),
+        ("dns_lookup", json!({"name": "localhost"})),
         ("kv_get", json!({"key": "a"})),
         ("secret_sign", json!({"name": "HOSTILE_KEY", "message": "m"})),
-        ("peer_call", json!({"tool": "echo", "arguments": "{\"text\":\"x\"}"})),
+        ("peer_call", json!({"tool": "echo", "arguments": {"text": "x"}})),
     ] {
         let result = host.call(tool, Some(&session), arguments).await;
         assert_ne!(result["status"], "ok", "{tool}: {result}");
         assert_ne!(result["status"], "trapped", "{tool}: {result}");
+        let code = &result["error"]["code"];
+        assert_ne!(code, "invalid_arguments", "{tool} was never asked: {result}");
     }
     let env = host.call("env", Some(&session), json!({})).await;
     assert_eq!(env["output"]["structured"], json!({}), "{env}");

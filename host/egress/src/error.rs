@@ -145,7 +145,7 @@ pub enum EgressError {
     PrivateAddress {
         /// The host asked for.
         host: String,
-        /// What kind of address. The address itself is the operator's to know: it is in the ledger.
+        /// What kind of address. The address itself is the operator's to know: it is in the debug log.
         kind: &'static str,
     },
     /// No address took the connection.
