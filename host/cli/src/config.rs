@@ -3,6 +3,13 @@
 //! A key that is not known is refused, and so is a value that would not be enforced: a host never starts with a
 //! configuration that it did not understand.
 
+mod effective;
+mod overrides;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use effective::Effective;
+
 use anyhow::{Context as _, bail};
 use fumehood_agent::limits::{Limits, OrgLimits};
 use fumehood_core::{
@@ -16,9 +23,9 @@ use fumehood_policy::{
     authority::HostPolicy,
     grant::Grant,
     network::{NetworkList, NetworkRule},
-    quantity::{ByteSize, Rate},
+    quantity::Rate,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -27,16 +34,6 @@ use std::{
 
 /// The file looked for when none is named.
 pub(crate) const FILE: &str = "fumehood.toml";
-/// Variables with the prefix that are not configuration keys.
-const OTHER_VARIABLES: &[&str] = &[
-    "FUMEHOOD_CONFIG",
-    "FUMEHOOD_KEY",
-    "FUMEHOOD_LOG",
-    "FUMEHOOD_MASTER_KEY",
-    "FUMEHOOD_STANDARD_TOOLS",
-    "FUMEHOOD_URL",
-];
-
 /// The whole configuration, as a file may state it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,7 +200,7 @@ pub(crate) fn load(
     let name = file.as_deref().map_or(FILE.into(), |file| file.display().to_string());
     // Parsed on its own first, so that a fault in the file is reported with its line.
     let mut config: Config = toml::from_str(&text).with_context(|| format!("{name} is not a valid configuration"))?;
-    let overrides = overrides(variables)?;
+    let overrides = overrides::overrides(variables)?;
     if !overrides.is_empty() {
         let mut table: toml::Table = toml::from_str(&text).with_context(|| format!("{name} is not valid TOML"))?;
         for over in &overrides {
@@ -329,121 +326,12 @@ fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One key set by the environment.
-struct Override {
-    variable: String,
-    path: Vec<String>,
-    value: toml::Value,
-}
-
-impl Override {
-    fn set(&self, table: &mut toml::Table) -> anyhow::Result<()> {
-        let Some((last, parents)) = self.path.split_last() else {
-            return Ok(());
-        };
-        let mut at = table;
-        for parent in parents {
-            at = at
-                .entry(parent.clone())
-                .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-                .as_table_mut()
-                .with_context(|| format!("{}: `{parent}` is not a section", self.variable))?;
-        }
-        at.insert(last.clone(), self.value.clone());
-        Ok(())
-    }
-}
-
-/// `FUMEHOOD_LISTEN` sets `listen`, `FUMEHOOD_STORE_URL` sets `store.url`, `FUMEHOOD_MODEL__MAIN__BASE_URL` sets
-/// `model.main.base_url`: `__` goes one section down, and may be `_` where that is unmistakable.
-fn overrides(variables: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Vec<Override>> {
-    const SECTIONS: &[&str] = &["store", "bus", "limits_store", "network"];
-    let mut found = Vec::new();
-    for (variable, text) in variables {
-        let Some(key) = variable.strip_prefix("FUMEHOOD_") else {
-            continue;
-        };
-        if OTHER_VARIABLES.contains(&variable.as_str()) || key.starts_with("GUEST_") {
-            continue;
-        }
-        let key = key.to_ascii_lowercase();
-        let path: Vec<String> = if key.contains("__") {
-            key.split("__").map(str::to_owned).collect()
-        } else {
-            match SECTIONS
-                .iter()
-                .find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?)))
-            {
-                Some((section, rest)) => vec![(*section).to_owned(), rest.to_owned()],
-                None => vec![key],
-            }
-        };
-        if path.iter().any(String::is_empty) {
-            bail!("the variable {variable} names no configuration key");
-        }
-        // TOML where it parses as TOML (numbers, lists), else the text itself.
-        let value = toml::from_str::<toml::Table>(&format!("value = {text}"))
-            .ok()
-            .and_then(|mut table| table.remove("value"))
-            .unwrap_or(toml::Value::String(text));
-        found.push(Override { variable, path, value });
-    }
-    found.sort_by(|a, b| a.variable.cmp(&b.variable));
-    Ok(found)
-}
-
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7070))
 }
 
 fn default_data_dir() -> PathBuf {
     PathBuf::from(".fumehood")
-}
-
-/// The configuration as it is in effect, for `config show`. Holds no secret: keys are named by their variables.
-#[derive(Debug, Serialize)]
-pub(crate) struct Effective {
-    file: Option<PathBuf>,
-    variables: Vec<String>,
-    listen: SocketAddr,
-    data_dir: PathBuf,
-    store: String,
-    models: BTreeMap<ModelName, EffectiveModel>,
-    agents: BTreeMap<AgentName, AgentConfig>,
-    host: HostPolicy,
-    largest_component: ByteSize,
-}
-
-#[derive(Debug, Serialize)]
-struct EffectiveModel {
-    provider: &'static str,
-    model: String,
-}
-
-impl Effective {
-    pub(crate) fn new(loaded: &Loaded, secrets: &SecretLookup<'_>) -> Self {
-        let config = &loaded.config;
-        let models = config.models(secrets).into_iter().map(|(name, model)| {
-            (
-                name,
-                EffectiveModel {
-                    provider: model.provider.as_str(),
-                    model: model.model_name().to_owned(),
-                },
-            )
-        });
-        Self {
-            file: loaded.file.clone(),
-            variables: loaded.variables.clone(),
-            listen: config.listen,
-            data_dir: config.data_dir.clone(),
-            store: config.store_url(),
-            models: models.collect(),
-            agents: config.agents(),
-            host: config.host_policy(),
-            largest_component: ByteSize(crate::boot::LARGEST_COMPONENT),
-        }
-    }
 }
 
 impl Config {
@@ -454,80 +342,5 @@ impl Config {
         } else {
             self.store.url.clone()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fumehood_model::ProviderKind;
-
-    fn with_file(text: &str, variables: &[(&str, &str)]) -> anyhow::Result<Loaded> {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("fumehood.toml");
-        std::fs::write(&file, text).unwrap();
-        load(
-            Some(&file),
-            variables
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        )
-    }
-
-    fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
-        format!("{:#}", with_file(text, variables).unwrap_err())
-    }
-
-    #[test]
-    fn no_file_at_all_gives_the_documented_defaults() {
-        let config = with_file("", &[]).unwrap().config;
-        assert_eq!(config.listen.to_string(), "127.0.0.1:7070");
-        assert_eq!(config.data_dir, PathBuf::from(".fumehood"));
-        assert_eq!(config.store_url(), "sqlite:.fumehood/fumehood.db");
-        assert_eq!(config.default_agent().unwrap().as_str(), "assistant");
-        let main = ModelName::new("main").unwrap();
-        assert_eq!(config.models(&|_| None)[&main].provider, ProviderKind::Scripted);
-        let with_key = config.models(&|name| (name == "ANTHROPIC_API_KEY").then(|| "k".into()));
-        assert_eq!(with_key[&main].provider, ProviderKind::Anthropic);
-    }
-
-    #[test]
-    fn variables_override_the_file() {
-        let variables = [
-            ("FUMEHOOD_LISTEN", "127.0.0.1:0"),
-            ("FUMEHOOD_STORE_URL", "sqlite:x.db"),
-            ("FUMEHOOD_NETWORK__DENY", "[\"*.example.com\"]"),
-        ];
-        let loaded = with_file("listen = \"127.0.0.1:1\"", &variables).unwrap();
-        assert_eq!(loaded.config.listen.port(), 0);
-        assert_eq!(loaded.config.store_url(), "sqlite:x.db");
-        assert_eq!(loaded.config.host_policy().network.deny.len(), 1);
-        assert_eq!(loaded.variables.len(), 3);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_its_line() {
-        let error = refusal("listen = \"127.0.0.1:1\"\nlissten = 1", &[]);
-        assert!(error.contains("lissten") && error.contains("line 2"), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_variable_is_refused_by_name() {
-        let error = refusal("", &[("FUMEHOOD_LISSTEN", "x")]);
-        assert!(error.contains("FUMEHOOD_LISSTEN"), "{error}");
-    }
-
-    #[test]
-    fn what_would_not_be_enforced_is_refused() {
-        assert!(refusal("[bus]\nurl = \"nats://x\"", &[]).contains("no bus"));
-        assert!(refusal("[limits_store]\nurl = \"redis://x\"", &[]).contains("remove it"));
-        assert!(refusal("[mcp.docs]\nurl = \"https://x/mcp\"", &[]).contains("mcp.docs"));
-        assert!(refusal("[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"", &[]).contains("approval"));
-    }
-
-    #[test]
-    fn an_agent_whose_model_is_missing_is_refused() {
-        let error = refusal("[agent.a]\nmodel = \"big\"", &[]);
-        assert!(error.contains("[model.big]"), "{error}");
     }
 }

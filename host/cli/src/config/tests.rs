@@ -1,0 +1,71 @@
+use super::*;
+use fumehood_model::ProviderKind;
+
+fn with_file(text: &str, variables: &[(&str, &str)]) -> anyhow::Result<Loaded> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fumehood.toml");
+    std::fs::write(&file, text).unwrap();
+    load(
+        Some(&file),
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
+    format!("{:#}", with_file(text, variables).unwrap_err())
+}
+
+#[test]
+fn no_file_at_all_gives_the_documented_defaults() {
+    let config = with_file("", &[]).unwrap().config;
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7070");
+    assert_eq!(config.data_dir, PathBuf::from(".fumehood"));
+    assert_eq!(config.store_url(), "sqlite:.fumehood/fumehood.db");
+    assert_eq!(config.default_agent().unwrap().as_str(), "assistant");
+    let main = ModelName::new("main").unwrap();
+    assert_eq!(config.models(&|_| None)[&main].provider, ProviderKind::Scripted);
+    let with_key = config.models(&|name| (name == "ANTHROPIC_API_KEY").then(|| "k".into()));
+    assert_eq!(with_key[&main].provider, ProviderKind::Anthropic);
+}
+
+#[test]
+fn variables_override_the_file() {
+    let variables = [
+        ("FUMEHOOD_LISTEN", "127.0.0.1:0"),
+        ("FUMEHOOD_STORE_URL", "sqlite:x.db"),
+        ("FUMEHOOD_NETWORK__DENY", "[\"*.example.com\"]"),
+    ];
+    let loaded = with_file("listen = \"127.0.0.1:1\"", &variables).unwrap();
+    assert_eq!(loaded.config.listen.port(), 0);
+    assert_eq!(loaded.config.store_url(), "sqlite:x.db");
+    assert_eq!(loaded.config.host_policy().network.deny.len(), 1);
+    assert_eq!(loaded.variables.len(), 3);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let error = refusal("listen = \"127.0.0.1:1\"\nlissten = 1", &[]);
+    assert!(error.contains("lissten") && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn an_unknown_variable_is_refused_by_name() {
+    let error = refusal("", &[("FUMEHOOD_LISSTEN", "x")]);
+    assert!(error.contains("FUMEHOOD_LISSTEN"), "{error}");
+}
+
+#[test]
+fn what_would_not_be_enforced_is_refused() {
+    assert!(refusal("[bus]\nurl = \"nats://x\"", &[]).contains("no bus"));
+    assert!(refusal("[limits_store]\nurl = \"redis://x\"", &[]).contains("remove it"));
+    assert!(refusal("[mcp.docs]\nurl = \"https://x/mcp\"", &[]).contains("mcp.docs"));
+    assert!(refusal("[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"", &[]).contains("approval"));
+}
+
+#[test]
+fn an_agent_whose_model_is_missing_is_refused() {
+    let error = refusal("[agent.a]\nmodel = \"big\"", &[]);
+    assert!(error.contains("[model.big]"), "{error}");
+}
