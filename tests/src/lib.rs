@@ -120,8 +120,14 @@ impl Place {
 
     /// Starts a host here.
     pub async fn serve(&self) -> Host {
+        self.serve_with(&[]).await
+    }
+
+    /// Starts a host here, with these environment variables.
+    pub async fn serve_with(&self, variables: &[(&str, &str)]) -> Host {
         let mut process = self
             .command(&["--json", "serve", "--listen", "127.0.0.1:0"])
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -369,6 +375,12 @@ pub fn guest(name: &str) -> Vec<u8> {
     let dir = std::env::var_os("FUMEHOOD_GUESTS").map_or_else(|| root().join("target/guests"), PathBuf::from);
     let file = dir.join(format!("{name}.wasm"));
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask tools`", file.display()))
+}
+
+/// A component written by hand, from `tests/guests/wat/`.
+#[must_use]
+pub fn hand_written(name: &str) -> Vec<u8> {
+    wat::parse_file(root().join(format!("tests/guests/wat/{name}.wat"))).unwrap()
 }
 
 /// The workspace.

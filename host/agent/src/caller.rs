@@ -125,6 +125,12 @@ impl Caller {
         &self.limits
     }
 
+    /// What no call passes.
+    #[must_use]
+    pub const fn ceilings(&self) -> &fumehood_policy::limits::Limits {
+        &self.policy.ceilings
+    }
+
     /// A caller made of its parts.
     #[must_use]
     pub fn new(parts: CallerParts) -> Self {

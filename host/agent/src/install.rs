@@ -111,6 +111,9 @@ impl Host {
             grant,
             added: now(),
         };
+        for above in component.manifest.limits.above_ceilings(self.caller().ceilings()) {
+            tracing::warn!(%org, component = %component.name, "the manifest asks for {above}; its calls get the ceiling");
+        }
         self.store().put_component(&component).await?;
         self.catalog().refresh(org).await?;
         let kept = self.store().component(org, &component.name).await?;

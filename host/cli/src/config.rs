@@ -4,6 +4,7 @@
 //! configuration that it did not understand.
 
 mod effective;
+mod limits;
 mod overrides;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,9 @@ pub(crate) struct Config {
     /// The shared limits of a cluster; must be empty in this version.
     #[serde(default)]
     limits_store: UrlSection,
+    /// What calls may use.
+    #[serde(default)]
+    limits: limits::CallLimits,
     /// The models, by the names agents use.
     #[serde(default)]
     pub(crate) model: BTreeMap<ModelName, ModelConfig>,
@@ -230,7 +234,8 @@ impl Config {
         HostPolicy {
             network,
             private_networks: self.network.private_networks.clone(),
-            ..HostPolicy::default()
+            defaults: self.limits.defaults(),
+            ceilings: self.limits.ceilings(),
         }
     }
 
@@ -304,6 +309,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if !config.limits_store.url.is_empty() {
         bail!("[limits_store] url is set, but this version keeps limits in the process; remove it");
     }
+    config.limits.check()?;
     if let Some(name) = config.mcp.keys().next() {
         bail!("[mcp.{name}] is set, but this version does not use MCP servers; remove it");
     }

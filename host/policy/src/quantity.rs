@@ -174,6 +174,15 @@ impl Rate {
         }
     }
 
+    /// `count` times a second, at least once.
+    #[must_use]
+    pub const fn per_second(count: u32) -> Self {
+        Self {
+            count: if count == 0 { 1 } else { count },
+            per: Span::from_secs(1),
+        }
+    }
+
     /// How many times; at least 1.
     #[must_use]
     pub const fn count(self) -> u32 {

@@ -356,6 +356,13 @@ fn a_limit_is_set_by_key_and_value() {
         ("http_requests", "3"),
         ("host_calls", "100"),
         ("stdout", "1KiB"),
+        ("http_concurrent", "4"),
+        ("http_bytes", "8MiB"),
+        ("handles", "16"),
+        ("log_lines", "10"),
+        ("progress", "5/s"),
+        ("tables", "100"),
+        ("instances", "8"),
     ] {
         limits.set(key, value).unwrap();
         assert!(limits.entries().contains(&(key, value.to_owned())), "{key}");
@@ -367,5 +374,41 @@ fn a_limit_is_set_by_key_and_value() {
         Err(LimitError::Value { .. })
     ));
     let message = limits.set("threads", "1").unwrap_err().to_string();
-    assert!(message.contains("http_requests, host_calls, stdout"), "{message}");
+    for doc in Limits::catalogue() {
+        assert!(message.contains(doc.key), "{message}");
+    }
+}
+
+#[test]
+fn what_is_above_a_ceiling_is_told_in_words_and_narrowed() {
+    let asked: LimitsRequest = toml::from_str("memory = \"1GiB\"\nprogress = \"1000/s\"\ncpu = \"60s\"").unwrap();
+    let ceilings = Limits::default_ceilings();
+    let above: Vec<String> = asked
+        .above_ceilings(&ceilings)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        above,
+        [
+            "memory = \"1GiB\" is above the host's ceiling of 512MiB",
+            "progress = \"1000/s\" is above the host's ceiling of 200/s"
+        ]
+    );
+    let effective = Limits::effective(&Limits::default(), &asked, &LimitsRequest::default(), &ceilings);
+    assert_eq!(
+        (effective.memory, effective.progress),
+        (ceilings.memory, ceilings.progress)
+    );
+}
+
+#[test]
+fn no_default_is_above_its_ceiling() {
+    let defaults = Limits::default();
+    let mut all = LimitsRequest::default();
+    for doc in Limits::catalogue() {
+        all.set(doc.key, &doc.default).unwrap();
+    }
+    assert_eq!(Limits::default_ceilings().overridden(&all), defaults);
+    assert_eq!(all.above_ceilings(&Limits::default_ceilings()), []);
 }

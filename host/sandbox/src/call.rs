@@ -4,8 +4,9 @@ use crate::{
     bindings::fumehood::tool::types::{Failure, Output as GuestOutput},
     component::{Component, Entry, Inner},
     files::{Files, WorkspacePlan},
-    http::HttpHooks,
-    meter::Meter,
+    http::{FIELDS_SIZE, HttpHooks},
+    keyvalue::Bucket,
+    meter::{Meter, Metered},
     output,
     plain::Function,
     ports::Ports,
@@ -27,7 +28,7 @@ use std::{
 use tokio::sync::SemaphorePermit;
 use wasmtime::{
     Store, UpdateDeadline,
-    component::{ComponentExportIndex, ComponentType, Instance, Lower, ResourceTable, types},
+    component::{ComponentExportIndex, ComponentType, Instance, Lower, Resource, ResourceTable, types},
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpCtx;
@@ -76,6 +77,8 @@ pub struct CallReport {
     pub stderr: String,
     /// What it was refused, in order; the first few.
     pub denials: Vec<Denial>,
+    /// Progress reports that were dropped because they came faster than its limit.
+    pub dropped_reports: u64,
 }
 
 /// `tool-call` of the contract, borrowed: one copy of the arguments into the guest is enough.
@@ -160,6 +163,7 @@ impl CallReport {
             stdout: String::new(),
             stderr: String::new(),
             denials: Vec::new(),
+            dropped_reports: 0,
         }
     }
 }
@@ -189,18 +193,19 @@ impl Shared {
             return CallReport::refused(started, error);
         }
         let _running = self.ticker.run();
-        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), limits.stdout.bytes()));
+        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
         let mut store = self.store(authority, ports, &log, started);
         // The store stays outside of what is timed, so that a call that is stopped still has its counts.
-        let timed = tokio::time::timeout_at(
-            prepared.deadline.into(),
-            enter(component, prepared, &limits, &mut store),
-        )
-        .await;
+        let metered = Metered {
+            clock: store.data().meter.clock(),
+            call: Box::pin(enter(component, prepared, &limits, &mut store)),
+        };
+        let timed = tokio::time::timeout_at(prepared.deadline.into(), metered).await;
         let result = match timed {
             Ok(Ok(result)) => result,
             Ok(Err(Ended::Refused(error))) => Err(error),
             Ok(Err(Ended::Trapped(error))) => {
+                look_for_handles(&mut store);
                 Err(trap::classify(&error, &store.data().meter, &limits, &prepared.call.id))
             }
             Err(_) => Err(timed_out(prepared, &limits, started)),
@@ -220,6 +225,7 @@ impl Shared {
             stdout: said.stdout,
             stderr: said.stderr,
             denials: said.denials,
+            dropped_reports: said.dropped_reports,
         }
     }
 
@@ -232,17 +238,19 @@ impl Shared {
         now: Instant,
     ) -> Store<CallState> {
         let limits = &authority.limits;
+        let handles = usize::try_from(limits.handles).unwrap_or(usize::MAX);
+        // THREAT[T-box-host-memory]: what a guest holds is memory of the host; how much of it there can be
+        // is the number of its handles times what one may be.
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(handles);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_SIZE);
         let state = CallState {
             meter: Meter::new(limits, now),
-            table: ResourceTable::new(),
+            table,
             wasi: wasi(&authority, &ports, log),
-            http: WasiHttpCtx::new(),
-            hooks: HttpHooks::new(
-                Arc::clone(&ports.door),
-                Arc::clone(log),
-                u64::from(limits.http_requests),
-                limits.http_body.bytes(),
-            ),
+            http,
+            hooks: HttpHooks::new(Arc::clone(&ports.door), Arc::clone(log), limits),
             files: Files::new(workspace(&authority, &ports), limits.tmp.bytes(), Arc::clone(&self.tmp)),
             log: Arc::clone(log),
             ports,
@@ -253,6 +261,9 @@ impl Shared {
         let copied = state.authority.limits.memory.as_usize().clamp(1 << 20, 64 << 20);
         let mut store = Store::new(&self.engine, state);
         store.set_hostcall_fuel(copied);
+        // Handles of the guest's own resources are memory of the host as well. Above the host's table, so
+        // that this is not what ends a guest which holds only the host's: waiting for one counts it again.
+        store.set_max_component_handles(handles.saturating_mul(ENGINE_HANDLES));
         store.limiter(|state| &mut state.meter);
         store.call_hook(|mut context, hook| Ok(context.data_mut().meter.on(hook)?));
         // One tick, then give way: the next is asked for each time. Whether CPU time is left was
@@ -266,6 +277,20 @@ impl Shared {
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         store
+    }
+}
+
+/// How many handles the engine allows for each of the host's.
+const ENGINE_HANDLES: usize = 4;
+
+/// Finds out whether the call ended because the engine had no room for one more handle: its error has
+/// no type of its own.
+fn look_for_handles(store: &mut Store<CallState>) {
+    if Resource::<Bucket>::new_own(0)
+        .try_into_resource_any(&mut *store)
+        .is_err()
+    {
+        store.data_mut().meter.found_out_of_handles();
     }
 }
 
@@ -361,11 +386,15 @@ fn within_instances(needed: u32, limits: &Limits) -> Result<(), CallError> {
     Err(CallError::trapped(
         TrapKind::Memory,
         format!(
-            "the component is made of {needed} core instances, more than the {} that this host allows; compose it of fewer",
+            "the component is made of {needed} core instances, more than its limit of {}; compose it of fewer, or raise \
+             `instances` in `[limits]` of the manifest and the grant",
             limits.instances
         ),
     ))
 }
+
+/// The most random bytes at once. Programs seed generators with less than 1 KiB.
+const RANDOM_SIZE: u64 = 1 << 20;
 
 fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
     let output = |stream| StdOutput {
@@ -374,6 +403,8 @@ fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
     };
     let mut wasi = WasiCtxBuilder::new();
     wasi.stdout(output(Stream::Stdout)).stderr(output(Stream::Stderr));
+    // THREAT[T-box-host-memory]: made in the host's memory before the guest gets it.
+    wasi.max_random_size(RANDOM_SIZE);
     // THREAT[T-box-env]: only what is named; nothing is inherited from the host's own environment.
     for (name, value) in ports.env.iter() {
         if authority.env.iter().any(|granted| granted.as_str() == name) {

@@ -1,5 +1,5 @@
 //! `wasi:http` for guests: every outgoing request is handed to the [`Door`], counted, and its bodies
-//! are limited.
+//! are limited, each by itself and all together.
 
 use crate::{
     call::Denial,
@@ -7,14 +7,22 @@ use crate::{
     stdio::CallLog,
 };
 use bytes::{Buf, Bytes};
+use fumehood_policy::{limits::Limits, quantity::ByteSize};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// How many bytes a guest's headers may have, as they lie in memory; each of its handles may be such
+/// a set. More than twice what servers take.
+pub(crate) const FIELDS_SIZE: usize = 64 << 10;
 
 /// What `wasi:http` calls back.
 pub(crate) struct HttpHooks {
@@ -22,25 +30,85 @@ pub(crate) struct HttpHooks {
     log: Arc<CallLog>,
     requests: u64,
     request_limit: u64,
+    concurrent_limit: u32,
     body_limit: u64,
+    shared: Arc<Exchanges>,
+}
+
+/// What the exchanges of one call share.
+struct Exchanges {
+    log: Arc<CallLog>,
+    open: AtomicU32,
+    bytes_left: AtomicU64,
+    bytes_limit: ByteSize,
+}
+
+impl Exchanges {
+    /// Takes bytes from what all bodies together may have; `false` if there is not that much left.
+    fn spend(&self, bytes: u64) -> bool {
+        let spent = self
+            .bytes_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        if spent.is_err() {
+            self.log.deny(Denial::new(format!(
+                "the call's HTTP bodies had more than {} together, its limit; raise `http_bytes` in `[limits]`",
+                self.bytes_limit
+            )));
+        }
+        spent.is_ok()
+    }
+}
+
+/// One of the exchanges that a call may have at the same time; given back when dropped.
+struct Place(Arc<Exchanges>);
+
+impl Place {
+    fn take(exchanges: &Arc<Exchanges>, limit: u32) -> Option<Self> {
+        exchanges
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < limit).then_some(open + 1)
+            })
+            .is_ok()
+            .then(|| Self(Arc::clone(exchanges)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type Completion = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sending = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Completion), Error>> + Send>;
 
 impl HttpHooks {
-    pub(crate) fn new(door: Arc<dyn Door>, log: Arc<CallLog>, request_limit: u64, body_limit: u64) -> Self {
+    pub(crate) fn new(door: Arc<dyn Door>, log: Arc<CallLog>, limits: &Limits) -> Self {
         Self {
             door,
-            log,
             requests: 0,
-            request_limit,
-            body_limit,
+            request_limit: u64::from(limits.http_requests),
+            concurrent_limit: limits.http_concurrent,
+            body_limit: limits.http_body.bytes(),
+            shared: Arc::new(Exchanges {
+                log: Arc::clone(&log),
+                open: AtomicU32::new(0),
+                bytes_left: AtomicU64::new(limits.http_bytes.bytes()),
+                bytes_limit: limits.http_bytes,
+            }),
+            log,
         }
     }
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests
+    }
+
+    /// Refuses a request, with a reason for the report.
+    fn refuse(&self, reason: String, code: Error) -> Sending {
+        self.log.deny(Denial::new(reason));
+        Box::new(std::future::ready(Err(code)))
     }
 }
 
@@ -60,13 +128,22 @@ impl WasiHttpHooks for HttpHooks {
         self.requests += 1;
         if self.requests > self.request_limit {
             let limit = self.request_limit;
-            self.log.deny(Denial::new(format!(
+            let reason = format!(
                 "the call made more than {limit} HTTP requests, its limit; raise `http_requests` in `[limits]`"
-            )));
-            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+            );
+            return self.refuse(reason, Error::HttpRequestDenied);
         }
+        // THREAT[T-box-host-memory]: each holds a connection, its buffers and a task.
+        let Some(place) = Place::take(&self.shared, self.concurrent_limit) else {
+            let limit = self.concurrent_limit;
+            let reason = format!(
+                "the call had more than {limit} HTTP requests at the same time, its limit; read and drop answers, or \
+                 raise `http_concurrent` in `[limits]`"
+            );
+            return self.refuse(reason, Error::ConnectionLimitReached);
+        };
         let door = Arc::clone(&self.door);
-        let log = Arc::clone(&self.log);
+        let shared = Arc::clone(&self.shared);
         let limit = self.body_limit;
         Box::new(async move {
             let options = options.unwrap_or_default();
@@ -75,33 +152,38 @@ impl WasiHttpHooks for HttpHooks {
                 first_byte: options.first_byte_timeout,
                 between_bytes: options.between_bytes_timeout,
             };
-            let request = request.map(|body| outgoing(body, limit));
+            let request = request.map(|body| outgoing(body, limit, Arc::clone(&shared)));
             match door.send(request, timeouts).await {
                 Ok(response) => {
                     let done: Completion = Box::new(std::future::ready(Ok(())));
-                    Ok((response.map(|body| incoming(body, limit)), done))
+                    Ok((response.map(|body| incoming(body, limit, place)), done))
                 }
-                Err(error) => Err(refused(error, &log)),
+                Err(error) => Err(refused(error, &shared.log)),
             }
         })
     }
 }
 
-fn outgoing(body: WasiBody, limit: u64) -> Body {
+// THREAT[T-net-body-flood]
+fn outgoing(body: WasiBody, limit: u64, exchanges: Arc<Exchanges>) -> Body {
     Capped {
         body: body.map_err(|_| DoorError::Aborted),
         left: limit,
         too_large: DoorError::RequestTooLarge(limit),
+        exchanges,
+        place: None,
     }
     .boxed_unsync()
 }
 
 // THREAT[T-net-body-flood]: the door limits bodies, too; this holds whatever the door does.
-fn incoming(body: Body, limit: u64) -> WasiBody {
+fn incoming(body: Body, limit: u64, place: Place) -> WasiBody {
     Capped {
-        body,
         left: limit,
         too_large: DoorError::ResponseTooLarge(limit),
+        exchanges: Arc::clone(&place.0),
+        place: (!body.is_end_stream()).then_some(place),
+        body,
     }
     .map_err(|error| wasi_error(&error))
     .boxed_unsync()
@@ -144,11 +226,14 @@ fn wasi_error(error: &DoorError) -> Error {
     }
 }
 
-/// A body that fails beyond a number of bytes.
+/// A body that fails beyond a number of bytes, its own or that of all bodies together.
 struct Capped<B> {
     body: B,
     left: u64,
     too_large: DoorError,
+    exchanges: Arc<Exchanges>,
+    /// The exchange is over when its answer is.
+    place: Option<Place>,
 }
 
 impl<B> HttpBody for Capped<B>
@@ -160,14 +245,18 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DoorError>>> {
         let this = self.get_mut();
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
+        let mut frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(Ok(piece)) = &frame
+            && let Some(data) = piece.data_ref()
         {
-            match this.left.checked_sub(data.remaining() as u64) {
-                Some(left) => this.left = left,
-                None => return Poll::Ready(Some(Err(this.too_large.clone()))),
+            let len = data.remaining() as u64;
+            match this.left.checked_sub(len) {
+                Some(left) if this.exchanges.spend(len) => this.left = left,
+                _ => frame = Some(Err(this.too_large.clone())),
             }
+        }
+        if !matches!(frame, Some(Ok(_))) {
+            this.place = None;
         }
         Poll::Ready(frame)
     }
@@ -192,24 +281,67 @@ mod tests {
             .boxed_unsync()
     }
 
-    fn capped(len: usize, limit: u64) -> Capped<Body> {
+    fn hooks(limits: Limits) -> HttpHooks {
+        let log = Arc::new(CallLog::new(Arc::new(crate::ports::NoObserver), &limits));
+        HttpHooks::new(Arc::new(crate::ports::DeniedDoor), log, &limits)
+    }
+
+    fn capped(len: usize, limit: u64, exchanges: &Arc<Exchanges>) -> Capped<Body> {
         Capped {
             body: body(len),
             left: limit,
             too_large: DoorError::ResponseTooLarge(limit),
+            exchanges: Arc::clone(exchanges),
+            place: None,
         }
     }
 
     #[tokio::test]
     async fn a_body_of_exactly_its_limit_passes() {
-        assert_eq!(capped(10, 10).collect().await.unwrap().to_bytes().len(), 10);
+        let exchanges = hooks(Limits::default()).shared;
+        let body = capped(10, 10, &exchanges).collect().await.unwrap();
+        assert_eq!(body.to_bytes().len(), 10);
     }
 
     #[tokio::test]
     async fn a_body_beyond_its_limit_fails() {
+        let exchanges = hooks(Limits::default()).shared;
         assert_eq!(
-            capped(11, 10).collect().await.unwrap_err(),
+            capped(11, 10, &exchanges).collect().await.unwrap_err(),
             DoorError::ResponseTooLarge(10)
         );
+    }
+
+    #[tokio::test]
+    async fn bodies_within_their_limits_share_one_and_the_report_says_which() {
+        let hooks = hooks(Limits {
+            http_bytes: ByteSize(25),
+            ..Limits::default()
+        });
+        assert!(capped(10, 10, &hooks.shared).collect().await.is_ok());
+        assert!(capped(10, 10, &hooks.shared).collect().await.is_ok());
+        assert!(capped(10, 10, &hooks.shared).collect().await.is_err());
+        assert!(capped(5, 10, &hooks.shared).collect().await.is_ok());
+        let denials = hooks.log.take().denials;
+        assert!(
+            denials.len() == 1 && denials[0].reason.contains("`http_bytes`"),
+            "{denials:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_place_is_free_again_when_the_answer_was_read_or_dropped() {
+        let exchanges = hooks(Limits::default()).shared;
+        let first = Place::take(&exchanges, 1).unwrap();
+        assert!(Place::take(&exchanges, 1).is_none());
+        let mut answer = incoming(body(3), 10, first);
+        assert!(Place::take(&exchanges, 1).is_none());
+        while answer.frame().await.is_some() {}
+        let second = Place::take(&exchanges, 1).unwrap();
+        drop(incoming(body(3), 10, second));
+        let third = Place::take(&exchanges, 1).unwrap();
+        let empty = incoming(body(0), 10, third);
+        assert!(Place::take(&exchanges, 1).is_some());
+        drop(empty);
     }
 }

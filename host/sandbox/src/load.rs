@@ -8,6 +8,7 @@ use crate::{
     error::LoadError,
     inspect::{Inspection, inspect},
     linker::is_linked,
+    meter::Metered,
     plain,
     ports::Ports,
     sandbox::{Sandbox, Shared},
@@ -220,16 +221,21 @@ impl Shared {
             return Err(LoadError::TooDemanding(format!("{core_instances} core instances")));
         }
         let ports = Ports::denied();
-        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), limits.stdout.bytes()));
+        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
         let _slot = self.slots.acquire().await.map_err(|_| LoadError::Busy)?;
         let _running = self.ticker.run();
         let mut store = self.store(authority, ports, &log, Instant::now());
+        let clock = store.data().meter.clock();
         let run = async {
             let instance = pre.instantiate_async(&mut store).await?;
             let function = instance.get_typed_func::<(), (Vec<Definition>,)>(&mut store, index)?;
             function.call_async(&mut store, ()).await
         };
-        match tokio::time::timeout(limits.time.as_duration(), run).await {
+        let metered = Metered {
+            clock,
+            call: Box::pin(run),
+        };
+        match tokio::time::timeout(limits.time.as_duration(), metered).await {
             Ok(Ok((definitions,))) => Ok(definitions),
             Ok(Err(error)) => {
                 let CallError { message, trap, .. } =

@@ -1,14 +1,23 @@
 //! What a call may use, and what it has used: CPU time, host calls, memory, tables.
 //!
-//! CPU time is the time between entering the guest and leaving it, by the monotonic clock, so time
-//! that the guest waits in a host call, or for its turn after yielding, does not count. It is exact,
-//! not sampled: a guest cannot dodge by being elsewhere whenever the clock ticks.
+//! CPU time is the time that the executor spends in the call's future, by the monotonic clock: the
+//! guest's code and the host functions that it calls, but not waiting, in a host call or for its turn
+//! after yielding. It is exact, not sampled: a guest cannot dodge by being elsewhere whenever the
+//! clock ticks, nor by having the host do its work.
 //!
 //! A host call is every exit of the guest into the host that is not the clock's doing: each function
 //! of each interface (WASI's, too), dropping a host resource, growing a memory or a table.
 
 use fumehood_policy::limits::Limits;
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 use wasmtime::{CallHook, ResourceLimiter};
 
 /// A limit that ends the call.
@@ -20,6 +29,8 @@ pub(crate) enum LimitReached {
     HostCalls,
     #[error("streamed output")]
     Output,
+    #[error("lines of output")]
+    LogLines,
 }
 
 /// A growth that was refused. The guest sees an ordinary failure and may cope; if it traps next,
@@ -30,11 +41,87 @@ pub(crate) enum Refused {
     Table,
 }
 
+/// Measures the time that an executor spends in one call. All its parts run one after the other, so
+/// plain loads and stores are enough; they are atomic because the call moves between threads.
+#[derive(Debug)]
+pub(crate) struct CpuClock {
+    base: Instant,
+    /// Nanoseconds since `base`; meaningful while the call is polled.
+    entered: AtomicU64,
+    used: AtomicU64,
+}
+
+impl CpuClock {
+    fn new(base: Instant) -> Self {
+        Self {
+            base,
+            entered: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn enter(&self) {
+        self.entered.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        self.used.store(self.running(), Ordering::Relaxed);
+    }
+
+    /// What was used, while the call is being polled.
+    fn running(&self) -> u64 {
+        let current = self.now().saturating_sub(self.entered.load(Ordering::Relaxed));
+        self.used.load(Ordering::Relaxed).saturating_add(current)
+    }
+
+    /// What was used, up to where the call last gave way.
+    fn used(&self) -> Duration {
+        Duration::from_nanos(self.used.load(Ordering::Relaxed))
+    }
+}
+
+/// A future whose time is the call's.
+pub(crate) struct Metered<F> {
+    pub(crate) clock: Arc<CpuClock>,
+    pub(crate) call: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.clock.enter();
+        let poll = self.call.as_mut().poll(cx);
+        self.clock.leave();
+        poll
+    }
+}
+
+/// A future inside a call whose time is another's: another call that this one made.
+pub(crate) struct Unmetered<F> {
+    pub(crate) clock: Arc<CpuClock>,
+    pub(crate) other: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Unmetered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.clock.leave();
+        let poll = self.other.as_mut().poll(cx);
+        self.clock.enter();
+        poll
+    }
+}
+
 /// The limits and the counts of one call.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    entered: Instant,
-    cpu: Duration,
+    clock: Arc<CpuClock>,
     host_calls: u64,
     memory: usize,
     memory_peak: usize,
@@ -42,6 +129,7 @@ pub(crate) struct Meter {
     /// The last growth that was allowed, undone if it then fails.
     last_growth: usize,
     refused: Option<Refused>,
+    out_of_handles: bool,
     cpu_limit: Duration,
     host_call_limit: u64,
     memory_limit: usize,
@@ -57,14 +145,14 @@ const MAX_TABLES: usize = 40;
 impl Meter {
     pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
         Self {
-            entered: now,
-            cpu: Duration::ZERO,
+            clock: Arc::new(CpuClock::new(now)),
             host_calls: 0,
             memory: 0,
             memory_peak: 0,
             table_elements: 0,
             last_growth: 0,
             refused: None,
+            out_of_handles: false,
             cpu_limit: limits.cpu.as_duration(),
             host_call_limit: limits.host_calls,
             memory_limit: limits.memory.as_usize(),
@@ -75,21 +163,12 @@ impl Meter {
 
     /// The guest is entered or left.
     pub(crate) fn on(&mut self, hook: CallHook) -> Result<(), LimitReached> {
-        let now = Instant::now();
         match hook {
-            CallHook::CallingWasm | CallHook::ReturningFromHost => {
-                self.entered = now;
-                Ok(())
-            }
-            CallHook::ReturningFromWasm => {
-                self.cpu += now.duration_since(self.entered);
-                Ok(())
-            }
+            CallHook::CallingWasm | CallHook::ReturningFromHost | CallHook::ReturningFromWasm => Ok(()),
             CallHook::CallingHost => {
-                self.cpu += now.duration_since(self.entered);
                 // THREAT[T-box-cpu]: the epoch interrupts a guest that only computes; this catches
-                // one that computes between host calls.
-                if self.cpu > self.cpu_limit {
+                // one that computes between host calls, or in them.
+                if u128::from(self.clock.running()) > self.cpu_limit.as_nanos() {
                     return Err(LimitReached::Cpu);
                 }
                 // THREAT[T-box-host-calls]
@@ -111,8 +190,21 @@ impl Meter {
         self.refused
     }
 
+    pub(crate) fn out_of_handles(&self) -> bool {
+        self.out_of_handles
+    }
+
+    /// The engine has no room for one more handle of the call.
+    pub(crate) fn found_out_of_handles(&mut self) {
+        self.out_of_handles = true;
+    }
+
+    pub(crate) fn clock(&self) -> Arc<CpuClock> {
+        Arc::clone(&self.clock)
+    }
+
     pub(crate) fn cpu(&self) -> Duration {
-        self.cpu
+        self.clock.used()
     }
 
     pub(crate) fn host_calls(&self) -> u64 {

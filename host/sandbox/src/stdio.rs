@@ -1,10 +1,17 @@
-//! What a call says while it runs: stdout, stderr, progress and named channels, under one limit; and
-//! what it was refused.
+//! What a call says while it runs: stdout, stderr, progress and named channels, under one limit of
+//! bytes and one of pieces; and what it was refused.
+//!
+//! Progress beyond its rate is dropped and counted: a loop that reports each round should not fail
+//! for it, and nobody reads it.
 
 use crate::{call::Denial, meter::LimitReached, ports::Observer};
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use fumehood_policy::{limits::Limits, quantity::Rate};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
     cli::{IsTerminal, StdoutStream},
@@ -29,12 +36,53 @@ pub(crate) struct CallLog {
     said: Mutex<Said>,
 }
 
-#[derive(Default)]
 struct Said {
-    left: u64,
+    bytes_left: u64,
+    lines_left: u32,
+    progress: Progress,
     stdout: Captured,
     stderr: Captured,
     denials: Vec<Denial>,
+}
+
+/// How often progress was reported, in windows of the rate's span.
+struct Progress {
+    rate: Rate,
+    window: Option<Instant>,
+    left: u32,
+    dropped: u64,
+}
+
+impl Progress {
+    const fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            window: None,
+            left: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Whether one more report passes.
+    fn admit(&mut self, now: Instant) -> bool {
+        let current = self
+            .window
+            .is_some_and(|start| now.duration_since(start) < self.rate.per().as_duration());
+        if !current {
+            self.window = Some(now);
+            self.left = self.rate.count();
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => {
+                self.dropped += 1;
+                false
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -49,15 +97,20 @@ pub(crate) struct Transcript {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) denials: Vec<Denial>,
+    pub(crate) dropped_reports: u64,
 }
 
 impl CallLog {
-    pub(crate) fn new(observer: Arc<dyn Observer>, limit: u64) -> Self {
+    pub(crate) fn new(observer: Arc<dyn Observer>, limits: &Limits) -> Self {
         Self {
             observer,
             said: Mutex::new(Said {
-                left: limit,
-                ..Said::default()
+                bytes_left: limits.stdout.bytes(),
+                lines_left: limits.log_lines,
+                progress: Progress::new(limits.progress),
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+                denials: Vec::new(),
             }),
         }
     }
@@ -70,18 +123,38 @@ impl CallLog {
     /// Takes `len` bytes from what the call may still say.
     // THREAT[T-box-output]
     fn spend(said: &mut Said, len: usize) -> Result<(), LimitReached> {
-        said.left = said.left.checked_sub(len as u64).ok_or(LimitReached::Output)?;
+        said.bytes_left = said.bytes_left.checked_sub(len as u64).ok_or(LimitReached::Output)?;
+        Ok(())
+    }
+
+    /// Takes the lines of a piece, and one for a piece without any, from those that the call may still say.
+    // THREAT[T-box-output]
+    fn spend_lines(said: &mut Said, piece: &[u8]) -> Result<(), LimitReached> {
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count().max(1);
+        let lines = u32::try_from(lines).unwrap_or(u32::MAX);
+        said.lines_left = said.lines_left.checked_sub(lines).ok_or(LimitReached::LogLines)?;
         Ok(())
     }
 
     pub(crate) fn progress(&self, message: &str, fraction: Option<f32>) -> Result<(), LimitReached> {
-        Self::spend(&mut self.said(), message.len())?;
+        {
+            let mut said = self.said();
+            // THREAT[T-box-output]: what is dropped costs the guest nothing but host calls.
+            if !said.progress.admit(Instant::now()) {
+                return Ok(());
+            }
+            Self::spend(&mut said, message.len())?;
+        }
         self.observer.progress(message, fraction);
         Ok(())
     }
 
     pub(crate) fn emit(&self, channel: &str, chunk: &str) -> Result<(), LimitReached> {
-        Self::spend(&mut self.said(), chunk.len())?;
+        {
+            let mut said = self.said();
+            Self::spend(&mut said, chunk.len())?;
+            Self::spend_lines(&mut said, chunk.as_bytes())?;
+        }
         self.observer.output(channel, chunk);
         Ok(())
     }
@@ -90,6 +163,7 @@ impl CallLog {
         let new = {
             let mut said = self.said();
             Self::spend(&mut said, bytes.len())?;
+            Self::spend_lines(&mut said, bytes)?;
             let captured = match stream {
                 Stream::Stdout => &mut said.stdout,
                 Stream::Stderr => &mut said.stderr,
@@ -116,6 +190,7 @@ impl CallLog {
             stdout: std::mem::take(&mut said.stdout).finish(),
             stderr: std::mem::take(&mut said.stderr).finish(),
             denials: std::mem::take(&mut said.denials),
+            dropped_reports: said.progress.dropped,
         }
     }
 }
@@ -221,6 +296,7 @@ impl Pollable for Output {
 mod tests {
     use super::*;
     use crate::ports::NoObserver;
+    use fumehood_policy::quantity::ByteSize;
 
     #[test]
     fn a_character_written_in_two_pieces_arrives_whole() {
@@ -238,13 +314,44 @@ mod tests {
         assert_eq!(captured.finish(), "a\u{fffd}b\u{fffd}");
     }
 
+    fn log(limits: Limits) -> CallLog {
+        CallLog::new(Arc::new(NoObserver), &limits)
+    }
+
     #[test]
     fn stdout_stderr_and_channels_share_one_limit() {
-        let log = CallLog::new(Arc::new(NoObserver), 10);
+        let log = log(Limits {
+            stdout: ByteSize(10),
+            ..Limits::default()
+        });
         assert_eq!(log.write(Stream::Stdout, b"1234"), Ok(()));
         assert_eq!(log.write(Stream::Stderr, b"1234"), Ok(()));
         assert_eq!(log.emit("x", "123"), Err(LimitReached::Output));
         assert_eq!(log.progress("12", None), Ok(()));
         assert_eq!(log.take().stdout, "1234");
+    }
+
+    #[test]
+    fn lines_count_and_so_does_a_piece_without_one() {
+        let log = log(Limits {
+            log_lines: 5,
+            ..Limits::default()
+        });
+        assert_eq!(log.write(Stream::Stdout, b"1\n2\n3\n"), Ok(()));
+        assert_eq!(log.write(Stream::Stderr, b"4"), Ok(()));
+        assert_eq!(log.emit("x", ""), Ok(()));
+        assert_eq!(log.emit("x", ""), Err(LimitReached::LogLines));
+    }
+
+    #[test]
+    fn progress_beyond_its_rate_is_dropped_until_the_next_window() {
+        let mut progress = Progress::new(Rate::per_second(2));
+        let start = Instant::now();
+        let at = |millis| start + std::time::Duration::from_millis(millis);
+        let admitted: Vec<bool> = [0, 0, 0, 999, 1000, 1001, 1002]
+            .map(|millis| progress.admit(at(millis)))
+            .into();
+        assert_eq!(admitted, [true, true, false, false, true, true, false]);
+        assert_eq!(progress.dropped, 3);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
         types::{Failure, Output},
     },
     call::Denial,
+    meter::Unmetered,
     output,
     ports::{SignAlgorithm, SignError},
     state::CallState,
@@ -109,7 +110,12 @@ impl peers::Host for CallState {
                 ))));
             }
         };
-        Ok(match self.ports.peers.call(&tool, arguments).await {
+        // What the other tool computes is on its own account.
+        let called = Unmetered {
+            clock: self.meter.clock(),
+            other: Box::pin(self.ports.peers.call(&tool, arguments)),
+        };
+        Ok(match called.await {
             Ok(result) => Ok(output::to_guest(result)),
             Err(error) => Err(output::failure_to_guest(error)),
         })

@@ -13,7 +13,7 @@ use fumehood_core::{
 };
 use fumehood_policy::limits::Limits;
 use std::{collections::HashSet, fmt};
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace, component::ResourceTableError};
 use wasmtime_wasi::I32Exit;
 
 /// The host could not do its part. What exactly is in its log, because it may name host paths.
@@ -35,6 +35,8 @@ impl HostFailed {
 enum Cause {
     Limit(LimitReached),
     Refused(Refused),
+    /// It held as many handles as it may.
+    Handles,
     Exit(i32),
     Trap(Trap),
     /// The guest broke the rules of an interface, or the host did; the log tells which.
@@ -68,6 +70,9 @@ fn cause(error: &wasmtime::Error, meter: &Meter) -> Cause {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Cause::Exit(exit.0);
     }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        return Cause::Handles;
+    }
     match (error.downcast_ref::<Trap>(), meter.refused()) {
         // An allocator that is refused memory aborts; instantiation that is refused fails untyped.
         (Some(Trap::UnreachableCodeReached) | None, Some(refused)) => Cause::Refused(refused),
@@ -75,6 +80,7 @@ fn cause(error: &wasmtime::Error, meter: &Meter) -> Cause {
         // nests too deep runs off its end.
         (Some(Trap::MemoryOutOfBounds), _) if nested_deep(error) => Cause::Trap(Trap::StackOverflow),
         (Some(trap), _) => Cause::Trap(*trap),
+        (None, None) if meter.out_of_handles() => Cause::Handles,
         (None, None) => Cause::Misuse,
     }
 }
@@ -102,16 +108,29 @@ fn describe(cause: Cause, limits: &Limits) -> (TrapKind, String) {
                 "stdout",
             ),
         ),
+        Cause::Limit(LimitReached::LogLines) => (
+            TrapKind::Output,
+            over(
+                "wrote more lines to stdout, stderr and channels than",
+                &limits.log_lines,
+                "log_lines",
+            ),
+        ),
+        Cause::Handles => (
+            TrapKind::Table,
+            over(
+                "held more files, streams, requests and other handles at once than",
+                &limits.handles,
+                "handles",
+            ),
+        ),
         Cause::Refused(Refused::Memory) => (
             TrapKind::Memory,
             over("needed more memory than", &limits.memory, "memory"),
         ),
         Cause::Refused(Refused::Table) => (
             TrapKind::Table,
-            format!(
-                "the tool needed more table elements than the {} that this host allows; make the component smaller",
-                limits.tables
-            ),
+            over("needed more table elements than", &limits.tables, "tables"),
         ),
         Cause::Exit(code) => (
             TrapKind::Unreachable,
@@ -168,11 +187,21 @@ mod tests {
             (LimitReached::Cpu, TrapKind::Cpu, "`cpu`"),
             (LimitReached::HostCalls, TrapKind::HostCalls, "`host_calls`"),
             (LimitReached::Output, TrapKind::Output, "`stdout`"),
+            (LimitReached::LogLines, TrapKind::Output, "`log_lines`"),
         ] {
             let (found, message) = kind_of(&limit.into());
             assert_eq!(found, Some(kind));
             assert!(message.contains(key), "{message}");
         }
+    }
+
+    #[test]
+    fn a_full_table_of_the_host_is_too_many_handles() {
+        let (kind, message) = kind_of(&wasmtime::Error::from(ResourceTableError::Full));
+        assert_eq!(kind, Some(TrapKind::Table));
+        assert!(message.contains("`handles`"), "{message}");
+        let (kind, _) = kind_of(&wasmtime::Error::from(ResourceTableError::NotPresent));
+        assert_eq!(kind, Some(TrapKind::Unreachable));
     }
 
     #[test]

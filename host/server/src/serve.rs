@@ -68,7 +68,13 @@ pub async fn serve(listener: TcpListener, host: Host, config: ServerConfig, shut
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, _)) => {
+                // Events are small, and wanted now.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps its delay");
+                }
+                return stream;
+            }
             // The peer was quicker; the next one may be there already.
             Err(error)
                 if matches!(
@@ -91,10 +97,6 @@ struct Connection {
 
 impl Connection {
     async fn run(self, stream: TcpStream, head_time: Duration, unread_time: Duration) {
-        // Events are small, and wanted now.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             // THREAT[T-net-slow-drip]: also the time that a connection may be idle.
@@ -119,5 +121,19 @@ impl Connection {
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection broke");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_send_small_answers_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accepted, connected) = tokio::join!(accept(&listener), TcpStream::connect(address));
+        assert!(accepted.nodelay().unwrap());
+        drop(connected);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use fumehood_core::event::{EventBody, Life};
+use fumehood_policy::limits::Limits;
 use fumehood_server::ProblemCode;
 use std::fmt::Write as _;
 
@@ -16,6 +17,7 @@ pub(crate) fn reference(out: Out, args: &Reference) -> anyhow::Result<bool> {
     let pages = [
         ("events.md", events()),
         ("errors.md", errors()),
+        ("limits.md", limits()),
         ("cli.md", command_line()),
         ("openapi.json", openapi + "\n"),
     ];
@@ -72,6 +74,33 @@ fn errors() -> String {
             kind.status,
             kind.doc.trim().replace('|', "\\|")
         );
+    }
+    page
+}
+
+fn limits() -> String {
+    let mut page = String::from(
+        "# Limits\n\nMade of the code; don't edit.\n\n## Of a call\n\n\
+         A call gets the smallest of what its component's manifest asks for (`[limits]` in `tool.toml`), what the grant allows \
+         (`[limits]`, too) and the host's ceiling; where neither manifest nor grant says anything, the default. The operator sets \
+         both in the configuration, with the same keys:\n\n\
+         ```toml\n[limits.default]\ncpu = \"1s\"\n[limits.ceiling]\nmemory = \"256MiB\"\n```\n\n\
+         A default above its ceiling is refused at start. A manifest or grant that asks for more than a ceiling is taken, \
+         told so, and narrowed. A call that ends at a limit is a result that the model sees, with the limit and its key in \
+         words; the turn goes on, and nobody else's call is touched.\n",
+    );
+    page.push_str("\n| key | what | default | ceiling | beyond it |\n|---|---|---|---|---|\n");
+    let all = Limits::catalogue();
+    for limit in &all {
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} | {} |",
+            limit.key, limit.what, limit.default, limit.ceiling, limit.beyond
+        );
+    }
+    page.push_str("\nWhy they are what they are:\n\n");
+    for limit in &all {
+        let _ = writeln!(page, "- `{}`: {}", limit.key, limit.why);
     }
     page
 }

@@ -69,3 +69,42 @@ fn an_agent_whose_model_is_missing_is_refused() {
     let error = refusal("[agent.a]\nmodel = \"big\"", &[]);
     assert!(error.contains("[model.big]"), "{error}");
 }
+
+#[test]
+fn the_operator_sets_what_calls_get_and_what_they_never_pass() {
+    let text = "[limits.default]\ncpu = \"1s\"\n[limits.ceiling]\nmemory = \"32MiB\"\nprogress = \"5/s\"";
+    let policy = with_file(text, &[("FUMEHOOD_LIMITS__CEILING__TIME", "20s")])
+        .unwrap()
+        .config
+        .host_policy();
+    assert_eq!(policy.defaults.cpu.to_string(), "1s");
+    // A lowered ceiling lowers the default above it.
+    assert_eq!(policy.defaults.memory.to_string(), "32MiB");
+    assert_eq!(policy.ceilings.progress.to_string(), "5/s");
+    assert_eq!(policy.ceilings.time.to_string(), "20s");
+}
+
+#[test]
+fn a_default_above_its_ceiling_is_refused_in_words() {
+    let error = refusal("[limits.default]\nmemory = \"1GiB\"\ncpu = \"2m\"", &[]);
+    assert!(
+        error.contains("memory = \"1GiB\" is above the host's ceiling of 512MiB")
+            && error.contains("cpu = \"2m\"")
+            && error.contains("[limits.ceiling]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_limit_that_does_not_parse_or_would_forbid_everything_is_refused_with_its_line() {
+    for (text, says) in [
+        ("[limits.ceiling]\nmemory = \"lots\"", "64MiB"),
+        ("[limits.ceiling]\nprogress = \"20\"", "60/min"),
+        ("[limits.default]\nhandles = 0", "zero"),
+        ("[limits.default]\nhandels = 5", "unknown field `handels`"),
+        ("[limits]\nmemory = \"1MiB\"", "`default`"),
+    ] {
+        let error = refusal(text, &[]);
+        assert!(error.contains(says) && error.contains("line"), "{text}: {error}");
+    }
+}
