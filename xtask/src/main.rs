@@ -7,10 +7,12 @@ mod debian;
 mod demo;
 mod devtools;
 mod docs;
+mod fuzz;
 mod guests;
 mod process;
 mod progress;
 mod setup;
+mod soak;
 mod toolchain;
 mod workspace;
 
@@ -20,6 +22,7 @@ use anyhow::Result;
 
 use crate::checks::Extent;
 use crate::demo::Profile;
+use crate::fuzz::Fuzzing;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
@@ -36,6 +39,8 @@ Commands:
   tools              Build the guests: standard tools and the hostile test guest
   build [--release]  Build the guests, then the `fumehood` binary
   bench [FILTER]     Run the benchmarks in release mode
+  fuzz [TARGET] [--seconds N]  Fuzz what reads hostile bytes, 300 seconds each
+  soak [CALLS]       100,000 mixed calls; the host must end where it began
   doc                Check the book's links and build the API documentation
   help               Print this
 
@@ -50,6 +55,8 @@ enum Command {
     Tools,
     Build(Profile),
     Bench(Option<String>),
+    Fuzz(Fuzzing),
+    Soak(u32),
     Doc,
     Help,
 }
@@ -85,6 +92,8 @@ fn parse(args: &[&str]) -> Result<Command, String> {
         ["build", "--release"] => Command::Build(Profile::Release),
         ["bench"] => Command::Bench(None),
         ["bench", filter] if !filter.starts_with('-') => Command::Bench(Some((*filter).to_owned())),
+        ["fuzz", rest @ ..] => Command::Fuzz(Fuzzing::parse(rest)?),
+        ["soak", rest @ ..] => Command::Soak(soak::parse(rest)?),
         ["doc"] => Command::Doc,
         [command, rest @ ..] => {
             return Err(match rest {
@@ -105,6 +114,8 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Tools => demo::tools(workspace, &mut progress)?,
         Command::Build(profile) => demo::build(workspace, &mut progress, profile)?,
         Command::Bench(filter) => bench::bench(workspace, &mut progress, filter.as_deref())?,
+        Command::Fuzz(fuzzing) => fuzz::fuzz(workspace, &mut progress, &fuzzing)?,
+        Command::Soak(calls) => soak::soak(workspace, &mut progress, calls)?,
         Command::Doc => {
             progress.step("book", |step| docs::book(workspace, step))?;
             progress.step("rustdoc", |step| docs::rustdoc(workspace, step))?;
