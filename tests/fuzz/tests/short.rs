@@ -1,6 +1,8 @@
 //! The short variant of fuzzing: every seed, and a fixed number of mutations of each target's seeds, always the same.
 //! What a long run found is kept among the seeds.
 
+#![allow(clippy::expect_used, reason = "tests fail by panicking")]
+
 use fumehood_fuzz::{TARGETS, Target};
 
 fn short(name: &str) {
