@@ -164,8 +164,7 @@ async fn run(
         });
     }
     clients.join_all().await;
-    let counted = counted.lock().unwrap().clone();
-    counted
+    counted.lock().unwrap().clone()
 }
 
 /// The kinds take turns in a fixed order in which neighbours differ.
