@@ -132,16 +132,7 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let first = tokio::time::timeout(PATIENCE, lines.next_line())
-            .await
-            .expect("the host did not start")
-            .unwrap();
-        let Some(first) = first else {
-            let output = process.wait_with_output().await.unwrap();
-            panic!("the host ended at start: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        let line: Value = serde_json::from_str(&first).unwrap();
+        // Read from the beginning: a host that says much waits until somebody does.
         let mut errors = BufReader::new(process.stderr.take().unwrap()).lines();
         let log = tokio::spawn(async move {
             let mut log = String::new();
@@ -151,6 +142,15 @@ impl Place {
             }
             log
         });
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let first = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("the host did not start")
+            .unwrap();
+        let Some(first) = first else {
+            panic!("the host ended at start: {}", log.await.unwrap());
+        };
+        let line: Value = serde_json::from_str(&first).unwrap();
         let key = std::fs::read_to_string(self.data().join("key"))
             .unwrap()
             .trim()

@@ -5,15 +5,17 @@ use crate::{
     catalog::{InstalledTool, OfferedTools},
     limits::{Limits, Place},
     ports::{self, CallEvents, StoreLedger},
+    redact,
+    secrets::{Bounds, SecretCache, SecretsInUse},
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
     event::NewEvent,
     id::{CallId, SessionId, TurnId},
     ledger::EgressScope,
-    name::{OrgName, SecretName, ToolName},
+    name::{OrgName, ToolName},
 };
-use fumehood_egress::{Egress, LeakGuard};
+use fumehood_egress::Egress;
 use fumehood_policy::{
     agent::AgentSpec,
     authority::{Authority, HostPolicy, SessionNarrowing},
@@ -21,7 +23,6 @@ use fumehood_policy::{
 };
 use fumehood_sandbox::{Call, Denial, Sandbox, ports::Ports};
 use fumehood_store::{Store, Workspaces};
-use secrecy::SecretString;
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
 
@@ -112,6 +113,7 @@ pub struct Caller {
     egress: Egress,
     ledger: Arc<StoreLedger>,
     store: Arc<dyn Store>,
+    secrets: SecretCache,
     workspaces: Workspaces,
     policy: HostPolicy,
     limits: Arc<Limits>,
@@ -119,6 +121,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The secrets in use.
+    pub(crate) const fn secrets(&self) -> &SecretCache {
+        &self.secrets
+    }
+
     /// The limits of the orgs.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -131,7 +138,7 @@ impl Caller {
         &self.policy.ceilings
     }
 
-    /// A caller made of its parts.
+    /// A caller made of its parts. Call it within a Tokio runtime.
     #[must_use]
     pub fn new(parts: CallerParts) -> Self {
         let CallerParts {
@@ -148,6 +155,7 @@ impl Caller {
             sandbox,
             egress,
             ledger,
+            secrets: SecretCache::new(Arc::clone(&store), Bounds::default()),
             store,
             workspaces,
             policy,
@@ -177,11 +185,27 @@ impl Caller {
         tools: &Arc<OfferedTools>,
         id: CallId,
         tool: &ToolName,
-        arguments: Arguments,
+        mut arguments: Arguments,
     ) -> (CallResult, Metering) {
-        match self.prepare(scope, tools, id, tool, &arguments).await {
-            Err(error) => (Err(error), Metering::default()),
-            Ok(prepared) => self.run(prepared, id, tool, arguments).await,
+        let secrets = match self.secrets.of(&scope.org, scope.session).await {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                // THREAT[T-sec-exfiltration]: nothing runs that could not be searched.
+                tracing::error!(%error, "the secrets in use can't be read");
+                let message = "the host can't read the secrets that it has to keep out of results; try again later";
+                return (
+                    Err(CallError::new(CallErrorCode::Unavailable, message)),
+                    Metering::default(),
+                );
+            }
+        };
+        let prepared = match redact::arguments(secrets.guard(), &mut arguments) {
+            Ok(()) => self.prepare(scope, tools, id, tool, &arguments, &secrets).await,
+            Err(error) => Err(error),
+        };
+        match prepared {
+            Err(error) => (redact::result(secrets.guard(), Err(error)), Metering::default()),
+            Ok(prepared) => self.run(prepared, id, tool, arguments, &secrets).await,
         }
     }
 
@@ -191,12 +215,12 @@ impl Caller {
         id: CallId,
         tool: &ToolName,
         arguments: Arguments,
+        secrets: &SecretsInUse,
     ) -> (CallResult, Metering) {
         let Prepared {
             installed,
             authority,
             ports,
-            guard,
             events,
             _place,
         } = prepared;
@@ -215,9 +239,9 @@ impl Caller {
             .await;
         let result = explain(report.result, &report.denials);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
-        let result = redact(&guard, result);
+        let result = redact::result(secrets.guard(), result);
         if let Some(events) = events {
-            events.written(&report.stdout, &report.stderr);
+            events.ended(&report.stdout, &report.stderr);
         }
         (result, report.metering)
     }
@@ -229,6 +253,7 @@ impl Caller {
         id: CallId,
         tool: &ToolName,
         arguments: &Arguments,
+        secrets: &Arc<SecretsInUse>,
     ) -> Result<Prepared, CallError> {
         let installed = Arc::clone(tools.get(tool)?);
         installed.check(arguments)?;
@@ -248,53 +273,20 @@ impl Caller {
             0 => Some(self.limits.place(&scope.org).await),
             _ => None,
         };
-        let secrets = self.secrets(scope, &authority).await?;
-        let guard = LeakGuard::new(secrets.iter().map(|(name, value)| (name.clone(), value)));
-        let events = scope
-            .observe
-            .clone()
-            .map(|sender| Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard.clone())));
+        let events = scope.observe.clone().map(|sender| {
+            let guard = secrets.guard().clone();
+            Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard))
+        });
         let ports = self
-            .ports(
-                scope,
-                tools,
-                id,
-                &installed,
-                &authority,
-                secrets,
-                &guard,
-                events.as_ref(),
-            )
+            .ports(scope, tools, id, &installed, &authority, secrets, events.as_ref())
             .await?;
         Ok(Prepared {
             installed,
             authority,
             ports,
-            guard,
             events,
             _place: place,
         })
-    }
-
-    /// The values of the secrets in effect, where the call may use any.
-    async fn secrets(
-        &self,
-        scope: &CallScope,
-        authority: &Authority,
-    ) -> Result<Vec<(SecretName, SecretString)>, CallError> {
-        if authority.credentials.is_empty() && authority.sign.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.store
-            .secrets_in_effect(&scope.org, scope.session)
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "the secrets of a call can't be read");
-                CallError::new(
-                    CallErrorCode::Unavailable,
-                    "the host can't read the secrets this tool needs; try again later",
-                )
-            })
     }
 
     /// Opens what the authority allows, and nothing else.
@@ -309,8 +301,7 @@ impl Caller {
         id: CallId,
         installed: &InstalledTool,
         authority: &Authority,
-        secrets: Vec<(SecretName, SecretString)>,
-        guard: &LeakGuard,
+        secrets: &SecretsInUse,
         events: Option<&Arc<CallEvents>>,
     ) -> Result<Ports, CallError> {
         let mut ports = Ports::denied();
@@ -324,18 +315,10 @@ impl Caller {
                 component: installed.component.record.name.clone(),
             };
             let watcher = events.map(|events| (&self.ledger, Arc::clone(events)));
-            ports.door = ports::door(
-                &self.egress,
-                &self.limits,
-                egress_scope,
-                authority,
-                &secrets,
-                guard,
-                watcher,
-            );
+            ports.door = ports::door(&self.egress, &self.limits, egress_scope, authority, secrets, watcher)?;
         }
         if !authority.sign.is_empty() {
-            ports.signer = ports::signer(secrets);
+            ports.signer = ports::signer(secrets, &authority.sign, events.cloned())?;
         }
         if let Some(session) = scope.session {
             ports.key_values = ports::key_values(&self.store, scope.org.clone(), session, authority.kv);
@@ -384,7 +367,6 @@ struct Prepared {
     installed: Arc<InstalledTool>,
     authority: Authority,
     ports: Ports,
-    guard: LeakGuard,
     events: Option<Arc<CallEvents>>,
     _place: Option<Place>,
 }
@@ -396,25 +378,4 @@ fn may_send(policy: &NetworkPolicy) -> bool {
             .layers
             .iter()
             .all(|(_, list)| list.allow.as_ref().is_none_or(|allow| !allow.is_empty()))
-}
-
-fn redact(guard: &LeakGuard, result: CallResult) -> CallResult {
-    if guard.is_empty() {
-        return result;
-    }
-    match result {
-        Err(mut error) => {
-            error.message = guard.redact_str(&error.message).into_owned();
-            Err(error)
-        }
-        Ok(mut output) => {
-            for piece in &mut output.content {
-                ports::redact_content(guard, piece);
-            }
-            if let Some(structured) = &mut output.structured {
-                ports::redact_json(guard, structured);
-            }
-            Ok(output)
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::{
     recorder::Recorder,
     retry,
 };
+use bytes::Bytes;
 use fumehood_core::{
     call::{CallError, CallErrorCode, CallResult, ComponentRef, Metering},
     event::{EventBody, NewEvent, Source},
@@ -19,6 +20,7 @@ use fumehood_core::{
     tool::ToolDefinition,
     turn::{Budget, StepStop, TurnError, TurnErrorCode},
 };
+use fumehood_egress::{LeakGuard, Redactor};
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Provider, Step};
 use fumehood_store::StoreError;
 use futures::StreamExt as _;
@@ -105,12 +107,12 @@ impl Driver {
                 Err(Stop::Store(error)) => return Err(error),
                 Err(Stop::Interrupted(Interruption::Cancelled)) => {
                     let events = self.recorder.machine.cancellation();
-                    self.recorder.record(&events).await?;
+                    self.recorder.record(events).await?;
                 }
                 Err(Stop::Interrupted(Interruption::TimeLimit)) => self.fail_for_time().await?,
                 Err(Stop::Failed(error)) => {
                     let events = self.recorder.machine.failure(error);
-                    self.recorder.record(&events).await?;
+                    self.recorder.record(events).await?;
                 }
             }
         }
@@ -124,17 +126,17 @@ impl Driver {
             Next::Begin => self.begin().await?,
             Next::BeginStep(step) => {
                 let event = self.recorder.machine.event(EventBody::StepStarted { step });
-                self.recorder.record(&[event]).await?;
+                self.recorder.record(vec![event]).await?;
             }
             Next::AskModel(step) => self.ask_model(step).await?,
             Next::RunCalls(calls) => self.run_calls(calls).await?,
             Next::Exhaust(exhausted) => {
                 let events = self.recorder.machine.exhaustion(exhausted);
-                self.recorder.record(&events).await?;
+                self.recorder.record(events).await?;
             }
             Next::Complete(reason) => {
                 let events = self.recorder.machine.completion(reason);
-                self.recorder.record(&events).await?;
+                self.recorder.record(events).await?;
             }
             Next::Nothing => {}
         }
@@ -148,7 +150,7 @@ impl Driver {
             tools: self.plan.tools.names(),
             budget: self.plan.budget,
         });
-        self.recorder.record(&[event]).await?;
+        self.recorder.record(vec![event]).await?;
         self.arm_deadline();
         Ok(())
     }
@@ -176,7 +178,7 @@ impl Driver {
         };
         let mut events = vec![self.recorder.machine.event(exhausted)];
         events.extend(self.recorder.machine.failure(error));
-        self.recorder.record(&events).await
+        self.recorder.record(events).await
     }
 
     /// A host that stopped can't know what its running calls did outside: they are reported, not run again.
@@ -196,7 +198,7 @@ impl Driver {
                 ))
             })
             .collect();
-        self.recorder.record(&events).await
+        self.recorder.record(events).await
     }
 
     async fn ask_model(&mut self, step: u64) -> Result<(), Stop> {
@@ -207,11 +209,12 @@ impl Driver {
             cache_key: Some(self.plan.session.to_string()),
             ..ModelRequest::default()
         };
+        let guard = self.recorder.guard().await?;
         let mut attempt = 0;
         loop {
             let mut answer = Assembler::default();
             let outcome = self
-                .interruptible(self.stream_answer(step, &request, &mut answer))
+                .interruptible(self.stream_answer(step, &request, &guard, &mut answer))
                 .await?;
             let (error, shown) = match outcome {
                 Ok(whole) => return self.record_answer(step, whole).await,
@@ -229,7 +232,7 @@ impl Driver {
                 delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
                 error: error.to_turn_error(),
             });
-            self.recorder.record(&[event]).await?;
+            self.recorder.record(vec![event]).await?;
             self.interruptible(tokio::time::sleep(delay)).await?;
         }
     }
@@ -239,9 +242,11 @@ impl Driver {
         &self,
         step: u64,
         request: &ModelRequest,
+        guard: &LeakGuard,
         answer: &mut Assembler,
     ) -> Result<Step, (ModelError, bool)> {
         let mut shown = false;
+        let mut live = LiveText::new(step, guard);
         let mut stream = self
             .plan
             .provider
@@ -253,20 +258,13 @@ impl Driver {
             match &event {
                 ModelEvent::TextDelta(delta) => {
                     shown = true;
-                    self.recorder.show(EventBody::TextDelta {
-                        step,
-                        delta: delta.clone(),
-                    });
+                    live.text(&self.recorder, delta);
                 }
-                ModelEvent::ReasoningDelta(delta) => {
-                    self.recorder.show(EventBody::ReasoningDelta {
-                        step,
-                        delta: delta.clone(),
-                    });
-                }
+                ModelEvent::ReasoningDelta(delta) => live.reasoning(&self.recorder, delta),
                 _ => {}
             }
             if let Some(whole) = answer.push(event) {
+                live.end(&self.recorder);
                 return if is_empty(&whole) {
                     Err((ModelErrorKind::Incomplete.into(), shown))
                 } else {
@@ -290,7 +288,7 @@ impl Driver {
             usage: answer.usage,
         });
         let events: Vec<_> = bodies.into_iter().map(|body| self.by_model(body)).collect();
-        Ok(self.recorder.record(&events).await?)
+        Ok(self.recorder.record(events).await?)
     }
 
     async fn keep_partial_text(&mut self, step: u64, answer: Assembler) -> Result<(), Stop> {
@@ -299,7 +297,7 @@ impl Driver {
             .filter(|body| matches!(body, EventBody::TextCompleted { .. }))
             .map(|body| self.by_model(body))
             .collect();
-        Ok(self.recorder.record(&events).await?)
+        Ok(self.recorder.record(events).await?)
     }
 
     fn by_model(&self, body: EventBody) -> NewEvent {
@@ -321,7 +319,7 @@ impl Driver {
                 Err(error) => refused.push(self.completed(&call, Err(error), Metering::default())),
             }
         }
-        self.recorder.record(&refused).await?;
+        self.recorder.record(refused).await?;
 
         let (observe, mut observed) = mpsc::channel(OBSERVATIONS);
         // Dropping the set, on any way out, stops every guest in it.
@@ -342,7 +340,7 @@ impl Driver {
                 events.push(self.completed(&call, result, metering));
                 starting.extend(waiting.pop_front());
             }
-            self.recorder.record(&events).await?;
+            self.recorder.record(events).await?;
         }
     }
 
@@ -353,7 +351,7 @@ impl Driver {
         observe: &mpsc::Sender<NewEvent>,
     ) -> Result<(), Stop> {
         let events: Vec<_> = starting.iter().map(|admitted| self.started(admitted)).collect();
-        self.recorder.record(&events).await?;
+        self.recorder.record(events).await?;
         for admitted in starting.drain(..) {
             let caller = Arc::clone(&self.caller);
             let scope = self.plan.scope.for_call(observe.clone());
@@ -436,6 +434,55 @@ impl Driver {
             () = self.cancel.cancelled() => Err(Interruption::Cancelled),
             () = time_is_up => Err(Interruption::TimeLimit),
             done = work => Ok(done),
+        }
+    }
+}
+
+/// What a model says, shown while it says it. A value that lies over several pieces is found as well, so a piece that could be
+/// its beginning waits for the next one.
+struct LiveText {
+    step: u64,
+    text: Redactor,
+    reasoning: Redactor,
+}
+
+impl LiveText {
+    fn new(step: u64, guard: &LeakGuard) -> Self {
+        Self {
+            step,
+            text: guard.redactor(),
+            reasoning: guard.redactor(),
+        }
+    }
+
+    fn text(&mut self, recorder: &Recorder, delta: &str) {
+        let passed = self.text.push(Bytes::copy_from_slice(delta.as_bytes()));
+        self.show_text(recorder, &passed);
+    }
+
+    fn reasoning(&mut self, recorder: &Recorder, delta: &str) {
+        let passed = self.reasoning.push(Bytes::copy_from_slice(delta.as_bytes()));
+        self.show_reasoning(recorder, &passed);
+    }
+
+    fn end(mut self, recorder: &Recorder) {
+        let rest = self.reasoning.finish();
+        self.show_reasoning(recorder, &rest);
+        let rest = self.text.finish();
+        self.show_text(recorder, &rest);
+    }
+
+    fn show_text(&self, recorder: &Recorder, passed: &[u8]) {
+        if !passed.is_empty() {
+            let delta = String::from_utf8_lossy(passed).into_owned();
+            recorder.show(EventBody::TextDelta { step: self.step, delta });
+        }
+    }
+
+    fn show_reasoning(&self, recorder: &Recorder, passed: &[u8]) {
+        if !passed.is_empty() {
+            let delta = String::from_utf8_lossy(passed).into_owned();
+            recorder.show(EventBody::ReasoningDelta { step: self.step, delta });
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     driver::{Driver, TurnPlan},
     hub::Hub,
     recorder::{self, Recorder},
+    redact,
     transcript::Transcript,
     view::TurnView,
 };
@@ -21,6 +22,7 @@ use fumehood_core::{
     now,
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
+use fumehood_egress::LeakGuard;
 use fumehood_model::Provider;
 use fumehood_policy::{
     agent::{AgentConfigError, AgentSpec},
@@ -214,6 +216,15 @@ impl Host {
         &self.inner.catalog
     }
 
+    /// Knows the value of every secret in effect in a session, or in the org where there is no session: for what leaves by another
+    /// way than a call or the journal. Cheap where no secret changed.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn guard(&self, org: &OrgName, session: Option<SessionId>) -> Result<LeakGuard, HostError> {
+        Ok(self.inner.caller.secrets().of(org, session).await?.guard().clone())
+    }
+
     pub(crate) fn caller(&self) -> &Arc<Caller> {
         &self.inner.caller
     }
@@ -360,11 +371,15 @@ impl Host {
         }
         self.inner.caller.limits().turn(org)?;
         let TurnRequest {
-            input,
-            system,
+            mut input,
+            mut system,
             budget,
             idempotency,
         } = request;
+        // Neither the model nor the journal gets a value, not even from a client that has it.
+        let guard = self.guard(org, Some(session)).await?;
+        redact::contents(&guard, &mut input);
+        system = system.map(|text| guard.redact_str(&text).into_owned());
         let new = NewTurn {
             id: TurnId::new(),
             input,
@@ -490,7 +505,8 @@ impl Host {
     async fn work(&self, turn: record::Turn, cancel: CancellationToken) -> Result<(), HostError> {
         let inner = &self.inner;
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
-        let mut recorder = Recorder::open(store, hub, turn.org.clone(), turn.session, turn.id).await?;
+        let caller = Arc::clone(&inner.caller);
+        let mut recorder = Recorder::open(store, caller, hub, turn.org.clone(), turn.session, turn.id).await?;
         match self.plan(&turn).await {
             Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, cancel)
                 .run()
@@ -502,7 +518,7 @@ impl Host {
                     message: error.to_string(),
                 };
                 let events = recorder.machine.failure(error);
-                Ok(recorder.record(&events).await?)
+                Ok(recorder.record(events).await?)
             }
         }
     }

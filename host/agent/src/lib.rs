@@ -14,9 +14,13 @@ pub mod limits;
 pub mod machine;
 mod ports;
 mod recorder;
+mod redact;
 mod retry;
+mod secrets;
 mod tools;
 pub mod transcript;
 pub mod view;
 
+/// What [`host::Host::guard`] gives.
+pub use fumehood_egress::LeakGuard;
 pub use ports::StoreLedger;

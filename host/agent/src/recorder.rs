@@ -1,6 +1,6 @@
 //! The one way a turn's facts become durable: appended to the journal first, then folded, then shown.
 
-use crate::{hub::Hub, machine::TurnMachine, transcript::Transcript};
+use crate::{caller::Caller, hub::Hub, machine::TurnMachine, redact, transcript::Transcript};
 use fumehood_core::{
     event::{Event, EventBody, NewEvent, Source},
     id::{EventId, SessionId, TurnId},
@@ -8,12 +8,14 @@ use fumehood_core::{
     name::OrgName,
     now,
 };
+use fumehood_egress::LeakGuard;
 use fumehood_store::{Store, StoreError};
 use std::sync::Arc;
 
 /// The journal of one turn being driven, with what is known from it.
 pub(crate) struct Recorder {
     store: Arc<dyn Store>,
+    caller: Arc<Caller>,
     hub: Arc<Hub>,
     org: OrgName,
     session: SessionId,
@@ -26,6 +28,7 @@ impl Recorder {
     /// Reads the session's journal and folds it.
     pub(crate) async fn open(
         store: Arc<dyn Store>,
+        caller: Arc<Caller>,
         hub: Arc<Hub>,
         org: OrgName,
         session: SessionId,
@@ -40,6 +43,7 @@ impl Recorder {
         .await?;
         Ok(Self {
             store,
+            caller,
             hub,
             org,
             session,
@@ -49,14 +53,19 @@ impl Recorder {
         })
     }
 
-    /// Makes events durable, folds them and shows them.
+    /// Makes events durable, folds them and shows them, the values of secrets taken out.
     ///
     /// Not cancel-safe: a dropped append may or may not have happened, so the driver never drops one.
-    pub(crate) async fn record(&mut self, events: &[NewEvent]) -> Result<(), StoreError> {
+    // THREAT[T-sec-exfiltration]: what a model or a tool says is searched before it is kept, whatever came before.
+    pub(crate) async fn record(&mut self, mut events: Vec<NewEvent>) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
         }
-        for event in self.store.append(&self.org, self.session, events).await? {
+        let guard = self.guard().await?;
+        for event in &mut events {
+            redact::event(&guard, &mut event.body);
+        }
+        for event in self.store.append(&self.org, self.session, &events).await? {
             if event.turn == Some(self.turn) {
                 self.machine.apply(&event.body);
             }
@@ -66,7 +75,13 @@ impl Recorder {
         Ok(())
     }
 
-    /// Shows a live event to whoever listens now.
+    /// Knows every secret that is in effect in the session now.
+    pub(crate) async fn guard(&self) -> Result<LeakGuard, StoreError> {
+        let secrets = self.caller.secrets().of(&self.org, Some(self.session)).await?;
+        Ok(secrets.guard().clone())
+    }
+
+    /// Shows a live event to whoever listens now, as it is.
     pub(crate) fn show(&self, body: EventBody) {
         if self.hub.is_heard(self.session) {
             self.hub.publish(Arc::new(Event {

@@ -192,6 +192,32 @@ pub trait Secrets {
         org: &OrgName,
         session: Option<SessionId>,
     ) -> Result<Vec<(SecretName, SecretString)>>;
+    /// The org's values and then the session's own, those included that are shadowed: the last of a name is in effect. A value
+    /// that does not open is an error of its own, so that one damaged row does not take the others with it.
+    async fn secrets_each(
+        &self,
+        org: &OrgName,
+        session: Option<SessionId>,
+    ) -> Result<Vec<(SecretName, Result<SecretString>)>> {
+        let secrets = self.secrets_in_effect(org, session).await?;
+        Ok(secrets.into_iter().map(|(name, value)| (name, Ok(value))).collect())
+    }
+    /// What tells whether [`Secrets::secrets_in_effect`] would still give the same, without a look into the database.
+    /// `None`: this store can't tell without one, so nothing of it may be kept. A write that has returned is always seen.
+    async fn secrets_stamp(&self, _org: &OrgName, _session: Option<SessionId>) -> Result<Option<SecretsStamp>> {
+        Ok(None)
+    }
+}
+
+/// The state of the secrets in effect somewhere. Equal stamps of the same org and session: nothing was changed between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretsStamp {
+    /// Changes with each change of the org's own secrets.
+    pub org: u64,
+    /// Changes with each change of the session's own secrets, and perhaps with those of other sessions.
+    pub session: u64,
+    /// Whether any session of the org may have secrets of its own; without, every session has the org's in effect.
+    pub sessions_have_own: bool,
 }
 
 /// The ledger of the door.

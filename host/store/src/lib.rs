@@ -20,7 +20,8 @@ pub mod sqlite;
 pub mod workspace;
 
 pub use api::{
-    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, Store, StoreError, Turns,
+    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, SecretsStamp, Sessions, Settlement, Store,
+    StoreError, Turns,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

@@ -1,70 +1,64 @@
 //! The sandbox's way out, answered by the egress door.
 
 use super::CallEvents;
-use crate::limits::Limits;
+use crate::{limits::Limits, secrets::SecretsInUse};
 use async_trait::async_trait;
 use fumehood_core::{
+    call::CallError,
     id::CallId,
     ledger::{EgressOutcome, EgressScope, LedgerEntry},
-    name::SecretName,
 };
 use fumehood_egress::{
-    BoundCredential, Direction, Egress, EgressError, EgressGrant, EgressLimits, LeakGuard, Ledger, LedgerError,
-    RequestBudget, Settlement, Wait,
+    BoundCredential, Direction, Egress, EgressError, EgressGrant, EgressLimits, Ledger, LedgerError, RequestBudget,
+    Settlement, Wait,
 };
 use fumehood_policy::authority::Authority;
 use fumehood_sandbox::ports::{Body, Door, DoorError, Timeouts};
 use fumehood_store::{Settlement as Settled, Store};
 use http_body_util::BodyExt as _;
-use secrecy::SecretString;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// One call's way out.
+/// One call's way out. A credential whose secret isn't set injects nothing.
+///
+/// # Errors
+/// When a secret of a credential is set and can't be read.
 pub(crate) fn door(
     egress: &Egress,
     limits: &Arc<Limits>,
     scope: EgressScope,
     authority: &Authority,
-    secrets: &[(SecretName, SecretString)],
-    guard: &LeakGuard,
+    secrets: &SecretsInUse,
     watcher: Option<(&Arc<StoreLedger>, Arc<CallEvents>)>,
-) -> Arc<dyn Door> {
-    let value_of = |name| {
-        secrets
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
-    };
-    let credentials = authority
-        .credentials
-        .iter()
-        .filter_map(|credential| {
-            Some(BoundCredential {
-                value: value_of(&credential.secret)?,
+) -> Result<Arc<dyn Door>, CallError> {
+    let mut credentials = Vec::with_capacity(authority.credentials.len());
+    for credential in &authority.credentials {
+        if let Some(value) = secrets.value(&credential.secret)? {
+            credentials.push(BoundCredential {
+                value: value.clone(),
                 credential: credential.clone(),
-            })
-        })
-        .collect();
+            });
+        }
+    }
     let size = &authority.limits;
-    Arc::new(CallDoor {
+    Ok(Arc::new(CallDoor {
         egress: egress.clone(),
         limits: Arc::clone(limits),
         _watched: watcher.map(|(ledger, events)| ledger.watch(scope.call, events)),
         grant: EgressGrant {
             scope,
             policy: Arc::new(authority.network.clone()),
-            credentials,
-            guard: guard.clone(),
+            credentials: credentials.into(),
+            guard: secrets.guard().clone(),
             limits: EgressLimits {
                 body_in: size.http_body.0,
                 body_out: size.http_body.0,
                 requests: Arc::new(RequestBudget::new(size.http_requests)),
             },
         },
-    })
+    }))
 }
 
 struct CallDoor {

@@ -3,21 +3,27 @@
 //! Nothing here waits: when events come faster than the turn's driver records them, or a call says more than its share,
 //! the rest is dropped. A call's result does not pass here.
 
+use bytes::Bytes;
 use fumehood_core::{
     event::{EventBody, NewEvent, OutputChannel, Source},
     id::{CallId, TurnId},
     ledger::LedgerEntry,
     name::{SecretName, ToolName},
 };
-use fumehood_egress::LeakGuard;
+use fumehood_egress::{LeakGuard, Redactor};
 use fumehood_sandbox::ports::Observer;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 use tokio::sync::mpsc;
 
 /// Progress reports and output chunks of one call that are kept.
 const REPORTS: u32 = 64;
 /// Bytes of one report that are kept.
 const REPORT_LENGTH: usize = 4096;
+/// Channels of one call that are kept apart; what is written to more of them is dropped.
+const CHANNELS: usize = 8;
 
 /// Turns what a call does into events.
 pub(crate) struct CallEvents {
@@ -27,6 +33,8 @@ pub(crate) struct CallEvents {
     tool: ToolName,
     guard: LeakGuard,
     reports_left: AtomicU32,
+    /// What a tool writes to a channel in pieces is one text: a value may lie over several.
+    channels: Mutex<Vec<(String, Redactor)>>,
 }
 
 impl CallEvents {
@@ -44,11 +52,20 @@ impl CallEvents {
             tool,
             guard,
             reports_left: AtomicU32::new(REPORTS),
+            channels: Mutex::default(),
         }
     }
 
-    /// What the component wrote to its standard streams, which the sandbox has bounded.
-    pub(crate) fn written(&self, stdout: &str, stderr: &str) {
+    /// The call is over: what its channels still hold back, and what the component wrote to its standard streams, which the
+    /// sandbox has bounded.
+    pub(crate) fn ended(&self, stdout: &str, stderr: &str) {
+        let channels = std::mem::take(&mut *self.channels());
+        for (channel, mut redactor) in channels {
+            let rest = redactor.finish();
+            if !rest.is_empty() {
+                self.wrote(channel, &rest);
+            }
+        }
         for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
             if !text.is_empty() {
                 let chunk = self.guard.redact_str(text).into_owned();
@@ -129,10 +146,42 @@ impl CallEvents {
     }
 
     fn clean(&self, text: &str) -> (String, bool) {
-        let clean = self.guard.redact_str(text);
-        let end = clean.floor_char_boundary(REPORT_LENGTH);
-        (clean[..end].to_owned(), end < clean.len())
+        cut(&self.guard.redact_str(text))
     }
+
+    /// What may be shown now of a channel, or nothing if there are too many channels.
+    fn next_of(&self, channel: &str, chunk: &str) -> Option<Bytes> {
+        let mut channels = self.channels();
+        let at = match channels.iter().position(|(known, _)| known == channel) {
+            Some(at) => at,
+            None if channels.len() < CHANNELS => {
+                channels.push((channel.to_owned(), self.guard.redactor()));
+                channels.len() - 1
+            }
+            None => return None,
+        };
+        Some(channels[at].1.push(Bytes::copy_from_slice(chunk.as_bytes())))
+    }
+
+    fn wrote(&self, channel: String, chunk: &[u8]) {
+        let (chunk, truncated) = cut(&String::from_utf8_lossy(chunk));
+        let (channel, _) = self.clean(&channel);
+        self.by_tool(EventBody::ToolOutput {
+            call: self.call,
+            channel: OutputChannel::Named(channel),
+            chunk,
+            truncated,
+        });
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<(String, Redactor)>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cut(text: &str) -> (String, bool) {
+    let end = text.floor_char_boundary(REPORT_LENGTH);
+    (text[..end].to_owned(), end < text.len())
 }
 
 impl Observer for CallEvents {
@@ -148,16 +197,11 @@ impl Observer for CallEvents {
     }
 
     fn output(&self, channel: &str, chunk: &str) {
-        if self.may_report() {
-            let (chunk, truncated) = self.clean(chunk);
-            let (channel, _) = self.clean(channel);
-            let channel = OutputChannel::Named(channel);
-            self.by_tool(EventBody::ToolOutput {
-                call: self.call,
-                channel,
-                chunk,
-                truncated,
-            });
+        if self.may_report()
+            && let Some(passed) = self.next_of(channel, chunk)
+            && !passed.is_empty()
+        {
+            self.wrote(channel.to_owned(), &passed);
         }
     }
 }

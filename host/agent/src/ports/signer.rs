@@ -1,21 +1,37 @@
 //! Signing with secrets that the guest never sees.
 
+use super::CallEvents;
+use crate::secrets::SecretsInUse;
 use async_trait::async_trait;
 use aws_lc_rs::{hmac, signature::Ed25519KeyPair};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use fumehood_core::name::SecretName;
+use fumehood_core::{call::CallError, name::SecretName};
 use fumehood_sandbox::ports::{SignAlgorithm, SignError, Signer};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// Signs with these secrets.
-pub(crate) fn signer(secrets: Vec<(SecretName, SecretString)>) -> Arc<dyn Signer> {
-    Arc::new(SecretSigner { secrets })
+/// Signs with the granted secrets, and knows of no other: what is granted to be injected can't sign.
+///
+/// # Errors
+/// When one of them is set and can't be read.
+pub(crate) fn signer(
+    secrets: &SecretsInUse,
+    granted: &[SecretName],
+    events: Option<Arc<CallEvents>>,
+) -> Result<Arc<dyn Signer>, CallError> {
+    let mut own = Vec::with_capacity(granted.len());
+    for name in granted {
+        if let Some(value) = secrets.value(name)? {
+            own.push((name.clone(), value.clone()));
+        }
+    }
+    Ok(Arc::new(SecretSigner { secrets: own, events }))
 }
 
 struct SecretSigner {
     secrets: Vec<(SecretName, SecretString)>,
+    events: Option<Arc<CallEvents>>,
 }
 
 impl SecretSigner {
@@ -40,11 +56,15 @@ impl Signer for SecretSigner {
             ))
         })?;
         let value = secret.expose_secret();
-        match algorithm {
-            SignAlgorithm::HmacSha256 => Ok(mac(hmac::HMAC_SHA256, value, message)),
-            SignAlgorithm::HmacSha512 => Ok(mac(hmac::HMAC_SHA512, value, message)),
-            SignAlgorithm::Ed25519 => ed25519(name, value, message),
+        let signature = match algorithm {
+            SignAlgorithm::HmacSha256 => mac(hmac::HMAC_SHA256, value, message),
+            SignAlgorithm::HmacSha512 => mac(hmac::HMAC_SHA512, value, message),
+            SignAlgorithm::Ed25519 => ed25519(name, value, message)?,
+        };
+        if let Some(events) = &self.events {
+            events.secret_used(name.clone(), "sign");
         }
+        Ok(signature)
     }
 }
 
@@ -70,9 +90,10 @@ fn ed25519(name: &SecretName, value: &str, message: &[u8]) -> Result<Vec<u8>, Si
 mod tests {
     use super::*;
 
-    fn with(value: &str) -> (SecretName, Arc<dyn Signer>) {
+    fn with(value: &str) -> (SecretName, SecretSigner) {
         let name = SecretName::new("KEY").unwrap();
-        (name.clone(), signer(vec![(name, value.into())]))
+        let secrets = vec![(name.clone(), value.into())];
+        (name, SecretSigner { secrets, events: None })
     }
 
     #[tokio::test]
@@ -107,7 +128,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_secret_that_is_not_set_is_not_available() {
-        let signer = signer(Vec::new());
+        let signer = SecretSigner {
+            secrets: Vec::new(),
+            events: None,
+        };
         let name = SecretName::new("KEY").unwrap();
         assert!(!signer.available(&name).await);
         assert!(matches!(

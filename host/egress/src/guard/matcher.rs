@@ -48,6 +48,12 @@ impl Matcher {
         }
     }
 
+    /// How many bytes of memory it takes, about.
+    pub(super) fn size(&self) -> usize {
+        let texts = self.sorted.iter().map(|form| form.capacity() + size_of::<Form>());
+        texts.sum::<usize>() + size_of_val(&*self.filter) + size_of::<Self>()
+    }
+
     /// The first text at or after `from`.
     pub(super) fn find(&self, bytes: &[u8], from: usize) -> Option<Found> {
         let rest = bytes.get(from..)?;

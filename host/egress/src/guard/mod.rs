@@ -75,6 +75,12 @@ impl LeakGuard {
         self.search.is_none()
     }
 
+    /// How many bytes of memory it takes, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.search.as_deref().map_or(0, |search| search.matcher.size())
+    }
+
     /// The secret whose value, in any form, occurs first in `bytes`.
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<&SecretName> {
@@ -113,6 +119,15 @@ impl LeakGuard {
         }
         out.extend_from_slice(&bytes[from..]);
         Cow::Owned(out)
+    }
+
+    /// The same, in place of `bytes`: without a copy when there is nothing to replace.
+    #[must_use]
+    pub fn redact_vec(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match self.redact(&bytes) {
+            Cow::Owned(clean) => clean,
+            Cow::Borrowed(_) => bytes,
+        }
     }
 
     /// A redactor for one stream.

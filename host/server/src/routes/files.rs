@@ -12,6 +12,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
+use fumehood_agent::LeakGuard;
 use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_store::{
     WorkspaceError, WorkspacePath, Workspaces,
@@ -212,10 +213,12 @@ async fn list_files(
         limit: limit as usize,
     };
     let found = app.host.workspaces().grep(session, request).await?;
-    Ok(Json(lines(found, offset)))
+    let guard = app.host.guard(&client.org, Some(session)).await?;
+    Ok(Json(lines(found, offset, &guard)))
 }
 
-fn lines(found: Found, offset: usize) -> FilesAnswer {
+fn lines(found: Found, offset: usize, guard: &LeakGuard) -> FilesAnswer {
+    let clean = |text: String| guard.redact_str(&text).into_owned();
     let more = matches!(found.stopped, Some(Skipped::MoreMatches | Skipped::AnswerFull));
     FilesAnswer::Lines {
         next: more.then(|| offset.saturating_add(found.matches.len()).to_string()),
@@ -225,9 +228,9 @@ fn lines(found: Found, offset: usize) -> FilesAnswer {
             .map(|line| MatchedLine {
                 path: line.path.to_string(),
                 line: line.number,
-                text: line.text,
-                before: line.before,
-                after: line.after,
+                text: clean(line.text),
+                before: line.before.into_iter().map(clean).collect(),
+                after: line.after.into_iter().map(clean).collect(),
             })
             .collect(),
         skipped_files: found.skipped_files,
@@ -237,7 +240,8 @@ fn lines(found: Found, offset: usize) -> FilesAnswer {
 
 /// Read a file
 ///
-/// `If-None-Match` with the file's `ETag` answers 304 without the bytes.
+/// `If-None-Match` with the file's `ETag` answers 304 without the bytes. Values of secrets in effect in the session are replaced by
+/// `[secret:NAME]`; the `ETag` is of the file as it is stored.
 #[utoipa::path(get, path = "/v1/sessions/{session}/files/{*path}", tag = "files",
     params(
         ("session" = String, Path, description = "`ses_…`"),
@@ -272,8 +276,10 @@ async fn read_file(
     if seen {
         return Ok((StatusCode::NOT_MODIFIED, common).into_response());
     }
+    // THREAT[T-sec-exfiltration]: the tag still names the stored version, so that it can be changed by `If-Match`.
+    let bytes = app.host.guard(&client.org, Some(session)).await?.redact_vec(file.bytes);
     // Never a type that a browser would act on: the bytes may come from a tool that a stranger wrote.
-    Ok((common, [(header::CONTENT_TYPE, "application/octet-stream")], file.bytes).into_response())
+    Ok((common, [(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
 /// Write a file

@@ -85,6 +85,8 @@ async fn list_keys(
 }
 
 /// Read a value
+///
+/// Values of secrets in effect in the session are replaced by `[secret:NAME]`.
 #[utoipa::path(get, path = "/v1/sessions/{session}/kv/{key}", tag = "kv",
     params(("session" = String, Path, description = "`ses_…`"), ("key" = String, Path, description = "1 to 255 bytes, percent-encoded")),
     responses((status = 200, description = "The bytes", body = inline(Vec<u8>), content_type = "application/octet-stream")))]
@@ -95,6 +97,9 @@ async fn show_value(
 ) -> Answer<impl IntoResponse> {
     let value = app.host.store().kv_get(&owner(&client, &session, &key)?, &key).await?;
     let value = value.ok_or_else(|| Problem::not_found("key"))?;
+    // THREAT[T-sec-exfiltration]
+    let guard = app.host.guard(&client.org, Some(session_id(&session)?)).await?;
+    let value = guard.redact_vec(value);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], value))
 }
 

@@ -18,6 +18,7 @@ promises! {
     "keys are listed by prefix, in order, page by page" => key_pages,
     "keys and values out of bounds are refused" => bounds,
     "a session's secret shadows the org's" => secrets,
+    "the secrets' stamp changes with the secrets" => stamps,
     "a ledger entry is settled once" => ledger,
     "a ledger is read oldest first, page by page" => ledger_pages,
     "values of another org or session read as absent" => nothing_crosses,
@@ -195,6 +196,44 @@ async fn secrets(world: &World) -> Outcome {
         orgs,
         "in effect after the session's own is gone"
     );
+    Ok(())
+}
+
+async fn stamps(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let session = world.session(&org).await?.id;
+    let (whole, own) = (Owner::Org(org.clone()), Owner::Session(org.clone(), session));
+    let name = secret("A")?;
+    let Some(before) = store.secrets_stamp(&org, Some(session)).await? else {
+        // It always has to be read then, and nothing can be stale.
+        return Ok(());
+    };
+    ensure!(!before.sessions_have_own, "a new org whose sessions have secrets");
+    let mut seen = vec![before];
+    for change in [
+        "set for the org",
+        "set for the session",
+        "deleted in the session",
+        "deleted in the org",
+    ] {
+        let quiet = store.secrets_stamp(&org, Some(session)).await?;
+        ensure_eq!(quiet, seen.last().copied(), "the stamp when nothing changed");
+        match change {
+            "set for the org" => store.secret_set(&whole, &name, &value("x")).await?,
+            "set for the session" => store.secret_set(&own, &name, &value("y")).await?,
+            "deleted in the session" => drop(store.secret_delete(&own, &name).await?),
+            _ => drop(store.secret_delete(&whole, &name).await?),
+        }
+        let Some(now) = store.secrets_stamp(&org, Some(session)).await? else {
+            return Err(Broken(format!("no stamp after a secret was {change}")));
+        };
+        ensure!(
+            !seen.contains(&now),
+            "the stamp is an old one after a secret was {change}"
+        );
+        seen.push(now);
+    }
     Ok(())
 }
 

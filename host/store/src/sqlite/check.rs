@@ -121,7 +121,9 @@ impl SqliteStore {
         let mut problems = Vec::new();
         for (org, session, name, version, envelope) in rows {
             let org: OrgName = decode::name(org, "a secret's org")?;
-            if let Err(error) = self.open_secret(&org, (session, name, version, envelope)) {
+            let opened = decode::name(name, "a secret's name")
+                .and_then(|name| self.open_secret(&org, &name, (session, version, &envelope)));
+            if let Err(error) = opened {
                 problems.push(Problem::Secret {
                     org,
                     detail: error.to_string(),

@@ -15,6 +15,7 @@ mod open;
 mod orgs;
 mod secrets;
 mod sessions;
+mod stamps;
 mod turns;
 mod writer;
 
@@ -26,6 +27,7 @@ use crate::{
     master::MasterKey,
 };
 use sqlx::{SqlitePool, sqlite::SqliteConnection};
+use stamps::Stamps;
 use std::{fmt, sync::Arc};
 use writer::{BoxFuture, Writer};
 
@@ -42,6 +44,7 @@ struct Inner {
     readers: SqlitePool,
     writer: Writer,
     vault: Vault,
+    stamps: Stamps,
 }
 
 impl SqliteStore {
@@ -56,6 +59,7 @@ impl SqliteStore {
                 readers: opened.readers,
                 writer: Writer::start(opened.writer, data_dir.clone()),
                 vault: opened.vault,
+                stamps: Stamps::new(opened.exclusive),
             }),
         })
     }

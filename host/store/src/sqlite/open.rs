@@ -27,6 +27,8 @@ pub(super) struct Database {
     pub(super) writer: SqliteConnection,
     pub(super) readers: SqlitePool,
     pub(super) vault: Vault,
+    /// Whether the file lies in the data directory, which no other process uses.
+    pub(super) exclusive: bool,
 }
 
 pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, master: &MasterKey) -> Result<Database, OpenError> {
@@ -56,7 +58,13 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, master: &MasterKey)
         .connect_with(options(&file).read_only(true))
         .await
         .map_err(|error| refused(&file, error))?;
-    Ok(Database { writer, readers, vault })
+    let exclusive = file.canonicalize().is_ok_and(|file| file.starts_with(data_dir.path()));
+    Ok(Database {
+        writer,
+        readers,
+        vault,
+        exclusive,
+    })
 }
 
 fn options(file: &Path) -> SqliteConnectOptions {

@@ -3,9 +3,10 @@
 use super::{
     SqliteStore, decode, failed, insert_failed,
     key_values::{owner_word, session_bytes, session_of},
+    writer::BoxFuture,
 };
 use crate::{
-    api::{Result, Secrets, StoreError},
+    api::{Result, Secrets, SecretsStamp, StoreError},
     envelope::Place,
     record::Owner,
 };
@@ -15,9 +16,14 @@ use fumehood_core::{
     name::{OrgName, SecretName},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
 
 const LARGEST: usize = 64 * 1024;
+/// What one owner may have: the guard holds every value in effect, in all its forms, in memory.
+const MOST: i64 = 1000;
+/// The same in bytes, as they are stored (about 1.4 times the values).
+const MOST_BYTES: i64 = 2 << 20;
 /// Another task set the same secret between our look and our write: look again. Each round somebody has made progress.
 const ROUNDS: u32 = 16;
 
@@ -39,9 +45,28 @@ impl SqliteStore {
 
     /// Writes an envelope if the secret still has the version before it. `false`: it has not.
     async fn replace_secret(&self, owner: &Owner, name: &SecretName, version: i64, envelope: String) -> Result<bool> {
-        let (owner, name) = (owner.clone(), name.clone());
-        self.write(move |connection| {
+        let (of, name) = (owner.clone(), name.clone());
+        self.change_secret(owner, move |connection| {
+            let owner = of;
             Box::pin(async move {
+                let (others, bytes): (i64, i64) = sqlx::query_as(
+                    "SELECT count(*), ifnull(sum(length(envelope)), 0) FROM secrets \
+                     WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name <> ?3",
+                )
+                .bind(owner.org().as_str())
+                .bind(session_bytes(&owner))
+                .bind(name.as_str())
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed)?;
+                let new_bytes = i64::try_from(envelope.len()).unwrap_or(i64::MAX);
+                if others >= MOST || bytes.saturating_add(new_bytes) > MOST_BYTES {
+                    return Err(StoreError::Invalid {
+                        reason: format!(
+                            "an org or session has at most {MOST} secrets, of about 1.4 MiB together: delete some first"
+                        ),
+                    });
+                }
                 let result = sqlx::query(
                     "INSERT INTO secrets (org, session, name, version, envelope) VALUES (?1, nullif(?2, x''), ?3, ?4, ?5) \
                      ON CONFLICT (org, ifnull(session, x''), name) DO UPDATE SET version = ?4, envelope = ?5 \
@@ -61,26 +86,64 @@ impl SqliteStore {
         .await
     }
 
+    /// A write, and the note that it happened: both or neither, also when the caller goes away in between.
+    async fn change_secret<T, F>(&self, owner: &Owner, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (store, owner) = (self.clone(), owner.clone());
+        let changing = tokio::spawn(async move {
+            let done = store.write(job).await;
+            store.inner.stamps.changed(&owner);
+            done
+        });
+        changing
+            .await
+            .unwrap_or_else(|_| Err(super::unavailable("the write was broken off: look whether it happened")))
+    }
+
+    /// The org's rows, then the session's.
+    async fn rows_of(&self, org: &OrgName, session: Option<SessionId>) -> Result<Vec<Row>> {
+        sqlx::query_as(
+            "SELECT session, name, version, envelope FROM secrets \
+             WHERE org = ?1 AND ifnull(session, x'') IN (x'', ?2) ORDER BY session IS NOT NULL, name",
+        )
+        .bind(org.as_str())
+        .bind(session.map(|id| id.uuid().as_bytes().to_vec()).unwrap_or_default())
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)
+    }
+
     /// Opens one row. Anything wrong with it is an error: a secret is never silently absent.
     pub(super) fn open_secret(
         &self,
         org: &OrgName,
-        (session, name, version, envelope): Row,
-    ) -> Result<(SecretName, SecretString)> {
-        let name: SecretName = decode::name(name, "a secret's name")?;
+        name: &SecretName,
+        (session, version, envelope): (Option<Vec<u8>>, i64, &str),
+    ) -> Result<SecretString> {
         let session = session
             .map(|id| decode::uuid(&id, "a secret's session").map(SessionId::from_uuid))
             .transpose()?;
         let place = Place {
             org,
             session,
-            name: &name,
+            name,
             version,
         };
-        let plain = self.inner.vault.open(&place, &envelope)?;
+        let plain = self.inner.vault.open(&place, envelope)?;
         let text = std::str::from_utf8(&plain).map_err(|_| decode::corrupt("a secret's value"))?;
-        let value = SecretString::from(text);
-        Ok((name, value))
+        Ok(SecretString::from(text))
+    }
+
+    /// Whether any session of the org has secrets of its own.
+    async fn sessions_have_secrets(&self, org: &OrgName) -> Result<bool> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM secrets WHERE org = ?1 AND session IS NOT NULL)")
+            .bind(org.as_str())
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed)
     }
 }
 
@@ -110,13 +173,13 @@ impl Secrets for SqliteStore {
     }
 
     async fn secret_delete(&self, owner: &Owner, name: &SecretName) -> Result<bool> {
-        let (owner, name) = (owner.clone(), name.clone());
-        self.write(move |connection| {
+        let (of, name) = (owner.clone(), name.clone());
+        self.change_secret(owner, move |connection| {
             Box::pin(async move {
                 let result =
                     sqlx::query("DELETE FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name = ?3")
-                        .bind(owner.org().as_str())
-                        .bind(session_bytes(&owner))
+                        .bind(of.org().as_str())
+                        .bind(session_bytes(&of))
                         .bind(name.as_str())
                         .execute(connection)
                         .await
@@ -146,21 +209,33 @@ impl Secrets for SqliteStore {
         org: &OrgName,
         session: Option<SessionId>,
     ) -> Result<Vec<(SecretName, SecretString)>> {
-        // The org's rows come first, so that a session's own replaces it.
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT session, name, version, envelope FROM secrets \
-             WHERE org = ?1 AND ifnull(session, x'') IN (x'', ?2) ORDER BY session IS NOT NULL, name",
-        )
-        .bind(org.as_str())
-        .bind(session.map(|id| id.uuid().as_bytes().to_vec()).unwrap_or_default())
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed)?;
-        let mut effective = BTreeMap::new();
-        for row in rows {
-            let (name, value) = self.open_secret(org, row)?;
-            effective.insert(name, value);
-        }
+        let each = self.secrets_each(org, session).await?.into_iter();
+        let effective: BTreeMap<_, _> = each.map(|(name, value)| Ok((name, value?))).collect::<Result<_>>()?;
         Ok(effective.into_iter().collect())
+    }
+
+    async fn secrets_each(
+        &self,
+        org: &OrgName,
+        session: Option<SessionId>,
+    ) -> Result<Vec<(SecretName, Result<SecretString>)>> {
+        let rows = self.rows_of(org, session).await?.into_iter();
+        rows.map(|(owner, name, version, envelope)| {
+            let name: SecretName = decode::name(name, "a secret's name")?;
+            let value = self.open_secret(org, &name, (owner, version, &envelope));
+            Ok((name, value))
+        })
+        .collect()
+    }
+
+    async fn secrets_stamp(&self, org: &OrgName, session: Option<SessionId>) -> Result<Option<SecretsStamp>> {
+        if !self.inner.stamps.tells() {
+            return Ok(None);
+        }
+        if let Some(stamp) = self.inner.stamps.of(org, session) {
+            return Ok(Some(stamp));
+        }
+        self.inner.stamps.learn(org, self.sessions_have_secrets(org).await?);
+        Ok(self.inner.stamps.of(org, session))
     }
 }

@@ -1,0 +1,278 @@
+//! Takes the values of secrets out of what is journaled, shown or returned, and leaves `[secret:NAME]` in their place.
+//!
+//! Everything that a model, a client or a tool says passes here before it is kept or handed on. What the host itself says
+//! (names, ids, numbers, kinds) is not searched: no value gets there.
+
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, CallResult, Output},
+    content::Content,
+    event::{EventBody, OutputChannel},
+    message::GivenArguments,
+};
+use fumehood_egress::LeakGuard;
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// What a call returned.
+pub(crate) fn result(guard: &LeakGuard, mut result: CallResult) -> CallResult {
+    if !guard.is_empty() {
+        match &mut result {
+            Err(error) => text(guard, &mut error.message),
+            Ok(output) => self::output(guard, output),
+        }
+    }
+    result
+}
+
+/// What a call is given. A tool never holds a value, whoever passed it.
+///
+/// # Errors
+/// When a value lies over more than one part of the object, where nothing can stand in its place.
+// THREAT[T-sec-exfiltration]: what is journaled as asked is exactly what runs, and neither holds a value.
+pub(crate) fn arguments(guard: &LeakGuard, arguments: &mut Arguments) -> Result<(), CallError> {
+    if guard.is_empty() {
+        return Ok(());
+    }
+    map(guard, arguments);
+    match serde_json::to_string(arguments) {
+        Ok(whole) if guard.find(whole.as_bytes()).is_none() => Ok(()),
+        _ => {
+            let message = "the arguments hold the value of a secret, spread over several parts: leave it out, and let the host inject it";
+            Err(CallError::new(CallErrorCode::InvalidArguments, message))
+        }
+    }
+}
+
+/// Several pieces of content.
+pub(crate) fn contents(guard: &LeakGuard, pieces: &mut [Content]) {
+    for piece in pieces {
+        content(guard, piece);
+    }
+}
+
+/// What happened, before it is kept or shown.
+pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
+    if guard.is_empty() {
+        return;
+    }
+    match body {
+        EventBody::TurnQueued { input, system, .. } => {
+            contents(guard, input);
+            if let Some(system) = system {
+                text(guard, system);
+            }
+        }
+        EventBody::TurnCompleted { output, .. } => contents(guard, output),
+        EventBody::TurnFailed { error, .. } | EventBody::RetryScheduled { error, .. } => {
+            text(guard, &mut error.message);
+        }
+        EventBody::TextDelta { delta: said, .. }
+        | EventBody::ReasoningDelta { delta: said, .. }
+        | EventBody::TextCompleted { text: said, .. }
+        | EventBody::ToolProgress { message: said, .. }
+        | EventBody::LimitReached { message: said, .. }
+        | EventBody::EgressDenied { reason: said, .. } => text(guard, said),
+        EventBody::ReasoningCompleted {
+            text: said,
+            provider_state,
+            ..
+        } => {
+            text(guard, said);
+            // Signed or sealed by the provider: changed, it would be worth nothing.
+            if provider_state.as_ref().is_some_and(|state| holds(guard, state)) {
+                *provider_state = None;
+            }
+        }
+        EventBody::ToolRequested { call, .. } => {
+            text(guard, &mut call.tool);
+            match &mut call.arguments {
+                GivenArguments::Arguments(given) => {
+                    if arguments(guard, given).is_err() {
+                        let whole = Value::Object(std::mem::take(given)).to_string();
+                        call.arguments = GivenArguments::MalformedArguments(guard.redact_str(&whole).into_owned());
+                    }
+                }
+                GivenArguments::MalformedArguments(given) => text(guard, given),
+            }
+        }
+        EventBody::ToolOutput { channel, chunk, .. } => {
+            text(guard, chunk);
+            if let OutputChannel::Named(name) = channel {
+                text(guard, name);
+            }
+        }
+        EventBody::ToolCompleted {
+            tool, output, error, ..
+        } => {
+            text(guard, tool);
+            if let Some(output) = output {
+                self::output(guard, output);
+            }
+            if let Some(error) = error {
+                text(guard, &mut error.message);
+            }
+        }
+        // The host's own words: names, ids, numbers, and paths and rules that the door has searched.
+        _ => {}
+    }
+}
+
+fn output(guard: &LeakGuard, output: &mut Output) {
+    contents(guard, &mut output.content);
+    if let Some(structured) = &mut output.structured {
+        json(guard, structured);
+    }
+}
+
+fn content(guard: &LeakGuard, piece: &mut Content) {
+    match piece {
+        Content::Text { text: said } | Content::File { path: said } => text(guard, said),
+        Content::Json { json: value } => json(guard, value),
+        Content::Image { media_type, data } | Content::Audio { media_type, data } => {
+            text(guard, media_type);
+            if let Cow::Owned(clean) = guard.redact(data) {
+                *data = clean;
+            }
+        }
+    }
+}
+
+/// Takes values out of a JSON value: out of each string, key and number. One that spans several of them makes the whole a text.
+pub(crate) fn json(guard: &LeakGuard, value: &mut Value) {
+    // Usually there is nothing to find, and one look over the whole says so.
+    if !holds(guard, value) && !contains_escaped(value) {
+        return;
+    }
+    parts(guard, value);
+    if holds(guard, value) {
+        let whole = value.to_string();
+        *value = Value::String(guard.redact_str(&whole).into_owned());
+    }
+}
+
+fn holds(guard: &LeakGuard, value: &Value) -> bool {
+    guard.find(value.to_string().as_bytes()).is_some()
+}
+
+/// Whether the JSON text of the value may differ from its strings: then looking over the text is not enough.
+fn contains_escaped(value: &Value) -> bool {
+    let escaped = |text: &str| text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\');
+    match value {
+        Value::String(text) => escaped(text),
+        Value::Array(items) => items.iter().any(contains_escaped),
+        Value::Object(entries) => entries
+            .iter()
+            .any(|(key, value)| escaped(key) || contains_escaped(value)),
+        _ => false,
+    }
+}
+
+fn parts(guard: &LeakGuard, value: &mut Value) {
+    match value {
+        Value::String(said) => text(guard, said),
+        Value::Array(items) => items.iter_mut().for_each(|item| parts(guard, item)),
+        Value::Object(entries) => map(guard, entries),
+        Value::Number(number) => {
+            if let Cow::Owned(clean) = guard.redact_str(&number.to_string()) {
+                *value = Value::String(clean);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn map(guard: &LeakGuard, entries: &mut serde_json::Map<String, Value>) {
+    let telling = entries.keys().any(|key| guard.find(key.as_bytes()).is_some());
+    if telling {
+        let taken = std::mem::take(entries);
+        entries.extend(
+            taken
+                .into_iter()
+                .map(|(key, value)| (guard.redact_str(&key).into_owned(), value)),
+        );
+    }
+    entries.values_mut().for_each(|value| parts(guard, value));
+}
+
+fn text(guard: &LeakGuard, said: &mut String) {
+    if let Cow::Owned(clean) = guard.redact_str(said) {
+        *said = clean;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fumehood_core::{id::CallId, message::RequestedCall, name::SecretName};
+    use serde_json::json;
+
+    fn guard(value: &str) -> LeakGuard {
+        let name = SecretName::new("KEY").unwrap();
+        LeakGuard::new([(name, &value.into())])
+    }
+
+    #[test]
+    fn values_leave_strings_keys_and_numbers_of_json_and_its_form_stays() {
+        let guard = guard("12345678");
+        let mut value = json!({"a": ["x12345678y", 12_345_678, true], "k12345678": {"b": null}});
+        super::json(&guard, &mut value);
+        assert_eq!(
+            value,
+            json!({"a": ["x[secret:KEY]y", "[secret:KEY]", true], "k[secret:KEY]": {"b": null}})
+        );
+    }
+
+    #[test]
+    fn a_value_that_needs_escapes_is_found_in_a_string() {
+        let guard = guard("pass\"word\\1\n2");
+        let mut value = json!({"a": "<pass\"word\\1\n2>"});
+        super::json(&guard, &mut value);
+        assert_eq!(value, json!({"a": "<[secret:KEY]>"}));
+    }
+
+    #[test]
+    fn a_value_over_several_parts_makes_the_whole_a_text() {
+        let guard = guard("alpha\",\"beta");
+        let mut value = json!(["alpha", "beta"]);
+        super::json(&guard, &mut value);
+        assert_eq!(value, json!("[\"[secret:KEY]\"]"));
+        let mut given: Arguments = [("x".to_owned(), json!(["alpha", "beta"]))].into_iter().collect();
+        assert_eq!(
+            arguments(&guard, &mut given).unwrap_err().code,
+            CallErrorCode::InvalidArguments
+        );
+    }
+
+    #[test]
+    fn what_a_model_asks_for_is_kept_without_the_value() {
+        let guard = guard("hunter2-hunter2");
+        let call = |arguments| EventBody::ToolRequested {
+            step: 1,
+            call: RequestedCall {
+                id: CallId::new(),
+                tool: "echo".into(),
+                arguments,
+            },
+        };
+        for given in [
+            GivenArguments::parse(r#"{"text": "hunter2-hunter2"}"#),
+            GivenArguments::parse(r#"{"text": "hunter2-hunter2""#),
+        ] {
+            let mut body = call(given);
+            event(&guard, &mut body);
+            let shown = serde_json::to_string(&body).unwrap();
+            assert!(shown.contains("[secret:KEY]") && !shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_searched_as_bytes() {
+        let guard = guard("hunter2-hunter2");
+        let mut piece = Content::Image {
+            media_type: "image/png".into(),
+            data: b"\x89PNG hunter2-hunter2 \xff".to_vec(),
+        };
+        content(&guard, &mut piece);
+        assert!(matches!(&piece, Content::Image { data, .. } if data == b"\x89PNG [secret:KEY] \xff"));
+    }
+}
