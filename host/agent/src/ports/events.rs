@@ -63,7 +63,7 @@ impl CallEvents {
         for (channel, mut redactor) in channels {
             let rest = redactor.finish();
             if !rest.is_empty() {
-                self.wrote(channel, &rest);
+                self.wrote(&channel, &rest);
             }
         }
         for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
@@ -163,9 +163,9 @@ impl CallEvents {
         Some(channels[at].1.push(Bytes::copy_from_slice(chunk.as_bytes())))
     }
 
-    fn wrote(&self, channel: String, chunk: &[u8]) {
+    fn wrote(&self, channel: &str, chunk: &[u8]) {
         let (chunk, truncated) = cut(&String::from_utf8_lossy(chunk));
-        let (channel, _) = self.clean(&channel);
+        let (channel, _) = self.clean(channel);
         self.by_tool(EventBody::ToolOutput {
             call: self.call,
             channel: OutputChannel::Named(channel),
@@ -201,7 +201,7 @@ impl Observer for CallEvents {
             && let Some(passed) = self.next_of(channel, chunk)
             && !passed.is_empty()
         {
-            self.wrote(channel.to_owned(), &passed);
+            self.wrote(channel, &passed);
         }
     }
 }
