@@ -19,7 +19,6 @@ use fumehood_egress::Egress;
 use fumehood_policy::{
     agent::AgentSpec,
     authority::{Authority, HostPolicy, SessionNarrowing},
-    network::NetworkPolicy,
 };
 use fumehood_sandbox::{Call, Denial, Sandbox, ports::Ports};
 use fumehood_store::{Store, Workspaces};
@@ -132,10 +131,10 @@ impl Caller {
         &self.limits
     }
 
-    /// What no call passes.
+    /// The operator's part of every call's authority.
     #[must_use]
-    pub const fn ceilings(&self) -> &fumehood_policy::limits::Limits {
-        &self.policy.ceilings
+    pub const fn policy(&self) -> &HostPolicy {
+        &self.policy
     }
 
     /// A caller made of its parts. Call it within a Tokio runtime.
@@ -235,7 +234,7 @@ impl Caller {
         };
         let report = self
             .sandbox
-            .call(&installed.component.code, call, Arc::new(authority), ports)
+            .call(&installed.component.code, call, authority, ports)
             .await;
         let result = explain(report.result, &report.denials);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
@@ -261,7 +260,7 @@ impl Caller {
             let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");
             return Err(CallError::new(CallErrorCode::Denied, message));
         }
-        let authority = self.authority(scope, &installed).ok_or_else(|| {
+        let authority = self.authority(scope, &installed).map(Arc::new).ok_or_else(|| {
             CallError::new(
                 CallErrorCode::Denied,
                 format!("the component of {tool} waits for a grant"),
@@ -300,23 +299,22 @@ impl Caller {
         tools: &Arc<OfferedTools>,
         id: CallId,
         installed: &InstalledTool,
-        authority: &Authority,
+        authority: &Arc<Authority>,
         secrets: &SecretsInUse,
         events: Option<&Arc<CallEvents>>,
     ) -> Result<Ports, CallError> {
         let mut ports = Ports::denied();
-        if may_send(&authority.network) {
-            let egress_scope = EgressScope {
-                org: scope.org.clone(),
-                session: scope.session,
-                turn: scope.turn,
-                call: id,
-                tool: installed.definition.name.clone(),
-                component: installed.component.record.name.clone(),
-            };
-            let watcher = events.map(|events| (&self.ledger, Arc::clone(events)));
-            ports.door = ports::door(&self.egress, &self.limits, egress_scope, authority, secrets, watcher)?;
-        }
+        // Also where no list lets anything through: a refusal has its words and its row in the ledger.
+        let egress_scope = EgressScope {
+            org: scope.org.clone(),
+            session: scope.session,
+            turn: scope.turn,
+            call: id,
+            tool: installed.definition.name.clone(),
+            component: installed.component.record.name.clone(),
+        };
+        let watcher = events.map(|events| (&self.ledger, Arc::clone(events)));
+        ports.door = ports::door(&self.egress, &self.limits, egress_scope, authority, secrets, watcher)?;
         if !authority.sign.is_empty() {
             ports.signer = ports::signer(secrets, &authority.sign, events.cloned())?;
         }
@@ -337,8 +335,8 @@ impl Caller {
             }
         }
         if !authority.call_tools.is_closed() {
-            let allowed = authority.call_tools.clone();
-            ports.peers = ports::peers(Arc::clone(self), scope.deeper(), Arc::clone(tools), allowed);
+            let authority = Arc::clone(authority);
+            ports.peers = ports::peers(Arc::clone(self), scope.deeper(), Arc::clone(tools), authority);
         }
         if let Some(events) = events {
             ports.observer = Arc::clone(events) as Arc<_>;
@@ -365,17 +363,8 @@ fn explain(result: CallResult, denials: &[Denial]) -> CallResult {
 
 struct Prepared {
     installed: Arc<InstalledTool>,
-    authority: Authority,
+    authority: Arc<Authority>,
     ports: Ports,
     events: Option<Arc<CallEvents>>,
     _place: Option<Place>,
-}
-
-/// Whether any request at all could pass. Without a rule in both request and grant there is no door to open.
-fn may_send(policy: &NetworkPolicy) -> bool {
-    !policy.layers.is_empty()
-        && policy
-            .layers
-            .iter()
-            .all(|(_, list)| list.allow.as_ref().is_none_or(|allow| !allow.is_empty()))
 }

@@ -6,10 +6,13 @@
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, ComponentRef},
     digest::Digest,
-    name::{ComponentName, OrgName, ToolName},
+    name::{AgentName, ComponentName, OrgName, ToolName},
     tool::ToolDefinition,
 };
-use fumehood_policy::agent::{AgentSpec, offers};
+use fumehood_policy::{
+    agent::{AgentSpec, offers},
+    tool_pattern::ToolPattern,
+};
 use fumehood_sandbox::Sandbox;
 use fumehood_store::{Blobs, Store, StoreError, record};
 use std::{
@@ -141,8 +144,13 @@ impl OrgTools {
                     .collect(),
             )
         };
+        let lists = chain
+            .iter()
+            .filter_map(|agent| Some((agent.name.clone(), agent.tools.clone()?)))
+            .collect();
         OfferedTools {
             offer,
+            lists,
             org: Arc::clone(self),
         }
     }
@@ -156,6 +164,8 @@ impl OrgTools {
 /// The tools one session may use. Made per call where there is no turn, so it holds nothing it can look up.
 pub struct OfferedTools {
     offer: Offer,
+    /// The agents' own lists, root to leaf; for the words of a refusal.
+    lists: Vec<(AgentName, Vec<ToolPattern>)>,
     org: Arc<OrgTools>,
 }
 
@@ -200,7 +210,20 @@ impl OfferedTools {
         if self.offers(name) {
             return Ok(tool);
         }
-        let message = format!("the tool {name} is not among this agent's tools; the agent's `tools` list decides");
+        // The first agent of the chain whose list does not name it.
+        let agent = self
+            .lists
+            .iter()
+            .find(|(_, list)| {
+                !list
+                    .iter()
+                    .any(|own| own.matches(&tool.component.record.name, &tool.definition.name))
+            })
+            .map_or("this one", |(agent, _)| agent.as_str());
+        let message = format!(
+            "calling {name} was denied: the `tools` list of the agent `{agent}` does not name it; \
+             to allow it, add `{name}` to `tools` under `[agent.{agent}]` in fumehood.toml"
+        );
         Err(CallError::new(CallErrorCode::Denied, message))
     }
 

@@ -10,7 +10,7 @@ use fumehood_core::{
     now,
 };
 use fumehood_policy::{
-    grant::Grant,
+    grant::{Difference, Grant},
     manifest::{Manifest, ManifestError},
 };
 use fumehood_sandbox::LoadError;
@@ -76,6 +76,26 @@ pub struct Inspected {
     pub tools: Vec<fumehood_core::tool::ToolDefinition>,
 }
 
+/// A component that was added.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// As it is kept.
+    pub component: Component,
+    /// What changed, where it took the place of other code.
+    pub update: Option<Update>,
+}
+
+/// How a version differs from the one whose place it took.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// The code before.
+    pub before: Digest,
+    /// What it asks for in addition, and no longer.
+    pub difference: Difference,
+    /// What the one before was granted.
+    grant: Option<Grant>,
+}
+
 impl Host {
     /// Reads and compiles a component and says what it is, without keeping it.
     ///
@@ -87,16 +107,29 @@ impl Host {
 
     /// Adds a component, or replaces the one of the same name. Turns that run keep the tools they began with.
     ///
+    /// A new version takes over the grant of the one before when nothing is decided about it and it asks for no more;
+    /// one that asks for more waits, and its tools are withheld until somebody decides.
+    ///
     /// # Errors
     /// [`HostError::Install`] if it is refused: nothing of it is kept.
-    pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Component, HostError> {
+    pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Added, HostError> {
         let Inspected {
             digest,
             manifest,
             tools,
         } = self.inspect_component(&new).await?;
+        let before = self.store().component(org, &manifest.name).await?;
+        let update = before.filter(|before| before.digest != digest).map(|before| Update {
+            difference: Difference::between(&before.manifest, &manifest),
+            before: before.digest,
+            grant: before.grant,
+        });
         let grant = match new.grant {
-            NewGrant::Undecided => None,
+            // THREAT[T-supply-wide-request]: what was decided about another request decides nothing about this one.
+            NewGrant::Undecided => update
+                .as_ref()
+                .filter(|update| !update.difference.is_wider())
+                .and_then(|update| update.grant.clone()),
             NewGrant::Requested => Some(Grant::everything_requested(&manifest)),
             NewGrant::Exactly(grant) => Some(*grant),
         };
@@ -111,18 +144,22 @@ impl Host {
             grant,
             added: now(),
         };
-        for above in component.manifest.limits.above_ceilings(self.caller().ceilings()) {
+        for above in component.manifest.limits.above_ceilings(&self.caller().policy().ceilings) {
             tracing::warn!(%org, component = %component.name, "the manifest asks for {above}; its calls get the ceiling");
         }
         self.store().put_component(&component).await?;
         self.catalog().refresh(org).await?;
         let kept = self.store().component(org, &component.name).await?;
-        kept.ok_or_else(|| {
-            StoreError::Unavailable {
-                reason: "the component was removed while it was added".into(),
-            }
-            .into()
-        })
+        let component = kept.ok_or_else(|| StoreError::Unavailable {
+            reason: "the component was removed while it was added".into(),
+        })?;
+        if let Some(update) = &update
+            && component.grant.is_none()
+        {
+            let added = &update.difference.added;
+            tracing::warn!(%org, component = %component.name, ?added, "a new version asks for more than the one before; its tools wait for a grant");
+        }
+        Ok(Added { component, update })
     }
 }
 

@@ -8,9 +8,13 @@ use crate::{
 use fumehood_core::{
     call::{Arguments, CallResult, Metering},
     id::{CallId, SessionId},
-    name::{ComponentName, OrgName},
+    name::{AgentName, ComponentName, OrgName},
 };
-use fumehood_policy::{authority::SessionNarrowing, grant::Grant};
+use fumehood_policy::{
+    authority::SessionNarrowing,
+    explain::{Explanation, explain},
+    grant::Grant,
+};
 use fumehood_store::record;
 use std::{path::PathBuf, sync::Arc};
 
@@ -99,6 +103,39 @@ impl Host {
         }
         self.catalog().refresh(org).await?;
         self.component(org, name).await
+    }
+
+    /// What a component may do, and which layer cut what: in a session, with an agent (the session's own, where none is
+    /// named), or with neither. One that waits for a grant may do nothing.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`] for the component or the session, [`HostError::Invalid`] for the agent.
+    pub async fn explain(
+        &self,
+        org: &OrgName,
+        name: &ComponentName,
+        session: Option<SessionId>,
+        agent: Option<&AgentName>,
+    ) -> Result<(record::Component, Explanation), HostError> {
+        let component = self.component(org, name).await?;
+        let session = match session {
+            Some(id) => Some(self.session(org, id).await?),
+            None => None,
+        };
+        let chain = match agent.or(session.as_ref().map(|session| &session.agent)) {
+            Some(agent) => self.chain(org, agent).await?,
+            None => Arc::from([]),
+        };
+        let nothing = Grant::none();
+        let explanation = explain(
+            &component.manifest,
+            component.grant.as_ref().unwrap_or(&nothing),
+            &chain,
+            &session.map(|session| session.narrowing).unwrap_or_default(),
+            self.caller().policy(),
+            component.tools.iter().map(|tool| &tool.name),
+        );
+        Ok((component, explanation))
     }
 
     /// One component.

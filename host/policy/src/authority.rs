@@ -10,9 +10,11 @@ use crate::{
     manifest::{EnvName, Manifest},
     network::{Layer, NetworkList, NetworkPolicy},
     quantity::Rate,
+    refusal::{Refusal, Setting},
+    text_serde::shown,
     tool_pattern::ToolFilter,
 };
-use fumehood_core::name::SecretName;
+use fumehood_core::name::{ComponentName, SecretName, ToolName};
 use serde::{Deserialize, Serialize};
 
 /// What a session may narrow.
@@ -84,6 +86,20 @@ pub struct Authority {
     pub limits: Limits,
     /// How often the component's tools may be called.
     pub rate: Option<Rate>,
+    /// Who allows how much of it. Decides nothing.
+    #[serde(skip)]
+    pub origins: Origins,
+}
+
+/// Each layer's own part of what the authority holds only as an intersection, so that a refusal can say which
+/// layer it comes from. `Default` knows nothing: then every refusal is the grant's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origins {
+    files: Vec<(Layer, Files)>,
+    kv: Vec<(Layer, KvAccess)>,
+    sign: Vec<(Layer, Vec<SecretName>)>,
+    /// In the order of the filter's lists.
+    call_tools: Vec<Layer>,
 }
 
 impl Authority {
@@ -120,6 +136,130 @@ impl Authority {
                 (Some(wanted), Some(granted)) => Some(wanted.stricter(granted)),
                 (wanted, granted) => wanted.or(granted),
             },
+            origins: Origins::new(request, grant, agents, session),
+        }
+    }
+
+    /// Whether a message may be signed with the secret.
+    ///
+    /// # Errors
+    /// Which layer says no, and how to change it.
+    pub fn may_sign(&self, name: &SecretName) -> Result<(), Refusal> {
+        if self.sign.contains(name) {
+            return Ok(());
+        }
+        let layer = first(&self.origins.sign, |names| !names.contains(name));
+        let what = format!("signing with {name}");
+        Err(Refusal::not_allowed(&layer, &what, &Setting::Sign(name.as_str())))
+    }
+
+    /// Whether the tool of the component may be called.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_call(&self, component: &ComponentName, tool: &ToolName) -> Result<(), Refusal> {
+        let Some(list) = self.call_tools.refused_by(component, tool) else {
+            return Ok(());
+        };
+        let layer = self.origins.call_tools.get(list).unwrap_or(&Layer::Grant);
+        let what = format!("calling {tool}");
+        Err(Refusal::not_allowed(layer, &what, &Setting::CallTools(tool.as_str())))
+    }
+
+    /// The refusal of a call to any tool, if no tool at all may be called.
+    #[must_use]
+    pub fn calls_nothing(&self, tool: &ToolName) -> Option<Refusal> {
+        let list = self.call_tools.closed_by()?;
+        let layer = self.origins.call_tools.get(list).unwrap_or(&Layer::Grant);
+        let what = format!("calling {tool}");
+        Some(Refusal::not_allowed(layer, &what, &Setting::CallTools(tool.as_str())))
+    }
+
+    /// Whether the session's key-values may be accessed that far.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_use_key_values(&self, wanted: KvAccess) -> Result<(), Refusal> {
+        if self.kv >= wanted {
+            return Ok(());
+        }
+        let layer = first(&self.origins.kv, |access| *access < wanted);
+        let what = match wanted {
+            KvAccess::ReadWrite => "changing the session's key-values",
+            _ => "reading the session's key-values",
+        };
+        Err(Refusal::not_allowed(&layer, what, &Setting::Kv(wanted)))
+    }
+
+    /// Whether the file or folder at `path` (normalised, relative to the workspace) may be accessed that far.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_use_file(&self, path: &str, wanted: FileAccess) -> Result<(), Refusal> {
+        let allows = |files: &Files| match wanted {
+            FileAccess::None => true,
+            FileAccess::Read => files.may_read(path),
+            FileAccess::ReadWrite => files.may_write(path),
+        };
+        if allows(&self.files) {
+            return Ok(());
+        }
+        let layer = first(&self.origins.files, |files| !allows(files));
+        let far_enough = self
+            .origins
+            .files
+            .iter()
+            .any(|(own, files)| *own == layer && files.access >= wanted);
+        let verb = if wanted == FileAccess::ReadWrite {
+            "changing"
+        } else {
+            "reading"
+        };
+        let what = format!("{verb} {} of the workspace", shown(path));
+        let setting = if far_enough {
+            Setting::FilesPath(path)
+        } else {
+            Setting::Files(wanted)
+        };
+        Err(Refusal::not_allowed(&layer, &what, &setting))
+    }
+
+    /// Whether the environment variable may be seen.
+    #[must_use]
+    pub fn may_see(&self, name: &str) -> bool {
+        self.env.iter().any(|granted| granted.as_str() == name)
+    }
+}
+
+/// The first layer whose part refuses; the grant, where nobody knows.
+fn first<T>(layers: &[(Layer, T)], refuses: impl Fn(&T) -> bool) -> Layer {
+    layers
+        .iter()
+        .find(|(_, part)| refuses(part))
+        .map_or(Layer::Grant, |(layer, _)| layer.clone())
+}
+
+impl Origins {
+    fn new(request: &Manifest, grant: &Grant, agents: &[AgentSpec], session: &SessionNarrowing) -> Self {
+        let mut files = vec![
+            (Layer::Request, request.files.clone()),
+            (Layer::Grant, grant.files.clone()),
+        ];
+        if let Some(access) = session.files {
+            files.push((Layer::Session, Files { access, paths: None }));
+        }
+        let agents = agents.iter().filter(|agent| agent.tools.is_some());
+        Self {
+            files,
+            kv: vec![(Layer::Request, request.kv.access), (Layer::Grant, grant.kv.access)],
+            sign: vec![
+                (Layer::Request, request.secrets.sign.clone()),
+                (Layer::Grant, grant.secrets.sign.clone()),
+            ],
+            call_tools: [Layer::Request, Layer::Grant]
+                .into_iter()
+                .chain(agents.map(|agent| Layer::Agent(agent.name.clone())))
+                .collect(),
         }
     }
 }
@@ -135,6 +275,14 @@ fn network(
         (Layer::Request, request.network.clone()),
         (Layer::Grant, grant.network.clone()),
     ];
+    layers.extend(narrowing(agents, session, host).layers);
+    NetworkPolicy { layers }
+}
+
+/// The network's layers below request and grant: they only narrow, and say nothing of what a component may do.
+#[must_use]
+pub fn narrowing(agents: &[AgentSpec], session: &SessionNarrowing, host: &HostPolicy) -> NetworkPolicy {
+    let mut layers = Vec::new();
     for agent in agents {
         if let Some(list) = &agent.network {
             layers.push((Layer::Agent(agent.name.clone()), list.clone()));

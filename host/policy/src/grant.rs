@@ -208,6 +208,54 @@ pub fn wider_than(request: &Manifest, grant: &Grant) -> Vec<String> {
     words
 }
 
+/// How a component's new version differs from the one before, in what it asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Difference {
+    /// What it asks for that the one before did not, one sentence each.
+    pub added: Vec<String>,
+    /// What the one before asked for that it does not, one sentence each.
+    pub removed: Vec<String>,
+}
+
+impl Difference {
+    /// From the version before to the new one.
+    #[must_use]
+    pub fn between(before: &Manifest, now: &Manifest) -> Self {
+        Self {
+            added: wider_request(now, before),
+            removed: wider_request(before, now),
+        }
+    }
+
+    /// Whether the new version asks for anything that the one before did not: then what was decided about that one
+    /// says nothing about it.
+    #[must_use]
+    pub fn is_wider(&self) -> bool {
+        // THREAT[T-supply-wide-request]: a grant is taken over only by a version that asks for no more.
+        !self.added.is_empty()
+    }
+}
+
+/// What `request` asks for beyond `other`. A grant that says nothing of a limit grants what is asked; a manifest that
+/// says nothing of it asks for the default. So limits count here as soon as they are set.
+fn wider_request(request: &Manifest, other: &Manifest) -> Vec<String> {
+    let mut words = wider_than(request, &Grant::everything_requested(other));
+    let given_up = beyond(&other.network.deny, |rule| request.network.deny.contains(rule));
+    if !given_up.is_empty() {
+        words.push(format!("no longer refuse to reach: {given_up}"));
+    }
+    let others = other.limits.entries();
+    for (key, value) in request.limits.entries() {
+        if !others.iter().any(|(own, _)| *own == key) {
+            words.push(format!("a limit of its own: {key} {value}"));
+        }
+    }
+    if let (None, Some(rate)) = (request.rate.calls, other.rate.calls) {
+        words.push(format!("be called more often than {rate}"));
+    }
+    words
+}
+
 fn beyond<T: std::fmt::Display + Clone>(wanted: &[T], granted: impl Fn(&T) -> bool) -> String {
     let beyond: Vec<T> = wanted.iter().filter(|item| !granted(item)).cloned().collect();
     joined(&beyond)

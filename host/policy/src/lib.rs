@@ -10,12 +10,16 @@ pub mod address;
 pub mod agent;
 pub mod authority;
 pub mod credential;
+pub mod expect;
+pub mod explain;
 pub mod files;
 pub mod grant;
 pub mod limits;
 pub mod manifest;
 pub mod network;
 pub mod quantity;
+pub mod refusal;
+pub mod suggest;
 pub mod tool_pattern;
 
 mod text_serde;

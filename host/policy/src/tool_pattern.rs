@@ -80,15 +80,27 @@ impl ToolFilter {
     /// Whether every list names the tool.
     #[must_use]
     pub fn allows(&self, component: &ComponentName, tool: &ToolName) -> bool {
+        self.refused_by(component, tool).is_none()
+    }
+
+    /// The first list that does not name the tool, counted from 0 in the order they were given.
+    #[must_use]
+    pub fn refused_by(&self, component: &ComponentName, tool: &ToolName) -> Option<usize> {
         self.layers
             .iter()
-            .all(|layer| layer.iter().any(|pattern| pattern.matches(component, tool)))
+            .position(|layer| !layer.iter().any(|pattern| pattern.matches(component, tool)))
     }
 
     /// Whether no tool at all can pass.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.layers.iter().any(Vec::is_empty)
+        self.closed_by().is_some()
+    }
+
+    /// The first list that names nothing, counted as in [`ToolFilter::refused_by`].
+    #[must_use]
+    pub fn closed_by(&self) -> Option<usize> {
+        self.layers.iter().position(Vec::is_empty)
     }
 }
 

@@ -145,7 +145,7 @@ fn a_denial_says_which_layer_decided_and_how_to_change_it() {
         ),
         (
             vec![(Layer::Request, list(&["https://private.example/rule"], &[]))],
-            "POST https://evil.example:8443/collect is not allowed: the component's manifest does not request it; to reach it, the author adds `https://evil.example:8443` to `allow` under `[network]` in tool.toml",
+            "POST https://evil.example:8443/collect is not allowed: the component's manifest does not request it; to have it, the component's author would add `https://evil.example:8443` to `allow` under `[network]` in tool.toml",
             "request: no rule allows it",
         ),
         (
@@ -155,7 +155,7 @@ fn a_denial_says_which_layer_decided_and_how_to_change_it() {
         ),
         (
             vec![(Layer::Session, list(&[], &[]))],
-            "POST https://evil.example:8443/collect is not allowed: the session's network list does not allow it; to allow it, add `https://evil.example:8443` to the session's `network.allow`",
+            "POST https://evil.example:8443/collect is not allowed: the session's network list does not allow it; to allow it, add `https://evil.example:8443` to the session's `network.allow` (`PATCH /v1/sessions/…`)",
             "session: no rule allows it",
         ),
         (
@@ -163,7 +163,7 @@ fn a_denial_says_which_layer_decided_and_how_to_change_it() {
                 Layer::Host,
                 only_denies(&["other.example", "*.example", "evil.example"]),
             )],
-            "POST https://evil.example:8443/collect is denied by the rule `*.example` of the host-wide list; the operator (`fumehood.toml`) can remove it",
+            "POST https://evil.example:8443/collect is denied by the rule `*.example` of the host-wide list; the operator can remove it from `deny` under `[network]` in fumehood.toml",
             "host: deny *.example",
         ),
     ];

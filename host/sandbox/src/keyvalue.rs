@@ -5,9 +5,11 @@
 
 use crate::{
     bindings::wasi::keyvalue::store::{Error, Host, HostBucket, KeyResponse},
+    call::Denial,
     ports::KeyValueError,
     state::CallState,
 };
+use fumehood_policy::files::KvAccess;
 use wasmtime::component::Resource;
 
 /// An open bucket: there is but one, so it holds nothing.
@@ -27,20 +29,23 @@ impl From<KeyValueError> for Error {
 }
 
 impl CallState {
-    fn readable(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<bool> {
+    /// Whether the bucket may be accessed that far. `wasi:keyvalue` has no words for a refusal, so they go into the report.
+    fn allows(&self, bucket: &Resource<Bucket>, wanted: KvAccess) -> wasmtime::Result<bool> {
         self.table.get(bucket)?;
-        Ok(self.authority.kv.can_read())
+        Ok(self.may(wanted))
     }
 
-    fn writable(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<bool> {
-        self.table.get(bucket)?;
-        Ok(self.authority.kv.can_write())
+    fn may(&self, wanted: KvAccess) -> bool {
+        self.authority
+            .may_use_key_values(wanted)
+            .map_err(|refusal| self.log.deny(Denial::new(refusal.message)))
+            .is_ok()
     }
 }
 
 impl Host for CallState {
     fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
-        if !self.authority.kv.can_read() {
+        if !self.may(KvAccess::Read) {
             return Ok(Err(Error::AccessDenied));
         }
         match identifier.as_str() {
@@ -52,35 +57,35 @@ impl Host for CallState {
 
 impl HostBucket for CallState {
     async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        if !self.readable(&bucket)? {
+        if !self.allows(&bucket, KvAccess::Read)? {
             return Ok(Err(Error::AccessDenied));
         }
         Ok(self.ports.key_values.get(&key).await.map_err(Into::into))
     }
 
     async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        if !self.writable(&bucket)? {
+        if !self.allows(&bucket, KvAccess::ReadWrite)? {
             return Ok(Err(Error::AccessDenied));
         }
         Ok(self.ports.key_values.set(&key, value).await.map_err(Into::into))
     }
 
     async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<()> {
-        if !self.writable(&bucket)? {
+        if !self.allows(&bucket, KvAccess::ReadWrite)? {
             return Ok(Err(Error::AccessDenied));
         }
         Ok(self.ports.key_values.delete(&key).await.map_err(Into::into))
     }
 
     async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
-        if !self.readable(&bucket)? {
+        if !self.allows(&bucket, KvAccess::Read)? {
             return Ok(Err(Error::AccessDenied));
         }
         Ok(self.ports.key_values.exists(&key).await.map_err(Into::into))
     }
 
     async fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<u64>) -> Answer<KeyResponse> {
-        if !self.readable(&bucket)? {
+        if !self.allows(&bucket, KvAccess::Read)? {
             return Ok(Err(Error::AccessDenied));
         }
         Ok(match self.ports.key_values.list(cursor).await {

@@ -18,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use fumehood_core::{call::CallError, digest::Digest, id::CallId};
 use fumehood_policy::{
-    authority::Authority,
+    authority::{Authority, Origins},
     files::{Access, Files},
     limits::Limits,
     network::{Layer, NetworkList, NetworkPolicy},
@@ -306,6 +306,7 @@ fn nothing() -> Authority {
             ..Limits::default()
         },
         rate: None,
+        origins: Origins::default(),
     }
 }
 

@@ -65,10 +65,8 @@ impl secrets::Host for CallState {
             Ok(name) => name,
             Err(error) => return Ok(Err(Failure::InvalidArguments(error.to_string()))),
         };
-        if !self.authority.sign.contains(&name) {
-            return Ok(Err(self.denied(format!(
-                "signing with {name} was denied: add it to `[secrets] sign` in the manifest and in the grant"
-            ))));
+        if let Err(refusal) = self.authority.may_sign(&name) {
+            return Ok(Err(self.denied(refusal.message)));
         }
         if message.len() > MAX_SIGNED_MESSAGE {
             return Ok(Err(Failure::InvalidArguments(
@@ -97,10 +95,8 @@ impl peers::Host for CallState {
             Err(error) => return Ok(Err(Failure::NotFound(error.to_string()))),
         };
         // Which tools exactly is the port's to decide: it knows which component a name belongs to.
-        if self.authority.call_tools.is_closed() {
-            return Ok(Err(self.denied(format!(
-                "calling {tool} was denied: add it to `[tools] call` in the manifest and in the grant"
-            ))));
+        if let Some(refusal) = self.authority.calls_nothing(&tool) {
+            return Ok(Err(self.denied(refusal.message)));
         }
         let arguments: Arguments = match serde_json::from_str(&arguments) {
             Ok(arguments) => arguments,

@@ -157,7 +157,7 @@ async fn a_peer_that_is_not_granted_is_denied_and_reported() {
     let report = support::run(caller(), authority()).await;
     assert_eq!(report.denials.len(), 1);
     assert!(
-        report.denials[0].reason.contains("`[tools] call`"),
+        report.denials[0].reason.contains("`call` under `[tools]` of the grant"),
         "{:?}",
         report.denials
     );

@@ -236,6 +236,61 @@ pub(crate) struct Grant {
     rate: Option<Map<String, Value>>,
 }
 
+/// What a component may do, and why not more.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Authority {
+    /// Which of its tools the agent offers the model.
+    tools: Vec<OfferedTool>,
+    /// One for each thing asked, then each limit.
+    capabilities: Vec<ExplainedCapability>,
+}
+
+/// Whether an agent offers a tool.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct OfferedTool {
+    tool: String,
+    /// The agents whose `tools` list does not name it, as `agent NAME`; none: it is offered.
+    cut_by: Vec<String>,
+}
+
+/// One capability: what is asked, what is left of it, and which layers cut it.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct ExplainedCapability {
+    /// `network`, `credential`, `files`, `kv`, `sign`, `call_tools`, `env`, `limit` or `rate`.
+    capability: String,
+    /// As the manifest writes it; absent where it asks for nothing and gets a default.
+    asked: Option<String>,
+    /// `all`, `part` or `none` of it is left.
+    extent: String,
+    /// What is left, as a manifest would write it.
+    has: Vec<String>,
+    /// Rules that refuse what `has` names.
+    except: Option<Vec<AuthorityException>>,
+    /// Which layers cut it, each by itself.
+    cuts: Option<Vec<AuthorityCut>>,
+}
+
+/// A `deny` rule that takes something out.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct AuthorityException {
+    /// `request`, `grant`, `agent NAME`, `session` or `host`.
+    layer: String,
+    rule: String,
+}
+
+/// What one layer leaves of what was asked.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct AuthorityCut {
+    /// `grant`, `agent NAME`, `session` or `host`.
+    layer: String,
+    /// What this layer alone would leave; nothing: none of it.
+    left: Vec<String>,
+    /// The `deny` rule that did it; absent where no rule allows it.
+    rule: Option<String>,
+    /// How to change that.
+    change: String,
+}
+
 /// One egress decision: never a query, header value or body.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct LedgerEntry {

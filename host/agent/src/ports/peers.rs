@@ -10,7 +10,7 @@ use fumehood_core::{
     id::CallId,
     name::ToolName,
 };
-use fumehood_policy::tool_pattern::ToolFilter;
+use fumehood_policy::authority::Authority;
 use fumehood_sandbox::ports::Peers;
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ pub(crate) fn peers(
     caller: Arc<Caller>,
     scope: CallScope,
     tools: Arc<OfferedTools>,
-    allowed: ToolFilter,
+    authority: Arc<Authority>,
 ) -> Arc<dyn Peers> {
     Arc::new(SessionPeers {
         caller,
         scope,
         tools,
-        allowed,
+        authority,
     })
 }
 
@@ -33,16 +33,15 @@ struct SessionPeers {
     caller: Arc<Caller>,
     scope: CallScope,
     tools: Arc<OfferedTools>,
-    allowed: ToolFilter,
+    authority: Arc<Authority>,
 }
 
 #[async_trait]
 impl Peers for SessionPeers {
     async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult {
         let component = &self.tools.get(tool)?.component.record.name;
-        if !self.allowed.allows(component, tool) {
-            let message = format!("calling {tool} was denied: the grant's `[tools] call` list does not name it");
-            return Err(CallError::new(CallErrorCode::Denied, message));
+        if let Err(refusal) = self.authority.may_call(component, tool) {
+            return Err(CallError::new(CallErrorCode::Denied, refusal.message));
         }
         let caller = Arc::clone(&self.caller);
         caller

@@ -5,6 +5,7 @@
 
 mod host;
 mod policy;
+mod relate;
 mod rule;
 mod target;
 

@@ -4,7 +4,10 @@ use super::{
     rule::{NetworkRule, advised},
     target::Target,
 };
-use crate::address::embedded_ipv4;
+use crate::{
+    address::embedded_ipv4,
+    refusal::{Capability, Setting, advice, lacks, removal},
+};
 use fumehood_core::name::AgentName;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr};
@@ -109,6 +112,14 @@ impl Denial {
     }
 }
 
+/// What no layer refuses.
+struct Passed<'p> {
+    /// Whether a grant was among those asked.
+    granted: bool,
+    /// The narrowest layer's rule, apart from the host's.
+    narrowest: Option<(&'p Layer, &'p NetworkRule)>,
+}
+
 impl NetworkPolicy {
     /// A policy that lets nothing through.
     #[must_use]
@@ -119,38 +130,66 @@ impl NetworkPolicy {
     /// Decides on one request. Allocates nothing but the text it returns.
     #[must_use]
     pub fn decide(&self, target: &Target) -> Verdict {
+        match self.pass(target) {
+            Err(denial) => Verdict::Denied(denial),
+            Ok(Passed {
+                narrowest: Some((layer, rule)),
+                granted: true,
+            }) => Verdict::Allowed {
+                rule: format!("{layer}: {rule}"),
+            },
+            Ok(_) => Verdict::Denied(not_allowed(&Layer::Grant, target)),
+        }
+    }
+
+    /// Decides whether the layers there are would let a request through, if one had been asked for and granted. Not a
+    /// decision that a request may leave on.
+    #[must_use]
+    pub fn decide_narrowing(&self, target: &Target) -> Verdict {
+        match self.pass(target) {
+            Err(denial) => Verdict::Denied(denial),
+            Ok(Passed {
+                narrowest: Some((layer, rule)),
+                ..
+            }) => Verdict::Allowed {
+                rule: format!("{layer}: {rule}"),
+            },
+            Ok(_) => Verdict::Allowed {
+                rule: "no list of an agent or a session narrows it".to_owned(),
+            },
+        }
+    }
+
+    fn pass(&self, target: &Target) -> Result<Passed<'_>, Denial> {
         // THREAT[T-net-rule-bypass]: each layer is asked by itself; lists are never merged, so no list can
         // reopen what another closed.
         for (layer, list) in &self.layers {
             if let Some(rule) = list.deny.iter().find(|rule| rule.denies(target)) {
-                return Verdict::Denied(denied_by_rule(layer, rule, target));
+                return Err(denied_by_rule(layer, rule, target));
             }
         }
-        let mut granted = false;
-        let mut narrowest: Option<(&Layer, &NetworkRule)> = None;
+        let mut passed = Passed {
+            granted: false,
+            narrowest: None,
+        };
         for (layer, list) in &self.layers {
             let must_ask = matches!(layer, Layer::Request | Layer::Grant);
             match &list.allow {
                 Some(allow) => {
                     let Some(rule) = allow.iter().find(|rule| rule.allows(target)) else {
-                        return Verdict::Denied(not_allowed(layer, target));
+                        return Err(not_allowed(layer, target));
                     };
-                    granted |= *layer == Layer::Grant;
+                    passed.granted |= *layer == Layer::Grant;
                     if *layer != Layer::Host {
-                        narrowest = Some((layer, rule));
+                        passed.narrowest = Some((layer, rule));
                     }
                 }
                 // THREAT[T-supply-wide-request]: silence of a manifest or a grant is a no.
-                None if must_ask => return Verdict::Denied(not_allowed(layer, target)),
+                None if must_ask => return Err(not_allowed(layer, target)),
                 None => {}
             }
         }
-        match narrowest {
-            Some((layer, rule)) if granted => Verdict::Allowed {
-                rule: format!("{layer}: {rule}"),
-            },
-            _ => Verdict::Denied(not_allowed(&Layer::Grant, target)),
-        }
+        Ok(passed)
     }
 
     /// Decides once more when the address is known: a `deny` of an address holds for names that resolve to it.
@@ -192,21 +231,10 @@ impl NetworkPolicy {
 fn denied_by_rule(layer: &Layer, rule: &NetworkRule, target: &Target) -> Denial {
     let rule = rule.to_string();
     let message = format!(
-        "{} is denied by the rule `{rule}` {}; {} can remove it",
+        "{} is denied by the rule `{rule}` {}; {}",
         request(target),
-        match layer {
-            Layer::Request => "of the component's own manifest".to_owned(),
-            Layer::Grant => "of the component's grant".to_owned(),
-            Layer::Agent(name) => format!("of the agent `{name}`"),
-            Layer::Session => "of the session".to_owned(),
-            Layer::Host => "of the host-wide list".to_owned(),
-        },
-        match layer {
-            Layer::Request => "the component's author",
-            Layer::Grant => "whoever grants in the org (`fumehood tool grant`)",
-            Layer::Agent(_) | Layer::Host => "the operator (`fumehood.toml`)",
-            Layer::Session => "whoever owns the session",
-        }
+        whose(layer),
+        removal(layer),
     );
     Denial {
         layer: layer.clone(),
@@ -215,34 +243,26 @@ fn denied_by_rule(layer: &Layer, rule: &NetworkRule, target: &Target) -> Denial 
     }
 }
 
+fn whose(layer: &Layer) -> String {
+    match layer {
+        Layer::Request => "of the component's own manifest".to_owned(),
+        Layer::Grant => "of the component's grant".to_owned(),
+        Layer::Agent(name) => format!("of the agent `{name}`"),
+        Layer::Session => "of the session".to_owned(),
+        Layer::Host => "of the host-wide list".to_owned(),
+    }
+}
+
 fn not_allowed(layer: &Layer, target: &Target) -> Denial {
-    let rule = advised(target);
-    let (who, fix) = match layer {
-        Layer::Request => (
-            "the component's manifest does not request it".to_owned(),
-            format!("to reach it, the author adds `{rule}` to `allow` under `[network]` in tool.toml"),
-        ),
-        Layer::Grant => (
-            "the component's grant does not allow it".to_owned(),
-            format!("to allow it, add `{rule}` to `allow` under `[network]` of the grant (`fumehood tool grant`)"),
-        ),
-        Layer::Agent(name) => (
-            format!("the network list of the agent `{name}` does not allow it"),
-            format!("to allow it, add `{rule}` to `allow` under `[agent.{name}.network]` in fumehood.toml"),
-        ),
-        Layer::Session => (
-            "the session's network list does not allow it".to_owned(),
-            format!("to allow it, add `{rule}` to the session's `network.allow`"),
-        ),
-        Layer::Host => (
-            "the host-wide list does not allow it".to_owned(),
-            format!("to allow it, the operator adds `{rule}` to `allow` under `[network]` in fumehood.toml"),
-        ),
-    };
     Denial {
         layer: layer.clone(),
         rule: None,
-        message: format!("{} is not allowed: {who}; {fix}", request(target)),
+        message: format!(
+            "{} is not allowed: {}; {}",
+            request(target),
+            lacks(layer, Capability::Network),
+            advice(layer, &Setting::Network(&advised(target)))
+        ),
     }
 }
 

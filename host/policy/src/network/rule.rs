@@ -12,15 +12,15 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 /// A network rule. Prints in one normal form, which parses to the same rule. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct NetworkRule(Arc<Parts>);
+pub struct NetworkRule(pub(super) Arc<Parts>);
 
 #[derive(PartialEq, Eq, Hash)]
-struct Parts {
-    methods: Methods,
-    scheme: Option<Scheme>,
-    host: HostPattern,
-    port: PortPattern,
-    path: PathPrefix,
+pub(super) struct Parts {
+    pub(super) methods: Methods,
+    pub(super) scheme: Option<Scheme>,
+    pub(super) host: HostPattern,
+    pub(super) port: PortPattern,
+    pub(super) path: PathPrefix,
 }
 
 /// Which methods a rule is about.
@@ -46,7 +46,7 @@ pub enum PortPattern {
 /// Whole path segments that a request's path must begin with. None: every path. A slash at the end of a
 /// rule means nothing: `/v1/` is `/v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct PathPrefix(Vec<Box<str>>);
+pub struct PathPrefix(pub(super) Vec<Box<str>>);
 
 /// Why a text is not a network rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,7 +187,7 @@ impl Methods {
         }
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    pub(super) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, _) => true,
             (Self::Only(own), Self::Only(others)) => own.is_superset(others),
@@ -221,7 +221,7 @@ impl PathPrefix {
     }
 }
 
-fn loose_segments(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn loose_segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .flat_map(|part| part.split("%2F"))
         .flat_map(|part| part.split("%5C"))

@@ -175,6 +175,7 @@ pub fn authority() -> Authority {
             ..Limits::default()
         },
         rate: None,
+        origins: Default::default(),
     }
 }
 

@@ -3,7 +3,9 @@
 use crate::{
     app::App,
     auth::Client,
-    input::{At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, read_body, wrong_media_type},
+    input::{
+        At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, read_body, session_id, wrong_media_type,
+    },
     problem::{Answer, Problem, ProblemCode},
     schema,
 };
@@ -13,9 +15,15 @@ use axum::{
     response::IntoResponse,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use fumehood_agent::install::{NewComponent, NewGrant};
-use fumehood_core::{Time, digest::Digest, name::ComponentName, tool::ToolDefinition};
+use fumehood_agent::install::{Added, NewComponent, NewGrant};
+use fumehood_core::{
+    Time,
+    digest::Digest,
+    name::{AgentName, ComponentName},
+    tool::ToolDefinition,
+};
 use fumehood_policy::{
+    explain::Explanation,
     grant::{self, Grant},
     manifest::Manifest,
 };
@@ -61,6 +69,38 @@ struct Component {
     /// When this version was added.
     #[schema(value_type = String, format = DateTime)]
     added: Time,
+    /// What changed in what it asks for, where it took the place of other code. Said once, when it is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update: Option<Update>,
+    /// What it may do, and which layer cut what; where one component is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Authority>)]
+    authority: Option<Explanation>,
+}
+
+/// How a version differs from the one whose place it took.
+#[derive(Debug, Serialize, ToSchema)]
+struct Update {
+    /// The code before: `sha256:…`
+    #[schema(value_type = String)]
+    before: Digest,
+    /// What it asks for that the one before did not, one sentence each. With any, it waits for a grant of its own.
+    added: Vec<String>,
+    /// What it no longer asks for.
+    removed: Vec<String>,
+}
+
+impl From<Added> for Component {
+    fn from(Added { component, update }: Added) -> Self {
+        Self {
+            update: update.map(|update| Update {
+                before: update.before,
+                added: update.difference.added,
+                removed: update.difference.removed,
+            }),
+            ..Self::from(component)
+        }
+    }
 }
 
 impl From<record::Component> for Component {
@@ -78,6 +118,8 @@ impl From<record::Component> for Component {
             manifest: component.manifest,
             grant: component.grant,
             added: component.added,
+            update: None,
+            authority: None,
         }
     }
 }
@@ -208,13 +250,9 @@ async fn add_component(
             ));
         }
     };
-    let component = app.host.add_component(&client.org, new).await?;
+    let component = Component::from(app.host.add_component(&client.org, new).await?);
     let location = format!("/v1/tools/{}", component.name);
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Json(Component::from(component)),
-    ))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(component)))
 }
 
 fn from_document(body: AddComponent) -> Answer<NewComponent> {
@@ -243,15 +281,39 @@ fn from_document(body: AddComponent) -> Answer<NewComponent> {
     })
 }
 
-/// Show a component
-#[utoipa::path(get, path = "/v1/tools/{component}", tag = "tools", params(("component" = String, Path, description = "The component's name")),
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ShowQuery {
+    /// Explain what it may do in this session, with the session's agent.
+    session: Option<String>,
+    /// Explain what it may do for this agent.
+    agent: Option<String>,
+}
+
+/// Show a component, and explain what it may do
+///
+/// `authority` says for each thing it asks what it has and which layer cut what: the grant and the host's own policy, and the
+/// session and the agents where they are named.
+#[utoipa::path(get, path = "/v1/tools/{component}", tag = "tools",
+    params(("component" = String, Path, description = "The component's name"), ShowQuery),
     responses((status = 200, body = Component, description = "The component")))]
 async fn show_component(
     State(app): State<Arc<App>>,
     client: Client,
     At(component): At<String>,
+    Query(query): Query<ShowQuery>,
 ) -> Answer<Json<Component>> {
-    Ok(Json(app.host.component(&client.org, &name(&component)?).await?.into()))
+    let session = query.session.as_deref().map(session_id).transpose()?;
+    let agent = query.agent.as_deref().map(name::<AgentName>).transpose()?;
+    let (component, authority) = app
+        .host
+        .explain(&client.org, &name(&component)?, session, agent.as_ref())
+        .await?;
+    Ok(Json(Component {
+        authority: Some(authority),
+        ..component.into()
+    }))
 }
 
 /// Remove a component
@@ -271,7 +333,8 @@ async fn remove_component(
 /// Decide what a component may do
 ///
 /// The body is the whole grant, as JSON or as the text of a grant file (`application/toml`); it takes the place of the one there
-/// is. `{}` grants nothing: its tools can be called, and are denied whatever they try.
+/// is. `{}` grants nothing: its tools can be called, and are denied whatever they try. `authority` in the answer says what it may
+/// do with it.
 #[utoipa::path(put, path = "/v1/tools/{component}/grant", tag = "tools", params(("component" = String, Path, description = "The component's name")),
     request_body(content((schema::Grant = "application/json"), (String = "application/toml"))),
     responses((status = 200, body = Component, description = "The component with its grant")))]
@@ -295,5 +358,10 @@ async fn set_grant(
         }
         _ => return Err(wrong_media_type("application/json or application/toml")),
     };
-    Ok(Json(app.host.set_grant(&client.org, &component, &grant).await?.into()))
+    app.host.set_grant(&client.org, &component, &grant).await?;
+    let (component, authority) = app.host.explain(&client.org, &component, None, None).await?;
+    Ok(Json(Component {
+        authority: Some(authority),
+        ..component.into()
+    }))
 }

@@ -1,0 +1,260 @@
+//! Files of expectations: what they read, refuse, and find.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use fumehood_policy::{
+    authority::{HostPolicy, SessionNarrowing},
+    expect::{Action, Decided, Layers, Subject, decide, parse},
+    grant::Grant,
+    manifest::Manifest,
+};
+use proptest::prelude::*;
+
+/// The messages of a file's faults, with their lines.
+fn faults(text: &str) -> Vec<(usize, String)> {
+    let errors = parse(text).unwrap_err();
+    errors.into_iter().map(|error| (error.line, error.message)).collect()
+}
+
+fn subject(request: &str, grant: Option<&str>) -> Subject {
+    Subject {
+        request: Manifest::parse_toml(&format!("name = \"t\"\nversion = \"1\"\n{request}")).unwrap(),
+        grant: grant.map(|grant| Grant::parse_toml(grant).unwrap()),
+    }
+}
+
+/// What is decided about one line, about this component if there is one.
+fn decided(line: &str, component: Option<&Subject>, host: &HostPolicy) -> Decided {
+    let text = match component {
+        Some(_) => format!("tool t\n{line}"),
+        None => line.to_owned(),
+    };
+    let layers = Layers {
+        component,
+        agents: &[],
+        session: &SessionNarrowing::default(),
+        host,
+        callee: Some(&"files".parse().unwrap()),
+    };
+    decide(&parse(&text).unwrap()[0].action, &layers)
+}
+
+fn by(decided: Decided) -> String {
+    match decided {
+        Decided::Allowed { by } => format!("allowed by {by}"),
+        Decided::Denied { by, .. } => format!("denied by {by}"),
+    }
+}
+
+#[test]
+fn context_lines_hold_until_the_next_of_their_kind() {
+    let read =
+        parse("tool a\nagent x\ndeny kv read\n\n# only a comment\ntool b\ndeny kv write # why\nagent -\ndeny sign K\n")
+            .unwrap();
+    let lines: Vec<_> = read.iter().map(|one| (one.line, &*one.text)).collect();
+    assert_eq!(lines, [(3, "deny kv read"), (7, "deny kv write"), (9, "deny sign K")]);
+    let tools: Vec<_> = read
+        .iter()
+        .map(|one| one.context.tool.as_ref().unwrap().as_str())
+        .collect();
+    assert_eq!(tools, ["a", "b", "b"]);
+    assert!(read[1].context.agent.is_some() && read[2].context.agent.is_none());
+}
+
+#[test]
+fn every_line_that_is_not_understood_is_told_with_its_fix() {
+    let text = "alow http GET https://x.example/\n\
+        allow htp GET https://x.example/\n\
+        allow http https://x.example/\n\
+        allow http get https://x.example/\n\
+        deny http GET x.example\n\
+        allow files write src/x\n\
+        tool files_read\n\
+        tool a b\n\
+        tool a\n\
+        allow files wirte src/x\n\
+        allow files write ../x\n\
+        allow secret K api.example.com\n\
+        allow secret K to *.example.com\n\
+        allow\n\
+        session 7\n";
+    let faults = faults(text);
+    let expected = [
+        (1, "did you mean `allow`"),
+        (2, "did you mean `http`"),
+        (3, "http METHOD URL"),
+        (4, "in capitals"),
+        (5, "must start with `https://`"),
+        (6, "`tool NAME` above it"),
+        (7, "component's name"),
+        (8, "one name after `tool`"),
+        (10, "did you mean `write`"),
+        (11, "relative to /workspace"),
+        (12, "NAME to HOST"),
+        (13, "*.example.com"),
+        (14, "allow or deny what"),
+        (15, "ses_"),
+    ];
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+    for ((line, message), (at, words)) in faults.iter().zip(expected) {
+        assert!(*line == at && message.contains(words), "{line}: {message}: {words}");
+    }
+}
+
+#[test]
+fn a_url_that_is_always_refused_is_a_denial_and_no_fault() {
+    for url in [
+        "https://u@x.example/",
+        "http://0x7f.1/",
+        "https://x.example:0/",
+        "https://[fe80::1%25eth0]/",
+        "https://x.example/a%2F..%2Fb",
+    ] {
+        let read = parse(&format!("deny http GET {url}")).unwrap();
+        assert!(matches!(read[0].action, Action::RefusedHttp(_)), "{url}");
+        assert!(
+            by(decided(&read[0].text, None, &HostPolicy::default())).starts_with("denied by host"),
+            "{url}"
+        );
+    }
+}
+
+#[test]
+fn without_a_tool_the_hosts_list_and_the_address_rules_decide() {
+    let mut host = HostPolicy::default();
+    host.network.deny.push("b.example.com".parse().unwrap());
+    host.private_networks = toml::from_str::<toml::Table>("n = [\"10.0.0.0/8\"]").unwrap()["n"]
+        .clone()
+        .try_into()
+        .unwrap();
+    for (line, expected) in [
+        (
+            "allow http GET https://a.example.com/",
+            "allowed by no list of an agent or a session narrows it",
+        ),
+        (
+            "allow http GET https://b.example.com/",
+            "denied by host: deny b.example.com",
+        ),
+        (
+            "allow http GET http://10.1.2.3/",
+            "allowed by no list of an agent or a session narrows it",
+        ),
+        (
+            "allow http GET http://192.168.1.1/",
+            "denied by host: private_networks does not list it",
+        ),
+        (
+            "allow http GET http://[::1]/",
+            "denied by host: private_networks does not list it",
+        ),
+        (
+            "allow http GET https://8.8.8.8/",
+            "allowed by no list of an agent or a session narrows it",
+        ),
+    ] {
+        assert_eq!(by(decided(line, None, &host)), expected, "{line}");
+    }
+}
+
+#[test]
+fn with_a_tool_every_layer_decides_and_is_named() {
+    let asked = r#"
+        [network]
+        allow = ["https://a.example.com", "http://127.0.0.1"]
+        [[credential]]
+        secret = "TOKEN"
+        hosts = ["a.example.com", "b.example.com"]
+        inject = { query = "key" }
+        [files]
+        workspace = "read-write"
+        [kv]
+        access = "read"
+        [secrets]
+        sign = ["K", "L"]
+        [tools]
+        call = ["files_*"]
+        [env]
+        names = ["TZ", "LANG"]
+    "#;
+    let granted = r#"
+        [network]
+        allow = ["GET https://a.example.com", "http://127.0.0.1"]
+        [[credential]]
+        secret = "TOKEN"
+        hosts = ["a.example.com"]
+        [files]
+        workspace = "read-write"
+        paths = ["src"]
+        [kv]
+        access = "read-write"
+        [secrets]
+        sign = ["K"]
+        [tools]
+        call = ["files_read"]
+        [env]
+        names = ["TZ"]
+    "#;
+    let component = subject(asked, Some(granted));
+    for (line, expected) in [
+        (
+            "allow http GET https://a.example.com/x",
+            "allowed by grant: GET https://a.example.com",
+        ),
+        (
+            "allow http PUT https://a.example.com/x",
+            "denied by grant: no rule allows it",
+        ),
+        (
+            "allow http GET https://b.example.com/x",
+            "denied by request: no rule allows it",
+        ),
+        (
+            "allow http GET http://127.0.0.1/",
+            "denied by host: private_networks does not list it",
+        ),
+        ("allow files write src/x", "allowed by grant: read-write"),
+        ("allow files read docs", "denied by grant: no rule allows it"),
+        ("allow kv read", "allowed by grant: read"),
+        ("allow kv write", "denied by request: no rule allows it"),
+        (
+            "allow secret TOKEN to a.example.com",
+            "allowed by grant: TOKEN in the query parameter `key`",
+        ),
+        (
+            "allow secret TOKEN to b.example.com",
+            "denied by grant: no rule allows it",
+        ),
+        (
+            "allow secret TOKEN to c.example.com",
+            "denied by request: no rule allows it",
+        ),
+        ("allow sign K", "allowed by grant: K"),
+        ("allow sign L", "denied by grant: no rule allows it"),
+        ("allow sign M", "denied by request: no rule allows it"),
+        ("allow call files_read", "allowed by grant: files_read"),
+        ("allow call files_write", "denied by grant: no rule allows it"),
+        ("allow env TZ", "allowed by grant: TZ"),
+        ("allow env LANG", "denied by grant: no rule allows it"),
+        ("allow env HOME", "denied by request: no rule allows it"),
+    ] {
+        assert_eq!(
+            by(decided(line, Some(&component), &HostPolicy::default())),
+            expected,
+            "{line}"
+        );
+    }
+    let waiting = subject(asked, None);
+    assert_eq!(
+        by(decided("allow kv read", Some(&waiting), &HostPolicy::default())),
+        "denied by grant: there is none yet"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(allow|deny|tool|http|#|-| |\n|GET|https://|a|[/:.@\\[\\]%*\u{3002}\u{0}])*") {
+        if let Ok(read) = parse(&text) {
+            prop_assert!(read.len() <= text.lines().count());
+        }
+    }
+}
