@@ -71,6 +71,9 @@ pub(crate) enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(Config),
+    /// What may happen, as configured and granted.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Look for what is wrong with this installation.
     Doctor,
     /// Print the OpenAPI document of the HTTP API.
@@ -127,10 +130,16 @@ pub(crate) enum Tool {
     },
     /// The installed components.
     List,
-    /// What a component asks for and what it may do.
+    /// What a component asks for, what it may do, and which layer cut what.
     Show {
         /// Its name.
         name: ComponentName,
+        /// What it may do in this session, with the session's agent.
+        #[arg(long, value_name = "ID")]
+        session: Option<SessionId>,
+        /// What it may do for this agent.
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
     },
     /// Remove a component.
     Remove {
@@ -286,6 +295,16 @@ pub(crate) enum Config {
     Check,
     /// Print the configuration in effect.
     Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Check expectations, one a line (`deny http GET https://…`, `allow files write src/x`), and stop at the first
+    /// that is not met.
+    Test {
+        /// The expectations.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

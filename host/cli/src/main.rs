@@ -15,7 +15,7 @@ mod standard;
 
 use args::{Cli, Command, Tool};
 use clap::Parser as _;
-use commands::run::Ended;
+use commands::{policy::Tested, run::Ended};
 use config::Loaded;
 use out::Out;
 use std::{path::Path, process::ExitCode};
@@ -78,6 +78,13 @@ async fn run(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<u8> {
         Command::Serve(args) => commands::serve::serve(out, &loaded, args).await?,
         Command::Demo => return Ok(succeeded(commands::demo::demo(out).await?)),
         Command::Config(command) => commands::config::config(out, &loaded, command)?,
+        Command::Policy(command) => {
+            return Ok(match commands::policy::policy(out, &loaded, command).await? {
+                Tested::Met => DONE,
+                Tested::Surprise => FAILED,
+                Tested::NotUnderstood => CONFIGURATION,
+            });
+        }
         Command::Doctor => return Ok(succeeded(commands::doctor::doctor(out, &loaded).await?)),
         Command::Openapi => out.line(serde_json::to_string_pretty(&fumehood_server::openapi())?),
         Command::Reference(args) => return Ok(succeeded(commands::reference::reference(out, args)?)),

@@ -1,9 +1,11 @@
 //! One file per command or family of commands.
 
 pub(crate) mod admin;
+pub(crate) mod authority;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod run;
 pub(crate) mod secret;

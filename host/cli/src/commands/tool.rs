@@ -3,6 +3,7 @@
 use crate::{
     args::Tool,
     client::Client,
+    commands::authority,
     out::{Out, Style, list, printable, text},
 };
 use anyhow::{Context as _, bail};
@@ -57,8 +58,11 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
                 );
             });
         }
-        Tool::Show { name } => {
-            let component = client.get(&format!("/v1/tools/{name}")).await?;
+        Tool::Show { name, session, agent } => {
+            let session = session.map(|session| format!("session={session}"));
+            let agent = agent.as_ref().map(|agent| format!("agent={agent}"));
+            let query: Vec<String> = session.into_iter().chain(agent).collect();
+            let component = client.get(&format!("/v1/tools/{name}?{}", query.join("&"))).await?;
             out.either(&component, |component| show(out, component));
         }
         Tool::Remove { name } => {
@@ -108,6 +112,12 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
     let component = client.post("/v1/tools", &body).await?;
     out.either(&component, |component| {
         show(out, component);
+        if let Some(update) = component.get("update") {
+            authority::update(out, update);
+            if matches!(decision, Decision::Nothing) {
+                authority::decided_by_the_version_before(out, component);
+            }
+        }
         if component.get("grant").is_none() {
             let name = text(component, "name");
             out.line(format_args!(
@@ -182,9 +192,12 @@ fn show(out: Out, component: &Value) {
     } else {
         out.line(format_args!("\n{}", out.style(Style::Bad, "waits for a grant")));
     }
+    if let Some(explanation) = component.get("authority") {
+        authority::show(out, explanation);
+    }
 }
 
-fn section(out: Out, title: &str, lines: impl Iterator<Item = String>) {
+pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>) {
     let mut lines = lines.peekable();
     if lines.peek().is_some() {
         out.line(format_args!("\n{}", out.style(Style::Bold, title)));
