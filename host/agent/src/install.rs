@@ -144,7 +144,11 @@ impl Host {
             grant,
             added: now(),
         };
-        for above in component.manifest.limits.above_ceilings(&self.caller().policy().ceilings) {
+        for above in component
+            .manifest
+            .limits
+            .above_ceilings(&self.caller().policy().ceilings)
+        {
             tracing::warn!(%org, component = %component.name, "the manifest asks for {above}; its calls get the ceiling");
         }
         self.store().put_component(&component).await?;
