@@ -7,6 +7,7 @@ use crate::{
     ports::{self, CallEvents, StoreLedger},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
+    telemetry::{ObservedCall, OneMore},
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
@@ -24,6 +25,7 @@ use fumehood_sandbox::{Call, Denial, Sandbox, ports::Ports};
 use fumehood_store::{Store, Workspaces};
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 /// How deep tools may call tools.
 const PEER_DEPTH: u8 = 4;
@@ -184,6 +186,21 @@ impl Caller {
         tools: &Arc<OfferedTools>,
         id: CallId,
         tool: &ToolName,
+        arguments: Arguments,
+    ) -> (CallResult, Metering) {
+        let observed = ObservedCall::begin(scope, tools, id, tool);
+        let work = self.unobserved(scope, tools, id, tool, arguments);
+        let ended = work.instrument(observed.span.clone()).await;
+        observed.end(&ended);
+        ended
+    }
+
+    async fn unobserved(
+        self: Arc<Self>,
+        scope: &CallScope,
+        tools: &Arc<OfferedTools>,
+        id: CallId,
+        tool: &ToolName,
         mut arguments: Arguments,
     ) -> (CallResult, Metering) {
         let secrets = match self.secrets.of(&scope.org, scope.session).await {
@@ -269,7 +286,10 @@ impl Caller {
         let digest = installed.component.record.digest;
         self.limits.call(&scope.org, digest, authority.rate)?;
         let place = match scope.depth {
-            0 => Some(self.limits.place(&scope.org).await),
+            0 => {
+                let _waiting = OneMore::waiting_call();
+                Some(self.limits.place(&scope.org).await)
+            }
             _ => None,
         };
         let events = scope.observe.clone().map(|sender| {

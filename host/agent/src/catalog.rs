@@ -3,6 +3,7 @@
 //! A snapshot per org is built from the store once and replaced when a component is added, granted or removed; turns keep
 //! the snapshot they began with.
 
+use crate::telemetry::ToolMeters;
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, ComponentRef},
     digest::Digest,
@@ -35,6 +36,7 @@ pub struct InstalledTool {
     /// What it says of itself.
     pub definition: ToolDefinition,
     schema: jsonschema::Validator,
+    pub(crate) meters: ToolMeters,
 }
 
 impl InstalledTool {
@@ -294,7 +296,7 @@ impl Catalog {
                 }
             }
         }
-        let tools = Arc::new(arrange(components));
+        let tools = Arc::new(arrange(org, components));
         for (name, components) in &tools.collisions {
             tracing::warn!(%org, tool = %name, ?components, "a tool name is offered by several components, so by none");
         }
@@ -316,7 +318,7 @@ impl Catalog {
     }
 }
 
-fn arrange(components: Vec<InstalledComponent>) -> OrgTools {
+fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgTools {
     let mut org = OrgTools::default();
     let mut offers: BTreeMap<ToolName, Vec<Arc<InstalledTool>>> = BTreeMap::new();
     for component in components.into_iter().map(Arc::new) {
@@ -328,6 +330,7 @@ fn arrange(components: Vec<InstalledComponent>) -> OrgTools {
             }
             match schema_of(definition) {
                 Ok(schema) => offers.entry(name).or_default().push(Arc::new(InstalledTool {
+                    meters: ToolMeters::new(name_of_org, &definition.name),
                     component: Arc::clone(&component),
                     definition: definition.clone(),
                     schema,

@@ -9,6 +9,7 @@ use crate::{
     machine::Next,
     recorder::Recorder,
     retry,
+    telemetry::{self, ModelCall},
 };
 use bytes::Bytes;
 use fumehood_core::{
@@ -27,6 +28,7 @@ use futures::StreamExt as _;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 /// Calls of one step that run at the same time.
 const PARALLEL_CALLS: usize = 8;
@@ -54,6 +56,8 @@ pub(crate) struct Driver {
     recorder: Recorder,
     cancel: CancellationToken,
     deadline: Option<Instant>,
+    /// The turn's span, in which it is made.
+    span: Span,
 }
 
 /// Why waiting ended early.
@@ -89,6 +93,7 @@ impl Driver {
             recorder,
             cancel,
             deadline: None,
+            span: Span::current(),
         }
     }
 
@@ -102,7 +107,8 @@ impl Driver {
             if next == Next::Nothing {
                 return Ok(());
             }
-            match self.perform(next).await {
+            let span = telemetry::step_span(&next, self.recorder.machine.step());
+            match self.perform(next).instrument(span).await {
                 Ok(()) => {}
                 Err(Stop::Store(error)) => return Err(error),
                 Err(Stop::Interrupted(Interruption::Cancelled)) => {
@@ -213,13 +219,20 @@ impl Driver {
         let mut attempt = 0;
         loop {
             let mut answer = Assembler::default();
+            let mut asked = ModelCall::begin(self.plan.session, &self.plan.model, &self.plan.provider.describe());
+            let span = asked.span.clone();
             let outcome = self
-                .interruptible(self.stream_answer(step, &request, &guard, &mut answer))
+                .interruptible(self.stream_answer(step, &request, &guard, &mut answer, &mut asked))
+                .instrument(span)
                 .await?;
             let (error, shown) = match outcome {
-                Ok(whole) => return self.record_answer(step, whole).await,
+                Ok(whole) => {
+                    asked.answered(whole.stop, whole.usage);
+                    return self.record_answer(step, whole).await;
+                }
                 Err(failed) => failed,
             };
+            asked.failed(error.kind());
             attempt += 1;
             let Some(delay) = retry::delay(&error, attempt, shown) else {
                 self.keep_partial_text(step, answer).await?;
@@ -244,6 +257,7 @@ impl Driver {
         request: &ModelRequest,
         guard: &LeakGuard,
         answer: &mut Assembler,
+        asked: &mut ModelCall,
     ) -> Result<Step, (ModelError, bool)> {
         let mut shown = false;
         let mut live = LiveText::new(step, guard);
@@ -255,6 +269,7 @@ impl Driver {
             .map_err(|error| (error, shown))?;
         while let Some(event) = stream.next().await {
             let event = event.map_err(|error| (error, shown))?;
+            asked.came(&event);
             match &event {
                 ModelEvent::TextDelta(delta) => {
                     shown = true;
@@ -316,7 +331,10 @@ impl Driver {
             let place = self.recorder.machine.place_of(call.id).unwrap_or(usize::MAX);
             match admit(&call, place < within_budget, &self.plan.tools) {
                 Ok(admitted) => waiting.push_back(admitted),
-                Err(error) => refused.push(self.completed(&call, Err(error), Metering::default())),
+                Err(error) => {
+                    telemetry::refused_before_a_call(&self.plan.scope.org, &self.plan.tools, &call.tool, &error);
+                    refused.push(self.completed(&call, Err(error), Metering::default()));
+                }
             }
         }
         self.recorder.record(refused).await?;
@@ -356,13 +374,15 @@ impl Driver {
             let caller = Arc::clone(&self.caller);
             let scope = self.plan.scope.for_call(observe.clone());
             let tools = Arc::clone(&self.plan.tools);
-            running.spawn(async move {
+            let work = async move {
                 let arguments = admitted.call.arguments.as_object();
                 let (result, metering) = caller
                     .call(&scope, &tools, admitted.call.id, &admitted.tool, arguments)
                     .await;
                 (admitted.call, result, metering)
-            });
+            };
+            // On a task of its own: in the step's span, and on top of the turn's, or a trace would lose the way.
+            running.spawn(work.in_current_span().instrument(self.span.clone()));
         }
         Ok(())
     }

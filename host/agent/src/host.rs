@@ -9,6 +9,7 @@ use crate::{
     hub::Hub,
     recorder::{self, Recorder},
     redact,
+    telemetry::{self, OneMore},
     transcript::Transcript,
     view::TurnView,
 };
@@ -39,6 +40,7 @@ use std::{
 };
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 /// What every turn may use unless its agent or its client says less or its agent says more.
 const DEFAULT_BUDGET: Budget = Budget {
@@ -490,15 +492,18 @@ impl Host {
         let cancel = CancellationToken::new();
         self.running().insert(turn.id, cancel.clone());
         let (host, turn, token) = (self.clone(), turn.clone(), cancel.clone());
-        self.inner.tasks.spawn(async move {
+        let span = telemetry::turn_span(&turn);
+        let work = async move {
             let id = turn.id;
+            let _running = OneMore::turn();
             // Closing drops the work where it is: the journal knows how far it came.
             let work = host.inner.closing.run_until_cancelled(host.work(turn, token)).await;
             if let Some(Err(error)) = work {
                 tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
             }
             host.running().remove(&id);
-        });
+        };
+        self.inner.tasks.spawn(work.instrument(span));
         cancel
     }
 
@@ -507,7 +512,7 @@ impl Host {
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);
         let mut recorder = Recorder::open(store, caller, hub, turn.org.clone(), turn.session, turn.id).await?;
-        match self.plan(&turn).await {
+        match self.plan(&turn).await.inspect(telemetry::turn_planned) {
             Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, cancel)
                 .run()
                 .await?),

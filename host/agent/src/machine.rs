@@ -157,6 +157,12 @@ impl TurnMachine {
         }
     }
 
+    /// The step that was begun last, from 1; 0 before the first.
+    #[must_use]
+    pub const fn step(&self) -> u64 {
+        self.step
+    }
+
     /// What must happen now, given that nothing of this turn is under way.
     #[must_use]
     pub fn decide(&self) -> Next {

@@ -1,6 +1,6 @@
 //! The one way a turn's facts become durable: appended to the journal first, then folded, then shown.
 
-use crate::{caller::Caller, hub::Hub, machine::TurnMachine, redact, transcript::Transcript};
+use crate::{caller::Caller, hub::Hub, machine::TurnMachine, redact, telemetry, transcript::Transcript};
 use fumehood_core::{
     event::{Event, EventBody, NewEvent, Source},
     id::{EventId, SessionId, TurnId},
@@ -10,7 +10,7 @@ use fumehood_core::{
 };
 use fumehood_egress::LeakGuard;
 use fumehood_store::{Store, StoreError};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// The journal of one turn being driven, with what is known from it.
 pub(crate) struct Recorder {
@@ -22,6 +22,7 @@ pub(crate) struct Recorder {
     turn: TurnId,
     pub(crate) machine: TurnMachine,
     transcript: Transcript,
+    begun: Instant,
 }
 
 impl Recorder {
@@ -50,6 +51,7 @@ impl Recorder {
             turn,
             machine,
             transcript,
+            begun: Instant::now(),
         })
     }
 
@@ -68,6 +70,7 @@ impl Recorder {
         for event in self.store.append(&self.org, self.session, &events).await? {
             if event.turn == Some(self.turn) {
                 self.machine.apply(&event.body);
+                telemetry::turn_recorded(&self.org, &event.body, self.begun);
             }
             self.transcript.apply(&event.body);
             self.hub.publish(Arc::new(event));

@@ -4,6 +4,7 @@ use crate::{
     caller::CallScope,
     catalog::OrgTools,
     host::{Host, HostError},
+    telemetry,
 };
 use fumehood_core::{
     call::{Arguments, CallResult, Metering},
@@ -74,7 +75,10 @@ impl Host {
                     .call(&scope, &offered, id, &name, arguments)
                     .await
             }
-            Err(error) => (Err(error), Metering::default()),
+            Err(error) => {
+                telemetry::refused_before_a_call(&scope.org, &offered, tool, &error);
+                (Err(error), Metering::default())
+            }
         };
         Ok((id, result, metering))
     }

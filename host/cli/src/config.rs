@@ -57,6 +57,12 @@ pub(crate) struct Config {
     /// What calls may use.
     #[serde(default)]
     limits: limits::CallLimits,
+    /// Who reads `/metrics`.
+    #[serde(default)]
+    pub(crate) metrics: MetricsSection,
+    /// The log.
+    #[serde(default)]
+    pub(crate) log: LogSection,
     /// The models, by the names agents use.
     #[serde(default)]
     pub(crate) model: BTreeMap<ModelName, ModelConfig>,
@@ -84,6 +90,35 @@ pub(crate) struct UrlSection {
     /// Absent or empty: the default.
     #[serde(default)]
     pub(crate) url: String,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MetricsSection {
+    /// Whether everybody reads them, or nobody without a key of the org `default`. Absent: who is on this machine, if the
+    /// host listens on loopback.
+    #[serde(default)]
+    pub(crate) public: Option<bool>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogSection {
+    /// Absent: JSON lines from a serving host whose standard error is no terminal, else text.
+    #[serde(default)]
+    pub(crate) format: Option<LogFormat>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: an object per line.
+    Json,
 }
 
 /// `[network]`

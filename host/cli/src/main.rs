@@ -12,13 +12,16 @@ mod connect;
 mod events;
 mod out;
 mod standard;
+mod telemetry;
 
 use args::{Cli, Command, Tool};
 use clap::Parser as _;
 use commands::{policy::Tested, run::Ended};
 use config::Loaded;
+use fumehood_server::AdoptTrace;
 use out::Out;
 use std::{path::Path, process::ExitCode};
+use telemetry::{Telemetry, Verbosity};
 
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
@@ -28,7 +31,6 @@ const BUDGET: u8 = 3;
 fn main() -> ExitCode {
     // Usage errors end here, with exit code 2.
     let cli = Cli::parse();
-    init_logs(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failure(FAILED, &anyhow::Error::new(error).context("cannot start the runtime")),
@@ -39,7 +41,10 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return failure(CONFIGURATION, &error),
     };
-    match runtime.block_on(run(&cli, loaded)) {
+    let telemetry = Telemetry::begin(verbosity(&cli.command), loaded.config.log.format);
+    let ended = runtime.block_on(run(&cli, loaded, telemetry.adopt_trace()));
+    telemetry.end();
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => failure(FAILED, &error),
     }
@@ -50,32 +55,19 @@ fn failure(code: u8, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Logs go to standard error: as text for a command, as `FUMEHOOD_LOG` says in detail. A serving host says more.
-fn init_logs(command: &Command) {
-    use tracing_subscriber::EnvFilter;
-    let default = if matches!(command, Command::Serve(_)) {
-        "info"
-    } else {
-        "error"
-    };
-    let filter = EnvFilter::try_from_env("FUMEHOOD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    if matches!(command, Command::Serve(_)) && !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        logs.json().init();
-    } else {
-        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init();
+/// A serving host tells what happens; a command tells only what went wrong.
+const fn verbosity(command: &Command) -> Verbosity {
+    match command {
+        Command::Serve(_) => Verbosity::Info,
+        _ => Verbosity::Errors,
     }
 }
 
-async fn run(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<u8> {
+async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> anyhow::Result<u8> {
     let out = Out::new(cli.json, cli.color);
     let succeeded = |good: bool| if good { DONE } else { FAILED };
     match &cli.command {
-        Command::Serve(args) => commands::serve::serve(out, &loaded, args).await?,
+        Command::Serve(args) => commands::serve::serve(out, &loaded, args, adopt_trace).await?,
         Command::Demo => return Ok(succeeded(commands::demo::demo(out).await?)),
         Command::Config(command) => commands::config::config(out, &loaded, command)?,
         Command::Policy(command) => {

@@ -11,6 +11,7 @@ pub mod event;
 pub mod id;
 pub mod ledger;
 pub mod message;
+pub mod metric;
 pub mod name;
 pub mod tool;
 pub mod turn;

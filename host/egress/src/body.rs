@@ -5,6 +5,7 @@ use crate::{
     guard::{LeakGuard, Redactor},
     ledger::{Exchange, OpenEntry},
     pool::Lease,
+    telemetry,
 };
 use bytes::{Bytes, BytesMut};
 use fumehood_core::ledger::EgressOutcome;
@@ -101,6 +102,7 @@ impl RequestBody {
     fn yield_out(&mut self, passed: Result<Bytes, EgressError>) -> Poll<Option<Result<Frame<Bytes>, EgressError>>> {
         let passed = passed.inspect_err(|error| {
             self.ended = true;
+            telemetry::stopped(error);
             let _ = self.exchange.request_failure.set(error.clone());
         })?;
         self.exchange.sent.fetch_add(passed.len() as u64, Ordering::Relaxed);
@@ -203,6 +205,7 @@ impl ResponseBody {
 
     fn complete(&mut self) {
         if let Some((entry, lease)) = self.open.take() {
+            self.redactor.found().inspect(|_| telemetry::leak_redacted());
             entry.finish(match self.exchange.request_failure.get() {
                 // The server answered although the request was cut off.
                 Some(error) => EgressOutcome::Failed {

@@ -10,6 +10,7 @@ use crate::{
     headers,
     ledger::{Exchange, Ledger, OpenEntry, Recorder},
     pool::{Lease, Pool},
+    telemetry,
 };
 use bytes::Bytes;
 use fumehood_core::{ledger::EgressOutcome, name::OrgName};
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 /// The one door out. Cloning is cheap and shares connections and ledger.
 #[derive(Clone)]
@@ -78,6 +79,7 @@ impl Egress {
         let allowed = match decision::decide(grant, &head) {
             Ok(allowed) => allowed,
             Err(refused) => {
+                telemetry::stopped(&refused.error);
                 self.0.recorder.record_refusal(&refused.entry(grant, &head)).await;
                 return Err(refused.error);
             }
@@ -85,7 +87,8 @@ impl Egress {
         let entry = allowed.entry(grant);
         let (id, method, host, port) = (entry.id, &entry.method, &entry.host, entry.port);
         // THREAT[T-sec-log]: no path, query, header or body.
-        let span = tracing::debug_span!("egress", %id, %method, %host, port);
+        let span =
+            tracing::debug_span!("egress", %id, %method, %host, port, http_status = field::Empty, error = field::Empty);
         let exchange = Arc::new(Exchange::default());
         // The decision is durable before a byte leaves, a name server's query included.
         let open = self.0.recorder.open(&entry, exchange.clone()).await?;
@@ -131,6 +134,7 @@ impl Inner {
         let deadline = Instant::now() + self.total;
         let failed = |entry: OpenEntry, error: EgressError| {
             let reason = error.to_string();
+            tracing::Span::current().record("error", "exchange_failed");
             tracing::debug!(%reason, "the exchange failed");
             entry.finish(
                 if error.is_refusal() && !matches!(error, EgressError::LeakBlocked { .. }) {
@@ -158,6 +162,7 @@ impl Inner {
         };
         match take_head(response, &outgoing, limits) {
             Ok((head, incoming)) => {
+                tracing::Span::current().record("http_status", head.status().as_u16());
                 let open = (entry, lease);
                 let parts = (incoming, head.status().as_u16());
                 let body = ResponseBody::new(parts, &outgoing.grant.guard, limits, outgoing.exchange, open);

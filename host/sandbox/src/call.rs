@@ -13,7 +13,7 @@ use crate::{
     sandbox::{Sandbox, Shared},
     state::CallState,
     stdio::{CallLog, Output as StdOutput, Stream},
-    trap,
+    telemetry, trap,
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering, TrapKind},
@@ -192,7 +192,7 @@ impl Shared {
         if let Err(error) = within_instances(component.about.core_instances, &limits) {
             return CallReport::refused(started, error);
         }
-        let _running = self.ticker.run();
+        let _running = (self.ticker.run(), telemetry::Living::new());
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
         let mut store = self.store(authority, ports, &log, started);
         // The store stays outside of what is timed, so that a call that is stopped still has its counts.

@@ -18,6 +18,7 @@ use std::{
     },
     task::{Context, Poll},
 };
+use tracing::Instrument as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 /// How many bytes a guest's headers may have, as they lie in memory; each of its handles may be such
@@ -145,7 +146,8 @@ impl WasiHttpHooks for HttpHooks {
         let door = Arc::clone(&self.door);
         let shared = Arc::clone(&self.shared);
         let limit = self.body_limit;
-        Box::new(async move {
+        // The engine sends it on a task of its own, which else would know no call.
+        let sending = async move {
             let options = options.unwrap_or_default();
             let timeouts = Timeouts {
                 connect: options.connect_timeout,
@@ -160,7 +162,8 @@ impl WasiHttpHooks for HttpHooks {
                 }
                 Err(error) => Err(refused(error, &shared.log)),
             }
-        })
+        };
+        Box::new(sending.in_current_span())
     }
 }
 

@@ -31,6 +31,7 @@ pub mod ports;
 mod sandbox;
 mod state;
 mod stdio;
+mod telemetry;
 mod ticker;
 mod tool;
 mod trap;

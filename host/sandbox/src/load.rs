@@ -13,7 +13,7 @@ use crate::{
     ports::Ports,
     sandbox::{Sandbox, Shared},
     stdio::CallLog,
-    trap,
+    telemetry, trap,
 };
 use bytes::Bytes;
 use fumehood_core::{call::CallError, digest::Digest, id::CallId};
@@ -141,6 +141,7 @@ impl Shared {
             Ok(Arc::new(Inner { about, pre, entry }))
         });
         linked
+            .inspect(|_| telemetry::loaded_from_cache())
             .map_err(|error| tracing::warn!(%error, %digest, "kept code does not fit this host; compiling"))
             .ok()
     }
@@ -159,8 +160,10 @@ impl Shared {
             return Ok(Ready::Cached(inner));
         }
         let inspection = inspect(wasm)?;
+        let begun = Instant::now();
         let compiled =
             Compiled::from_binary(&self.engine, wasm).map_err(|error| LoadError::Unsupported(one_line(&error)))?;
+        telemetry::compiled(begun.elapsed());
         Ok(Ready::Compiled(compiled, inspection))
     }
 
@@ -223,7 +226,7 @@ impl Shared {
         let ports = Ports::denied();
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
         let _slot = self.slots.acquire().await.map_err(|_| LoadError::Busy)?;
-        let _running = self.ticker.run();
+        let _running = (self.ticker.run(), telemetry::Living::new());
         let mut store = self.store(authority, ports, &log, Instant::now());
         let clock = store.data().meter.clock();
         let run = async {

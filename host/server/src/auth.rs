@@ -40,6 +40,9 @@ impl FromRequestParts<Arc<App>> for Client {
         // THREAT[T-org-key-theft]: only the digest of a token is compared, kept or looked up.
         let token = Digest::of(bearer(&parts.headers)?.as_bytes());
         let org = app.config.keys.find(&**app.host.store(), &token).await?;
+        if let Some(org) = &org {
+            tracing::Span::current().record("org", tracing::field::display(org));
+        }
         org.map(|org| Self { org, token }).ok_or_else(|| {
             Problem::new(
                 ProblemCode::Unauthorized,

@@ -1,10 +1,13 @@
 //! What the server is told: how much it takes, how long it waits.
 
-use crate::auth::KeyCache;
-use std::time::Duration;
+use crate::{
+    auth::KeyCache,
+    telemetry::{AdoptTrace, MetricsPage},
+};
+use std::{fmt, time::Duration};
 
 /// Limits of the HTTP surface. `Default` is right for a host behind nothing; every number is per process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerConfig {
     /// Bytes of a JSON body.
     pub json_body: usize,
@@ -26,6 +29,10 @@ pub struct ServerConfig {
     pub drain_time: Duration,
     /// Keys looked up lately. Share it to make a revocation take effect at once.
     pub keys: KeyCache,
+    /// The metrics of the process; none in one that keeps none.
+    pub metrics: Option<MetricsPage>,
+    /// What gives a request its place in a trace that began elsewhere.
+    pub adopt_trace: Option<AdoptTrace>,
 }
 
 impl Default for ServerConfig {
@@ -41,6 +48,14 @@ impl Default for ServerConfig {
             connections: 4096,
             drain_time: Duration::from_secs(10),
             keys: KeyCache::default(),
+            metrics: None,
+            adopt_trace: None,
         }
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfig").finish_non_exhaustive()
     }
 }

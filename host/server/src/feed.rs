@@ -4,7 +4,7 @@
 //! whenever what it hears does not follow on what it showed (a gap, or more than it could take in time) it reads the journal
 //! again. Live deltas that were missed meanwhile are not made up for: the recorded event that completes them is whole.
 
-use crate::{app::App, auth::Client};
+use crate::{app::App, auth::Client, telemetry::OpenStream};
 use fumehood_core::{
     event::{Event, EventBody},
     id::{SessionId, TurnId},
@@ -67,6 +67,7 @@ pub(crate) struct Feed {
     order: Order,
     page: VecDeque<Event>,
     phase: Phase,
+    _open: OpenStream,
 }
 
 impl Feed {
@@ -89,6 +90,7 @@ impl Feed {
             order,
             page: VecDeque::new(),
             phase: Phase::CatchUp,
+            _open: OpenStream::new(),
         }
     }
 

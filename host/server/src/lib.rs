@@ -18,9 +18,11 @@ mod schema;
 mod serve;
 mod socket;
 mod sse;
+mod telemetry;
 
 pub use auth::KeyCache;
 pub use config::ServerConfig;
 pub use openapi::{openapi, router};
 pub use problem::{ProblemCode, ProblemKind};
 pub use serve::serve;
+pub use telemetry::{AdoptTrace, Metrics, MetricsAccess, MetricsError, MetricsPage};

@@ -3,9 +3,10 @@
 use crate::{
     app::App,
     config::ServerConfig,
-    observe::observe,
+    observe::{observe, tell_route},
     problem::{Problem, ProblemCode},
     routes, schema,
+    telemetry::AdoptTrace,
 };
 use axum::{
     Router,
@@ -88,6 +89,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::calls::router())
         .merge(routes::ledger::router())
         .merge(routes::health::router())
+        .merge(routes::metrics::router())
 }
 
 /// The description of the API (OpenAPI 3.1), as `/openapi.json` serves it.
@@ -133,18 +135,20 @@ pub fn router(host: Host, config: ServerConfig, closing: CancellationToken) -> R
         tracing::error!(%error, "the API's description can't be written");
         "{}".to_owned()
     });
+    let adopt = config.adopt_trace.clone();
     let app = Arc::new(App::new(host, config, closing, description.into()));
     let (router, _) = described().split_for_parts();
-    around(router.fallback(unknown_route).with_state(app))
+    let router = router.route_layer(middleware::from_fn(tell_route));
+    around(router.fallback(unknown_route).with_state(app), adopt)
 }
 
 /// What every answer passes, those of the router itself included: layers of a router would be inside of what it answers itself.
-fn around(router: Router) -> Router {
+fn around(router: Router, adopt: Option<AdoptTrace>) -> Router {
     Router::new()
         .fallback_service(router)
         .layer(middleware::map_response(say_which_methods))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn_with_state(adopt, observe))
 }
 
 async fn unknown_route(request: Request) -> Problem {
@@ -197,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_fault_of_the_host_that_tells_nothing() {
-        let router = around(Router::new().route("/fall", get(fall)));
+        let router = around(Router::new().route("/fall", get(fall)), None);
         let request = Request::builder()
             .method(Method::GET)
             .uri("/fall")

@@ -69,6 +69,8 @@ pub struct ProblemKind {
 problem_codes! {
     /// The request has no `Authorization: Bearer KEY`, or the key is not a live one of this host.
     Unauthorized, "unauthorized", UNAUTHORIZED, "A valid key is needed";
+    /// The key is a live one, but not one that may do this; `detail` says whose may.
+    Forbidden, "forbidden", FORBIDDEN, "The key may not do that";
     /// There is no such session, turn, file, key, tool or component in the org of the key. What another org has reads as not there.
     NotFound, "not_found", NOT_FOUND, "There is no such thing here";
     /// The API has no such route; `/openapi.json` lists those it has.

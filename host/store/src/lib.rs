@@ -17,6 +17,7 @@ mod error;
 mod master;
 pub mod record;
 pub mod sqlite;
+mod telemetry;
 pub mod workspace;
 
 pub use api::{

@@ -1,7 +1,7 @@
 //! The sandbox's way out, answered by the egress door.
 
 use super::CallEvents;
-use crate::{limits::Limits, secrets::SecretsInUse};
+use crate::{limits::Limits, secrets::SecretsInUse, telemetry};
 use async_trait::async_trait;
 use fumehood_core::{
     call::CallError,
@@ -177,6 +177,7 @@ impl Ledger for StoreLedger {
             .ledger_open(entry)
             .await
             .map_err(|error| LedgerError(error.to_string()))?;
+        telemetry::egress_decided(entry);
         self.tell(entry);
         Ok(())
     }
@@ -192,6 +193,7 @@ impl Ledger for StoreLedger {
             };
             let written = self.store.ledger_settle(settlement.id, &settled).await;
             written.map_err(|error| LedgerError(error.to_string()))?;
+            telemetry::egress_settled(settlement);
         }
         Ok(())
     }

@@ -6,7 +6,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::CommandFactory as _;
-use fumehood_core::event::{EventBody, Life};
+use fumehood_core::{
+    event::{EventBody, Life},
+    metric::{self, MetricKind},
+};
 use fumehood_policy::limits::Limits;
 use fumehood_server::ProblemCode;
 use std::fmt::Write as _;
@@ -19,6 +22,7 @@ pub(crate) fn reference(out: Out, args: &Reference) -> anyhow::Result<bool> {
         ("errors.md", errors()),
         ("limits.md", limits()),
         ("cli.md", command_line()),
+        ("metrics.md", metrics()),
         ("openapi.json", openapi + "\n"),
     ];
     let mut good = true;
@@ -101,6 +105,36 @@ fn limits() -> String {
     page.push_str("\nWhy they are what they are:\n\n");
     for limit in &all {
         let _ = writeln!(page, "- `{}`: {}", limit.key, limit.why);
+    }
+    page
+}
+
+fn metrics() -> String {
+    let mut page = String::from(
+        "# Metrics\n\nMade of the code; don't edit.\n\n`GET /metrics` has them in the text format of Prometheus. [Observability](../operators/observability.md) says who may read \
+         them and what to do with them.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in metric::CATALOGUE {
+        let labels = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let kind = metric.kind.as_str();
+        let _ = writeln!(
+            page,
+            "| `{}` | {kind} | {labels} | {} |",
+            metric.name,
+            metric.doc.trim().replace('|', "\\|")
+        );
+    }
+    page.push_str("\n## Buckets\n\nThe upper bounds of the histograms' buckets; each has one more for what is larger.\n\n| metric | bounds |\n|---|---|\n");
+    for metric in metric::CATALOGUE {
+        if let MetricKind::Histogram(buckets) = metric.kind {
+            let bounds = buckets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(page, "| `{}` | {bounds} |", metric.name);
+        }
     }
     page
 }

@@ -1,9 +1,10 @@
 //! `fumehood serve`
 
-use crate::{args::Serve, boot, config::Loaded, out::Out};
+use crate::{args::Serve, boot, config::Loaded, out::Out, telemetry::MetricsKeeper};
 use anyhow::Context as _;
-use fumehood_server::ServerConfig;
+use fumehood_server::{AdoptTrace, Metrics, MetricsAccess, MetricsPage, ServerConfig};
 use serde_json::json;
+use std::net::SocketAddr;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -11,12 +12,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Serves until SIGINT or SIGTERM. A second signal stops at once; what is recorded is safe either way.
-pub(crate) async fn serve(out: Out, loaded: &Loaded, args: &Serve) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    out: Out,
+    loaded: &Loaded,
+    args: &Serve,
+    adopt_trace: Option<AdoptTrace>,
+) -> anyhow::Result<()> {
     let address = args.listen.unwrap_or(loaded.config.listen);
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; is another host running? `--listen 127.0.0.1:0` takes any free port")
     })?;
     let address = listener.local_addr()?;
+    let metrics = Metrics::install()?;
+    let _keeper = MetricsKeeper::start(metrics.clone(), &loaded.config.store_url());
     let running = boot::start(loaded).await?;
     boot::tell_of_new_key(&running, loaded);
     if out.json {
@@ -26,7 +34,15 @@ pub(crate) async fn serve(out: Out, loaded: &Loaded, args: &Serve) -> anyhow::Re
     }
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
-    fumehood_server::serve(listener, running.host.clone(), ServerConfig::default(), shutdown).await;
+    let config = ServerConfig {
+        metrics: Some(MetricsPage {
+            metrics,
+            access: metrics_access(loaded.config.metrics.public, address),
+        }),
+        adopt_trace,
+        ..ServerConfig::default()
+    };
+    fumehood_server::serve(listener, running.host.clone(), config, shutdown).await;
     running.stop().await;
     signals.abort();
     Ok(())
@@ -48,5 +64,14 @@ async fn stop_on_signal(shutdown: CancellationToken) {
         }
         eprintln!("stopping; once more to stop at once");
         shutdown.cancel();
+    }
+}
+
+/// Without a word from the operator, only who is on this machine reads the metrics without a key.
+const fn metrics_access(public: Option<bool>, listening: SocketAddr) -> MetricsAccess {
+    match public {
+        Some(true) => MetricsAccess::Everybody,
+        None if listening.ip().is_loopback() => MetricsAccess::Local,
+        Some(false) | None => MetricsAccess::Operator,
     }
 }

@@ -117,6 +117,7 @@ impl LeakGuard {
         if from == 0 {
             return Cow::Borrowed(bytes);
         }
+        crate::telemetry::leak_redacted();
         out.extend_from_slice(&bytes[from..]);
         Cow::Owned(out)
     }

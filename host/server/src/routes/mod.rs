@@ -6,6 +6,7 @@ pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod ledger;
+pub(crate) mod metrics;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
 pub(crate) mod tools;

@@ -11,6 +11,7 @@ mod files;
 mod health;
 mod house;
 mod keys;
+mod metrics;
 mod refusals;
 mod serving;
 mod sessions;

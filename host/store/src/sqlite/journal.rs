@@ -136,6 +136,7 @@ async fn insert(
             },
             _ => failed(error),
         })?;
+    crate::telemetry::journal_row();
     Ok(())
 }
 

@@ -7,9 +7,10 @@
 use crate::{
     api::{Result, StoreError},
     data_dir::DataDir,
+    telemetry,
 };
 use sqlx::{Connection as _, sqlite::SqliteConnection};
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Instant};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinHandle,
@@ -154,6 +155,7 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
     if jobs.is_empty() {
         return;
     }
+    let (begun, writes) = (Instant::now(), jobs.len());
     if let Err(error) = run(connection, "BEGIN IMMEDIATE").await {
         for job in jobs.drain(..) {
             job.refuse(copy(&error));
@@ -165,6 +167,7 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
         Ok(()) => run(connection, "COMMIT").await,
         Err(error) => Err(error),
     };
+    telemetry::committed(begun, writes, &outcome);
     if outcome.is_err() {
         // Some errors have ended the transaction already; then this one fails, and that is well.
         let _ = run(connection, "ROLLBACK").await;

@@ -273,14 +273,15 @@ impl Workspaces {
         precondition: Precondition,
     ) -> Result<Written> {
         let path = path.clone();
-        self.blocking(move |inner| {
+        let length = bytes.len();
+        let written = self.blocking(move |inner| {
             let _turn = inner.writer(session);
             // Looked at first, so that a refused write doesn't even make the session's directory.
             file::fits_alone(&bytes, inner.quota)?;
             let dir = inner.made(session).map_err(unavailable)?;
             file::write(&dir, &inner.temporary, &path, &bytes, precondition, inner.quota)
-        })
-        .await
+        });
+        written.await.inspect(|_| crate::telemetry::workspace_written(length))
     }
 
     /// Deletes a file, a link (not what it points to) or an empty directory. `false` if there is none.
