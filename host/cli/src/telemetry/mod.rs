@@ -38,7 +38,7 @@ impl Telemetry {
     pub(crate) fn begin(verbosity: Verbosity, format: Option<LogFormat>) -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         let mut notes = Vec::new();
-        let filter = filter(verbosity, variable("FUMEHOOD_LOG"), &mut notes);
+        let filter = filter(verbosity, variable("FUMEHOOD_LOG").as_deref(), &mut notes);
         let (settings, found) = variables::read(&variable);
         notes.extend(found);
         let traces = settings.and_then(|settings| {
@@ -91,13 +91,13 @@ impl Telemetry {
     }
 }
 
-fn filter(verbosity: Verbosity, asked: Option<String>, notes: &mut Vec<String>) -> EnvFilter {
+fn filter(verbosity: Verbosity, asked: Option<&str>, notes: &mut Vec<String>) -> EnvFilter {
     let default = match verbosity {
         Verbosity::Errors => LevelFilter::ERROR,
         Verbosity::Info => LevelFilter::INFO,
     };
     let builder = EnvFilter::builder().with_default_directive(default.into());
-    match asked.as_deref().map(|text| EnvFilter::try_new(text)) {
+    match asked.map(EnvFilter::try_new) {
         Some(Ok(filter)) => filter,
         Some(Err(error)) => {
             notes.push(format!(

@@ -79,7 +79,11 @@ pub(super) fn read(variable: &dyn Fn(&str) -> Option<String>) -> (Option<Setting
         return (None, notes);
     }
     let settings = Settings {
-        sampler: sampler(get("OTEL_TRACES_SAMPLER"), get("OTEL_TRACES_SAMPLER_ARG"), &mut notes),
+        sampler: sampler(
+            get("OTEL_TRACES_SAMPLER").as_deref(),
+            get("OTEL_TRACES_SAMPLER_ARG").as_deref(),
+            &mut notes,
+        ),
         queue: queue(get("OTEL_BSP_MAX_QUEUE_SIZE"), &mut notes),
         named: get("OTEL_SERVICE_NAME").is_some()
             || get("OTEL_RESOURCE_ATTRIBUTES")
@@ -88,9 +92,9 @@ pub(super) fn read(variable: &dyn Fn(&str) -> Option<String>) -> (Option<Setting
     (Some(settings), notes)
 }
 
-fn sampler(name: Option<String>, argument: Option<String>, notes: &mut Vec<String>) -> Sampler {
+fn sampler(name: Option<&str>, argument: Option<&str>, notes: &mut Vec<String>) -> Sampler {
     let parents = |root| Sampler::ParentBased(Box::new(root));
-    let mut ratio = || match argument.as_deref().map(|text| (text, text.trim().parse::<f64>())) {
+    let mut ratio = || match argument.map(|text| (text, text.trim().parse::<f64>())) {
         None => 1.0,
         Some((_, Ok(ratio))) if (0.0..=1.0).contains(&ratio) => ratio,
         Some((text, _)) => {
@@ -100,7 +104,7 @@ fn sampler(name: Option<String>, argument: Option<String>, notes: &mut Vec<Strin
             1.0
         }
     };
-    match name.as_deref() {
+    match name {
         None | Some("parentbased_always_on") => parents(Sampler::AlwaysOn),
         Some("always_on") => Sampler::AlwaysOn,
         Some("always_off") => Sampler::AlwaysOff,
