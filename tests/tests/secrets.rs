@@ -274,3 +274,42 @@ async fn a_session_s_secret_is_known_in_that_session_and_shadows_the_org_s() {
     assert_eq!(echo(&own).await, format!("[secret:A] {NOTE}"));
     host.stop().await;
 }
+
+#[tokio::test]
+async fn the_master_key_is_changed_while_nobody_serves_and_the_secrets_stay() {
+    let place = Place::new("");
+    let host = place.serve().await;
+    reply(&host, Method::PUT, "/v1/secrets/A", Some(json!({"value": TOKEN}))).await;
+    let refused = place.run(&["secret", "rotate"]).await;
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("Stop the host"), "{words}");
+    host.stop().await;
+
+    let would = place.json(&["secret", "rotate", "--dry-run"]).await;
+    assert_eq!(
+        (&would["rewrapped"], &would["key"]),
+        (&json!(1), &Value::Null),
+        "{would}"
+    );
+    let key = std::fs::read(place.data().join("master.key")).unwrap();
+    let rotated = place.json(&["secret", "rotate"]).await;
+    assert_eq!(rotated["rewrapped"], 1, "{rotated}");
+    assert_ne!(std::fs::read(place.data().join("master.key")).unwrap(), key);
+    assert_eq!(std::fs::read(rotated["retired"].as_str().unwrap()).unwrap(), key);
+    let doctor = place.json(&["doctor"]).await.to_string();
+    assert!(
+        doctor.contains(&format!(
+            "1 secrets under the master key {}",
+            rotated["key"].as_str().unwrap()
+        )),
+        "{doctor}"
+    );
+
+    let host = place.serve().await;
+    let session = host.session(json!({})).await;
+    host.put_file(&session, "a.txt", TOKEN).await;
+    let path = format!("/v1/sessions/{session}/files/a.txt");
+    let read = reply(&host, Method::GET, &path, None).await;
+    assert!(String::from_utf8_lossy(&read).contains("[secret:A]"), "the value opens");
+    host.stop().await;
+}

@@ -241,6 +241,8 @@ pub(crate) enum Secret {
         #[arg(long, value_name = "ID")]
         session: Option<SessionId>,
     },
+    /// Change the master key that the secrets are sealed under. No host may serve from the data directory meanwhile.
+    Rotate(Rotate),
     /// Delete a secret.
     Delete {
         /// Its name.
@@ -249,6 +251,16 @@ pub(crate) enum Secret {
         #[arg(long, value_name = "ID")]
         session: Option<SessionId>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rotate {
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take the key in this file (base64 of 32 bytes, mode 0600) instead of making one.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(crate) new_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,7 +14,7 @@ mod out;
 mod standard;
 mod telemetry;
 
-use args::{Cli, Command, Tool};
+use args::{Cli, Command, Secret, Tool};
 use clap::Parser as _;
 use commands::{policy::Tested, run::Ended};
 use config::Loaded;
@@ -82,6 +82,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Reference(args) => return Ok(succeeded(commands::reference::reference(out, args)?)),
         Command::Key(command) => commands::admin::key(out, &loaded, command).await?,
         Command::Org(command) => commands::admin::org(out, &loaded, command).await?,
+        Command::Secret(Secret::Rotate(args)) => commands::rotate::rotate(out, &loaded, args).await?,
         Command::Tool(Tool::Check { file }) => commands::tool::check(out, file).await?,
         Command::Tool(Tool::Call(args)) if is_file(&args.component) => {
             return Ok(succeeded(commands::tool_call::call_file(out, &loaded, args).await?));

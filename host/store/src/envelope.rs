@@ -1,10 +1,10 @@
 //! Envelope encryption of secrets at rest: AES-256-GCM under a random key per value, which is itself wrapped under a key
-//! derived from the master key.
+//! derived from the master key. To change the master key, only the values' keys are wrapped anew.
 //!
 //! Where a value lies (org, owner, name, version) is authenticated with it, so that a value moved to another row,
 //! or an older value put under a newer version, does not open. Putting a whole older row back is not noticed.
 
-use crate::{api::StoreError, master::MasterKey};
+use crate::{api::StoreError, master::MasterKeys};
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand,
@@ -78,22 +78,44 @@ mod base64_text {
     }
 }
 
-/// Seals and opens secrets.
+/// Seals secrets with the first of several keys, and opens them with any.
 pub(crate) struct Vault {
-    wrapping: LessSafeKey,
+    first: WrappingKey,
+    others: Vec<WrappingKey>,
+}
+
+struct WrappingKey {
+    key: LessSafeKey,
     fingerprint: String,
 }
 
 impl Vault {
-    pub(crate) fn new(master: &MasterKey) -> Result<Self, StoreError> {
+    pub(crate) fn new(keys: &MasterKeys) -> Result<Self, StoreError> {
+        let wrapping = |master: &crate::master::MasterKey| {
+            Ok(WrappingKey {
+                key: key(master.derive("secrets").as_slice())?,
+                fingerprint: master.fingerprint(),
+            })
+        };
         Ok(Self {
-            wrapping: key(master.derive("secrets").as_slice())?,
-            fingerprint: master.fingerprint(),
+            first: wrapping(keys.first())?,
+            others: keys.others().iter().map(wrapping).collect::<Result<_, StoreError>>()?,
         })
     }
 
+    /// Names the key that seals.
     pub(crate) fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        &self.first.fingerprint
+    }
+
+    /// Whether the key of this name is there.
+    pub(crate) fn has(&self, fingerprint: &str) -> bool {
+        self.by_name(fingerprint).is_some()
+    }
+
+    fn by_name(&self, fingerprint: &str) -> Option<&WrappingKey> {
+        let mut all = std::iter::once(&self.first).chain(&self.others);
+        all.find(|key| key.fingerprint == fingerprint)
     }
 
     /// The stored form of `value`, for this place only.
@@ -106,9 +128,9 @@ impl Vault {
         let envelope = Envelope {
             version: 1,
             algorithm: Algorithm::Aes256Gcm,
-            key: self.fingerprint.clone(),
+            key: self.first.fingerprint.clone(),
             wrapped_key: seal(
-                &self.wrapping,
+                &self.first.key,
                 wrap_nonce,
                 &place.authenticated("key"),
                 data_key.as_slice(),
@@ -125,39 +147,76 @@ impl Vault {
         serde_json::to_string(&envelope).map_err(|_| no_crypto())
     }
 
-    /// The value of a stored form, if it was sealed for this place with this key.
+    /// The value of a stored form, if it was sealed for this place with one of the keys.
     pub(crate) fn open(&self, place: &Place<'_>, stored: &str) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let damaged = |why: &str| StoreError::Corrupt {
-            reason: format!("the secret {} does not open: {why}", place.name),
-        };
-        let envelope: Envelope =
-            serde_json::from_str(stored).map_err(|_| damaged("its envelope is not of a form this version knows"))?;
-        if envelope.version != 1 || envelope.algorithm != Algorithm::Aes256Gcm {
-            return Err(damaged("a newer version sealed it"));
-        }
-        if envelope.key != self.fingerprint {
-            return Err(damaged(&format!(
-                "it was sealed with another master key ({}; this one is {})",
-                envelope.key, self.fingerprint
-            )));
-        }
+        let envelope = parse(place, stored)?;
         // THREAT[T-sec-row-swap]
-        let tampered = || damaged("it was changed, or moved here from another place. Set it again");
-        let data_key = open(
-            &self.wrapping,
-            envelope.wrap_nonce,
-            &place.authenticated("key"),
-            envelope.wrapped_key,
-        )
-        .ok_or_else(tampered)?;
+        let data_key = self.unwrap_key(place, &envelope)?;
         open(
             &key(&data_key)?,
             envelope.nonce,
             &place.authenticated("value"),
             envelope.sealed,
         )
-        .ok_or_else(tampered)
+        .ok_or_else(|| tampered(place))
     }
+
+    /// The same stored form under the first key, or `None` if it is under that already. The value itself is opened to see that it
+    /// does, and stays sealed as it is.
+    pub(crate) fn rewrap(&self, place: &Place<'_>, stored: &str) -> Result<Option<String>, StoreError> {
+        self.open(place, stored)?;
+        let mut envelope = parse(place, stored)?;
+        if envelope.key == self.first.fingerprint {
+            return Ok(None);
+        }
+        let data_key = self.unwrap_key(place, &envelope)?;
+        rand::fill(&mut envelope.wrap_nonce).map_err(|_| no_crypto())?;
+        envelope.wrapped_key = seal(
+            &self.first.key,
+            envelope.wrap_nonce,
+            &place.authenticated("key"),
+            &data_key,
+        )?;
+        envelope.key.clone_from(&self.first.fingerprint);
+        serde_json::to_string(&envelope).map(Some).map_err(|_| no_crypto())
+    }
+
+    fn unwrap_key(&self, place: &Place<'_>, envelope: &Envelope) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let wrapping = self.by_name(&envelope.key).ok_or_else(|| {
+            let (theirs, ours) = (&envelope.key, &self.first.fingerprint);
+            damaged(
+                place,
+                &format!("it was sealed with another master key ({theirs}; this one is {ours})"),
+            )
+        })?;
+        let place_of_key = place.authenticated("key");
+        open(
+            &wrapping.key,
+            envelope.wrap_nonce,
+            &place_of_key,
+            envelope.wrapped_key.clone(),
+        )
+        .ok_or_else(|| tampered(place))
+    }
+}
+
+fn parse(place: &Place<'_>, stored: &str) -> Result<Envelope, StoreError> {
+    let envelope: Envelope =
+        serde_json::from_str(stored).map_err(|_| damaged(place, "its envelope is not of a form this version knows"))?;
+    if envelope.version != 1 || envelope.algorithm != Algorithm::Aes256Gcm {
+        return Err(damaged(place, "a newer version sealed it"));
+    }
+    Ok(envelope)
+}
+
+fn damaged(place: &Place<'_>, why: &str) -> StoreError {
+    StoreError::Corrupt {
+        reason: format!("the secret {} does not open: {why}", place.name),
+    }
+}
+
+fn tampered(place: &Place<'_>) -> StoreError {
+    damaged(place, "it was changed, or moved here from another place. Set it again")
 }
 
 fn key(bytes: &[u8]) -> Result<LessSafeKey, StoreError> {
@@ -193,6 +252,11 @@ fn no_crypto() -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::master::MasterKey;
+
+    fn vault() -> Vault {
+        Vault::new(&MasterKey::random().unwrap().into()).unwrap()
+    }
 
     struct Fixture {
         vault: Vault,
@@ -204,7 +268,7 @@ mod tests {
 
     fn fixture() -> Fixture {
         Fixture {
-            vault: Vault::new(&MasterKey::random().unwrap()).unwrap(),
+            vault: vault(),
             org: OrgName::new("acme").unwrap(),
             other: OrgName::new("rival").unwrap(),
             name: SecretName::new("TOKEN").unwrap(),
@@ -297,6 +361,39 @@ mod tests {
         newer["version"] = 2.into();
         assert!(f.vault.open(&place, &newer.to_string()).is_err());
         assert!(f.vault.open(&place, "{}").is_err());
+        for end in 0..stored.len() {
+            let error = f.vault.open(&place, &stored[..end]).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{end}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_wrapped_anew_opens_with_the_new_key_alone_and_its_sealed_bytes_stay() {
+        let f = fixture();
+        let place = Place {
+            org: &f.org,
+            session: None,
+            name: &f.name,
+            version: 1,
+        };
+        let (old, new) = (MasterKey::random().unwrap(), MasterKey::random().unwrap());
+        let (before, after) = (
+            Vault::new(&old.clone().into()).unwrap(),
+            Vault::new(&new.clone().into()).unwrap(),
+        );
+        let both = Vault::new(&MasterKeys::new(new, vec![old])).unwrap();
+        let stored = before.seal(&place, "hunter2").unwrap();
+        let wrapped = both.rewrap(&place, &stored).unwrap().unwrap();
+        assert_eq!(both.rewrap(&place, &wrapped).unwrap(), None);
+        assert_eq!(after.open(&place, &wrapped).unwrap().as_slice(), b"hunter2");
+        assert!(before.open(&place, &wrapped).is_err());
+        let sealed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["sealed"].clone();
+        assert_eq!(sealed(&wrapped), sealed(&stored));
+        let elsewhere = Place { version: 2, ..place };
+        assert!(
+            both.rewrap(&elsewhere, &stored).is_err(),
+            "a moved value is not blessed"
+        );
     }
 
     #[test]
@@ -309,7 +406,7 @@ mod tests {
             version: 1,
         };
         let stored = f.vault.seal(&place, "hunter2").unwrap();
-        let other = Vault::new(&MasterKey::random().unwrap()).unwrap();
+        let other = vault();
         let error = other.open(&place, &stored).unwrap_err().to_string();
         assert!(error.contains("another master key"), "{error}");
     }

@@ -16,6 +16,7 @@ mod envelope;
 mod error;
 mod master;
 pub mod record;
+pub mod rotation;
 pub mod sqlite;
 mod telemetry;
 pub mod workspace;
@@ -27,7 +28,7 @@ pub use api::{
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};
 pub use error::OpenError;
-pub use master::MasterKey;
+pub use master::{MasterKey, MasterKeys};
 pub use sqlite::{SqliteStore, check::Problem};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 
@@ -55,6 +56,14 @@ impl Opened {
         self.sqlite.close().await;
     }
 
+    /// Under which master keys the secrets are, by the keys' names, and how many each.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn secret_keys(&self) -> api::Result<Vec<(String, u64)>> {
+        self.sqlite.secret_keys().await
+    }
+
     /// Looks for damage; see [`SqliteStore::check`]. Reads everything: minutes on a large database.
     ///
     /// # Errors
@@ -72,8 +81,9 @@ impl Opened {
 /// except that a missing directory or master key may have been made.
 pub async fn open(data_dir: &Path, url: &StoreUrl) -> Result<Opened, OpenError> {
     let lock = DataDir::open(data_dir).await?;
-    let master = MasterKey::from_env_or_file(lock.path())?;
-    let sqlite = SqliteStore::open(&lock, url, &master).await?;
+    let keys = MasterKeys::from_env_or_file(lock.path())?;
+    let sqlite = SqliteStore::open_with(&lock, url, &keys).await?;
+    let master = keys.first().clone();
     Ok(Opened {
         store: Arc::new(sqlite.clone()),
         workspaces: Workspaces::open(&lock, workspace::Quota::default())?,

@@ -1,6 +1,8 @@
 //! The master key: 32 random bytes, from the environment or a file, from which every other key of the host derives.
 //!
 //! It is kept in memory that is wiped, never printed, and never used directly: each use has its own key, derived by label.
+//!
+//! While the key is being changed there are two: see [`crate::rotation`].
 
 use crate::{disk, error::OpenError};
 use aws_lc_rs::{
@@ -8,11 +10,21 @@ use aws_lc_rs::{
     rand,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use std::{fmt, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fmt, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 use zeroize::Zeroizing;
 
 /// The variable that may hold the key, as base64 of 32 bytes.
-const VARIABLE: &str = "FUMEHOOD_MASTER_KEY";
+pub(crate) const VARIABLE: &str = "FUMEHOOD_MASTER_KEY";
+/// The variable that may hold keys of before, separated by commas: what they sealed still opens.
+pub(crate) const VARIABLE_BEFORE: &str = "FUMEHOOD_MASTER_KEY_PREVIOUS";
+/// The key's file in the data directory.
+const FILE: &str = "master.key";
+/// The key that a change of key leads to, until the change is complete.
+const FILE_NEXT: &str = "master.key.next";
 
 /// The host's master key.
 #[derive(Clone)]
@@ -29,18 +41,21 @@ impl KeyType for Bytes32 {
 }
 
 impl MasterKey {
-    /// The key of the variable `FUMEHOOD_MASTER_KEY`, else of the file `master.key` in the data directory, which is made
-    /// (mode 0600) when it is missing.
+    /// The first key of [`MasterKeys::from_env_or_file`].
     ///
     /// # Errors
-    /// When the variable or the file holds something else than base64 of 32 bytes, others may read the file, or it can't be
-    /// read or made.
+    /// As there.
     pub fn from_env_or_file(data_dir: &Path) -> Result<Self, OpenError> {
-        let variable = std::env::var_os(VARIABLE).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()));
-        Self::load(
-            variable.as_ref().map(|value| value.as_str()),
-            &data_dir.join("master.key"),
-        )
+        Ok(MasterKeys::from_env_or_file(data_dir)?.first)
+    }
+
+    /// The key in a file that its owner alone can read.
+    ///
+    /// # Errors
+    /// When it holds something else than base64 of 32 bytes, others may read it, or it can't be read.
+    pub fn from_file(file: &Path) -> Result<Self, OpenError> {
+        let metadata = fs::metadata(file).map_err(|error| OpenError::io(file, &error))?;
+        Self::read(file, metadata.permissions().mode())
     }
 
     fn load(variable: Option<&str>, file: &Path) -> Result<Self, OpenError> {
@@ -73,10 +88,18 @@ impl MasterKey {
     fn create(file: &Path) -> Result<Self, OpenError> {
         let key =
             Self::random().ok_or_else(|| refused(&file.display().to_string(), "the system gives no random bytes"))?;
-        let text = Zeroizing::new(STANDARD.encode(*key.bytes) + "\n");
-        disk::place(&file.with_extension("key.new"), file, 0o600, text.as_bytes())
-            .map_err(|error| OpenError::io(file, &error))?;
+        key.write(file)?;
         Ok(key)
+    }
+
+    fn write(&self, file: &Path) -> Result<(), OpenError> {
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        STANDARD.encode_string(*self.bytes, &mut text);
+        text.push('\n');
+        let temporary = file.with_extension("new");
+        // What a broken-off attempt left.
+        let _ = fs::remove_file(&temporary);
+        disk::place(&temporary, file, 0o600, text.as_bytes()).map_err(|error| OpenError::io(file, &error))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -110,7 +133,8 @@ impl MasterKey {
     }
 
     /// Names the key in stored envelopes and messages; tells nothing about it.
-    pub(crate) fn fingerprint(&self) -> String {
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
         hex::encode(&self.derive("fingerprint")[..8])
     }
 }
@@ -118,6 +142,136 @@ impl MasterKey {
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(…)")
+    }
+}
+
+/// Where the keys come from; that is where they are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    /// The variables: the operator changes them.
+    Environment,
+    /// The files of the data directory.
+    Files,
+}
+
+/// The key that seals, and those that only still open.
+#[derive(Debug, Clone)]
+pub struct MasterKeys {
+    first: MasterKey,
+    others: Vec<MasterKey>,
+    source: KeySource,
+}
+
+impl MasterKeys {
+    /// These keys.
+    #[must_use]
+    pub const fn new(first: MasterKey, others: Vec<MasterKey>) -> Self {
+        Self {
+            first,
+            others,
+            source: KeySource::Files,
+        }
+    }
+
+    /// The keys of the variables `FUMEHOOD_MASTER_KEY` and `FUMEHOOD_MASTER_KEY_PREVIOUS`, else of the file `master.key` in the
+    /// data directory, which is made (mode 0600) when it is missing, and of `master.key.next` beside it, which is there while
+    /// a change of key is incomplete.
+    ///
+    /// # Errors
+    /// When a variable or file holds something else than base64 of 32 bytes, others may read the file, or it can't be
+    /// read or made.
+    pub fn from_env_or_file(data_dir: &Path) -> Result<Self, OpenError> {
+        let variable = |name| std::env::var_os(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()));
+        let (now, before) = (variable(VARIABLE), variable(VARIABLE_BEFORE));
+        Self::load(
+            now.as_ref().map(|text| text.as_str()),
+            before.as_ref().map(|text| text.as_str()),
+            data_dir,
+        )
+    }
+
+    pub(crate) fn load(now: Option<&str>, before: Option<&str>, data_dir: &Path) -> Result<Self, OpenError> {
+        let first = MasterKey::load(now, &data_dir.join(FILE))?;
+        let source = if now.is_some_and(|text| !text.is_empty()) {
+            KeySource::Environment
+        } else {
+            KeySource::Files
+        };
+        let mut others = Vec::new();
+        for text in before
+            .unwrap_or_default()
+            .split(',')
+            .filter(|text| !text.trim().is_empty())
+        {
+            others.push(MasterKey::parse(text).ok_or_else(|| refused(VARIABLE_BEFORE, MUST_BE))?);
+        }
+        if source == KeySource::Files {
+            others.extend(Self::next(data_dir)?);
+        }
+        Ok(Self { first, others, source })
+    }
+
+    /// The key that seals.
+    #[must_use]
+    pub const fn first(&self) -> &MasterKey {
+        &self.first
+    }
+
+    /// Those that only open.
+    #[must_use]
+    pub fn others(&self) -> &[MasterKey] {
+        &self.others
+    }
+
+    pub(crate) const fn source(&self) -> KeySource {
+        self.source
+    }
+
+    /// The same keys with another one first.
+    pub(crate) fn led_by(self, first: MasterKey) -> Self {
+        let mut others = self.others;
+        others.push(self.first);
+        others.retain(|key| key.fingerprint() != first.fingerprint());
+        Self {
+            first,
+            others,
+            source: self.source,
+        }
+    }
+
+    /// The key that an incomplete change leads to.
+    pub(crate) fn next(data_dir: &Path) -> Result<Option<MasterKey>, OpenError> {
+        let file = data_dir.join(FILE_NEXT);
+        match fs::metadata(&file) {
+            Ok(metadata) => MasterKey::read(&file, metadata.permissions().mode()).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(OpenError::io(file, &error)),
+        }
+    }
+
+    /// Begins a change of the key in the files: from here on both keys open.
+    pub(crate) fn keep_next(data_dir: &Path, key: &MasterKey) -> Result<(), OpenError> {
+        key.write(&data_dir.join(FILE_NEXT))
+    }
+
+    /// Ends a change of the key in the files: the next one takes the place of the old one, which stays under its own name for
+    /// backups. At no moment is there no key.
+    pub(crate) fn take_next(data_dir: &Path, old: &MasterKey) -> Result<PathBuf, OpenError> {
+        let (file, kept) = (
+            data_dir.join(FILE),
+            data_dir.join(format!("{FILE}.{}", old.fingerprint())),
+        );
+        old.write(&kept)?;
+        fs::rename(data_dir.join(FILE_NEXT), &file)
+            .and_then(|()| disk::sync_dir(data_dir))
+            .map_err(|error| OpenError::io(file, &error))?;
+        Ok(kept)
+    }
+}
+
+impl From<MasterKey> for MasterKeys {
+    fn from(key: MasterKey) -> Self {
+        Self::new(key, Vec::new())
     }
 }
 

@@ -172,16 +172,30 @@ async fn store(loaded: &Loaded) -> Finding {
         Err(error) => bad(error.to_string()),
         Ok(opened) => {
             let found = opened.check().await;
+            let keys = opened.secret_keys().await;
             opened.close().await;
-            match found {
+            match found.and_then(|found| Ok((found, keys?))) {
                 Err(error) => bad(error.to_string()),
-                Ok(problems) if problems.is_empty() => Finding {
+                Ok((problems, keys)) if problems.is_empty() => Finding {
                     check,
-                    verdict: Verdict::Good,
-                    detail: "whole, and every journal without gaps".into(),
+                    verdict: if keys.len() > 1 { Verdict::Note } else { Verdict::Good },
+                    detail: format!("whole, and every journal without gaps; {}", sealed(&keys)),
                 },
-                Ok(problems) => bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+                Ok((problems, _)) => bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
             }
         }
+    }
+}
+
+/// Under which master keys the secrets are.
+fn sealed(keys: &[(String, u64)]) -> String {
+    let each: Vec<_> = keys
+        .iter()
+        .map(|(key, secrets)| format!("{secrets} secrets under the master key {key}"))
+        .collect();
+    match each.as_slice() {
+        [] => "no secrets".into(),
+        [one] => one.clone(),
+        more => format!("{}; complete the change with `fumehood secret rotate`", more.join(", ")),
     }
 }

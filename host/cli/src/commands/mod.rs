@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod policy;
 pub(crate) mod reference;
+pub(crate) mod rotate;
 pub(crate) mod run;
 pub(crate) mod secret;
 pub(crate) mod serve;

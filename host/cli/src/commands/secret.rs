@@ -20,6 +20,8 @@ pub(crate) async fn secret(out: Out, client: &Client, command: &Secret) -> anyho
                 .await?;
             report(out, "set", name);
         }
+        // It works on the data directory, not with a host.
+        Secret::Rotate(_) => {}
         Secret::Delete { name, session } => {
             client.delete(&format!("{}/{name}", base(*session))).await?;
             report(out, "deleted", name);

@@ -13,6 +13,7 @@ mod keys;
 mod ledger;
 mod open;
 mod orgs;
+mod rewrap;
 mod secrets;
 mod sessions;
 mod stamps;
@@ -24,7 +25,7 @@ use crate::{
     data_dir::{DataDir, StoreUrl},
     envelope::Vault,
     error::OpenError,
-    master::MasterKey,
+    master::{MasterKey, MasterKeys},
 };
 use sqlx::{SqlitePool, sqlite::SqliteConnection};
 use stamps::Stamps;
@@ -53,7 +54,19 @@ impl SqliteStore {
     /// # Errors
     /// See [`crate::open`].
     pub async fn open(data_dir: &DataDir, url: &StoreUrl, master: &MasterKey) -> std::result::Result<Self, OpenError> {
-        let opened = open::open(data_dir, url, master).await?;
+        Self::open_with(data_dir, url, &master.clone().into()).await
+    }
+
+    /// The same with several master keys.
+    ///
+    /// # Errors
+    /// See [`crate::open`].
+    pub async fn open_with(
+        data_dir: &DataDir,
+        url: &StoreUrl,
+        keys: &MasterKeys,
+    ) -> std::result::Result<Self, OpenError> {
+        let opened = open::open(data_dir, url, keys).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 readers: opened.readers,

@@ -5,7 +5,7 @@ use crate::{
     disk,
     envelope::Vault,
     error::OpenError,
-    master::MasterKey,
+    master::MasterKeys,
 };
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlitePool,
@@ -31,7 +31,7 @@ pub(super) struct Database {
     pub(super) exclusive: bool,
 }
 
-pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, master: &MasterKey) -> Result<Database, OpenError> {
+pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) -> Result<Database, OpenError> {
     let file = url.file(data_dir.path());
     if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk::private_dir(parent).map_err(|error| OpenError::io(parent, &error))?;
@@ -39,7 +39,7 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, master: &MasterKey)
     // SQLite gives its log files the mode of the database, so making that one private makes all of them private.
     disk::private_file(&file).map_err(|error| OpenError::io(&file, &error))?;
 
-    let vault = Vault::new(master).map_err(|error| OpenError::Unavailable {
+    let vault = Vault::new(keys).map_err(|error| OpenError::Unavailable {
         path: file.clone(),
         reason: error.to_string(),
     })?;
@@ -183,7 +183,7 @@ async fn match_key(writer: &mut SqliteConnection, file: &Path, vault: &Vault) ->
         .fetch_optional(&mut *writer)
         .await
         .map_err(fail)?;
-    if expected.as_deref() == Some(vault.fingerprint()) {
+    if expected.as_deref().is_some_and(|expected| vault.has(expected)) {
         return Ok(());
     }
     let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM secrets")
