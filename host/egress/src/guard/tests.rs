@@ -55,6 +55,49 @@ fn base64_is_found_wherever_the_value_stands_in_it() {
     }
 }
 
+/// `text` broken after `first` characters and then after each `width`.
+fn in_lines(text: &str, first: usize, width: usize, line_break: &str) -> String {
+    let mut out = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at >= first && (at - first).is_multiple_of(width) {
+            out.push_str(line_break);
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[test]
+fn base64_and_hex_are_found_in_lines_wherever_the_breaks_fall() {
+    let value = "0123456789?>~0123456789?>~-and-some-more-so-that-two-lines-are-not-enough-for-it-in-base64";
+    let guard = guard(&[("KEY", value)]);
+    let hex: String = value.bytes().map(|b| format!("{b:02x}")).collect();
+    let core = general_purpose::STANDARD_NO_PAD.encode(&value[..value.len() / 3 * 3]);
+    for text in [hex, core] {
+        for line_break in ["\n", "\r\n"] {
+            for width in [20, 64, 76] {
+                for first in 1..=width {
+                    let folded = in_lines(&text, first, width, line_break);
+                    let whole = format!("before {folded} after");
+                    let redacted = guard.redact_str(&whole).into_owned();
+                    assert!(redacted.starts_with("before [secret:KEY]"), "{whole}: {redacted}");
+                    assert!(redacted.len() < 40, "{whole}: {redacted}");
+                    let cut = (first * 7) % whole.len();
+                    assert_eq!(streamed(&guard, whole.as_bytes(), &[cut, cut + 1]), redacted.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_in_lines_is_not_delayed_for_what_can_not_be_a_value() {
+    let guard = guard(&[("KEY", "0123456789abcdefghijklmnopqrstuvwxyz")]);
+    let mut redactor = guard.redactor();
+    assert_eq!(redactor.push("one line\nand 0123\n".into()), "one line\nand ");
+    assert_eq!(redactor.push("and more\n".into()), "0123\nand more\n");
+}
+
 #[test]
 fn the_longest_of_overlapping_values_wins() {
     let guard = guard(&[("SHORT", "abcdefgh"), ("LONG", "abcdefghijkl"), ("TAIL", "ijklmnop")]);
@@ -132,5 +175,30 @@ proptest! {
         let guard = guard(&[("KEY", &value)]);
         let redacted = guard.redact_str(&format!("{before}{value}{after}")).replace("[secret:KEY]", "\u{0}");
         prop_assert!(!redacted.contains(&value));
+    }
+
+    #[test]
+    fn nothing_of_a_value_passes_in_any_form_at_any_place_in_any_chunks(
+        before in ".{0,40}", after in ".{0,40}", value in "[!-~é]{8,40}", which in 0_usize..64,
+        cuts in prop::collection::vec(0_usize..1000, 0..8),
+    ) {
+        let guard = guard(&[("KEY", &value)]);
+        let forms = forms::of(&value);
+        let form = forms[which % forms.len()].as_str();
+        let text = format!("{before}{form}{after}");
+        let passed = streamed(&guard, text.as_bytes(), &cuts);
+        let rest = String::from_utf8(passed).unwrap().replace("[secret:KEY]", "\u{0}");
+        prop_assert!(!rest.contains(form), "{}", rest);
+        prop_assert!(rest.contains(char::from(0)), "{}", rest);
+    }
+
+    #[test]
+    fn a_text_without_a_value_passes_unchanged(
+        text in "[ -~\n]{0,400}", cuts in prop::collection::vec(0_usize..1000, 0..8),
+    ) {
+        // Of characters that the text has none of.
+        let guard = guard(&[("ONE", "\u{e9}\u{e8}\u{ea}\u{eb}\u{e0}"), ("TWO", "\u{fc}\u{f6}\u{e4}\u{df}")]);
+        prop_assume!(guard.find(text.as_bytes()).is_none());
+        prop_assert_eq!(streamed(&guard, text.as_bytes(), &cuts), text.as_bytes());
     }
 }
