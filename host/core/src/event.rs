@@ -9,6 +9,7 @@ use crate::{
     call::{CallError, CallStatus, ComponentRef, Metering, Output},
     content::Content,
     id::{CallId, EventId, SessionId, TurnId},
+    ledger::ShapeSeen,
     message::RequestedCall,
     name::{AgentName, ModelName, OrgName, SecretName, ToolName},
     turn::{Budget, StepStop, StopReason, TurnError, Usage},
@@ -329,6 +330,9 @@ event_bodies! {
         path: String,
         /// The rule that allowed it.
         rule: String,
+        /// What looked like a key in its URL and headers; the ledger tells of the bodies as well.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shapes: Vec<ShapeSeen>,
     };
     /// A request was refused before a byte left.
     EgressDenied, "egress.denied", Recorded, {

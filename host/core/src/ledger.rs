@@ -65,6 +65,78 @@ pub struct LedgerEntry {
     pub bytes_received: u64,
     /// From decision to outcome, in milliseconds.
     pub duration_ms: u64,
+    /// What looked like a key of a known kind. Nothing was done about it, and nothing of it is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<ShapeSeen>,
+}
+
+/// A text that looks like somebody's key, seen in passing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShapeSeen {
+    /// What it looks like.
+    pub kind: ShapeKind,
+    /// Where it stood.
+    pub place: ShapePlace,
+}
+
+/// Kinds of keys that can be told by their shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShapeKind {
+    /// `ghp_…` and its siblings, `github_pat_…`.
+    GithubToken,
+    /// `AKIA…`, `ASIA…`.
+    AwsAccessKey,
+    /// `sk-…`, as several model providers give them.
+    SkKey,
+    /// `xoxb-…`, `xoxp-…` and its siblings.
+    SlackToken,
+    /// `AIza…`.
+    GoogleApiKey,
+    /// `eyJ….eyJ….…` (RFC 7519).
+    JsonWebToken,
+    /// `-----BEGIN … PRIVATE KEY-----` (RFC 7468).
+    PrivateKey,
+}
+
+impl ShapeKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::GithubToken,
+        Self::AwsAccessKey,
+        Self::SkKey,
+        Self::SlackToken,
+        Self::GoogleApiKey,
+        Self::JsonWebToken,
+        Self::PrivateKey,
+    ];
+}
+
+/// A part of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShapePlace {
+    /// The URL as the tool wrote it.
+    RequestUrl,
+    /// The headers as the tool set them, before anything was injected.
+    RequestHeaders,
+    /// The body that the tool sent.
+    RequestBody,
+    /// The headers that the tool got.
+    ResponseHeaders,
+    /// The body that the tool got.
+    ResponseBody,
+}
+
+impl ShapePlace {
+    /// Every place.
+    pub const ALL: [Self; 5] = [
+        Self::RequestUrl,
+        Self::RequestHeaders,
+        Self::RequestBody,
+        Self::ResponseHeaders,
+        Self::ResponseBody,
+    ];
 }
 
 /// What came of a decision.

@@ -5,10 +5,11 @@ use crate::{
     guard::{LeakGuard, Redactor},
     ledger::{Exchange, OpenEntry},
     pool::Lease,
+    shapes::ShapeScan,
     telemetry,
 };
 use bytes::{Bytes, BytesMut};
-use fumehood_core::ledger::EgressOutcome;
+use fumehood_core::ledger::{EgressOutcome, ShapePlace};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct RequestBody {
     inner: Body,
     scan: Redactor,
+    shapes: ShapeScan,
     exchange: Arc<Exchange>,
     taken: u64,
     limit: u64,
@@ -48,6 +50,7 @@ impl RequestBody {
         Self {
             inner,
             scan: guard.redactor(),
+            shapes: ShapeScan::new(ShapePlace::RequestBody),
             exchange,
             taken: 0,
             limit,
@@ -69,6 +72,7 @@ impl RequestBody {
                 limit: self.limit,
             });
         }
+        self.shapes.push(&chunk, &self.exchange.shapes);
         let mut passed = self.scan.push(chunk);
         if self.inner.is_end_stream() {
             passed = join(passed, &self.end()?);
@@ -166,6 +170,7 @@ pub(crate) struct ResponseLimits {
 pub(crate) struct ResponseBody {
     inner: Incoming,
     redactor: Redactor,
+    shapes: ShapeScan,
     limits: ResponseLimits,
     exchange: Arc<Exchange>,
     status: u16,
@@ -188,6 +193,7 @@ impl ResponseBody {
         let mut body = Self {
             inner,
             redactor: guard.redactor(),
+            shapes: ShapeScan::new(ShapePlace::ResponseBody),
             limits,
             exchange,
             status,
@@ -242,12 +248,20 @@ impl ResponseBody {
             });
         }
         let passed = self.redactor.push(chunk);
+        self.shapes.push(&passed, &self.exchange.shapes);
         if self.inner.is_end_stream() {
-            let passed = join(passed, &self.redactor.finish());
+            let passed = join(passed, &self.rest());
             self.complete();
             return Ok(passed);
         }
         Ok(passed)
+    }
+
+    /// What the redactor still holds, at the end.
+    fn rest(&mut self) -> Bytes {
+        let rest = self.redactor.finish();
+        self.shapes.push(&rest, &self.exchange.shapes);
+        rest
     }
 
     // THREAT[T-net-slow-drip]: neither silence nor a drip holds an exchange open for longer than its limits.
@@ -284,7 +298,7 @@ impl ResponseBody {
         self.waiting = false;
         Poll::Ready(match next {
             None => {
-                let rest = self.redactor.finish();
+                let rest = self.rest();
                 self.complete();
                 Ok((!rest.is_empty()).then_some(rest))
             }
@@ -293,7 +307,7 @@ impl ResponseBody {
                 Ok(chunk) => self.pass(chunk).map(Some),
                 Err(frame) => {
                     self.trailers = frame.into_trailers().ok();
-                    let rest = self.redactor.finish();
+                    let rest = self.rest();
                     self.complete();
                     Ok(Some(rest))
                 }

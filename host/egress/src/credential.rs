@@ -9,7 +9,10 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_core::name::SecretName;
-use fumehood_policy::{credential::Injection, network::Target};
+use fumehood_policy::{
+    credential::Injection,
+    network::{Scheme, Target},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
@@ -71,21 +74,33 @@ impl<'g> Plan<'g> {
         &self.secrets
     }
 
+    /// Whether the secrets may cross this connection; `listed`: to an address that is private and that the operator listed.
+    ///
+    /// # Errors
+    /// When there are any, and they would cross a network in the clear that is not the operator's.
+    // THREAT[T-net-plaintext-secret]
+    pub(crate) fn check_transport(&self, scheme: Scheme, listed: bool) -> Result<(), EgressError> {
+        match (self.secrets.first(), scheme) {
+            (Some(secret), Scheme::Http) if !listed => Err(EgressError::PlainHttpSecret { secret: secret.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the values into the headers and returns path and query with theirs.
     ///
     /// # Errors
     /// When a value can't stand in a header.
-    pub(crate) fn carry_out(&self, target: &Target, headers: &mut HeaderMap) -> Result<String, EgressError> {
+    pub(crate) fn carry_out(&self, target: &Target, headers: &mut HeaderMap) -> Result<Zeroizing<String>, EgressError> {
         for value in headers.values_mut() {
             if let Some((credential, text)) = self.replaced(value.as_bytes(), |secret| secret.to_owned()) {
                 *value = header_value(credential, &text)?;
             }
         }
-        let mut path_and_query = target.path_and_query();
+        let mut path_and_query = Zeroizing::new(target.path_and_query());
         if let Some(query) = target.query() {
             let encode = |secret: &str| utf8_percent_encode(secret, UNRESERVED).to_string();
             if let Some((_, text)) = self.replaced(query.as_bytes(), encode) {
-                path_and_query = format!("{}?{}", target.path(), &*text);
+                path_and_query = Zeroizing::new(format!("{}?{}", target.path(), &*text));
             }
         }
         for credential in &self.inject {
@@ -97,13 +112,15 @@ impl<'g> Plan<'g> {
                 }
                 Injection::BasicUser(user) => {
                     let pair = Zeroizing::new(format!("{user}:{value}"));
-                    let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+                    let mut text = Zeroizing::new(String::with_capacity(8 + pair.len() * 4 / 3 + 4));
+                    text.push_str("Basic ");
+                    STANDARD.encode_string(pair.as_bytes(), &mut text);
                     headers.insert(AUTHORIZATION, header_value(credential, &text)?);
                 }
                 Injection::Query(name) => {
                     let separator = if path_and_query.contains('?') { '&' } else { '?' };
                     let value = utf8_percent_encode(value, UNRESERVED);
-                    path_and_query = format!("{path_and_query}{separator}{name}={value}");
+                    path_and_query = Zeroizing::new(format!("{}{separator}{name}={value}", &*path_and_query));
                 }
             }
         }
@@ -246,6 +263,24 @@ mod tests {
     fn placeholders_are_found_plain_and_percent_encoded() {
         let text = b"a={{secret:ONE}}&b=%7B%7bsecret%3aTWO%7D%7d&c={{secret:}}&d={{secret:X}";
         assert_eq!(placeholders(text).collect::<Vec<_>>(), ["ONE", "TWO", ""]);
+    }
+
+    #[test]
+    fn a_secret_crosses_the_clear_only_to_a_listed_private_address() {
+        let plan = |secrets: &[&str]| Plan {
+            bound: Vec::new(),
+            inject: Vec::new(),
+            secrets: secrets.iter().map(|name| SecretName::new(name).unwrap()).collect(),
+        };
+        for (secrets, scheme, listed, passes) in [
+            (&["A"][..], Scheme::Http, false, false),
+            (&["A"], Scheme::Http, true, true),
+            (&["A"], Scheme::Https, false, true),
+            (&[], Scheme::Http, false, true),
+        ] {
+            let checked = plan(secrets).check_transport(scheme, listed);
+            assert_eq!(checked.is_ok(), passes, "{secrets:?} {scheme:?} {listed}: {checked:?}");
+        }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use crate::{
     error::{EgressError, RequestPart},
     grant::EgressGrant,
     headers,
+    shapes::Shapes,
 };
 use fumehood_core::{
     id::LedgerId,
-    ledger::{EgressOutcome, LedgerEntry},
+    ledger::{EgressOutcome, LedgerEntry, ShapePlace},
     now,
 };
 use fumehood_policy::network::{Target, Verdict};
@@ -89,6 +90,15 @@ pub(crate) fn decide<'g>(grant: &'g EgressGrant, head: &Parts) -> Result<Allowed
     }
 }
 
+/// The refusal of a request that a limit outside the door says no to.
+pub(crate) fn by_limit(head: &Parts, reason: String) -> Refused {
+    Refused {
+        error: EgressError::Denied { reason },
+        target: Target::parse(head.method.as_str(), &head.uri.to_string()).ok(),
+        rule: "limit: egress_requests".to_owned(),
+    }
+}
+
 /// The refusal of a request beyond the call's limit.
 pub(crate) fn beyond_limit(grant: &EgressGrant, head: &Parts) -> Refused {
     let limit = grant.limits.requests.limit();
@@ -114,10 +124,11 @@ fn leak_in_url(grant: &EgressGrant, url: &str, target: &Target) -> Result<(), Eg
 
 impl Allowed<'_> {
     /// The entry to write before anything leaves.
-    pub(crate) fn entry(&self, grant: &EgressGrant) -> LedgerEntry {
+    pub(crate) fn entry(&self, grant: &EgressGrant, shapes: &Shapes) -> LedgerEntry {
         let mut entry = entry(grant, Some(&self.target), EgressOutcome::Started);
         entry.rule.clone_from(&self.rule);
         entry.secrets = self.plan.secrets().to_vec();
+        entry.shapes = shapes.seen();
         entry
     }
 }
@@ -130,14 +141,25 @@ impl Refused {
         let reason = redacted(&self.error.to_string());
         let mut entry = entry(grant, self.target.as_ref(), EgressOutcome::Denied { reason });
         if self.target.is_none() {
-            let method = head.method.as_str().chars().take(SHOWN).collect::<String>();
-            entry.method = redacted(&method);
+            // Redacted first: half a value is no value that could be found.
+            entry.method = redacted(head.method.as_str()).chars().take(SHOWN).collect();
         }
         entry.host = redacted(&entry.host);
         entry.path = redacted(&entry.path);
         entry.rule = redacted(&self.rule);
+        entry.shapes = shapes_in(head).seen();
         entry
     }
+}
+
+/// What looks like a key in what the tool wrote of a request, its body aside.
+pub(crate) fn shapes_in(head: &Parts) -> Shapes {
+    let shapes = Shapes::default();
+    shapes.note(ShapePlace::RequestUrl, head.uri.to_string().as_bytes());
+    for value in head.headers.values() {
+        shapes.note(ShapePlace::RequestHeaders, value.as_bytes());
+    }
+    shapes
 }
 
 fn entry(grant: &EgressGrant, target: Option<&Target>, outcome: EgressOutcome) -> LedgerEntry {
@@ -159,5 +181,6 @@ fn entry(grant: &EgressGrant, target: Option<&Target>, outcome: EgressOutcome) -
         bytes_sent: 0,
         bytes_received: 0,
         duration_ms: 0,
+        shapes: Vec::new(),
     }
 }

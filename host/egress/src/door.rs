@@ -13,8 +13,10 @@ use crate::{
     telemetry,
 };
 use bytes::Bytes;
-use fumehood_core::{ledger::EgressOutcome, name::OrgName};
-use fumehood_policy::network::Scheme;
+use fumehood_core::{
+    ledger::{EgressOutcome, ShapePlace},
+    name::OrgName,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header::HOST};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
@@ -84,13 +86,17 @@ impl Egress {
                 return Err(refused.error);
             }
         };
-        let entry = allowed.entry(grant);
+        let exchange = Arc::new(Exchange {
+            shapes: decision::shapes_in(&head),
+            ..Exchange::default()
+        });
+        let entry = allowed.entry(grant, &exchange.shapes);
         let (id, method, host, port) = (entry.id, &entry.method, &entry.host, entry.port);
         // THREAT[T-sec-log]: no path, query, header or body.
         let span =
             tracing::debug_span!("egress", %id, %method, %host, port, http_status = field::Empty, error = field::Empty);
-        let exchange = Arc::new(Exchange::default());
         // The decision is durable before a byte leaves, a name server's query included.
+        // THREAT[T-net-ledger-bypass]
         let open = self.0.recorder.open(&entry, exchange.clone()).await?;
         let declared = allowed.declared.or_else(|| body.size_hint().exact());
         let outgoing = Outgoing {
@@ -101,6 +107,22 @@ impl Egress {
             exchange,
         };
         self.0.exchange(open, outgoing, body).instrument(span).await
+    }
+
+    /// Refuses a request for a limit that is not the door's, and records it like any refusal. It counts against the call's
+    /// requests, so a loop of refused ones ends in a refusal that is recorded once.
+    // THREAT[T-net-ledger-bypass]: whoever says no, the ledger says so.
+    pub async fn refuse(&self, grant: &EgressGrant, request: Request<Body>, reason: String) -> EgressError {
+        let head = request.into_parts().0;
+        let budget = grant.limits.requests.take();
+        let refused = match budget {
+            Taken::Within => decision::by_limit(&head, reason),
+            Taken::FirstBeyond | Taken::Beyond => decision::beyond_limit(grant, &head),
+        };
+        if budget != Taken::Beyond {
+            self.0.recorder.record_refusal(&refused.entry(grant, &head)).await;
+        }
+        refused.error
     }
 
     /// Waits until the outcome of every exchange that is over is in the ledger. For a process that is about to end.
@@ -227,13 +249,8 @@ impl Inner {
     async fn lease(&self, org: &OrgName, entry: &mut OpenEntry, allowed: &Allowed<'_>) -> Result<Lease, EgressError> {
         let lease = self.pool.lease(org, &allowed.target).await?;
         entry.address = Some(lease.link.address);
-        // THREAT[T-sec-exfiltration]: a value crosses no network in the clear, but one that the operator runs.
-        if let Some(secret) = allowed.plan.secrets().first()
-            && allowed.target.scheme() == Scheme::Http
-            && !self.pool.connector().is_listed_private(lease.link.address)
-        {
-            return Err(EgressError::PlainHttpSecret { secret: secret.clone() });
-        }
+        let listed = self.pool.connector().is_listed_private(lease.link.address);
+        allowed.plan.check_transport(allowed.target.scheme(), listed)?;
         Ok(lease)
     }
 
@@ -266,7 +283,7 @@ impl Outgoing<'_> {
         let path_and_query = self.allowed.plan.carry_out(target, &mut headers)?;
         let mut request = Request::new(body);
         *request.method_mut() = Method::from_bytes(target.method().as_bytes()).map_err(|_| unsendable())?;
-        *request.uri_mut() = Uri::try_from(path_and_query).map_err(|_| unsendable())?;
+        *request.uri_mut() = Uri::try_from(path_and_query.as_str()).map_err(|_| unsendable())?;
         headers.insert(
             HOST,
             HeaderValue::try_from(target.authority()).map_err(|_| unsendable())?,
@@ -304,6 +321,12 @@ fn take_head(
     *taken.status_mut() = head.status;
     *taken.headers_mut() = head.headers;
     headers::take_response(taken.headers_mut(), &outgoing.grant.guard, !incoming.is_end_stream())?;
+    for value in taken.headers().values() {
+        outgoing
+            .exchange
+            .shapes
+            .note(ShapePlace::ResponseHeaders, value.as_bytes());
+    }
     Ok((taken, incoming))
 }
 

@@ -5,11 +5,11 @@
 //! want of room, and works from a destructor. When all places are taken, new requests wait: the queue bounds how
 //! many requests can be on their way at once.
 
-use crate::error::EgressError;
+use crate::{error::EgressError, shapes::Shapes};
 use async_trait::async_trait;
 use fumehood_core::{
     id::LedgerId,
-    ledger::{EgressOutcome, EgressScope, LedgerEntry},
+    ledger::{EgressOutcome, EgressScope, LedgerEntry, ShapeSeen},
 };
 use std::{
     net::IpAddr,
@@ -53,6 +53,8 @@ pub struct Settlement {
     pub bytes_received: u64,
     /// From decision to outcome.
     pub duration_ms: u64,
+    /// What looked like a key, in the whole exchange.
+    pub shapes: Vec<ShapeSeen>,
 }
 
 /// Where egress decisions are kept.
@@ -150,6 +152,8 @@ pub(crate) struct Exchange {
     pub(crate) request_done: AtomicBool,
     /// Why the request's body was stopped; the connection's own error only says that it was.
     pub(crate) request_failure: OnceLock<EgressError>,
+    /// What looked like a key so far.
+    pub(crate) shapes: Shapes,
 }
 
 /// An entry that waits for its outcome. Dropping it settles it as failed.
@@ -178,6 +182,7 @@ impl OpenEntry {
                 bytes_sent: self.exchange.sent.load(Ordering::Relaxed),
                 bytes_received: self.exchange.received.load(Ordering::Relaxed),
                 duration_ms: u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
+                shapes: self.exchange.shapes.seen(),
             }));
         }
     }

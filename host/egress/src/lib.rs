@@ -34,6 +34,7 @@ mod headers;
 mod ledger;
 mod pool;
 mod resolve;
+mod shapes;
 mod telemetry;
 
 pub use config::{EgressConfig, Resolver};

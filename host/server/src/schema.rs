@@ -326,6 +326,17 @@ pub(crate) struct LedgerEntry {
     bytes_sent: u64,
     bytes_received: u64,
     duration_ms: u64,
+    /// What looked like a key of a known kind, and where; absent when nothing did. It was not blocked.
+    shapes: Option<Vec<ShapeSeen>>,
+}
+
+/// A text that looks like a key: never the text itself.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct ShapeSeen {
+    /// `github_token`, `aws_access_key`, `sk_key`, `slack_token`, `google_api_key`, `json_web_token` or `private_key`.
+    kind: String,
+    /// `request_url`, `request_headers`, `request_body`, `response_headers` or `response_body`.
+    place: String,
 }
 
 /// A journal entry, or something shown live. Clients ignore types they do not know.

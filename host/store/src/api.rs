@@ -6,7 +6,7 @@ use fumehood_core::{
     digest::Digest,
     event::{Event, NewEvent},
     id::{KeyId, LedgerId, SessionId, TurnId},
-    ledger::{EgressOutcome, LedgerEntry},
+    ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
     turn::TurnStatus,
 };
@@ -244,4 +244,6 @@ pub struct Settlement {
     pub bytes_received: u64,
     /// From decision to outcome, in milliseconds.
     pub duration_ms: u64,
+    /// What looked like a key, in the whole exchange.
+    pub shapes: Vec<ShapeSeen>,
 }

@@ -72,13 +72,15 @@ struct CallDoor {
 impl Door for CallDoor {
     /// The stages' timeouts are the door's own, which no guest can lengthen; a guest that wants shorter ones stops waiting.
     async fn send(&self, request: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, DoorError> {
-        self.limits
-            .egress_request(&self.grant.scope.org)
-            .map_err(|limited| DoorError::Denied(limited.to_string()))?;
         let aborted = |error: DoorError| EgressError::RequestBody {
             reason: error.to_string(),
         };
         let request = request.map(|body| body.map_err(aborted).boxed_unsync());
+        if let Err(limited) = self.limits.egress_request(&self.grant.scope.org) {
+            return Err(for_guest(
+                self.egress.refuse(&self.grant, request, limited.to_string()).await,
+            ));
+        }
         let response = self.egress.send(&self.grant, request).await.map_err(for_guest)?;
         Ok(response.map(|body| body.map_err(for_guest).boxed_unsync()))
     }
@@ -190,6 +192,7 @@ impl Ledger for StoreLedger {
                 bytes_sent: settlement.bytes_sent,
                 bytes_received: settlement.bytes_received,
                 duration_ms: settlement.duration_ms,
+                shapes: settlement.shapes.clone(),
             };
             let written = self.store.ledger_settle(settlement.id, &settled).await;
             written.map_err(|error| LedgerError(error.to_string()))?;

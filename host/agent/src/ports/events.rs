@@ -87,6 +87,7 @@ impl CallEvents {
             host: entry.host.clone(),
             path: entry.path.clone(),
             rule: entry.rule.clone(),
+            shapes: entry.shapes.clone(),
         });
     }
 

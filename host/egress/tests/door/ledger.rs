@@ -126,3 +126,23 @@ async fn all_that_ended_at_once_is_settled() {
         .filter(|entry| entry.outcome == EgressOutcome::Started);
     assert_eq!(open.count(), 0);
 }
+
+#[tokio::test]
+async fn a_refusal_by_another_limit_is_recorded_and_counts() {
+    let world = World::new();
+    let grant = open().limits(10, 10, 2).make();
+    for _ in 0..4 {
+        let request = get("http://api.example.com/x?token=1");
+        let refused = world.egress.refuse(&grant, request, "too many".to_owned()).await;
+        assert!(refused.is_refusal());
+    }
+    let rules: Vec<_> = world.ledger.entries().into_iter().map(|entry| entry.rule).collect();
+    assert_eq!(
+        rules,
+        [
+            "limit: egress_requests",
+            "limit: egress_requests",
+            "limit: http_requests = 2"
+        ]
+    );
+}

@@ -4,6 +4,7 @@
 mod addresses;
 mod bodies;
 mod connections;
+mod hostile;
 mod ledger;
 mod requests;
 mod secrets;

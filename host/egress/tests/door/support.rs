@@ -87,6 +87,7 @@ impl Ledger for MemoryLedger {
             entry.bytes_sent = settlement.bytes_sent;
             entry.bytes_received = settlement.bytes_received;
             entry.duration_ms = settlement.duration_ms;
+            entry.shapes.clone_from(&settlement.shapes);
         }
         Ok(())
     }

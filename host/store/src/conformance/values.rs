@@ -7,7 +7,7 @@ use crate::{
 };
 use fumehood_core::{
     id::{CallId, LedgerId, SessionId},
-    ledger::{EgressOutcome, EgressScope, LedgerEntry},
+    ledger::{EgressOutcome, EgressScope, LedgerEntry, ShapeKind, ShapePlace, ShapeSeen},
     name::{ComponentName, OrgName, SecretName, ToolName},
     now,
 };
@@ -76,6 +76,7 @@ pub(super) fn new_entry(org: &OrgName, session: Option<SessionId>) -> Result<Led
         bytes_sent: 0,
         bytes_received: 0,
         duration_ms: 0,
+        shapes: Vec::new(),
     })
 }
 
@@ -255,6 +256,10 @@ async fn ledger(world: &World) -> Outcome {
         bytes_sent: 1,
         bytes_received: 2,
         duration_ms: 3,
+        shapes: vec![ShapeSeen {
+            kind: ShapeKind::PrivateKey,
+            place: ShapePlace::ResponseBody,
+        }],
     };
     store.ledger_settle(entry.id, &settlement).await?;
     let late = Settlement {
@@ -269,6 +274,7 @@ async fn ledger(world: &World) -> Outcome {
         bytes_sent: 1,
         bytes_received: 2,
         duration_ms: 3,
+        shapes: settlement.shapes,
         ..entry
     };
     ensure_eq!(

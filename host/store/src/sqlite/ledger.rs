@@ -29,6 +29,7 @@ async fn settle(connection: &mut SqliteConnection, id: LedgerId, settlement: Set
     entry.bytes_sent = settlement.bytes_sent;
     entry.bytes_received = settlement.bytes_received;
     entry.duration_ms = settlement.duration_ms;
+    entry.shapes = settlement.shapes;
     sqlx::query("UPDATE ledger SET entry = ?2, settled = ?3 WHERE id = ?1")
         .bind(&id.uuid().as_bytes()[..])
         .bind(decode::to_json(&entry, "a ledger entry")?)
