@@ -69,6 +69,10 @@ pub trait Ledger: Send + Sync + 'static {
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), LedgerError>;
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every message is a settlement, and its place is reserved"
+)]
 enum Message {
     Settle(Settlement),
     Flush(oneshot::Sender<()>),

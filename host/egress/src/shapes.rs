@@ -32,7 +32,7 @@ impl Shapes {
             .flat_map(|(at, place)| {
                 let kinds = ShapeKind::ALL.into_iter().enumerate();
                 kinds
-                    .filter(move |(kind, _)| set >> (at * 8 + kind) & 1 != 0)
+                    .filter(move |(kind, _)| (set >> (at * 8 + kind)) & 1 != 0)
                     .map(move |(_, kind)| ShapeSeen { kind, place })
             })
             .collect()
