@@ -3,6 +3,7 @@
 use crate::{LOOPBACK, Process, add, returned, still_serves, trap};
 use fumehood_tests::{Host, Place, world::World};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 /// A tool that takes a number.
 async fn with(host: &Host, tool: &str, n: u64) -> Value {
@@ -211,4 +212,27 @@ async fn an_operator_may_raise_a_ceiling() {
     add(&host, "huge-memory", "[limits]\nmemory = \"1536MiB\"").await;
     assert_eq!(returned(&host.call("size", None, json!({})).await), 24576);
     host.stop().await;
+}
+
+#[tokio::test]
+async fn the_host_takes_as_many_open_files_as_it_may_have() {
+    let place = Place::new("");
+    let mut serving = tokio::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -S -n 256 && exec \"$0\" --json serve --listen 127.0.0.1:0",
+        ])
+        .arg(fumehood_tests::binary())
+        .current_dir(place.path())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(serving.stdout.take().unwrap()).lines();
+    lines.next_line().await.unwrap().expect("the host did not start");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", serving.id().unwrap())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(fields[3], fields[4], "soft and hard: {line}");
+    serving.kill().await.unwrap();
 }

@@ -10,6 +10,7 @@
 )]
 
 mod faults;
+mod install;
 mod limits;
 mod servers;
 

@@ -389,7 +389,9 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn binary() -> PathBuf {
+/// The binary under test.
+#[must_use]
+pub fn binary() -> PathBuf {
     if let Some(binary) = std::env::var_os("FUMEHOOD_BIN") {
         return binary.into();
     }

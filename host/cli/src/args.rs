@@ -78,6 +78,12 @@ pub(crate) enum Command {
     Doctor,
     /// Print the OpenAPI document of the HTTP API.
     Openapi,
+    /// Compile the component on standard input for the host that started this.
+    #[command(hide = true)]
+    Compile {
+        /// How much memory that may take, in bytes.
+        memory: u64,
+    },
     /// Write or check the generated reference pages.
     #[command(hide = true)]
     Reference(Reference),

@@ -1,6 +1,9 @@
 //! From a configuration to a running host: the same way for `serve`, for the commands and for the demo.
 
-use crate::{config::Loaded, standard};
+use crate::{
+    config::{Config, Loaded},
+    standard,
+};
 use anyhow::{Context as _, bail};
 use fumehood_agent::{
     StoreLedger,
@@ -12,7 +15,7 @@ use fumehood_agent::{
 use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::build;
-use fumehood_sandbox::{CacheKey, Sandbox, SandboxConfig};
+use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
 use fumehood_store::{DataDir, Opened, Store, StoreUrl, record::Key};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
@@ -21,9 +24,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-/// The largest component that is taken, in bytes.
-pub(crate) const LARGEST_COMPONENT: u64 = 64 << 20;
 
 /// A running host and what it stands on.
 pub(crate) struct Running {
@@ -83,7 +83,8 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         cache_dir: Some(opened.lock.path().join("compiled")),
         cache_key: CacheKey::new(*opened.master.derive("compiled code")),
         tmp_dir: Some(opened.lock.path().join("tmp")),
-        max_component_size: LARGEST_COMPONENT,
+        max_component_size: config.call_limits().install.component_size.bytes(),
+        compiler: compiler(config),
         ..SandboxConfig::new()?
     })?;
     let policy = config.host_policy();
@@ -120,6 +121,29 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         opened,
         new_key,
     })
+}
+
+/// This program as the one that compiles, limited as the configuration says.
+pub(crate) fn compiler(config: &Config) -> Compiler {
+    let install = &config.call_limits().install;
+    // On Linux by what it is and not by its path, where an update may have put another version.
+    let program = if cfg!(target_os = "linux") {
+        Ok(PathBuf::from("/proc/self/exe"))
+    } else {
+        std::env::current_exe()
+    };
+    match program {
+        Ok(program) => Compiler::Child(CompilerChild {
+            program,
+            arguments: vec!["compile".to_owned()],
+            time: install.compile_time.as_duration(),
+            memory: install.compile_memory.bytes(),
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "this program's file is not known; components are compiled without limits of time and memory");
+            Compiler::InProcess
+        }
+    }
 }
 
 /// The configured models, ready to be asked.

@@ -10,6 +10,7 @@ mod overrides;
 mod tests;
 
 pub(crate) use effective::Effective;
+pub(crate) use limits::InstallLimits;
 
 use anyhow::{Context as _, bail};
 use fumehood_agent::limits::{Limits, OrgLimits};
@@ -272,6 +273,11 @@ impl Config {
             defaults: self.limits.defaults(),
             ceilings: self.limits.ceilings(),
         }
+    }
+
+    /// What calls may use, and what components may be.
+    pub(crate) const fn call_limits(&self) -> &limits::CallLimits {
+        &self.limits
     }
 
     /// The models, with `main` taken from the environment where the file has none.

@@ -31,6 +31,10 @@ const BUDGET: u8 = 3;
 fn main() -> ExitCode {
     // Usage errors end here, with exit code 2.
     let cli = Cli::parse();
+    // Needs nothing of what follows, and should not have it.
+    if let Command::Compile { memory } = cli.command {
+        return fumehood_sandbox::compile_for_parent(memory);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failure(FAILED, &anyhow::Error::new(error).context("cannot start the runtime")),
@@ -83,7 +87,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Key(command) => commands::admin::key(out, &loaded, command).await?,
         Command::Org(command) => commands::admin::org(out, &loaded, command).await?,
         Command::Secret(Secret::Rotate(args)) => commands::rotate::rotate(out, &loaded, args).await?,
-        Command::Tool(Tool::Check { file }) => commands::tool::check(out, file).await?,
+        Command::Tool(Tool::Check { file }) => commands::tool::check(out, &loaded, file).await?,
         Command::Tool(Tool::Call(args)) if is_file(&args.component) => {
             return Ok(succeeded(commands::tool_call::call_file(out, &loaded, args).await?));
         }

@@ -6,8 +6,12 @@
 //! and writes it anew. With the code the file keeps what is known of the component, so a warm start
 //! neither reads the component nor runs it.
 //!
-//! This is the one file in the repository with `unsafe` code: loading the authenticated bytes.
-#![allow(unsafe_code, reason = "deserialising precompiled code; see `Cache::read`")]
+//! This is the one file in the repository with `unsafe` code: loading the authenticated bytes, and those
+//! that a child has just compiled.
+#![allow(
+    unsafe_code,
+    reason = "deserialising precompiled code; see `Cache::read` and `from_own_child`"
+)]
 
 use crate::{component::About, error::SandboxError};
 use aws_lc_rs::{
@@ -166,6 +170,14 @@ impl Cache {
         write_atomically(&self.path(&about.digest), &bytes)?;
         Ok(())
     }
+}
+
+/// What a child of this process compiled, from its pipe.
+pub(crate) fn from_own_child(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `Component::deserialize` requires bytes that `Engine::precompile_component` produced, unchanged. They come
+    // from a pipe that only this process and the child that it started from its own program hold, and that program
+    // writes nothing else to it. They are in this process's own memory. Wasmtime checks that the engines are alike.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// All of it or nothing, readable by the host alone. Not synced: a file that a crash cuts off does not

@@ -14,6 +14,9 @@ use std::collections::HashSet;
 /// More tools than any model can be shown.
 pub(crate) const MAX_TOOLS: usize = 256;
 
+/// The most text that all definitions together have: they are kept, listed, and shown to models.
+pub(crate) const MAX_TEXT: usize = 1 << 20;
+
 /// Checks every definition against the rules of the contract.
 pub(crate) fn check(definitions: Vec<Definition>) -> Result<Vec<ToolDefinition>, LoadError> {
     if definitions.is_empty() {
@@ -23,6 +26,15 @@ pub(crate) fn check(definitions: Vec<Definition>) -> Result<Vec<ToolDefinition>,
         return Err(LoadError::TooManyTools {
             actual: definitions.len(),
             limit: MAX_TOOLS,
+        });
+    }
+    // THREAT[T-box-compile]
+    let text: usize = definitions.iter().map(text_len).sum();
+    if text > MAX_TEXT {
+        return Err(LoadError::TooLong {
+            what: "definitions of tools",
+            actual: text,
+            limit: MAX_TEXT,
         });
     }
     let mut names = HashSet::new();
@@ -35,6 +47,15 @@ pub(crate) fn check(definitions: Vec<Definition>) -> Result<Vec<ToolDefinition>,
         tools.push(tool);
     }
     Ok(tools)
+}
+
+fn text_len(definition: &Definition) -> usize {
+    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    definition.name.len()
+        + definition.description.len()
+        + definition.input_schema.len()
+        + optional(&definition.title)
+        + optional(&definition.output_schema)
 }
 
 fn check_one(definition: Definition) -> Result<ToolDefinition, LoadError> {
@@ -121,6 +142,18 @@ mod tests {
     fn more_tools_than_a_component_may_have_are_refused() {
         let many = (0..=MAX_TOOLS).map(|i| definition(&format!("t{i}"))).collect();
         assert!(matches!(check(many), Err(LoadError::TooManyTools { .. })));
+    }
+
+    #[test]
+    fn definitions_of_more_text_than_anybody_reads_are_refused() {
+        let of = |len: usize| Definition {
+            description: "d".repeat(len),
+            ..definition("a")
+        };
+        let rest = text_len(&of(0));
+        assert!(check(vec![of(MAX_TEXT - rest)]).is_ok());
+        let refused = check(vec![of(MAX_TEXT - rest + 1)]);
+        assert!(matches!(refused, Err(LoadError::TooLong { .. })), "{refused:?}");
     }
 
     #[test]

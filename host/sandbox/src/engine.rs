@@ -64,6 +64,13 @@ pub(crate) fn engine(max_concurrent_calls: u32) -> Result<(Engine, Allocation), 
     }
 }
 
+/// An engine that compiles for the others and runs nothing, so it reserves nothing.
+pub(crate) fn for_compiling() -> wasmtime::Result<Engine> {
+    let mut config = common();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
+}
+
 fn common() -> Config {
     let mut config = Config::new();
     config

@@ -63,6 +63,33 @@ pub enum LoadError {
     /// It is well-formed, but uses what this host does not offer.
     #[error("the component cannot be compiled ({0}); build it with the WebAssembly features of wasm32-wasip2")]
     Unsupported(String),
+    /// Compiling it took too long.
+    #[error(
+        "compiling the component took longer than {}s, the host's limit; make its functions smaller, or raise `compile_time` in `[limits.install]`",
+        .limit.as_secs_f32()
+    )]
+    CompileTime {
+        /// The host's limit.
+        limit: std::time::Duration,
+    },
+    /// Compiling it took too much memory.
+    #[error(
+        "compiling the component needed more than {limit} bytes of memory, the host's limit; make its functions smaller, or raise `compile_memory` in `[limits.install]`"
+    )]
+    CompileMemory {
+        /// The host's limit.
+        limit: u64,
+    },
+    /// A part that is kept and shown is too long.
+    #[error("the component's {what} has {actual} bytes, more than the {limit} that this host keeps; shorten it")]
+    TooLong {
+        /// Which part.
+        what: &'static str,
+        /// Its size.
+        actual: usize,
+        /// The most.
+        limit: usize,
+    },
     /// It imports interfaces that the host does not have.
     #[error(
         "the component imports what this host does not offer: {}; use the interfaces of the world fumehood:tool/tool and WASI 0.2",

@@ -6,6 +6,9 @@ use wasmparser::{Encoding, Instance, Parser, Payload};
 
 const MANIFEST_SECTION: &str = "fumehood:manifest";
 
+/// The largest manifest that is read. One that lists a hundred rules has a few kilobytes.
+const MAX_MANIFEST: usize = 64 << 10;
+
 /// What the bytes show.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Inspection {
@@ -47,6 +50,16 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
             }
             _ => {}
         }
+    }
+    // THREAT[T-box-compile]
+    if let Some((_, text)) = manifest
+        && text.len() > MAX_MANIFEST
+    {
+        return Err(LoadError::TooLong {
+            what: "manifest",
+            actual: text.len(),
+            limit: MAX_MANIFEST,
+        });
     }
     let manifest = manifest
         .map(|(_, text)| String::from_utf8(text.to_vec()).map_err(|_| LoadError::ManifestNotText))
@@ -105,6 +118,16 @@ mod tests {
             r#"(component (core module (@custom "fumehood:manifest" "inner")) (@custom "fumehood:manifest" "outer"))"#,
         );
         assert_eq!(inspect(&bytes).unwrap().manifest.as_deref(), Some("outer"));
+    }
+
+    #[test]
+    fn a_manifest_that_is_too_long_is_refused() {
+        let of = |len: usize| {
+            let text = "#".repeat(len);
+            component(&format!(r#"(component (@custom "fumehood:manifest" "{text}"))"#))
+        };
+        assert!(inspect(&of(MAX_MANIFEST)).is_ok());
+        assert!(matches!(inspect(&of(MAX_MANIFEST + 1)), Err(LoadError::TooLong { .. })));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 mod aot;
 mod bindings;
 mod call;
+mod compile;
 mod component;
 mod definitions;
 mod engine;
@@ -38,6 +39,7 @@ mod trap;
 
 pub use aot::CacheKey;
 pub use call::{Call, CallReport, Denial};
+pub use compile::{Compiler, CompilerChild, compile_for_parent};
 pub use component::{Component, ComponentKind};
 pub use error::{LoadError, SandboxError};
 pub use sandbox::{Sandbox, SandboxConfig};

@@ -3,6 +3,7 @@
 
 use crate::{
     bindings::fumehood::tool::types::Definition,
+    compile,
     component::{About, Component, ComponentKind, Entry, Inner},
     definitions,
     error::LoadError,
@@ -161,8 +162,7 @@ impl Shared {
         }
         let inspection = inspect(wasm)?;
         let begun = Instant::now();
-        let compiled =
-            Compiled::from_binary(&self.engine, wasm).map_err(|error| LoadError::Unsupported(one_line(&error)))?;
+        let compiled = self.compiler.compile(&self.engine, wasm)?;
         telemetry::compiled(begun.elapsed());
         Ok(Ready::Compiled(compiled, inspection))
     }
@@ -175,7 +175,7 @@ impl Shared {
             .map(|(name, _)| name.chars().take(200).collect())
             .collect();
         if !unknown.is_empty() {
-            return Err(LoadError::UnknownImports { names: unknown });
+            return Err(LoadError::UnknownImports { names: few(unknown) });
         }
         self.linker
             .instantiate_pre(compiled)
@@ -313,10 +313,20 @@ fn nothing() -> Authority {
     }
 }
 
+/// The first of the names, and how many more there are: nobody reads a hundred thousand.
+fn few(mut names: Vec<String>) -> Vec<String> {
+    const SHOWN: usize = 10;
+    let more = names.len().saturating_sub(SHOWN);
+    names.truncate(SHOWN);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names
+}
+
 /// An error of wasmtime for whoever installs: what is wrong with the component, on one line.
 fn one_line(error: &wasmtime::Error) -> String {
-    let text = format!("{error:#}");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    compile::one_line(&format!("{error:#}"))
 }
 
 fn internal(what: &'static str, error: &dyn std::fmt::Display) -> LoadError {

@@ -2,6 +2,7 @@
 
 use crate::{
     aot::{Cache, CacheKey},
+    compile::Compiler,
     component::Inner,
     engine,
     error::SandboxError,
@@ -36,10 +37,13 @@ pub struct SandboxConfig {
     pub max_concurrent_calls: u32,
     /// The largest component that is taken, in bytes.
     pub max_component_size: u64,
+    /// Where components are compiled.
+    pub compiler: Compiler,
 }
 
 impl SandboxConfig {
-    /// Without a cache, with the defaults of a host: 1000 calls at once, components up to 64 MiB.
+    /// Without a cache, compiling in this process; else with the defaults of a host: 1000 calls at once, components up to
+    /// 64 MiB.
     ///
     /// # Errors
     /// When the system has no randomness.
@@ -50,6 +54,7 @@ impl SandboxConfig {
             tmp_dir: None,
             max_concurrent_calls: 1000,
             max_component_size: 64 << 20,
+            compiler: Compiler::InProcess,
         })
     }
 }
@@ -70,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) slots: Semaphore,
     pub(crate) compilations: Arc<Semaphore>,
     pub(crate) max_component_size: u64,
+    pub(crate) compiler: Compiler,
     loads: Mutex<HashMap<Digest, LoadSlot>>,
 }
 
@@ -104,6 +110,7 @@ impl Sandbox {
             slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
             compilations: Arc::new(Semaphore::new(2)),
             max_component_size: config.max_component_size,
+            compiler: config.compiler.clone(),
             loads: Mutex::default(),
         };
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Cli, Reference},
+    config::InstallLimits,
     out::Out,
 };
 use anyhow::Context as _;
@@ -105,6 +106,13 @@ fn limits() -> String {
     page.push_str("\nWhy they are what they are:\n\n");
     for limit in &all {
         let _ = writeln!(page, "- `{}`: {}", limit.key, limit.why);
+    }
+    page.push_str(
+        "\n## Of installing\n\nIn the configuration, under `[limits.install]`; they have no ceiling, since only the operator sets them.\n\n\
+         | key | what | default | beyond it | why |\n|---|---|---|---|---|\n",
+    );
+    for (key, what, default, beyond, why) in InstallLimits::catalogue() {
+        let _ = writeln!(page, "| `{key}` | {what} | {default} | {beyond} | {why} |");
     }
     page
 }

@@ -23,6 +23,7 @@ pub(crate) async fn serve(
         format!("cannot listen on {address}; is another host running? `--listen 127.0.0.1:0` takes any free port")
     })?;
     let address = listener.local_addr()?;
+    allow_all_files();
     let metrics = Metrics::install()?;
     let _keeper = MetricsKeeper::start(metrics.clone(), &loaded.config.store_url());
     let running = boot::start(loaded).await?;
@@ -40,12 +41,25 @@ pub(crate) async fn serve(
             access: metrics_access(loaded.config.metrics.public, address),
         }),
         adopt_trace,
+        component_body: loaded.config.call_limits().install.component_size.as_usize(),
         ..ServerConfig::default()
     };
     fumehood_server::serve(listener, running.host.clone(), config, shutdown).await;
     running.stop().await;
     signals.abort();
     Ok(())
+}
+
+/// Takes as many open files as the system lets it have. Connections, requests of tools and the files that calls open are
+/// some thousands together, and the usual soft limit of 1024 is for programs that use `select`.
+fn allow_all_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    // THREAT[T-box-files-open]
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of open files stays as it is");
+    }
 }
 
 async fn stop_on_signal(shutdown: CancellationToken) {

@@ -4,6 +4,7 @@ use crate::{
     args::Tool,
     client::Client,
     commands::authority,
+    config::Loaded,
     out::{Out, Style, list, printable, text},
 };
 use anyhow::{Context as _, bail};
@@ -208,7 +209,7 @@ pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>
 }
 
 /// `tool check`: needs no host.
-pub(crate) async fn check(out: Out, file: &Path) -> anyhow::Result<()> {
+pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Result<()> {
     use fumehood_agent::install::{NewComponent, NewGrant, inspect};
     let name = file
         .file_stem()
@@ -225,6 +226,7 @@ pub(crate) async fn check(out: Out, file: &Path) -> anyhow::Result<()> {
     };
     let sandbox = Sandbox::new(&SandboxConfig {
         max_concurrent_calls: 4,
+        compiler: crate::boot::compiler(&loaded.config),
         ..SandboxConfig::new()?
     })?;
     let inspected = inspect(&sandbox, &new).await?;

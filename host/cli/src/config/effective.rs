@@ -48,7 +48,7 @@ impl Effective {
             models: models.collect(),
             agents: config.agents(),
             host: config.host_policy(),
-            largest_component: ByteSize(crate::boot::LARGEST_COMPONENT),
+            largest_component: config.call_limits().install.component_size,
         }
     }
 }

@@ -1,7 +1,10 @@
-//! `[limits]`: what a call gets that asks for nothing, and what no call passes.
+//! `[limits]`: what a call gets that asks for nothing, what no call passes, and what a component may be.
 
 use anyhow::bail;
-use fumehood_policy::limits::{Limits, LimitsRequest};
+use fumehood_policy::{
+    limits::{Limits, LimitsRequest},
+    quantity::{ByteSize, Span},
+};
 use serde::Deserialize;
 
 /// `[limits]`
@@ -14,6 +17,65 @@ pub(crate) struct CallLimits {
     /// What no call passes.
     #[serde(default)]
     ceiling: LimitsRequest,
+    /// What a component may be, and what it may take to compile it.
+    #[serde(default)]
+    pub(crate) install: InstallLimits,
+}
+
+/// `[limits.install]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct InstallLimits {
+    /// The largest component that is taken.
+    pub(crate) component_size: ByteSize,
+    /// How long compiling one may take.
+    pub(crate) compile_time: Span,
+    /// How much memory compiling one may take.
+    pub(crate) compile_memory: ByteSize,
+}
+
+impl Default for InstallLimits {
+    fn default() -> Self {
+        Self {
+            component_size: ByteSize::mib(64),
+            compile_time: Span::from_secs(60),
+            compile_memory: ByteSize::mib(2048),
+        }
+    }
+}
+
+impl InstallLimits {
+    /// For the reference page: key, what, default, what happens beyond it, why.
+    pub(crate) fn catalogue() -> [(&'static str, &'static str, String, &'static str, &'static str); 3] {
+        let Self {
+            component_size,
+            compile_time,
+            compile_memory,
+        } = Self::default();
+        [
+            (
+                "component_size",
+                "The size of a component.",
+                component_size.to_string(),
+                "refused, 413 over HTTP",
+                "An interpreter with its libraries has 10 to 40 MiB.",
+            ),
+            (
+                "compile_time",
+                "How long compiling a component may take.",
+                compile_time.to_string(),
+                "refused; the compiler's process is killed",
+                "Small components can keep a compiler busy for hours. Two are compiled at a time, giving way to calls.",
+            ),
+            (
+                "compile_memory",
+                "How much memory compiling a component may take.",
+                compile_memory.to_string(),
+                "refused; it is the compiler's process that runs out of memory",
+                "The largest honest components take a few hundred megabytes.",
+            ),
+        ]
+    }
 }
 
 impl CallLimits {
@@ -37,6 +99,14 @@ impl CallLimits {
             .iter()
             .map(ToString::to_string)
             .collect();
+        let InstallLimits {
+            component_size,
+            compile_time,
+            compile_memory,
+        } = self.install;
+        if component_size.bytes() == 0 || compile_time.as_millis() == 0 || compile_memory.bytes() == 0 {
+            bail!("[limits.install]: zero would forbid every component; use a value above zero, or leave the key out");
+        }
         if above.is_empty() {
             return Ok(());
         }
