@@ -152,3 +152,137 @@ async fn usage_errors_exit_with_two() {
     assert_eq!(place.run(&["no-such-command"]).await.status.code(), Some(2));
     assert_eq!(place.run(&["turn", "show", "not-an-id"]).await.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_typing_error_in_the_configuration_is_told_with_file_line_and_the_word_that_was_meant() {
+    for (config, words) in [
+        (
+            "[network]\nprivate_network = []\n",
+            &["fumehood.toml", "line 3", "did you mean `private_networks`"][..],
+        ),
+        (
+            "[agent.a.netwrok]\nallow = []\n",
+            &["fumehood.toml", "line 2", "did you mean `network`"],
+        ),
+        (
+            "[agent.a]\nextends = \"nobody\"\n",
+            &["fumehood.toml", "line 2", "add `[agent.nobody]`"],
+        ),
+        (
+            "\n[agent.a]\nextends = \"b\"\n[agent.b]\nextends = \"a\"\n",
+            &["fumehood.toml", "line 3", "a → b → a"],
+        ),
+        (
+            "[tool.x]\nsource = \"x.wasm\"\n[tool.x.grant.limits]\nmemory = \"64MB!\"\n",
+            &["line 5", "64MiB"],
+        ),
+        (
+            "[tool.x]\nsource = \"x.wasm\"\n[[tool.x.grant.credential]]\nsecret = \"K\"\nhosts = []\n",
+            &["line 6", "at least one host"],
+        ),
+        ("[org.default.limits]\nturns = \"many\"\n", &["line 3", "60/min"]),
+        (
+            "[network]\nallow = [\"https://example.com\", \"https://u@example.com\"]\n",
+            &["line 3", "use a credential"],
+        ),
+    ] {
+        let place = Place::new(config);
+        for command in [
+            &["config", "check"][..],
+            &["serve", "--listen", "127.0.0.1:0"],
+            &["policy", "test", "none.txt"],
+        ] {
+            let output = place.run(command).await;
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{command:?}: {message}");
+            for word in words {
+                assert!(message.contains(word), "{message}: {word}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rules_without_effect_are_warned_of_once_and_refuse_nothing() {
+    let place = Place::new(
+        "[network]\ndeny = [\"x.example.com\", \"x.example.com\"]\n\
+         [agent.base.network]\nallow = [\"a.example.com\", \"b.example.com\"]\ndeny = [\"a.example.com\"]\n\
+         [agent.leaf]\nextends = \"base\"\n[agent.leaf.network]\nallow = [\"c.example.com\"]\n",
+    );
+    let output = place.run(&["config", "check"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for words in [
+        "fumehood.toml: line 3: `x.example.com` stands twice in `deny`",
+        "fumehood.toml: line 5: `a.example.com` can never allow anything",
+        "fumehood.toml: line 10: `c.example.com` can never allow anything: the agent `base` allows none of it",
+    ] {
+        assert_eq!(text.matches(words).count(), 1, "{words}: {text}");
+    }
+    let warnings = place.json(&["config", "check"]).await;
+    assert_eq!(warnings["warnings"].as_array().unwrap().len(), 3, "{warnings}");
+    let host = place.serve().await;
+    let log = host.stop().await;
+    assert_eq!(log.matches("stands twice").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_manifest_beside_a_component_is_read_or_refused_and_never_passed_over() {
+    let place = Place::new("");
+    let dir = place.path().join("tool");
+    std::fs::create_dir(&dir).unwrap();
+    let wasm = dir.join("hostile.wasm");
+    std::fs::write(&wasm, guest("hostile")).unwrap();
+    let wasm = wasm.to_str().unwrap();
+    let run = async |manifest: &str, command: &[&str]| {
+        std::fs::write(dir.join("tool.toml"), manifest).unwrap();
+        let output = place.run(command).await;
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    for command in [["tool", "check", wasm], ["tool", "add", wasm]] {
+        for (manifest, words) in [
+            (
+                "name = \"hostile\"\nversion = \"1\"\n[netwrok]\n",
+                "line 3: unknown field `netwrok`",
+            ),
+            ("name = \"hostile\nversion = \"1\"\n", "line 1"),
+        ] {
+            let (ok, text) = run(manifest, &command).await;
+            assert!(
+                !ok && text.contains("tool.toml is not a manifest") && text.contains(words),
+                "{text}"
+            );
+        }
+    }
+    assert_eq!(
+        place.json(&["tool", "list"]).await["items"].as_array().unwrap().len(),
+        4
+    );
+    let manifest = "name = \"hostile\"\nversion = \"1\"\n[network]\nallow = [\"a.example.com\"]\ndeny = [\"a.example.com\"]\n[limits]\nmemory = \"64GiB\"\n";
+    let (ok, text) = run(manifest, &["tool", "check", wasm]).await;
+    assert!(ok, "{text}");
+    assert!(
+        text.contains("line 4: `a.example.com` can never allow anything") && text.contains("line 7: memory"),
+        "{text}"
+    );
+    let grant = place.path().join("my.toml");
+    std::fs::write(&grant, "[network]\nallow = [\"b.example.com\"]\n").unwrap();
+    let add = ["tool", "add", wasm, "--grant", grant.to_str().unwrap()];
+    let (ok, text) = run(manifest, &add).await;
+    assert!(ok, "{text}");
+    assert!(
+        text.contains("my.toml: line 2: the grant allows `b.example.com`, which hostile does not ask for"),
+        "{text}"
+    );
+    std::fs::write(&grant, "[network]\nalow = []\n").unwrap();
+    let (ok, text) = run(
+        manifest,
+        &["tool", "grant", "hostile", "--grant", grant.to_str().unwrap()],
+    )
+    .await;
+    assert!(
+        !ok && text.contains("my.toml is not a grant: line 2") && text.contains("did you mean `allow`"),
+        "{text}"
+    );
+}

@@ -15,6 +15,7 @@ use fumehood_policy::{
     authority::SessionNarrowing,
     explain::{Explanation, explain},
     grant::Grant,
+    limits::Limits,
 };
 use fumehood_store::record;
 use std::{path::PathBuf, sync::Arc};
@@ -89,6 +90,12 @@ impl Host {
     /// When the store can't be read.
     pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, HostError> {
         Ok(self.catalog().tools(org).await?)
+    }
+
+    /// What no call of this host passes.
+    #[must_use]
+    pub fn ceilings(&self) -> &Limits {
+        &self.caller().policy().ceilings
     }
 
     /// Decides what a component may do.

@@ -4,12 +4,14 @@
 //! configuration that it did not understand.
 
 mod effective;
+mod faults;
 mod limits;
 mod overrides;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use effective::Effective;
+pub(crate) use faults::told;
 pub(crate) use limits::InstallLimits;
 
 use anyhow::{Context as _, bail};
@@ -26,6 +28,7 @@ use fumehood_policy::{
     grant::Grant,
     network::{NetworkList, NetworkRule},
     quantity::Rate,
+    toml_text,
 };
 use serde::Deserialize;
 use std::{
@@ -211,6 +214,8 @@ pub(crate) struct Loaded {
     pub(crate) file: Option<PathBuf>,
     /// The variables that override it.
     pub(crate) variables: Vec<String>,
+    /// What in it has no effect or contradicts itself, with file and line.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Loaded {
@@ -239,7 +244,7 @@ pub(crate) fn load(
     };
     let name = file.as_deref().map_or(FILE.into(), |file| file.display().to_string());
     // Parsed on its own first, so that a fault in the file is reported with its line.
-    let mut config: Config = toml::from_str(&text).with_context(|| format!("{name} is not a valid configuration"))?;
+    let mut config: Config = toml_text::parse(&text).with_context(|| format!("{name} is not a valid configuration"))?;
     let overrides = overrides::overrides(variables)?;
     if !overrides.is_empty() {
         let mut table: toml::Table = toml::from_str(&text).with_context(|| format!("{name} is not valid TOML"))?;
@@ -251,13 +256,13 @@ pub(crate) fn load(
             format!("the configuration is not valid with {}", names.join(", "))
         })?;
     }
-    let loaded = Loaded {
+    check(&config).map_err(|error| faults::located(error, &name, &text))?;
+    Ok(Loaded {
+        warnings: faults::warnings(&config, &name, &text),
         config,
         file,
         variables: overrides.into_iter().map(|over| over.variable).collect(),
-    };
-    check(&loaded.config)?;
-    Ok(loaded)
+    })
 }
 
 impl Config {

@@ -4,13 +4,31 @@
 //! host-internal in practice. IPv6 is open only inside `2000::/3`, the one range assigned as global unicast.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Networks that are not public and may be reached all the same: the operator's `private_networks`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PrivateNetworks(pub Vec<IpNet>);
+pub struct PrivateNetworks(#[serde(deserialize_with = "networks")] pub Vec<IpNet>);
+
+/// Each by its text, so that a fault names it and says what is accepted.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Network(IpNet);
+    impl<'de> Deserialize<'de> for Network {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            text.parse().map(Self).map_err(|_| {
+                let text = crate::text_serde::shown(&text);
+                D::Error::custom(format!(
+                    "`{text}` is not a network; write an address and the length of its prefix, as in `10.0.0.0/8`"
+                ))
+            })
+        }
+    }
+    let networks = Vec::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|Network(network)| network).collect())
+}
 
 impl PrivateNetworks {
     fn contains(&self, address: IpAddr) -> bool {

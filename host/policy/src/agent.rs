@@ -111,7 +111,7 @@ pub fn offers(chain: &[AgentSpec], component: &ComponentName, tool: &ToolName) -
 #[non_exhaustive]
 pub enum AgentConfigError {
     /// `extends` names nobody.
-    #[error("agent `{agent}` extends `{parent}`, which is not configured; add `[agent.{parent}]` or correct `extends`")]
+    #[error("[agent.{agent}] extends `{parent}`, which is not configured; add `[agent.{parent}]` or correct `extends`")]
     UnknownParent {
         /// Who extends.
         agent: AgentName,
@@ -119,11 +119,11 @@ pub enum AgentConfigError {
         parent: AgentName,
     },
     /// `extends` comes back to where it began.
-    #[error("agents extend each other in a circle: {}; take `extends` out of one of them", circle(.0))]
+    #[error("[agent.{}] extends itself in a circle: {}; take `extends` out of one of them", .0.first().map_or("", AgentName::as_str), circle(.0))]
     Cycle(Vec<AgentName>),
     /// Approval rules, which this version would not enforce.
     #[error(
-        "agent `{0}` has approval rules, which this version does not enforce; a call that should wait for a person would run. Remove `[[agent.{0}.approval]]`, and leave the tools that need approval out of the agent's `tools`"
+        "[agent.{0}] has approval rules, which this version does not enforce; a call that should wait for a person would run. Remove `[[agent.{0}.approval]]`, and leave the tools that need approval out of the agent's `tools`"
     )]
     Approval(AgentName),
 }

@@ -15,12 +15,13 @@ pub mod explain;
 pub mod files;
 pub mod grant;
 pub mod limits;
+pub mod lint;
 pub mod manifest;
 pub mod network;
 pub mod quantity;
 pub mod refusal;
 pub mod suggest;
+pub mod toml_text;
 pub mod tool_pattern;
 
 mod text_serde;
-mod toml_text;

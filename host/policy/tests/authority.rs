@@ -277,12 +277,12 @@ fn a_circle_or_an_unknown_parent_is_refused_in_words() {
     let message = |toml: &str| agents(toml).unwrap_err().to_string();
     assert_eq!(
         message("[a]\nextends = \"b\"\n[b]\nextends = \"c\"\n[c]\nextends = \"b\""),
-        "agents extend each other in a circle: b → c → b; take `extends` out of one of them"
+        "[agent.b] extends itself in a circle: b → c → b; take `extends` out of one of them"
     );
     assert!(message("[a]\nextends = \"a\"").contains("a → a"));
     assert_eq!(
         message("[a]\nextends = \"base\""),
-        "agent `a` extends `base`, which is not configured; add `[agent.base]` or correct `extends`"
+        "[agent.a] extends `base`, which is not configured; add `[agent.base]` or correct `extends`"
     );
 }
 

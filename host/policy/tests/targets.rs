@@ -1,7 +1,7 @@
 //! What a request's target is, and which texts are none.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use fumehood_policy::network::{Host, Target, TargetError};
+use fumehood_policy::network::{Host, NetworkRule, Target, TargetError};
 use proptest::prelude::*;
 
 fn get(url: &str) -> Result<Target, TargetError> {
@@ -48,6 +48,77 @@ fn a_url_is_brought_to_one_normal_form() {
         ("http://[2606:4700::0001]/", "http://[2606:4700::1]/"),
     ] {
         assert_eq!(get(url).map(|t| t.to_url()), Ok(sent.to_owned()), "{url}");
+    }
+}
+
+#[test]
+fn every_dot_that_means_a_dot_is_one() {
+    // U+3002, U+FF0E, U+FF61: what IDNA reads as a full stop (UTS 46, 2.3).
+    for dot in ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'] {
+        for url in [
+            format!("https://api{dot}example{dot}com/"),
+            format!("https://API{dot}Example.com{dot}/"),
+            format!("https://api.example{dot}com{dot}:443/"),
+        ] {
+            assert_eq!(
+                get(&url).map(|t| t.to_url()),
+                Ok("https://api.example.com/".to_owned()),
+                "{url}"
+            );
+        }
+        for url in [
+            format!("https://api{dot}{dot}example.com/"),
+            format!("https://{dot}example.com/"),
+            format!("https://example.com{dot}{dot}/"),
+            format!("https://{dot}/"),
+        ] {
+            assert!(get(&url).is_err(), "{url}");
+        }
+        for url in [
+            format!("http://127{dot}0{dot}0{dot}1/"),
+            format!("http://127.0.0.1{dot}/"),
+        ] {
+            let ours = get(&url);
+            assert!(
+                ours.is_err() || ours.is_ok_and(|t| t.to_url() == "http://127.0.0.1/"),
+                "{url}"
+            );
+        }
+    }
+    // Not a full stop to anybody, whatever it looks like.
+    for dot in [
+        '\u{2024}',
+        '\u{fe52}',
+        '\u{0701}',
+        '\u{06d4}',
+        '\u{a4f8}',
+        '\u{10a50}',
+        '\u{2e}',
+    ] {
+        if let Ok(target) = get(&format!("https://api{dot}example{dot}com/")) {
+            let host = target.host().to_string();
+            assert!(
+                dot == '.' || host == "api.example.com" || host.starts_with("xn--"),
+                "{dot:?}: {host}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_whole_url_in_a_path_is_a_path() {
+    for (url, path) in [
+        ("https://example.com/https://evil.example/x", "/https://evil.example/x"),
+        ("https://example.com//evil.example/x", "//evil.example/x"),
+        ("https://example.com/%68ttp://u@evil.example", "/http://u@evil.example"),
+        ("https://example.com/..//evil.example/", "//evil.example/"),
+    ] {
+        let target = get(url).unwrap();
+        assert_eq!(
+            (target.host().to_string().as_str(), target.path()),
+            ("example.com", path),
+            "{url}"
+        );
     }
 }
 
@@ -278,6 +349,27 @@ fn url_like() -> impl Strategy<Value = String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn no_spelling_is_let_through_where_its_normal_form_is_not(
+        url in url_like(),
+        rule in prop_oneof![
+            Just("https://example.com"), Just("https://example.com/a"), Just("*.example.com"), Just("https://evil.example:*"),
+            Just("http://127.0.0.1"), Just("*"), Just("https://[::1]"), Just("GET https://a:80/a"),
+        ],
+    ) {
+        let rule: NetworkRule = rule.parse().unwrap();
+        if let Ok(target) = get(&url) {
+            let sent = get(&target.to_url()).unwrap();
+            prop_assert_eq!(rule.allows(&target), rule.allows(&sent));
+            prop_assert_eq!(rule.denies(&target), rule.denies(&sent));
+            // The standard's reading of the text that was asked for has the host that the rule was matched with.
+            if let Ok(other) = url::Url::parse(&url) && rule.allows(&target) {
+                let host: Host = other.host_str().unwrap().parse().unwrap();
+                prop_assert_eq!(&host, target.host());
+            }
+        }
+    }
 
     #[test]
     fn what_is_sent_parses_to_what_was_checked(url in url_like()) {

@@ -22,7 +22,7 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
         Config::Check => {
             boot::models(loaded)?;
             out.either(
-                &json!({"valid": true, "file": loaded.file, "variables": loaded.variables}),
+                &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": loaded.warnings}),
                 |_| {
                     let file = loaded
                         .file
@@ -36,6 +36,9 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
                     ));
                     if !loaded.variables.is_empty() {
                         out.line(format_args!("overridden by {}", loaded.variables.join(", ")));
+                    }
+                    for warning in &loaded.warnings {
+                        out.line(format_args!("{} {warning}", out.style(Style::Bad, "warning:")));
                     }
                     out.line(format_args!(
                         "listens on {}, keeps everything in {}",

@@ -298,6 +298,7 @@ fn configuration(dir: &Path, port: u16) -> anyhow::Result<Loaded> {
         config,
         file: None,
         variables: Vec::new(),
+        warnings: Vec::new(),
     })
 }
 

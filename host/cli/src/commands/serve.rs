@@ -26,6 +26,9 @@ pub(crate) async fn serve(
     allow_all_files();
     let metrics = Metrics::install()?;
     let _keeper = MetricsKeeper::start(metrics.clone(), &loaded.config.store_url());
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let running = boot::start(loaded).await?;
     boot::tell_of_new_key(&running, loaded);
     if out.json {

@@ -4,13 +4,13 @@ use crate::{
     args::Tool,
     client::Client,
     commands::authority,
-    config::Loaded,
+    config::{Loaded, told},
     out::{Out, Style, list, printable, text},
 };
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_core::name::ComponentName;
-use fumehood_policy::{grant::Grant, manifest::Manifest};
+use fumehood_policy::{grant::Grant, lint, manifest::Manifest};
 use fumehood_sandbox::{Sandbox, SandboxConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -20,24 +20,51 @@ use std::path::Path;
 pub(crate) enum Decision {
     Nothing,
     Requested,
-    Exactly(Box<Grant>),
+    Exactly(Box<GrantFile>),
+}
+
+/// A grant, and the file it was read from.
+pub(crate) struct GrantFile {
+    grant: Grant,
+    name: String,
+    text: String,
 }
 
 impl Decision {
     /// From `--grant FILE` and `--yes`.
     pub(crate) fn read(grant: Option<&Path>, yes: bool) -> anyhow::Result<Self> {
         match grant {
-            Some(file) => Ok(Self::Exactly(Box::new(read_grant(file)?))),
+            Some(file) => Ok(Self::Exactly(Box::new(read_grant_file(file)?))),
             None if yes => Ok(Self::Requested),
             None => Ok(Self::Nothing),
         }
     }
+
+    /// What of the grant has no effect, with its file and line.
+    fn warn(&self, component: &Value) {
+        let Self::Exactly(file) = self else { return };
+        let manifest = component.get("manifest").cloned().unwrap_or_default();
+        let Ok(manifest) = serde_json::from_value::<Manifest>(manifest) else {
+            return;
+        };
+        for finding in lint::grant_for(&file.grant, &manifest) {
+            eprintln!("warning: {}", told(&finding, &file.name, &file.text));
+        }
+    }
+}
+
+fn read_grant_file(file: &Path) -> anyhow::Result<GrantFile> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(GrantFile {
+        grant: Grant::parse_toml(&text).with_context(|| format!("{} is not a grant", file.display()))?,
+        name: file.display().to_string(),
+        text,
+    })
 }
 
 /// Reads a grant file.
 pub(crate) fn read_grant(file: &Path) -> anyhow::Result<Grant> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Grant::parse_toml(&text).with_context(|| format!("{} is not a grant", file.display()))
+    Ok(read_grant_file(file)?.grant)
 }
 
 /// Reads a component file, and the `tool.toml` beside it if the component carries no manifest of its own.
@@ -71,12 +98,14 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
             out.either(&json!({"removed": name}), |_| out.line(format_args!("removed {name}")));
         }
         Tool::Grant { name, grant, yes } => {
-            let decided = match Decision::read(grant.as_deref(), *yes)? {
-                Decision::Exactly(grant) => json!(grant),
+            let decision = Decision::read(grant.as_deref(), *yes)?;
+            let decided = match &decision {
+                Decision::Exactly(file) => json!(file.grant),
                 Decision::Requested => json!(everything_requested(client, name).await?),
                 Decision::Nothing => bail!("give --grant FILE or --yes"),
             };
             let component = client.put(&format!("/v1/tools/{name}/grant"), &decided).await?;
+            decision.warn(&component);
             out.either(&component, |component| show(out, component));
         }
         Tool::Check { .. } | Tool::Call(_) => {}
@@ -98,7 +127,7 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
     let mut body = json!({"wasm": STANDARD.encode(&wasm), "grant": match decision {
         Decision::Nothing => json!("none"),
         Decision::Requested => json!("requested"),
-        Decision::Exactly(grant) => json!(grant),
+        Decision::Exactly(file) => json!(file.grant),
     }});
     if let Some(name) = source
         .file_stem()
@@ -107,10 +136,11 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
     {
         body["name"] = json!(name);
     }
-    if let Some(manifest) = manifest_beside(source) {
+    if let Some(manifest) = manifest_beside(source)? {
         body["manifest"] = json!(manifest);
     }
     let component = client.post("/v1/tools", &body).await?;
+    decision.warn(&component);
     out.either(&component, |component| {
         show(out, component);
         if let Some(update) = component.get("update") {
@@ -129,12 +159,29 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
     Ok(())
 }
 
-/// A `tool.toml` beside the file belongs to it when the file has its component's name, or is the only one there.
-fn manifest_beside(source: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(source.with_file_name("tool.toml")).ok()?;
-    let manifest = Manifest::parse_toml(&text).ok()?;
-    let stem = source.file_stem()?.to_str()?.replace('_', "-");
-    (manifest.name.as_str() == stem).then_some(text)
+/// A `tool.toml` beside the file belongs to it when it names the file's component.
+///
+/// One that can't be read is refused, whatever its name: passed over, the component would be added without what the
+/// file says of it.
+fn manifest_beside(source: &Path) -> anyhow::Result<Option<String>> {
+    let file = source.with_file_name("tool.toml");
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    let stem = source
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .map(|stem| stem.replace('_', "-"));
+    let named: Option<String> = toml::from_str::<toml::Table>(&text)
+        .ok()
+        .and_then(|table| Some(table.get("name")?.as_str()?.to_owned()));
+    if named.is_some() && named != stem {
+        return Ok(None);
+    }
+    Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", file.display()))?;
+    Ok(Some(text))
 }
 
 fn row(component: &Value) -> Vec<String> {
@@ -193,6 +240,7 @@ fn show(out: Out, component: &Value) {
     } else {
         out.line(format_args!("\n{}", out.style(Style::Bad, "waits for a grant")));
     }
+    section(out, "warnings", sentences("warnings").into_iter());
     if let Some(explanation) = component.get("authority") {
         authority::show(out, explanation);
     }
@@ -215,9 +263,8 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Res
         .file_stem()
         .and_then(|stem| stem.to_str())
         .and_then(|stem| stem.replace('_', "-").parse().ok());
-    let manifest = manifest_beside(file)
-        .map(|text| Manifest::parse_toml(&text))
-        .transpose()?;
+    let beside = manifest_beside(file)?;
+    let manifest = beside.as_deref().map(Manifest::parse_toml).transpose()?;
     let new = NewComponent {
         wasm: read_component(file)?,
         manifest,
@@ -230,10 +277,19 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Res
         ..SandboxConfig::new()?
     })?;
     let inspected = inspect(&sandbox, &new).await?;
+    let name = file.with_file_name("tool.toml").display().to_string();
+    let warnings: Vec<String> = lint::manifest(&inspected.manifest, &loaded.config.host_policy().ceilings)
+        .iter()
+        .map(|finding| match &beside {
+            Some(text) => told(finding, &name, text),
+            None => finding.to_string(),
+        })
+        .collect();
     let value = json!({
         "name": inspected.manifest.name, "version": inspected.manifest.version, "description": inspected.manifest.description,
         "digest": inspected.digest, "tools": inspected.tools, "requests": inspected.manifest.describe(),
         "manifest": inspected.manifest,
+        "warnings": warnings,
     });
     out.either(&value, |value| {
         show(out, value);

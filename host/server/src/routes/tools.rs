@@ -25,6 +25,7 @@ use fumehood_core::{
 use fumehood_policy::{
     explain::Explanation,
     grant::{self, Grant},
+    lint,
     manifest::Manifest,
 };
 use fumehood_store::record;
@@ -66,6 +67,9 @@ struct Component {
     grant: Option<Grant>,
     /// What it asks for beyond the grant, one sentence each.
     not_granted: Vec<String>,
+    /// What of manifest and grant has no effect or contradicts itself, one sentence each; where one component is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// When this version was added.
     #[schema(value_type = String, format = DateTime)]
     added: Time,
@@ -117,6 +121,7 @@ impl From<record::Component> for Component {
             tools: component.tools,
             manifest: component.manifest,
             grant: component.grant,
+            warnings: Vec::new(),
             added: component.added,
             update: None,
             authority: None,
@@ -251,6 +256,7 @@ async fn add_component(
         }
     };
     let component = Component::from(app.host.add_component(&client.org, new).await?);
+    let component = with_warnings(&app, component);
     let location = format!("/v1/tools/{}", component.name);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(component)))
 }
@@ -310,10 +316,29 @@ async fn show_component(
         .host
         .explain(&client.org, &name(&component)?, session, agent.as_ref())
         .await?;
-    Ok(Json(Component {
+    let component = Component {
         authority: Some(authority),
         ..component.into()
-    }))
+    };
+    Ok(Json(with_warnings(&app, component)))
+}
+
+/// Says what has no effect, so that nobody takes a grant for more than it is.
+fn with_warnings(app: &App, component: Component) -> Component {
+    let ceilings = app.host.ceilings();
+    let mut findings = lint::manifest(&component.manifest, ceilings);
+    if let Some(grant) = &component.grant {
+        findings.extend(lint::grant(grant, ceilings));
+        findings.extend(lint::grant_for(grant, &component.manifest));
+    }
+    let mut warnings: Vec<String> = Vec::new();
+    for finding in findings {
+        // A grant of all that is asked repeats what is the matter with the manifest.
+        if !warnings.contains(&finding.message) {
+            warnings.push(finding.message);
+        }
+    }
+    Component { warnings, ..component }
 }
 
 /// Remove a component
@@ -360,8 +385,9 @@ async fn set_grant(
     };
     app.host.set_grant(&client.org, &component, &grant).await?;
     let (component, authority) = app.host.explain(&client.org, &component, None, None).await?;
-    Ok(Json(Component {
+    let component = Component {
         authority: Some(authority),
         ..component.into()
-    }))
+    };
+    Ok(Json(with_warnings(&app, component)))
 }
