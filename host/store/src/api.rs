@@ -137,6 +137,15 @@ pub trait Sessions {
 pub trait Turns {
     /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction. `None` if there is no such session.
     async fn accept_turn(&self, org: &OrgName, session: SessionId, turn: &NewTurn) -> Result<Option<Accepted>>;
+    /// What a request with this idempotency key led to before: [`Accepted::Repeated`] or [`Accepted::KeyReused`]. `None` if nothing
+    /// is known of the key; [`Turns::accept_turn`] decides, should the same request arrive meanwhile.
+    async fn repeated_turn(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        key: &str,
+        request: &Digest,
+    ) -> Result<Option<Accepted>>;
     /// One turn.
     async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>>;
     /// The session's turns, oldest first.

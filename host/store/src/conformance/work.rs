@@ -327,6 +327,22 @@ async fn idempotency(world: &World) -> Outcome {
     };
     let again = store.accept_turn(&org, session.id, &with_key(b"one")).await?;
     ensure_eq!(again, Some(Accepted::Repeated(turn.clone())), "the same again");
+    let asked = store.repeated_turn(&org, session.id, "k", &Digest::of(b"one")).await?;
+    ensure_eq!(
+        asked,
+        Some(Accepted::Repeated(turn.clone())),
+        "the same, only asked for"
+    );
+    let asked = store.repeated_turn(&org, session.id, "k", &Digest::of(b"two")).await?;
+    ensure_eq!(
+        asked,
+        Some(Accepted::KeyReused),
+        "the key with another request, only asked for"
+    );
+    for (session, key) in [(session.id, "other"), (other.id, "k")] {
+        let unknown = store.repeated_turn(&org, session, key, &Digest::of(b"one")).await?;
+        ensure_eq!(unknown, None, "a key that was not used there");
+    }
     let reused = store.accept_turn(&org, session.id, &with_key(b"two")).await?;
     ensure_eq!(reused, Some(Accepted::KeyReused), "the key with another request");
     store.append(&org, session.id, &[completed(turn.id)]).await?;

@@ -51,7 +51,7 @@ impl Candidate {
         let created = decode::to_nanos(now())?;
         if let Some((key, request)) = &self.idempotency {
             forget(connection, created - REMEMBERED).await?;
-            if let Some(earlier) = self.earlier(connection, key, request).await? {
+            if let Some(earlier) = earlier(connection, self.session, key, request).await? {
                 return Ok(Some(earlier));
             }
         }
@@ -70,36 +70,6 @@ impl Candidate {
             .await
             .map_err(failed)?;
         Ok(there.is_some())
-    }
-
-    /// What the same idempotency key led to before.
-    async fn earlier(
-        &self,
-        connection: &mut SqliteConnection,
-        key: &str,
-        request: &Digest,
-    ) -> Result<Option<Accepted>> {
-        let row: Option<(Vec<u8>, Vec<u8>)> =
-            sqlx::query_as("SELECT request, turn FROM idempotency WHERE session = ?1 AND key = ?2")
-                .bind(&self.session.uuid().as_bytes()[..])
-                .bind(key)
-                .fetch_optional(&mut *connection)
-                .await
-                .map_err(failed)?;
-        match row {
-            None => Ok(None),
-            Some((earlier, _)) if earlier != request.as_bytes() => Ok(Some(Accepted::KeyReused)),
-            Some((_, id)) => {
-                let row: Row = sqlx::query_as(
-                    "SELECT id, org, session, status, first_seq, created, ended FROM turns WHERE id = ?1",
-                )
-                .bind(id)
-                .fetch_one(connection)
-                .await
-                .map_err(failed)?;
-                Ok(Some(Accepted::Repeated(turn(row)?)))
-            }
-        }
     }
 
     async fn open_turn(&self, connection: &mut SqliteConnection) -> Result<Option<TurnId>> {
@@ -152,6 +122,36 @@ impl Candidate {
     }
 }
 
+/// What the same idempotency key led to before.
+async fn earlier(
+    connection: &mut SqliteConnection,
+    session: SessionId,
+    key: &str,
+    request: &Digest,
+) -> Result<Option<Accepted>> {
+    let row: Option<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("SELECT request, turn FROM idempotency WHERE session = ?1 AND key = ?2 AND created > ?3")
+            .bind(&session.uuid().as_bytes()[..])
+            .bind(key)
+            .bind(decode::to_nanos(now())? - REMEMBERED)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed)?;
+    match row {
+        None => Ok(None),
+        Some((earlier, _)) if earlier != request.as_bytes() => Ok(Some(Accepted::KeyReused)),
+        Some((_, id)) => {
+            let row: Row =
+                sqlx::query_as("SELECT id, org, session, status, first_seq, created, ended FROM turns WHERE id = ?1")
+                    .bind(id)
+                    .fetch_one(connection)
+                    .await
+                    .map_err(failed)?;
+            Ok(Some(Accepted::Repeated(turn(row)?)))
+        }
+    }
+}
+
 /// Forgets the keys that were remembered long enough.
 async fn forget(connection: &mut SqliteConnection, before: i64) -> Result<()> {
     sqlx::query("DELETE FROM idempotency WHERE created <= ?1")
@@ -183,6 +183,26 @@ impl Turns for SqliteStore {
         };
         self.write(move |connection| Box::pin(candidate.accept(connection)))
             .await
+    }
+
+    async fn repeated_turn(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        key: &str,
+        request: &Digest,
+    ) -> Result<Option<Accepted>> {
+        let mut connection = self.readers().acquire().await.map_err(failed)?;
+        let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2")
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed)?;
+        match there {
+            Some(_) => earlier(&mut connection, session, key, request).await,
+            None => Ok(None),
+        }
     }
 
     async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>> {

@@ -149,6 +149,19 @@ impl Turns for Broken {
         self.sound.accept_turn(org, session, &turn).await
     }
 
+    async fn repeated_turn(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        key: &str,
+        request: &Digest,
+    ) -> Result<Option<Accepted>> {
+        if self.fault == Fault::IgnoresIdempotency {
+            return Ok(None);
+        }
+        self.sound.repeated_turn(org, session, key, request).await
+    }
+
     async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>> {
         self.sound.turn(org, id).await
     }
