@@ -11,6 +11,7 @@ use crate::docs;
 use crate::guests;
 use crate::process::{self, Ending};
 use crate::progress::{Outcome, Progress, Step};
+use crate::servers;
 use crate::setup;
 use crate::toolchain::Toolchain;
 use crate::workspace::Workspace;
@@ -46,8 +47,9 @@ const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) ->
 }
 
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     check(Rank::Ground, "setup", setup::everything),
+    check(Rank::Always, "servers", servers::ready),
     check(Rank::Always, "fmt", fmt),
     check(Rank::Always, "typos", typos),
     check(Rank::Always, "book", docs::book),

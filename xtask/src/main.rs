@@ -11,6 +11,7 @@ mod fuzz;
 mod guests;
 mod process;
 mod progress;
+mod servers;
 mod setup;
 mod soak;
 mod toolchain;
@@ -35,7 +36,7 @@ Usage: cargo xtask COMMAND
 Commands:
   demo               Build the host and its tools, and watch one turn
   test [--quick]     Everything CI runs; --quick: what is worth it before a commit
-  setup              Install what is missing: guest compiler, developer tools
+  setup              Install what is missing: guest compiler, developer tools, servers of tests
   tools              Build the guests: standard tools and the hostile test guest
   build [--release]  Build the guests, then the `fumehood` binary
   bench [FILTER]     Run the benchmarks in release mode
@@ -110,7 +111,10 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Help => println!("{HELP}"),
         Command::Demo => return demo::demo(workspace, &mut progress),
         Command::Test(extent) => checks::test(workspace, &mut progress, extent)?,
-        Command::Setup => progress.step("setup", |step| setup::everything(workspace, step))?,
+        Command::Setup => {
+            progress.step("setup", |step| setup::everything(workspace, step))?;
+            progress.step("servers", |step| servers::ready(workspace, step))?;
+        }
         Command::Tools => demo::tools(workspace, &mut progress)?,
         Command::Build(profile) => demo::build(workspace, &mut progress, profile)?,
         Command::Bench(filter) => bench::bench(workspace, &mut progress, filter.as_deref())?,

@@ -3,7 +3,7 @@
 
 use crate::{
     catalog::{InstalledTool, OfferedTools},
-    limits::{Limits, Place},
+    limits::{Limited, Limits, Place},
     ports::{self, CallEvents, StoreLedger},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
@@ -11,7 +11,7 @@ use crate::{
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
-    event::NewEvent,
+    event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
     ledger::EgressScope,
     name::{OrgName, ToolName},
@@ -79,12 +79,48 @@ impl CallScope {
         }
     }
 
+    /// Says to who observes the call that a limit kept it from running.
+    async fn report_limit(&self, call: CallId, limited: &Limited) {
+        let Some(observe) = &self.observe else { return };
+        let reached = NewEvent {
+            turn: self.turn,
+            source: Source::Host,
+            body: EventBody::LimitReached {
+                call: Some(call),
+                limit: limited.limit().to_owned(),
+                message: limited.to_string(),
+            },
+        };
+        // Nobody observes any more: the turn is over.
+        let _ = observe.send(reached).await;
+    }
+
     /// The same, for a call that a tool makes.
     pub(crate) fn deeper(&self) -> Self {
         Self {
             depth: self.depth + 1,
             ..self.clone()
         }
+    }
+}
+
+/// Why a call does not run.
+enum Refused {
+    /// The org has used what it may for now.
+    Limited(Limited),
+    /// Anything else.
+    Failed(CallError),
+}
+
+impl From<CallError> for Refused {
+    fn from(error: CallError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Limited> for Refused {
+    fn from(limited: Limited) -> Self {
+        Self::Limited(limited)
     }
 }
 
@@ -102,8 +138,8 @@ pub struct CallerParts {
     pub workspaces: Workspaces,
     /// The operator's part of every call's authority.
     pub policy: HostPolicy,
-    /// What orgs may use.
-    pub limits: Limits,
+    /// What orgs may use; `ledger` charges them as well.
+    pub limits: Arc<Limits>,
     /// The environment variables that grants may hand to tools.
     pub env: Vec<(String, String)>,
 }
@@ -160,7 +196,7 @@ impl Caller {
             store,
             workspaces,
             policy,
-            limits: Arc::new(limits),
+            limits,
             env: env.into(),
         }
     }
@@ -188,10 +224,28 @@ impl Caller {
         tool: &ToolName,
         arguments: Arguments,
     ) -> (CallResult, Metering) {
+        match self.call_within_limits(scope, tools, id, tool, arguments).await {
+            Ok(ended) => ended,
+            Err(limited) => (Err(limited.into()), Metering::default()),
+        }
+    }
+
+    /// The same, with a limit of the org that kept it from running told apart from a call that failed.
+    pub async fn call_within_limits(
+        self: Arc<Self>,
+        scope: &CallScope,
+        tools: &Arc<OfferedTools>,
+        id: CallId,
+        tool: &ToolName,
+        arguments: Arguments,
+    ) -> Result<(CallResult, Metering), Limited> {
         let observed = ObservedCall::begin(scope, tools, id, tool);
         let work = self.unobserved(scope, tools, id, tool, arguments);
         let ended = work.instrument(observed.span.clone()).await;
-        observed.end(&ended);
+        match &ended {
+            Ok(ended) => observed.end(ended),
+            Err(limited) => observed.end(&(Err(limited.clone().into()), Metering::default())),
+        }
         ended
     }
 
@@ -202,26 +256,28 @@ impl Caller {
         id: CallId,
         tool: &ToolName,
         mut arguments: Arguments,
-    ) -> (CallResult, Metering) {
+    ) -> Result<(CallResult, Metering), Limited> {
         let secrets = match self.secrets.of(&scope.org, scope.session).await {
             Ok(secrets) => secrets,
             Err(error) => {
                 // THREAT[T-sec-exfiltration]: nothing runs that could not be searched.
                 tracing::error!(%error, "the secrets in use can't be read");
                 let message = "the host can't read the secrets that it has to keep out of results; try again later";
-                return (
-                    Err(CallError::new(CallErrorCode::Unavailable, message)),
-                    Metering::default(),
-                );
+                let error = CallError::new(CallErrorCode::Unavailable, message);
+                return Ok((Err(error), Metering::default()));
             }
         };
         let prepared = match redact::arguments(secrets.guard(), &mut arguments) {
             Ok(()) => self.prepare(scope, tools, id, tool, &arguments, &secrets).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         match prepared {
-            Err(error) => (redact::result(secrets.guard(), Err(error)), Metering::default()),
-            Ok(prepared) => self.run(prepared, id, tool, arguments, &secrets).await,
+            Ok(prepared) => Ok(self.run(prepared, id, tool, arguments, &secrets).await),
+            Err(Refused::Failed(error)) => Ok((redact::result(secrets.guard(), Err(error)), Metering::default())),
+            Err(Refused::Limited(limited)) => {
+                scope.report_limit(id, &limited).await;
+                Err(limited)
+            }
         }
     }
 
@@ -270,12 +326,12 @@ impl Caller {
         tool: &ToolName,
         arguments: &Arguments,
         secrets: &Arc<SecretsInUse>,
-    ) -> Result<Prepared, CallError> {
+    ) -> Result<Prepared, Refused> {
         let installed = Arc::clone(tools.get(tool)?);
         installed.check(arguments)?;
         if scope.depth > PEER_DEPTH {
             let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");
-            return Err(CallError::new(CallErrorCode::Denied, message));
+            return Err(CallError::new(CallErrorCode::Denied, message).into());
         }
         let authority = self.authority(scope, &installed).map(Arc::new).ok_or_else(|| {
             CallError::new(
@@ -284,14 +340,15 @@ impl Caller {
             )
         })?;
         let digest = installed.component.record.digest;
-        self.limits.call(&scope.org, digest, authority.rate)?;
+        // A call that is answered from the journal never comes here, so this charges each call once, when it runs.
         let place = match scope.depth {
             0 => {
                 let _waiting = OneMore::waiting_call();
-                Some(self.limits.place(&scope.org).await)
+                Some(self.limits.place(&scope.org).await?)
             }
             _ => None,
         };
+        self.limits.call(&scope.org, digest, authority.rate).await?;
         let events = scope.observe.clone().map(|sender| {
             let guard = secrets.guard().clone();
             Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard))

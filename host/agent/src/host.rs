@@ -7,8 +7,8 @@ use crate::{
     catalog::Catalog,
     driver::{Driver, TurnPlan},
     hub::Hub,
+    limits::{Limited, Standing},
     recorder::{self, Recorder},
-    redact,
     telemetry::{self, OneMore},
     transcript::Transcript,
     view::TurnView,
@@ -31,7 +31,7 @@ use fumehood_policy::{
 };
 use fumehood_store::{
     Store, StoreError, Workspaces,
-    record::{self, Accepted, NewTurn, Session, SessionChange},
+    record::{self, Session, SessionChange},
 };
 use serde_json::Value;
 use std::{
@@ -70,7 +70,7 @@ pub enum HostError {
     ShuttingDown,
     /// The org has used what it may for now.
     #[error(transparent)]
-    Limited(#[from] crate::limits::Limited),
+    Limited(#[from] Limited),
     /// The configured agents do not fit together.
     #[error(transparent)]
     Agents(#[from] AgentConfigError),
@@ -115,6 +115,8 @@ pub struct Submitted {
     pub turn: record::Turn,
     /// Whether an earlier request made it.
     pub repeated: bool,
+    /// Where the org's limit of turns stands, where there is one and this turn counted.
+    pub standing: Option<Standing>,
 }
 
 /// What a host is made of.
@@ -225,6 +227,11 @@ impl Host {
     /// When the store can't be read.
     pub async fn guard(&self, org: &OrgName, session: Option<SessionId>) -> Result<LeakGuard, HostError> {
         Ok(self.inner.caller.secrets().of(org, session).await?.guard().clone())
+    }
+
+    /// Whether it takes no more turns.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.inner.closing.is_cancelled()
     }
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {
@@ -349,64 +356,6 @@ impl Host {
         Ok(transcript.messages())
     }
 
-    /// Accepts a turn and begins to work it. The turn goes on whether or not the caller waits.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::KeyReused`], [`HostError::Invalid`] for an empty input.
-    pub async fn submit_turn(
-        &self,
-        org: &OrgName,
-        session: SessionId,
-        request: TurnRequest,
-    ) -> Result<Submitted, HostError> {
-        if self.inner.closing.is_cancelled() {
-            return Err(HostError::ShuttingDown);
-        }
-        if request
-            .input
-            .iter()
-            .all(|piece| matches!(piece, Content::Text { text } if text.trim().is_empty()))
-        {
-            return Err(HostError::Invalid(
-                "the input is empty: send a text, or a list of content".into(),
-            ));
-        }
-        self.inner.caller.limits().turn(org)?;
-        let TurnRequest {
-            mut input,
-            mut system,
-            budget,
-            idempotency,
-        } = request;
-        // Neither the model nor the journal gets a value, not even from a client that has it.
-        let guard = self.guard(org, Some(session)).await?;
-        redact::contents(&guard, &mut input);
-        system = system.map(|text| guard.redact_str(&text).into_owned());
-        let new = NewTurn {
-            id: TurnId::new(),
-            input,
-            system,
-            budget,
-            idempotency,
-        };
-        match self
-            .inner
-            .store
-            .accept_turn(org, session, &new)
-            .await?
-            .ok_or(HostError::NotFound("session"))?
-        {
-            Accepted::New(turn, queued) => {
-                self.publish(vec![queued]);
-                self.drive(&turn);
-                Ok(Submitted { turn, repeated: false })
-            }
-            Accepted::Repeated(turn) => Ok(Submitted { turn, repeated: true }),
-            Accepted::KeyReused => Err(HostError::KeyReused),
-            Accepted::Busy(turn) => Err(HostError::Busy(turn)),
-        }
-    }
-
     /// A turn and what came of it so far.
     ///
     /// # Errors
@@ -488,7 +437,8 @@ impl Host {
         })
     }
 
-    fn drive(&self, turn: &record::Turn) -> CancellationToken {
+    /// Begins to work a turn, in a task of the host's.
+    pub(crate) fn drive(&self, turn: &record::Turn) -> CancellationToken {
         let cancel = CancellationToken::new();
         self.running().insert(turn.id, cancel.clone());
         let (host, turn, token) = (self.clone(), turn.clone(), cancel.clone());
@@ -576,7 +526,7 @@ impl Host {
         })
     }
 
-    fn publish(&self, events: Vec<Event>) {
+    pub(crate) fn publish(&self, events: Vec<Event>) {
         for event in events {
             self.inner.hub.publish(Arc::new(event));
         }

@@ -17,6 +17,7 @@ mod recorder;
 mod redact;
 mod retry;
 mod secrets;
+mod submit;
 mod telemetry;
 mod tools;
 pub mod transcript;

@@ -24,7 +24,8 @@ impl Host {
     /// Runs one tool once, under the full policy, without a turn.
     ///
     /// # Errors
-    /// [`HostError::NotFound`] when the session is named and not there. What the tool itself does is in the result.
+    /// [`HostError::NotFound`] when the session is named and not there, [`HostError::Limited`] when the org may not call now.
+    /// What the tool itself does is in the result.
     pub async fn call_tool(
         &self,
         org: &OrgName,
@@ -73,8 +74,8 @@ impl Host {
         let (result, metering) = match offered.find(tool) {
             Ok((name, _)) => {
                 Arc::clone(self.caller())
-                    .call(&scope, &offered, id, &name, arguments)
-                    .await
+                    .call_within_limits(&scope, &offered, id, &name, arguments)
+                    .await?
             }
             Err(error) => {
                 telemetry::refused_before_a_call(&scope.org, &offered, tool, &error);

@@ -88,7 +88,8 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         ..SandboxConfig::new()?
     })?;
     let policy = config.host_policy();
-    let ledger = StoreLedger::new(Arc::clone(&store));
+    let limits = Arc::new(config.limits()?);
+    let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
     let door = EgressConfig {
         private_networks: policy.private_networks.clone(),
         ..EgressConfig::default()
@@ -102,7 +103,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         store: Arc::clone(&store),
         workspaces: workspaces.clone(),
         policy,
-        limits: config.limits(),
+        limits,
         env: guest_environment(std::env::vars()),
     });
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);

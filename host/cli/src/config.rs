@@ -6,6 +6,7 @@
 mod effective;
 mod faults;
 mod limits;
+mod org_limits;
 mod overrides;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,6 @@ pub(crate) use faults::told;
 pub(crate) use limits::InstallLimits;
 
 use anyhow::{Context as _, bail};
-use fumehood_agent::limits::{Limits, OrgLimits};
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, ToolName},
@@ -27,7 +27,6 @@ use fumehood_policy::{
     authority::HostPolicy,
     grant::Grant,
     network::{NetworkList, NetworkRule},
-    quantity::Rate,
     toml_text,
 };
 use serde::Deserialize;
@@ -55,7 +54,7 @@ pub(crate) struct Config {
     /// The bus of a cluster; must be empty in this version.
     #[serde(default)]
     bus: UrlSection,
-    /// The shared limits of a cluster; must be empty in this version.
+    /// Where rates are kept; empty: in the process.
     #[serde(default)]
     limits_store: UrlSection,
     /// What calls may use.
@@ -141,55 +140,9 @@ struct NetworkSection {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OrgSection {
-    /// What the org may use; what is absent is not limited.
+    /// What the org may use.
     #[serde(default)]
-    limits: LimitsSection,
-}
-
-/// `[org.NAME.limits]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitsSection {
-    /// Tool calls.
-    #[serde(default)]
-    tool_calls: Option<Rate>,
-    /// Requests through the door.
-    #[serde(default)]
-    egress_requests: Option<Rate>,
-    /// Turns.
-    #[serde(default)]
-    turns: Option<Rate>,
-    /// Calls at the same time.
-    #[serde(default)]
-    concurrent_calls: Option<u32>,
-    /// What happens when the limits' store is down; in this version it is in the process and can't be.
-    #[serde(default)]
-    #[expect(
-        dead_code,
-        reason = "accepted, and without meaning while the limits are kept in the process"
-    )]
-    fail: Option<FailMode>,
-}
-
-impl LimitsSection {
-    fn in_effect(&self) -> OrgLimits {
-        OrgLimits {
-            tool_calls: self.tool_calls,
-            egress_requests: self.egress_requests,
-            turns: self.turns,
-            concurrent_calls: self.concurrent_calls,
-        }
-    }
-}
-
-/// What a limit does when it can't be known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum FailMode {
-    /// Lets pass.
-    Open,
-    /// Refuses.
-    Closed,
+    limits: org_limits::Section,
 }
 
 /// `[tool.NAME]`
@@ -296,16 +249,6 @@ impl Config {
         models
     }
 
-    /// What the orgs may use.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::new(
-            self.org
-                .iter()
-                .map(|(name, org)| (name.clone(), org.limits.in_effect()))
-                .collect(),
-        )
-    }
-
     /// Makes every agent use one model.
     pub(crate) fn use_model(&mut self, model: &ModelName) -> anyhow::Result<()> {
         if !self.models(&|_| None).contains_key(model) {
@@ -352,10 +295,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if !config.bus.url.is_empty() {
         bail!("[bus] url is set, but this version has no bus; remove it");
     }
-    if !config.limits_store.url.is_empty() {
-        bail!("[limits_store] url is set, but this version keeps limits in the process; remove it");
-    }
     config.limits.check()?;
+    org_limits::check(&config.limits_store.url)?;
     if let Some(name) = config.mcp.keys().next() {
         bail!("[mcp.{name}] is set, but this version does not use MCP servers; remove it");
     }

@@ -91,11 +91,11 @@ pub(crate) fn decide<'g>(grant: &'g EgressGrant, head: &Parts) -> Result<Allowed
 }
 
 /// The refusal of a request that a limit outside the door says no to.
-pub(crate) fn by_limit(head: &Parts, reason: String) -> Refused {
+pub(crate) fn by_limit(head: &Parts, limit: &str, reason: String) -> Refused {
     Refused {
         error: EgressError::Denied { reason },
         target: Target::parse(head.method.as_str(), &head.uri.to_string()).ok(),
-        rule: "limit: egress_requests".to_owned(),
+        rule: format!("limit: {limit}"),
     }
 }
 

@@ -112,11 +112,17 @@ impl Egress {
     /// Refuses a request for a limit that is not the door's, and records it like any refusal. It counts against the call's
     /// requests, so a loop of refused ones ends in a refusal that is recorded once.
     // THREAT[T-net-ledger-bypass]: whoever says no, the ledger says so.
-    pub async fn refuse(&self, grant: &EgressGrant, request: Request<Body>, reason: String) -> EgressError {
+    pub async fn refuse(
+        &self,
+        grant: &EgressGrant,
+        request: Request<Body>,
+        limit: &str,
+        reason: String,
+    ) -> EgressError {
         let head = request.into_parts().0;
         let budget = grant.limits.requests.take();
         let refused = match budget {
-            Taken::Within => decision::by_limit(&head, reason),
+            Taken::Within => decision::by_limit(&head, limit, reason),
             Taken::FirstBeyond | Taken::Beyond => decision::beyond_limit(grant, &head),
         };
         if budget != Taken::Beyond {

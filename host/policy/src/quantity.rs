@@ -1,4 +1,4 @@
-//! Sizes, spans of time and rates as people write them: `64MiB`, `500ms`, `60/min`.
+//! Sizes, spans of time and rates as people write them: `64MiB`, `500ms`, `60/min`, `1GiB/hour`.
 //!
 //! Each type prints a text that parses to the same value. A bad text is refused with what is accepted.
 
@@ -236,15 +236,76 @@ fn parse_rate(text: &str) -> Option<Rate> {
     let (count, "") = number_and_unit(count)? else {
         return None;
     };
-    let per = match per.trim() {
+    Rate::new(u32::try_from(count).ok()?, rate_span(per)?)
+}
+
+fn rate_span(text: &str) -> Option<Span> {
+    Some(match text.trim() {
         "s" | "sec" | "second" => Span::from_secs(1),
         "m" | "min" | "minute" => Span::from_secs(60),
         "h" | "hour" => Span::from_secs(3_600),
         "d" | "day" => Span::from_secs(86_400),
         other => other.parse().ok()?,
-    };
-    Rate::new(u32::try_from(count).ok()?, per)
+    })
 }
+
+/// How many bytes in how long; neither is zero. Text: `1GiB/hour`, `500MB/day`, `64KiB/10s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ByteRate {
+    size: ByteSize,
+    per: Span,
+}
+
+impl ByteRate {
+    /// `size` in every `per`; `None` if either is zero.
+    #[must_use]
+    pub const fn new(size: ByteSize, per: Span) -> Option<Self> {
+        if size.0 == 0 || per.millis == 0 {
+            None
+        } else {
+            Some(Self { size, per })
+        }
+    }
+
+    /// How many bytes; at least 1.
+    #[must_use]
+    pub const fn size(self) -> ByteSize {
+        self.size
+    }
+
+    /// In how long; not zero.
+    #[must_use]
+    pub const fn per(self) -> Span {
+        self.per
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match RATE_UNITS.iter().find(|(_, span)| *span == self.per) {
+            Some((name, _)) => write!(f, "{}/{name}", self.size),
+            None => write!(f, "{}/{}", self.size, self.per),
+        }
+    }
+}
+
+impl FromStr for ByteRate {
+    type Err = ParseQuantityError;
+
+    fn from_str(text: &str) -> Result<Self, ParseQuantityError> {
+        let parsed = text.trim().split_once('/').and_then(|(size, per)| {
+            let per = rate_span(per)?;
+            Self::new(size.parse().ok()?, per)
+        });
+        parsed.ok_or_else(|| ParseQuantityError {
+            kind: "a rate of bytes",
+            text: shown(text),
+            accepted: "write a size above zero and a span, as in `1GiB/hour`, `500MB/day`, `64KiB/10s`",
+        })
+    }
+}
+
+as_text!(ByteRate, "a rate of bytes such as \"1GiB/hour\", \"500MB/day\"");
 
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
@@ -322,6 +383,20 @@ mod tests {
             let message = text.parse::<Rate>().unwrap_err().to_string();
             assert!(message.contains("60/min"), "{message}");
         }
+        for text in [
+            "",
+            "1GiB",
+            "/h",
+            "0/h",
+            "1GiB/",
+            "1GiB/0s",
+            "1.5GiB/h",
+            "1gib/h",
+            "1GiB/fortnight",
+        ] {
+            let message = text.parse::<ByteRate>().unwrap_err().to_string();
+            assert!(message.contains("1GiB/hour"), "{message}");
+        }
     }
 
     #[test]
@@ -332,6 +407,10 @@ mod tests {
         for text in ["10/s", "60/min", "1000/hour", "5/day", "5/10s", "1/250ms"] {
             assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
         }
+        for text in ["1GiB/hour", "500B/day", "64KiB/10s"] {
+            assert_eq!(text.parse::<ByteRate>().unwrap().to_string(), text);
+        }
+        assert_eq!("1GiB/h".parse::<ByteRate>(), "1 GiB / 3600s".parse());
     }
 
     #[test]
@@ -357,6 +436,9 @@ mod tests {
             prop_assert_eq!(Span::from_millis(millis).to_string().parse(), Ok(Span::from_millis(millis)));
             let rate = Rate::new(count, Span::from_millis(per)).unwrap();
             prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+            if let Some(rate) = ByteRate::new(ByteSize(bytes), Span::from_millis(per)) {
+                prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+            }
         }
     }
 }

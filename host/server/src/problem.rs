@@ -107,6 +107,8 @@ problem_codes! {
     Conflict, "conflict", CONFLICT, "It exists already";
     /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.
     RateLimited, "rate_limited", TOO_MANY_REQUESTS, "The limit of the org is reached";
+    /// The org's limits can't be checked now, and its configuration says to refuse then (`fail = "closed"`). Nothing was done; try again later.
+    LimitsUnavailable, "limits_unavailable", SERVICE_UNAVAILABLE, "The limits can't be checked";
     /// The `Idempotency-Key` came with another request before. Use a new key for a new request.
     IdempotencyKeyReused, "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
     /// The file is not the version that `If-Match` names, or exists although `If-None-Match: *` says it must not. Nothing was changed.

@@ -1,9 +1,14 @@
 //! What the layers below refuse, in the words of the API.
 
 use crate::problem::{Problem, ProblemCode};
-use fumehood_agent::{host::HostError, install::InstallError, limits::Limited};
+use fumehood_agent::{
+    host::HostError,
+    install::InstallError,
+    limits::{Limited, Standing},
+};
 use fumehood_store::{StoreError, WorkspaceError};
-use http::{HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::time::Duration;
 
 impl From<HostError> for Problem {
     fn from(error: HostError) -> Self {
@@ -76,14 +81,60 @@ impl From<WorkspaceError> for Problem {
 }
 
 fn rate_limited(limited: &Limited) -> Problem {
-    // Whole seconds, rounded up: a client that comes back then is not refused again.
-    let seconds = limited.retry_after.as_millis().div_ceil(1000).max(1);
-    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-    Problem::new(ProblemCode::RateLimited, limited.to_string())
-        .with("limit", limited.what)
-        .with_header(header::RETRY_AFTER, seconds)
-        .with_header(HeaderName::from_static("ratelimit-remaining"), 0)
-        .with_header(HeaderName::from_static("ratelimit-reset"), seconds)
+    let retry_after = whole_seconds(limited.retry_after()).max(1);
+    let code = match limited {
+        Limited::Rate { .. } | Limited::Crowded => ProblemCode::RateLimited,
+        Limited::Unknown { .. } => ProblemCode::LimitsUnavailable,
+    };
+    let mut problem = Problem::new(code, limited.to_string())
+        .with("limit", limited.limit())
+        .with_header(header::RETRY_AFTER, retry_after);
+    if let Limited::Rate { limit, standing, .. } = limited {
+        for (name, value) in rate_headers(limit, standing, retry_after) {
+            problem = problem.with_header(name, value);
+        }
+    }
+    problem
+}
+
+/// Says where the limit stands that a successful request counted towards.
+pub(crate) fn tell_standing(headers: &mut HeaderMap, limit: &str, standing: &Standing) {
+    // One more fits at once, or as soon as a unit of the whole has drained.
+    let next = match standing.remaining {
+        0 => whole_seconds(standing.period / u32::try_from(standing.limit).unwrap_or(u32::MAX).max(1)).max(1),
+        _ => 0,
+    };
+    headers.extend(rate_headers(limit, standing, next));
+}
+
+/// `RateLimit-*` as most clients know them (draft 03 of the IETF's RateLimit fields: seconds until the whole quota fits again), and
+/// the newer `RateLimit` and `RateLimit-Policy` (draft 10: seconds until more fits).
+fn rate_headers(limit: &str, standing: &Standing, next: u64) -> Vec<(HeaderName, HeaderValue)> {
+    let (quota, remaining) = (standing.limit, standing.remaining);
+    let window = whole_seconds(standing.period).max(1);
+    let mut headers = vec![
+        (HeaderName::from_static("ratelimit-limit"), quota.into()),
+        (HeaderName::from_static("ratelimit-remaining"), remaining.into()),
+        (
+            HeaderName::from_static("ratelimit-reset"),
+            whole_seconds(standing.reset).into(),
+        ),
+    ];
+    let newer = [
+        ("ratelimit-policy", format!("\"{limit}\";q={quota};w={window}")),
+        ("ratelimit", format!("\"{limit}\";r={remaining};t={next}")),
+    ];
+    for (name, text) in newer {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.push((HeaderName::from_static(name), value));
+        }
+    }
+    headers
+}
+
+/// Rounded up: a client that comes back then is not refused again.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// The reason is the operator's: it may name files and say what the disk said.
@@ -111,13 +162,38 @@ mod tests {
 
     #[test]
     fn a_reached_limit_says_when_to_come_back() {
-        let limited = Limited {
-            what: "turns",
-            retry_after: std::time::Duration::from_millis(1200),
+        let standing = Standing {
+            limit: 120,
+            period: Duration::from_secs(60),
+            remaining: 0,
+            reset: Duration::from_millis(59_100),
+        };
+        let limited = Limited::Rate {
+            limit: "turns",
+            text: "120/min".into(),
+            standing,
+            retry_after: Duration::from_millis(1200),
         };
         let response = axum::response::IntoResponse::into_response(Problem::from(HostError::Limited(limited)));
         assert_eq!(response.status(), 429);
-        assert_eq!(response.headers()["retry-after"], "2");
+        for (name, value) in [
+            ("retry-after", "2"),
+            ("ratelimit-limit", "120"),
+            ("ratelimit-remaining", "0"),
+            ("ratelimit-reset", "60"),
+            ("ratelimit-policy", "\"turns\";q=120;w=60"),
+            ("ratelimit", "\"turns\";r=0;t=2"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_checked_is_no_fault_of_the_client() {
+        let unknown = Limited::Unknown { limit: "turns" };
+        let response = axum::response::IntoResponse::into_response(Problem::from(HostError::Limited(unknown)));
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
     }
 
     #[test]

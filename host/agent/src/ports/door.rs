@@ -43,7 +43,9 @@ pub(crate) fn door(
         }
     }
     let size = &authority.limits;
+    let events = watcher.as_ref().map(|(_, events)| Arc::clone(events));
     Ok(Arc::new(CallDoor {
+        events,
         egress: egress.clone(),
         limits: Arc::clone(limits),
         _watched: watcher.map(|(ledger, events)| ledger.watch(scope.call, events)),
@@ -65,6 +67,7 @@ struct CallDoor {
     egress: Egress,
     limits: Arc<Limits>,
     grant: EgressGrant,
+    events: Option<Arc<CallEvents>>,
     _watched: Option<Watched>,
 }
 
@@ -76,10 +79,15 @@ impl Door for CallDoor {
             reason: error.to_string(),
         };
         let request = request.map(|body| body.map_err(aborted).boxed_unsync());
-        if let Err(limited) = self.limits.egress_request(&self.grant.scope.org) {
-            return Err(for_guest(
-                self.egress.refuse(&self.grant, request, limited.to_string()).await,
-            ));
+        if let Err(limited) = self.limits.egress_request(&self.grant.scope.org).await {
+            if let Some(events) = &self.events {
+                events.limit_reached(&limited);
+            }
+            let refused = self
+                .egress
+                .refuse(&self.grant, request, limited.limit(), limited.to_string())
+                .await;
+            return Err(for_guest(refused));
         }
         let response = self.egress.send(&self.grant, request).await.map_err(for_guest)?;
         Ok(response.map(|body| body.map_err(for_guest).boxed_unsync()))
@@ -116,18 +124,20 @@ fn for_guest(error: EgressError) -> DoorError {
     }
 }
 
-/// The ledger in the store. Every decision of a call in a turn is also an event of that turn.
+/// The ledger in the store. Every decision of a call in a turn is also an event of that turn, and what passed counts for its org.
 pub struct StoreLedger {
     store: Arc<dyn Store>,
+    limits: Arc<Limits>,
     watchers: Mutex<HashMap<CallId, Arc<CallEvents>>>,
 }
 
 impl StoreLedger {
-    /// A ledger kept in `store`.
+    /// A ledger kept in `store`, whose bytes count towards `limits`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
             store,
+            limits,
             watchers: Mutex::default(),
         })
     }
@@ -197,6 +207,11 @@ impl Ledger for StoreLedger {
             let written = self.store.ledger_settle(settlement.id, &settled).await;
             written.map_err(|error| LedgerError(error.to_string()))?;
             telemetry::egress_settled(settlement);
+        }
+        // After the last that can fail: a batch that is tried again is charged once.
+        for settlement in settlements {
+            let bytes = settlement.bytes_sent.saturating_add(settlement.bytes_received);
+            self.limits.egress_bytes(&settlement.scope.org, bytes).await;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Nothing here waits: when events come faster than the turn's driver records them, or a call says more than its share,
 //! the rest is dropped. A call's result does not pass here.
 
+use crate::limits::Limited;
 use bytes::Bytes;
 use fumehood_core::{
     event::{EventBody, NewEvent, OutputChannel, Source},
@@ -100,6 +101,16 @@ impl CallEvents {
             path: entry.path.clone(),
             reason: reason.to_owned(),
         });
+    }
+
+    /// A limit of the org kept a request from leaving.
+    pub(crate) fn limit_reached(&self, limited: &Limited) {
+        let body = EventBody::LimitReached {
+            call: Some(self.call),
+            limit: limited.limit().to_owned(),
+            message: limited.to_string(),
+        };
+        self.send(Source::Host, body);
     }
 
     /// A secret was sent to a host.

@@ -33,6 +33,7 @@ pub(crate) async fn doctor(out: Out, loaded: &Loaded) -> anyhow::Result<bool> {
         standard_tools(),
         sandbox(),
         store(loaded).await,
+        limits(loaded).await,
     ];
     let value = findings
         .iter()
@@ -136,6 +137,23 @@ fn sandbox() -> Finding {
             detail: error.to_string(),
         },
     }
+}
+
+async fn limits(loaded: &Loaded) -> Finding {
+    let check = "limits";
+    let (verdict, detail) = match loaded.config.ping_limits_store().await {
+        Ok(None) => (Verdict::Good, "kept in the process".to_owned()),
+        Ok(Some(Ok(()))) => (Verdict::Good, "the store of the limits answers".to_owned()),
+        Ok(Some(Err(error))) => (
+            Verdict::Bad,
+            format!(
+                "the store of the limits does not answer ({error}): orgs with `fail = \"open\"` are not limited by rates, those with \
+                 `fail = \"closed\"` are refused; check [limits_store] and its server"
+            ),
+        ),
+        Err(error) => (Verdict::Bad, format!("{error:#}")),
+    };
+    Finding { check, verdict, detail }
 }
 
 async fn store(loaded: &Loaded) -> Finding {

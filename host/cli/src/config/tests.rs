@@ -59,7 +59,12 @@ fn an_unknown_variable_is_refused_by_name() {
 #[test]
 fn what_would_not_be_enforced_is_refused() {
     assert!(refusal("[bus]\nurl = \"nats://x\"", &[]).contains("no bus"));
-    assert!(refusal("[limits_store]\nurl = \"redis://x\"", &[]).contains("remove it"));
+    let url = "[limits_store]\nurl = \"http://user:hunter2@x\"";
+    let error = refusal(url, &[]);
+    assert!(
+        error.contains("[limits_store]") && error.contains("redis://") && !error.contains("hunter2"),
+        "{error}"
+    );
     assert!(refusal("[mcp.docs]\nurl = \"https://x/mcp\"", &[]).contains("mcp.docs"));
     assert!(refusal("[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"", &[]).contains("approval"));
 }
@@ -107,4 +112,28 @@ fn a_limit_that_does_not_parse_or_would_forbid_everything_is_refused_with_its_li
         let error = refusal(text, &[]);
         assert!(error.contains(says) && error.contains("line"), "{text}: {error}");
     }
+}
+
+#[tokio::test]
+async fn an_org_has_the_default_limits_but_for_what_its_section_says() {
+    let text = "[limits_store]\nurl = \"\"\n[org.acme.limits]\nturns = \"1/hour\"\ntool_calls = \"unlimited\"\negress_bytes = \"1GiB/h\"\n\
+                concurrent_calls = 2\nfail = \"closed\"";
+    let limits = with_file(text, &[]).unwrap().config.limits().unwrap();
+    let (acme, other) = (OrgName::new("acme").unwrap(), OrgName::default_org());
+    assert_eq!(limits.turn(&acme).await.unwrap().unwrap().limit, 1);
+    assert_eq!(limits.turn(&other).await.unwrap().unwrap().limit, 120);
+    let component = Digest::of(b"x");
+    assert_eq!(limits.call(&acme, component, None).await.unwrap(), None);
+    assert_eq!(limits.call(&other, component, None).await.unwrap().unwrap().limit, 1000);
+}
+
+#[test]
+fn a_limit_that_is_none_is_refused_with_what_is_accepted() {
+    let limits = |line: &str| refusal(&format!("[org.default.limits]\n{line}"), &[]);
+    assert!(limits("turns = \"many\"").contains("60/min"));
+    assert!(limits("turns = \"many\"").contains("unlimited"));
+    assert!(limits("egress_bytes = \"1GiB\"").contains("1GiB/hour"));
+    assert!(limits("concurrent_calls = 0").contains("line 2"));
+    assert!(limits("fail = \"maybe\"").contains("closed"));
+    assert!(limits("fails = \"open\"").contains("fails"));
 }

@@ -133,7 +133,10 @@ async fn a_refusal_by_another_limit_is_recorded_and_counts() {
     let grant = open().limits(10, 10, 2).make();
     for _ in 0..4 {
         let request = get("http://api.example.com/x?token=1");
-        let refused = world.egress.refuse(&grant, request, "too many".to_owned()).await;
+        let refused = world
+            .egress
+            .refuse(&grant, request, "egress_requests", "too many".to_owned())
+            .await;
         assert!(refused.is_refusal());
     }
     let rules: Vec<_> = world.ledger.entries().into_iter().map(|entry| entry.rule).collect();

@@ -55,7 +55,8 @@ struct Called {
 
 /// Call a tool once
 ///
-/// The answer is 200 whether the call worked or not: `status` tells. The call ends when the client goes away.
+/// The answer is 200 whether the call worked or not: `status` tells. When the org may not call now, nothing ran, and the answer is 429.
+/// The call ends when the client goes away.
 #[utoipa::path(post, path = "/v1/tools/{tool}/call", tag = "tools", params(("tool" = String, Path, description = "The tool's name")),
     request_body = CallTool, responses((status = 200, body = Called, description = "How the call ended")))]
 async fn call_tool(

@@ -6,6 +6,7 @@ use crate::{
     feed::{Feed, Scope},
     input::{At, JsonBody, session_id, turn_id},
     problem::{Answer, Problem, ProblemCode},
+    refusal::tell_standing,
     routes::events::last_event_id,
     schema, sse,
 };
@@ -253,6 +254,9 @@ fn told(submitted: &Submitted, mut response: Response) -> Response {
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/turns/{}", submitted.turn.id)) {
         headers.insert(header::LOCATION, location);
+    }
+    if let Some(standing) = &submitted.standing {
+        tell_standing(headers, "turns", standing);
     }
     if submitted.repeated {
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));

@@ -101,6 +101,10 @@ impl House {
     }
 
     pub(crate) async fn with(config: ServerConfig) -> Self {
+        Self::limited(config, Limits::default()).await
+    }
+
+    pub(crate) async fn limited(config: ServerConfig, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
         let opened = fumehood_store::open(dir.path(), &url).await.unwrap();
@@ -132,7 +136,8 @@ impl House {
             ..SandboxConfig::new().unwrap()
         })
         .unwrap();
-        let ledger = StoreLedger::new(Arc::clone(&store));
+        let limits = Arc::new(limits);
+        let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
         let egress = Egress::new(&EgressConfig::default(), Arc::clone(&ledger) as Arc<_>).unwrap();
         let workspaces = opened.workspaces.clone();
         let caller = Caller::new(CallerParts {
@@ -142,7 +147,7 @@ impl House {
             store: Arc::clone(&store),
             workspaces: workspaces.clone(),
             policy: HostPolicy::default(),
-            limits: Limits::default(),
+            limits,
             env: Vec::new(),
         });
         let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
