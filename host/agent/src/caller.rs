@@ -21,7 +21,7 @@ use fumehood_policy::{
     agent::AgentSpec,
     authority::{Authority, HostPolicy, SessionNarrowing},
 };
-use fumehood_sandbox::{Call, Denial, Sandbox, ports::Ports};
+use fumehood_sandbox::{Call, Denial, Sandbox, ShareKey, ports::Ports};
 use fumehood_store::{Store, Workspaces};
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
@@ -294,6 +294,7 @@ impl Caller {
             authority,
             ports,
             events,
+            share,
             _place,
         } = prepared;
         let call = Call {
@@ -304,6 +305,7 @@ impl Caller {
             idempotency_key: id.to_string(),
             locale: None,
             deadline: None,
+            share,
         };
         let report = self
             .sandbox
@@ -361,6 +363,7 @@ impl Caller {
             authority,
             ports,
             events,
+            share: ShareKey::of(&scope.org),
             _place: place,
         })
     }
@@ -443,5 +446,6 @@ struct Prepared {
     authority: Arc<Authority>,
     ports: Ports,
     events: Option<Arc<CallEvents>>,
+    share: ShareKey,
     _place: Option<Place>,
 }

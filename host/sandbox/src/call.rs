@@ -11,6 +11,7 @@ use crate::{
     plain::Function,
     ports::Ports,
     sandbox::{Sandbox, Shared},
+    share::ShareKey,
     state::CallState,
     stdio::{CallLog, Output as StdOutput, Stream},
     telemetry, trap,
@@ -22,6 +23,7 @@ use fumehood_core::{
 };
 use fumehood_policy::{authority::Authority, limits::Limits};
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -49,6 +51,8 @@ pub struct Call {
     pub locale: Option<String>,
     /// When whoever called gives up; the call's own time limit holds in any case.
     pub deadline: Option<Instant>,
+    /// On whose account it computes.
+    pub share: ShareKey,
 }
 
 /// Something the call was refused, that its interface has no words for.
@@ -196,11 +200,14 @@ impl Shared {
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
         let mut store = self.store(authority, ports, &log, started);
         // The store stays outside of what is timed, so that a call that is stopped still has its counts.
-        let metered = Metered {
-            clock: store.data().meter.clock(),
-            call: Box::pin(enter(component, prepared, &limits, &mut store)),
+        let timed = {
+            let metered = pin!(Metered {
+                clock: store.data().meter.clock(),
+                call: Box::pin(enter(component, prepared, &limits, &mut store)),
+            });
+            let gated = self.gate.run(prepared.call.share, metered);
+            tokio::time::timeout_at(prepared.deadline.into(), gated).await
         };
-        let timed = tokio::time::timeout_at(prepared.deadline.into(), metered).await;
         let result = match timed {
             Ok(Ok(result)) => result,
             Ok(Err(Ended::Refused(error))) => Err(error),

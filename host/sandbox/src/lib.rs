@@ -3,7 +3,7 @@
 //! What it promises: a component is loaded by digest and compiled once; every call runs in a fresh
 //! store and instance, with its own limits; linking an interface gives no authority; whatever the
 //! guest does, the call ends in a [`CallReport`]; dropping a call's future stops the guest at once;
-//! no guest blocks an executor thread.
+//! no guest blocks an executor thread, and calls of one [`ShareKey`] do not crowd out those of another.
 //!
 //! What it does not: it decides no policy (it is handed an effective
 //! [`Authority`](fumehood_policy::authority::Authority)), opens no connection, keeps no data and
@@ -30,6 +30,7 @@ mod output;
 mod plain;
 pub mod ports;
 mod sandbox;
+mod share;
 mod state;
 mod stdio;
 mod telemetry;
@@ -43,3 +44,4 @@ pub use compile::{Compiler, CompilerChild, compile_for_parent};
 pub use component::{Component, ComponentKind};
 pub use error::{LoadError, SandboxError};
 pub use sandbox::{Sandbox, SandboxConfig};
+pub use share::ShareKey;

@@ -13,6 +13,7 @@ use crate::{
     plain,
     ports::Ports,
     sandbox::{Sandbox, Shared},
+    share::ShareKey,
     stdio::CallLog,
     telemetry, trap,
 };
@@ -27,6 +28,7 @@ use fumehood_policy::{
     tool_pattern::ToolFilter,
 };
 use std::{
+    pin::pin,
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -234,11 +236,16 @@ impl Shared {
             let function = instance.get_typed_func::<(), (Vec<Definition>,)>(&mut store, index)?;
             function.call_async(&mut store, ()).await
         };
-        let metered = Metered {
-            clock,
-            call: Box::pin(run),
+        let timed = {
+            let metered = pin!(Metered {
+                clock,
+                call: Box::pin(run),
+            });
+            // On nobody's account: what runs at install runs for all.
+            let gated = self.gate.run(ShareKey::default(), metered);
+            tokio::time::timeout(limits.time.as_duration(), gated).await
         };
-        match tokio::time::timeout(limits.time.as_duration(), metered).await {
+        match timed {
             Ok(Ok((definitions,))) => Ok(definitions),
             Ok(Err(error)) => {
                 let CallError { message, trap, .. } =

@@ -9,6 +9,7 @@ use crate::{
     files::tmp::TmpRoot,
     linker,
     load::LoadSlot,
+    share::Gate,
     state::CallState,
     ticker::Ticker,
 };
@@ -16,6 +17,7 @@ use fumehood_core::digest::Digest;
 use std::{
     collections::HashMap,
     fmt,
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -71,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) ticker: Ticker,
     pub(crate) cache: Option<Cache>,
     pub(crate) tmp: Arc<TmpRoot>,
+    /// Who computes next.
+    pub(crate) gate: Gate,
     /// One permit per slot of the pool.
     pub(crate) slots: Semaphore,
     pub(crate) compilations: Arc<Semaphore>,
@@ -80,7 +84,8 @@ pub(crate) struct Shared {
 }
 
 impl Sandbox {
-    /// Sets up the engine and starts its clock.
+    /// Sets up the engine and starts its clock. Call it within the Tokio runtime that will run the calls: how many guests compute at
+    /// once is how many threads that has.
     ///
     /// # Errors
     /// When wasmtime cannot run on this machine, or a directory cannot be used.
@@ -107,6 +112,7 @@ impl Sandbox {
             linker,
             cache,
             tmp: Arc::new(tmp),
+            gate: Gate::new(threads()),
             slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
             compilations: Arc::new(Semaphore::new(2)),
             max_component_size: config.max_component_size,
@@ -116,6 +122,14 @@ impl Sandbox {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+}
+
+/// How many guests can compute at once: as many as the runtime has threads, which the system's processors stand for outside of one.
+fn threads() -> usize {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.metrics().num_workers(),
+        Err(_) => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
     }
 }
 

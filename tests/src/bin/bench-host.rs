@@ -20,6 +20,13 @@ const CLIENTS: usize = 16;
 const COUNTED: Duration = Duration::from_secs(5);
 /// Calls that wait on a slow service at the same time.
 const WAITING: usize = 1000;
+/// What keeps an org from being held back where something else is measured.
+const UNLIMITED: &str =
+    "[org.default.limits]\ntool_calls = \"unlimited\"\negress_requests = \"unlimited\"\nconcurrent_calls = 2000\n";
+/// Calls whose times are taken, in each of a few rounds.
+const TIMED: usize = 2000;
+/// Rounds of the comparison of a quiet host with a crowded one.
+const ROUNDS: usize = 3;
 
 #[tokio::main]
 async fn main() {
@@ -34,11 +41,14 @@ async fn main() {
     if "waiting".contains(&wanted) {
         waiting().await;
     }
+    if "shares".contains(&wanted) {
+        shares().await;
+    }
 }
 
 /// `POST /v1/tools/{tool}/call` of the echo tool with 100 bytes.
 async fn calls() {
-    let place = Place::new("");
+    let place = Place::new(UNLIMITED);
     let host = place.serve().await;
     host.add_guest(
         "hostile",
@@ -52,20 +62,96 @@ async fn calls() {
     let calls = rate(&host, &call).await;
     println!("| `GET /healthz`, {CLIENTS} connections | {alone:.0}/s |");
     println!("| `POST /v1/tools/echo/call`, 100 bytes, {CLIENTS} connections | {calls:.0}/s |");
-    let mut times = Vec::new();
-    let mut stream = connect(&host).await;
-    for _ in 0..2000 {
-        let start = Instant::now();
-        exchange(&mut stream, &call).await;
-        times.push(start.elapsed());
-    }
-    times.sort_unstable();
+    let times = Times::of(&host, &call).await;
     println!(
         "| the same, one connection, median / p99 | {} / {} µs |",
-        times[1000].as_micros(),
-        times[1980].as_micros()
+        times.median.as_micros(),
+        times.p99.as_micros()
     );
     host.stop().await;
+}
+
+/// What calls take over one connection, one after the other.
+struct Times {
+    median: Duration,
+    p99: Duration,
+}
+
+impl Times {
+    async fn of(host: &Host, call: &[u8]) -> Self {
+        let mut times = Vec::with_capacity(TIMED);
+        let mut stream = connect(host).await;
+        for _ in 0..TIMED {
+            let start = Instant::now();
+            exchange(&mut stream, call).await;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Self {
+            median: times[TIMED / 2],
+            p99: times[TIMED * 99 / 100],
+        }
+    }
+}
+
+/// What one org's calls take on a quiet host, and while another org is at its cap of 64 calls: half of them endless loops, half requests
+/// that hang, each begun anew when it ends.
+async fn shares() {
+    let world = World::start().await;
+    let config = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n[org.acme.limits]\ntool_calls = \"unlimited\"\n\
+        [org.default.limits]\ntool_calls = \"unlimited\"\negress_requests = \"unlimited\"\nconcurrent_calls = 64\n";
+    let place = Place::new(config);
+    let acme = place.json(&["org", "create", "acme"]).await["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let host = place.serve().await;
+    let grant = json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}});
+    host.add_component(&guest("hostile"), None, grant).await;
+    let installed = host
+        .anonymous(reqwest::Method::POST, "/v1/tools?grant=requested")
+        .bearer_auth(&acme)
+        .header("content-type", "application/wasm")
+        .body(guest("hostile"));
+    assert!(installed.send().await.unwrap().status().is_success());
+    let body = json!({"arguments": {"text": "x".repeat(100)}}).to_string();
+    let echo = request_as(&acme, "POST /v1/tools/echo/call", &body);
+    let spin = request(&host, "POST /v1/tools/spin/call", "{\"arguments\": {}}");
+    let hang = json!({"arguments": {"url": world.url("/slow")}}).to_string();
+    let hang = request(&host, "POST /v1/tools/http_get/call", &hang);
+    Times::of(&host, &echo).await;
+    for _ in 0..ROUNDS {
+        let quiet = Times::of(&host, &echo).await;
+        let mut crowd = JoinSet::new();
+        for number in 0..64 {
+            let mut stream = connect(&host).await;
+            let call = if number % 2 == 0 { spin.clone() } else { hang.clone() };
+            crowd.spawn(async move {
+                loop {
+                    exchange(&mut stream, &call).await;
+                }
+            });
+        }
+        // Until every loop has had its first slice.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let crowded = Times::of(&host, &echo).await;
+        crowd.shutdown().await;
+        let ratio = |crowded: Duration, quiet: Duration| crowded.as_secs_f64() / quiet.as_secs_f64();
+        println!(
+            "| an org's call, quiet / beside an org at its cap: median | {} / {} µs = {:.2}× |",
+            quiet.median.as_micros(),
+            crowded.median.as_micros(),
+            ratio(crowded.median, quiet.median)
+        );
+        println!(
+            "| the same: p99 | {} / {} µs = {:.2}× |",
+            quiet.p99.as_micros(),
+            crowded.p99.as_micros(),
+            ratio(crowded.p99, quiet.p99)
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    host.kill().await;
 }
 
 /// From exec to a good `/readyz`, with 20 components and a warm cache; then idle memory.
@@ -103,7 +189,9 @@ async fn ready() {
 /// Calls that wait on a slow HTTP service.
 async fn waiting() {
     let world = World::start().await;
-    let place = Place::new("[network]\nprivate_networks = [\"127.0.0.1/32\"]\n");
+    let place = Place::new(&format!(
+        "{UNLIMITED}[network]\nprivate_networks = [\"127.0.0.1/32\"]\n"
+    ));
     let host = place.serve().await;
     let grant = json!({"network": {"allow": [format!("http://127.0.0.1:{}", world.port)]}, "limits": {"time": "60s"}});
     host.add_component(&guest("hostile"), None, grant).await;
@@ -140,9 +228,12 @@ async fn waiting() {
 }
 
 fn request(host: &Host, line: &str, body: &str) -> Vec<u8> {
+    request_as(&host.key, line, body)
+}
+
+fn request_as(key: &str, line: &str, body: &str) -> Vec<u8> {
     format!(
-        "{line} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        host.key,
+        "{line} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
