@@ -116,7 +116,7 @@ async fn a_call_whose_client_went_away_gives_its_core_back() {
 
 /// That many guests that compute without end, and the host answers whoever asks for something else meanwhile.
 async fn loops_stop_nobody(count: usize) {
-    let place = Place::new("");
+    let place = Place::new("[org.default.limits]\nconcurrent_calls = 128\n");
     let host = place.serve().await;
     add_hostile(&host, json!({"limits": {"cpu": "60s", "time": "600s"}})).await;
     let loops = join_all((0..count).map(|_| host.call("spin", None, json!({}))));
@@ -166,7 +166,7 @@ async fn a_large_allocation_fails_though_no_limit_was_set() {
 
 #[tokio::test]
 async fn calls_leave_nothing_behind_in_the_host() {
-    let place = Place::new("");
+    let place = Place::new("[org.default.limits]\ntool_calls = \"unlimited\"\n");
     let host = place.serve().await;
     add_hostile(
         &host,
