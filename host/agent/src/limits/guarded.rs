@@ -5,6 +5,7 @@
 //! `fail` setting.
 
 use super::rate::StoreDown;
+use fumehood_core::metric;
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -34,15 +35,6 @@ pub(super) struct Guard {
 
 impl Default for Guard {
     fn default() -> Self {
-        metrics::describe_counter!(
-            "fumehood_limits_store_failures_total",
-            "Checks of a limit that could not be made because the limits' store does not answer"
-        );
-        metrics::describe_gauge!(
-            "fumehood_limits_store_up",
-            "Whether the limits' store answered the last check (1) or not (0)"
-        );
-        metrics::gauge!("fumehood_limits_store_up").set(1.0);
         Self {
             health: Mutex::new(Health::Up),
         }
@@ -73,7 +65,7 @@ impl Guard {
             let now = Instant::now();
             if now < *next_try {
                 *missed += 1;
-                metrics::counter!("fumehood_limits_store_failures_total").increment(1);
+                metrics::counter!(metric::LIMITS_STORE_FAILURES.name).increment(1);
                 return Err(StoreDown("it failed a moment ago".into()));
             }
             // This one tries; others wait for what it finds.
@@ -87,7 +79,7 @@ impl Guard {
         if let Health::Down { since, missed, .. } = *health {
             *health = Health::Up;
             drop(health);
-            metrics::gauge!("fumehood_limits_store_up").set(1.0);
+            metrics::gauge!(metric::LIMITS_STORE_UP.name).set(1.0);
             tracing::info!(
                 seconds = since.elapsed().as_secs(),
                 missed,
@@ -97,7 +89,7 @@ impl Guard {
     }
 
     fn failed(&self, error: &StoreDown) {
-        metrics::counter!("fumehood_limits_store_failures_total").increment(1);
+        metrics::counter!(metric::LIMITS_STORE_FAILURES.name).increment(1);
         let now = Instant::now();
         let mut health = self.health();
         match &mut *health {
@@ -112,7 +104,7 @@ impl Guard {
                     missed: 1,
                 };
                 drop(health);
-                metrics::gauge!("fumehood_limits_store_up").set(0.0);
+                metrics::gauge!(metric::LIMITS_STORE_UP.name).set(0.0);
                 tracing::warn!(
                     %error,
                     "the limits' store does not answer: until it does, orgs with `fail = \"open\"` are not limited by rates, and \

@@ -20,7 +20,7 @@ pub use rate::{RateStore, StoreDown, Taken, Want};
 pub use reached::Limited;
 pub use valkey::{UrlError, ValkeyRates};
 
-use fumehood_core::{digest::Digest, name::OrgName};
+use fumehood_core::{digest::Digest, metric, name::OrgName};
 use fumehood_policy::quantity::{ByteRate, Rate};
 use guarded::Guard;
 use places::{Crowded, Places};
@@ -254,7 +254,7 @@ impl Limits {
         match &org.places {
             None => Ok(Place::unbounded()),
             Some(places) => places.take().await.map_err(|Crowded| {
-                metrics::counter!("fumehood_limits_reached_total", "limit" => "concurrent_calls").increment(1);
+                metrics::counter!(metric::LIMITS_REACHED.name, "limit" => "concurrent_calls").increment(1);
                 Limited::Crowded
             }),
         }
@@ -293,7 +293,7 @@ impl Limits {
                 retry_after,
             }) => {
                 let limit = second.filter(|_| index == 1).map_or(first, |(second, _)| second);
-                metrics::counter!("fumehood_limits_reached_total", "limit" => limit.name).increment(1);
+                metrics::counter!(metric::LIMITS_REACHED.name, "limit" => limit.name).increment(1);
                 Err(Limited::Rate {
                     limit: limit.name,
                     text: limit.text.clone(),
