@@ -2,7 +2,7 @@
 
 use super::{MemoryRates, Quota, RateStore, Taken, ValkeyRates, Want, guarded::Guard};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -45,7 +45,7 @@ async fn keeps_every_promise(store: Arc<dyn RateStore>) {
     debts_are_paid_before_anything_fits(&*store).await;
     what_is_given_back_fits_again(&*store).await;
     a_standing_tells_what_is_left(&*store).await;
-    of_those_who_race_only_as_many_as_fit_succeed(store).await;
+    of_those_who_race_only_as_many_as_fit_succeed(&store).await;
 }
 
 async fn a_whole_period_fits_at_once_and_then_no_more(store: &dyn RateStore) {
@@ -163,12 +163,12 @@ async fn a_standing_tells_what_is_left(store: &dyn RateStore) {
     }
 }
 
-async fn of_those_who_race_only_as_many_as_fit_succeed(store: Arc<dyn RateStore>) {
+async fn of_those_who_race_only_as_many_as_fit_succeed(store: &Arc<dyn RateStore>) {
     let quota = quota("25/hour");
     let admitted = Arc::new(AtomicU32::new(0));
     let mut racers = tokio::task::JoinSet::new();
     for _ in 0..100 {
-        let (store, admitted) = (Arc::clone(&store), Arc::clone(&admitted));
+        let (store, admitted) = (Arc::clone(store), Arc::clone(&admitted));
         racers.spawn(async move {
             if fits(&*store, "race", quota, 1).await {
                 admitted.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +226,7 @@ impl Server {
         Some(server)
     }
 
-    fn spawn(program: &PathBuf, dir: &tempfile::TempDir, port: u16) -> Child {
+    fn spawn(program: &Path, dir: &tempfile::TempDir, port: u16) -> Child {
         Command::new(program)
             .args([
                 "--port",

@@ -269,7 +269,7 @@ impl Limits {
             .cloned();
         known.unwrap_or_else(|| {
             let mut orgs = self.orgs.write().unwrap_or_else(PoisonError::into_inner);
-            let made = || Arc::new(Org::new(name, self.configured.get(name).cloned().unwrap_or_default()));
+            let made = || Arc::new(Org::new(name, &self.configured.get(name).cloned().unwrap_or_default()));
             Arc::clone(orgs.entry(name.clone()).or_insert_with(made))
         })
     }
@@ -318,7 +318,7 @@ impl Limits {
 }
 
 impl Org {
-    fn new(name: &OrgName, limits: OrgLimits) -> Self {
+    fn new(name: &OrgName, limits: &OrgLimits) -> Self {
         let rate = |limit, rate: Option<Rate>| rate.map(|rate| Limit::new(name, limit, rate));
         Self {
             tool_calls: rate("tool_calls", limits.tool_calls),

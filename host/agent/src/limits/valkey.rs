@@ -47,7 +47,7 @@ impl ValkeyRates {
             .set_response_timeout(Some(PATIENCE))
             // The next operation tries again anyway.
             .set_number_of_retries(1);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(form)?;
+        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(|error| form(&error))?;
         Ok(Self {
             connection,
             script: Script::new(include_str!("take.lua")),
@@ -85,7 +85,10 @@ impl ValkeyRates {
             invocation.arg(cost(want).to_string()).arg(want.quota.period_ns());
         }
         let mut connection = self.connection.clone();
-        let (place, backlog): (usize, String) = invocation.invoke_async(&mut connection).await.map_err(down)?;
+        let (place, backlog): (usize, String) = invocation
+            .invoke_async(&mut connection)
+            .await
+            .map_err(|error| down(&error))?;
         let backlog = backlog
             .parse()
             .map_err(|_| StoreDown("the server answered with what is not a number".into()))?;
@@ -98,15 +101,15 @@ fn client(url: &str) -> Result<Client, UrlError> {
     if !matches!(scheme, "redis" | "rediss" | "valkey" | "valkeys") {
         return Err(UrlError::Scheme);
     }
-    Client::open(url).map_err(form)
+    Client::open(url).map_err(|error| form(&error))
 }
 
-fn form(error: RedisError) -> UrlError {
+fn form(error: &RedisError) -> UrlError {
     UrlError::Form(error.category().to_owned())
 }
 
 /// The category is the library's own words; the detail is the server's or the system's. Neither holds the URL.
-fn down(error: RedisError) -> StoreDown {
+fn down(error: &RedisError) -> StoreDown {
     StoreDown(match error.detail() {
         Some(detail) => format!("{}: {detail}", error.category()),
         None => error.to_string(),
@@ -147,7 +150,10 @@ impl RateStore for ValkeyRates {
 
     async fn ping(&self) -> Result<(), StoreDown> {
         let mut connection = self.connection.clone();
-        redis::cmd("PING").query_async(&mut connection).await.map_err(down)
+        redis::cmd("PING")
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| down(&error))
     }
 }
 
