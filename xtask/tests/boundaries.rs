@@ -16,7 +16,7 @@ use serde_json::Value;
 /// never on a neighbour.
 const FLOORS: [&[&str]; 6] = [
     &["fumehood-core"],
-    &["fumehood-policy"],
+    &["fumehood-policy", "fumehood-files"],
     &[
         "fumehood-egress",
         "fumehood-model",

@@ -17,13 +17,17 @@ use fumehood_core::{
     name::{OrgName, ToolName},
 };
 use fumehood_egress::Egress;
+use fumehood_files::Tree;
 use fumehood_policy::{
     agent::AgentSpec,
     authority::{Authority, HostPolicy, SessionNarrowing},
 };
-use fumehood_sandbox::{Call, Denial, Sandbox, ShareKey, ports::Ports};
+use fumehood_sandbox::{
+    Call, Denial, Sandbox, ShareKey,
+    ports::{Ports, Workspace},
+};
 use fumehood_store::{Store, Workspaces};
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -39,7 +43,7 @@ pub struct CallScope {
     pub(crate) chain: Arc<[AgentSpec]>,
     narrowing: Arc<SessionNarrowing>,
     observe: Option<mpsc::Sender<NewEvent>>,
-    files: Option<PathBuf>,
+    files: Option<Arc<Tree>>,
     depth: u8,
 }
 
@@ -72,9 +76,9 @@ impl CallScope {
     }
 
     /// The same, with a directory in the place of the session's workspace.
-    pub(crate) fn on_files(self, dir: PathBuf) -> Self {
+    pub(crate) fn on_files(self, tree: Arc<Tree>) -> Self {
         Self {
-            files: Some(dir),
+            files: Some(tree),
             ..self
         }
     }
@@ -401,17 +405,11 @@ impl Caller {
         if let Some(session) = scope.session {
             ports.key_values = ports::key_values(&self.store, scope.org.clone(), session, authority.kv);
             if authority.files.access.can_read() {
-                let dir = match &scope.files {
-                    Some(dir) => dir.clone(),
-                    None => self.workspaces.dir(session).await.map_err(|error| {
-                        tracing::error!(%error, %session, "a workspace can't be opened");
-                        CallError::new(
-                            CallErrorCode::Unavailable,
-                            "the host can't open the session's files; try again later",
-                        )
-                    })?,
+                let tree = match &scope.files {
+                    Some(tree) => Arc::clone(tree),
+                    None => ports::files(&self.workspaces, session).await?,
                 };
-                ports.workspace = Some(fumehood_sandbox::ports::Workspace { dir });
+                ports.workspace = Some(Workspace { tree });
             }
         }
         if !authority.call_tools.is_closed() {

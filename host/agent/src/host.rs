@@ -30,7 +30,7 @@ use fumehood_policy::{
     authority::SessionNarrowing,
 };
 use fumehood_store::{
-    Store, StoreError, Workspaces,
+    Store, StoreError, WorkspaceError, Workspaces,
     record::{self, Session, SessionChange},
 };
 use serde_json::Value;
@@ -332,16 +332,21 @@ impl Host {
         {
             self.cancel_turn(org, turn.id).await?;
         }
-        if !self.inner.store.delete_session(org, id).await? {
-            return Err(HostError::NotFound("session"));
+        // The files go out of reach first: a call that still runs must not write into what nobody owns any more, and a crash
+        // in between leaves a session to delete again, not files that nobody can delete.
+        let files = &self.inner.workspaces;
+        files.retire(id).await.map_err(files_failed)?;
+        match self.inner.store.delete_session(org, id).await {
+            Ok(true) => {}
+            Ok(false) => return Err(HostError::NotFound("session")),
+            Err(error) => {
+                if let Err(error) = files.restore(id).await {
+                    tracing::error!(%error, session = %id, "the files of a session that could not be deleted can't be put back");
+                }
+                return Err(error.into());
+            }
         }
-        self.inner
-            .workspaces
-            .remove(id)
-            .await
-            .map_err(|error| StoreError::Unavailable {
-                reason: error.to_string(),
-            })?;
+        files.purge(id).await.map_err(files_failed)?;
         Ok(())
     }
 
@@ -551,5 +556,15 @@ fn with_defaults(agent: Budget) -> Budget {
         time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
         tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
         steps: agent.steps.or(DEFAULT_BUDGET.steps),
+    }
+}
+
+fn files_failed(error: WorkspaceError) -> HostError {
+    match error {
+        WorkspaceError::Gone => HostError::NotFound("session"),
+        error => StoreError::Unavailable {
+            reason: error.to_string(),
+        }
+        .into(),
     }
 }

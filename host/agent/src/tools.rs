@@ -11,6 +11,7 @@ use fumehood_core::{
     id::{CallId, SessionId},
     name::{AgentName, ComponentName, OrgName},
 };
+use fumehood_files::{Quota, Tree};
 use fumehood_policy::{
     authority::SessionNarrowing,
     explain::{Explanation, explain},
@@ -18,7 +19,7 @@ use fumehood_policy::{
     limits::Limits,
 };
 use fumehood_store::record;
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 impl Host {
     /// Runs one tool once, under the full policy, without a turn.
@@ -40,19 +41,23 @@ impl Host {
         self.call_in(scope, tool, arguments).await
     }
 
-    /// The same in a session, with a directory of the host in the place of the session's workspace.
+    /// The same in a session, with a directory of the host in the place of the session's workspace. No quota is kept there: it
+    /// is the operator's own.
     ///
     /// # Errors
-    /// As [`Host::call_tool`].
+    /// As [`Host::call_tool`]; [`HostError::Invalid`] when the directory can't be opened.
     pub async fn call_tool_on_files(
         &self,
         org: &OrgName,
         session: SessionId,
-        dir: PathBuf,
+        dir: &Path,
         tool: &str,
         arguments: Arguments,
     ) -> Result<(CallId, CallResult, Metering), HostError> {
-        let scope = self.session_scope(org, session).await?.on_files(dir);
+        let tree = unlimited(dir)
+            .await
+            .map_err(|error| HostError::Invalid(format!("{} can't be used as a workspace: {error}", dir.display())))?;
+        let scope = self.session_scope(org, session).await?.on_files(tree);
         self.call_in(scope, tool, arguments).await
     }
 
@@ -172,4 +177,12 @@ impl Host {
         self.catalog().refresh(org).await?;
         Ok(())
     }
+}
+
+async fn unlimited(dir: &Path) -> io::Result<Arc<Tree>> {
+    let dir = dir.to_owned();
+    let open = move || Tree::open_ambient(&dir, Quota::UNLIMITED);
+    tokio::task::spawn_blocking(open)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the host is shutting down")))
 }

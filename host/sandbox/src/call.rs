@@ -258,7 +258,12 @@ impl Shared {
             wasi: wasi(&authority, &ports, log),
             http,
             hooks: HttpHooks::new(Arc::clone(&ports.door), Arc::clone(log), limits),
-            files: Files::new(workspace(&authority, &ports), limits.tmp.bytes(), Arc::clone(&self.tmp)),
+            files: Files::new(
+                workspace(&authority, &ports),
+                limits.tmp.bytes(),
+                Arc::clone(&self.tmp),
+                Arc::clone(log),
+            ),
             log: Arc::clone(log),
             ports,
             authority,
@@ -434,7 +439,7 @@ fn workspace(authority: &Authority, ports: &Ports) -> Option<WorkspacePlan> {
     };
     let workspace = ports.workspace.as_ref()?;
     Some(WorkspacePlan {
-        dir: workspace.dir.clone(),
+        tree: Arc::clone(&workspace.tree),
         perms,
         paths: authority.files.paths.clone(),
     })

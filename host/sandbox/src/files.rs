@@ -1,37 +1,43 @@
 //! Files for guests: `/workspace` as granted and a fresh `/tmp`, both opened only when the guest
 //! first asks what there is, because most calls never do.
 //!
-//! Everything below a directory is resolved by wasmtime-wasi inside that directory: neither `..` nor
-//! a symbolic link leads out. File operations run on the executor's blocking threads (67 µs for an
-//! open, read and close against 35 µs in place), because a slow disk must not stall other calls.
+//! Both are a [`Tree`]: what a guest changes is charged to the tree's quota first, and nothing leads
+//! out of it, neither `..` nor a symbolic link. File operations run on the executor's blocking threads
+//! (67 µs for an open, read and close against 35 µs in place), because a slow disk must not stall
+//! other calls.
 //!
-//! A grant of paths opens those folders alone. A grant of a single file opens the folder it lies in,
-//! restricted to that name: everything else in it answers `access`, and links are not followed.
+//! A grant of paths opens those folders alone, and never through a link: what a link in their place
+//! leads to was not granted. A grant of a single file opens the folder it lies in, restricted to that
+//! name: everything else in it answers `access`, and links are not followed.
 //!
-//! `/tmp` has a quota (see [`tmp`]). `/workspace` has none here: who keeps the workspace limits it.
+//! There are no hard links: a second name would make a file reachable where the first is not granted.
 
 mod host;
+mod stream;
 pub(crate) mod tmp;
 
 use self::tmp::{Tmp, TmpRoot};
-use crate::trap::HostFailed;
-use cap_std::{ambient_authority, fs::Dir as CapDir};
+use crate::{call::Denial, stdio::CallLog, trap::HostFailed};
+use cap_std::fs::Dir as CapDir;
+use fumehood_files::{FileError, Full, Limit, OpenFile, Tree, open_dir_itself};
 use fumehood_policy::files::WorkspacePath;
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::Arc,
 };
-use wasmtime::component::{HasData, ResourceTable};
+use wasmtime::component::HasData;
 use wasmtime_wasi::{
     FsPerms, OpenMode,
-    filesystem::{Descriptor, Dir, WasiFilesystemCtxView},
+    filesystem::{Dir, WasiFilesystemCtxView},
+    p2::{FsError, bindings::filesystem::types::ErrorCode},
 };
 
 /// What the guest may see of the workspace.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkspacePlan {
-    pub(crate) dir: PathBuf,
+    pub(crate) tree: Arc<Tree>,
     pub(crate) perms: FsPerms,
     /// Paths below the workspace, or all of it.
     pub(crate) paths: Option<Vec<WorkspacePath>>,
@@ -42,42 +48,60 @@ pub(crate) struct Files {
     workspace: Option<WorkspacePlan>,
     tmp_quota: u64,
     tmp_root: Arc<TmpRoot>,
+    log: Arc<CallLog>,
+    /// The guest's descriptors, by their number.
+    descriptors: HashMap<u32, Place>,
     opened: Option<Opened>,
 }
 
 struct Opened {
     /// Without `/tmp`.
     preopens: Vec<Preopen>,
-    /// The guest's descriptors that are restricted to some names.
-    restricted: HashMap<u32, Arc<[String]>>,
     tmp: Option<Tmp>,
 }
 
+#[derive(Clone)]
 struct Preopen {
     dir: Dir,
     guest_path: String,
-    reach: Reach,
+    place: Place,
 }
 
-/// How far a preopened directory goes.
+/// Where a descriptor leads.
 #[derive(Clone)]
-enum Reach {
-    Everything,
+struct Place {
+    home: Home,
+    tree: Arc<Tree>,
     /// These entries only.
-    Names(Arc<[String]>),
+    names: Option<Arc<[String]>>,
+    /// Set for files.
+    file: Option<OpenFile>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Workspace,
+    Tmp,
 }
 
 impl Files {
-    pub(crate) fn new(workspace: Option<WorkspacePlan>, tmp_quota: u64, tmp_root: Arc<TmpRoot>) -> Self {
+    pub(crate) fn new(
+        workspace: Option<WorkspacePlan>,
+        tmp_quota: u64,
+        tmp_root: Arc<TmpRoot>,
+        log: Arc<CallLog>,
+    ) -> Self {
         Self {
             workspace,
             tmp_quota,
             tmp_root,
+            log,
+            descriptors: HashMap::new(),
             opened: None,
         }
     }
 
-    fn open(&mut self) -> Result<&mut Opened, HostFailed> {
+    fn open(&mut self) -> Result<Vec<Preopen>, HostFailed> {
         if self.opened.is_none() {
             let preopens = match &self.workspace {
                 Some(plan) => open_workspace(plan)
@@ -91,34 +115,106 @@ impl Files {
                         .map_err(|error| HostFailed::new("no temporary directory can be made", &error))?,
                 ),
             };
-            self.opened = Some(Opened {
-                preopens,
-                restricted: HashMap::new(),
-                tmp,
+            self.opened = Some(Opened { preopens, tmp });
+        }
+        let Some(opened) = &self.opened else {
+            return Ok(Vec::new());
+        };
+        let mut preopens = opened.preopens.clone();
+        if let Some(tmp) = &opened.tmp {
+            preopens.push(Preopen {
+                dir: tmp.root(),
+                guest_path: "/tmp".to_owned(),
+                place: Place {
+                    home: Home::Tmp,
+                    tree: Arc::clone(tmp.tree()),
+                    names: None,
+                    file: None,
+                },
             });
         }
-        self.opened
-            .as_mut()
-            .ok_or_else(|| HostFailed::new("the session's files cannot be opened", &"not opened"))
+        Ok(preopens)
     }
 
-    fn tmp(&mut self) -> Option<&mut Tmp> {
-        self.opened.as_mut()?.tmp.as_mut()
+    fn refusals(&self, home: Home) -> Refusals {
+        Refusals {
+            home,
+            log: Arc::clone(&self.log),
+        }
+    }
+}
+
+/// Turns what a tree refused into what the guest sees, and notes it with the call where the guest's
+/// interface has too few words.
+#[derive(Clone)]
+struct Refusals {
+    home: Home,
+    log: Arc<CallLog>,
+}
+
+impl Refusals {
+    fn code(&self, error: FileError) -> FsError {
+        match self.note(error) {
+            Noted::Code(code) => code.into(),
+            Noted::Io(error) => error.into(),
+        }
     }
 
-    /// The names that the descriptor is restricted to.
-    fn names(&self, descriptor: u32) -> Option<&[String]> {
-        self.opened.as_ref()?.restricted.get(&descriptor).map(|names| &**names)
+    fn note(&self, error: FileError) -> Noted {
+        match error {
+            FileError::Full(full) => {
+                self.deny(&self.full(full));
+                Noted::Code(match full.limit {
+                    Limit::FileBytes => ErrorCode::FileTooLarge,
+                    Limit::Bytes | Limit::Entries => ErrorCode::InsufficientSpace,
+                })
+            }
+            FileError::ReadOnly => {
+                self.deny(
+                    "a file that came with the session is read-only: it is not written, moved, replaced or deleted, \
+                     and neither are the directories it is in; write to another file",
+                );
+                Noted::Code(ErrorCode::NotPermitted)
+            }
+            FileError::Special => Noted::Code(ErrorCode::NotPermitted),
+            FileError::Closed => {
+                self.deny("the session was deleted, and its files with it");
+                Noted::Code(ErrorCode::NotPermitted)
+            }
+            FileError::Io(error) => Noted::Io(error),
+        }
     }
 
-    fn forget(&mut self, descriptor: u32) {
-        if let Some(opened) = &mut self.opened {
-            opened.restricted.remove(&descriptor);
-            if let Some(tmp) = &mut opened.tmp {
-                tmp.remove(descriptor);
+    fn full(&self, full: Full) -> String {
+        let Full { limit, most } = full;
+        match self.home {
+            Home::Tmp => format!(
+                "/tmp would pass its limit of {most} bytes; delete something there, write less, or raise `tmp` in \
+                 `[limits]` of the manifest and the grant"
+            ),
+            Home::Workspace => {
+                let key = match limit {
+                    Limit::Bytes => "quota",
+                    Limit::FileBytes => "file",
+                    Limit::Entries => "entries",
+                };
+                format!(
+                    "the session's files would pass their limit of {most} {}; delete something, write less, or have the \
+                     operator raise `{key}` in `[files]`",
+                    limit.counts()
+                )
             }
         }
     }
+
+    fn deny(&self, reason: &str) {
+        self.log.deny(Denial::new(reason.to_owned()));
+    }
+}
+
+enum Noted {
+    Code(ErrorCode),
+    Io(io::Error),
 }
 
 /// What the host functions work on.
@@ -134,88 +230,116 @@ impl HasData for FilesData {
     type Data<'a> = FilesView<'a>;
 }
 
-fn open_workspace(plan: &WorkspacePlan) -> std::io::Result<Vec<Preopen>> {
-    let root = CapDir::open_ambient_dir(&plan.dir, ambient_authority())?;
+fn open_workspace(plan: &WorkspacePlan) -> Result<Vec<Preopen>, FileError> {
+    let entry = |dir: CapDir, guest_path: String, names: Option<Arc<[String]>>| Preopen {
+        dir: preopen(dir, plan.perms),
+        guest_path,
+        place: Place {
+            home: Home::Workspace,
+            tree: Arc::clone(&plan.tree),
+            names,
+            file: None,
+        },
+    };
+    let root = plan.tree.root();
     let Some(paths) = &plan.paths else {
-        return Ok(vec![Preopen {
-            dir: preopen(root, plan.perms),
-            guest_path: "/workspace".to_owned(),
-            reach: Reach::Everything,
-        }]);
+        return Ok(vec![entry(root.try_clone()?, "/workspace".to_owned(), None)]);
     };
     let mut preopens = Vec::with_capacity(paths.len());
     // Several files of one folder share its preopen: a guest finds only one per path.
     let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for path in paths {
         let path = path.as_str();
-        match open_folder(&root, path, plan.perms)? {
-            Some(dir) => preopens.push(Preopen {
-                dir: preopen(dir, plan.perms),
-                guest_path: format!("/workspace/{path}"),
-                reach: Reach::Everything,
-            }),
-            None => {
+        match open_folder(plan, path) {
+            Folder::Open(dir) => preopens.push(entry(dir, format!("/workspace/{path}"), None)),
+            Folder::IsFile => {
                 let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
                 files.entry(folder).or_default().push(name.to_owned());
             }
+            // What cannot be made or leads elsewhere holds nothing that was granted.
+            Folder::Unreachable => {}
         }
     }
     for (folder, names) in files {
-        // What does not exist or leads outside holds nothing to be granted.
-        if let Ok(dir) = root.open_dir(folder) {
-            let guest_path = if folder == "." {
-                "/workspace".to_owned()
-            } else {
-                format!("/workspace/{folder}")
-            };
-            preopens.push(Preopen {
-                dir: preopen(dir, plan.perms),
-                guest_path,
-                reach: Reach::Names(names.into()),
-            });
-        }
+        let (dir, guest_path) = match folder {
+            "." => (root.try_clone()?, "/workspace".to_owned()),
+            folder => match walk(root, folder) {
+                Ok(dir) => (dir, format!("/workspace/{folder}")),
+                Err(_) => continue,
+            },
+        };
+        preopens.push(entry(dir, guest_path, Some(names.into())));
     }
     Ok(preopens)
 }
 
-/// The folder at `path`, or `None` when `path` is that of a file.
+enum Folder {
+    Open(CapDir),
+    IsFile,
+    Unreachable,
+}
+
+/// The folder at `path`, unless `path` is that of a file.
 ///
 /// What does not exist yet is a file if its name has an extension, else a folder, which is made if the
 /// guest may write.
-// THREAT[T-box-escape-files]: opened below the workspace, so a link that a guest left there does not
-// lead out of it.
-fn open_folder(root: &CapDir, path: &str, perms: FsPerms) -> std::io::Result<Option<CapDir>> {
-    let error = match root.open_dir(path) {
-        Ok(dir) => return Ok(Some(dir)),
+fn open_folder(plan: &WorkspacePlan, path: &str) -> Folder {
+    let root = plan.tree.root();
+    let error = match walk(root, path) {
+        Ok(dir) => return Folder::Open(dir),
         Err(error) => error,
     };
-    let new = error.kind() == std::io::ErrorKind::NotFound && Path::new(path).extension().is_none();
-    if new && perms == FsPerms::ReadWrite {
-        root.create_dir_all(path)?;
-        return root.open_dir(path).map(Some);
+    let is_new = error.kind() == io::ErrorKind::NotFound;
+    if is_new && plan.perms == FsPerms::ReadWrite {
+        let name = Path::new(path);
+        let folder = match name.extension() {
+            None => Some(name),
+            Some(_) => name.parent().filter(|folder| !folder.as_os_str().is_empty()),
+        };
+        // Whatever keeps it from being made keeps what is in it from being made, too.
+        let made = folder.and_then(Path::to_str).map(|folder| make(&plan.tree, folder));
+        if name.extension().is_none() {
+            return match made {
+                Some(Ok(dir)) => Folder::Open(dir),
+                _ => Folder::Unreachable,
+            };
+        }
     }
-    if perms == FsPerms::ReadWrite
-        && let Some(folder) = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty())
-    {
-        // Whatever keeps it from being made keeps the file from being made, too.
-        let _ = root.create_dir_all(folder);
+    match root.symlink_metadata(path) {
+        Ok(found) if !found.is_file() => Folder::Unreachable,
+        _ => Folder::IsFile,
     }
-    Ok(None)
+}
+
+/// Opens a folder part by part, and no link on the way.
+// THREAT[T-box-prefix-escape]: a guest that may write beside a granted folder could put a link in its place.
+fn walk(root: &CapDir, path: &str) -> io::Result<CapDir> {
+    let mut here = root.try_clone()?;
+    for part in path.split('/') {
+        here = open_dir_itself(&here, part)?;
+    }
+    Ok(here)
+}
+
+fn make(tree: &Tree, path: &str) -> Result<CapDir, FileError> {
+    let mut here = tree.root().try_clone()?;
+    for part in path.split('/') {
+        match tree.create_dir(&here, part) {
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        here = open_dir_itself(&here, part)?;
+    }
+    Ok(here)
 }
 
 fn preopen(dir: CapDir, perms: FsPerms) -> Dir {
-    let mode = match perms {
+    Dir::new(dir.into_std_file(), perms, mode(perms), false)
+}
+
+fn mode(perms: FsPerms) -> OpenMode {
+    match perms {
         FsPerms::ReadOnly => OpenMode::READ,
         FsPerms::ReadWrite => OpenMode::READ | OpenMode::WRITE,
-    };
-    Dir::new(dir.into_std_file(), perms, mode, false)
-}
-
-fn open_ambient(path: &Path, perms: FsPerms) -> std::io::Result<Dir> {
-    Ok(preopen(CapDir::open_ambient_dir(path, ambient_authority())?, perms))
-}
-
-/// Puts a directory into the guest's table.
-fn push(table: &mut ResourceTable, dir: Dir) -> wasmtime::Result<wasmtime::component::Resource<Descriptor>> {
-    Ok(table.push(Descriptor::Dir(dir))?)
+    }
 }

@@ -11,8 +11,9 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult},
     name::{SecretName, ToolName},
 };
+use fumehood_files::Tree;
 use http_body_util::combinators::UnsyncBoxBody;
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// A body that streams, in either direction.
 pub type Body = UnsyncBoxBody<Bytes, DoorError>;
@@ -205,11 +206,12 @@ pub trait Observer: Send + Sync + 'static {
     fn output(&self, channel: &str, chunk: &str);
 }
 
-/// The session's files: a directory of the host.
-#[derive(Clone, PartialEq, Eq)]
+/// The session's files.
+#[derive(Clone)]
 pub struct Workspace {
-    /// The directory that the guest sees as `/workspace`, as far as its authority goes.
-    pub dir: PathBuf,
+    /// What the guest sees as `/workspace`, as far as its authority goes. All calls of a session, and whoever else writes
+    /// there, share one: what they write is charged to one account.
+    pub tree: Arc<Tree>,
 }
 
 impl fmt::Debug for Workspace {

@@ -178,7 +178,7 @@ impl CallLog {
 
     pub(crate) fn deny(&self, denial: Denial) {
         let mut said = self.said();
-        if said.denials.len() < MAX_DENIALS {
+        if said.denials.len() < MAX_DENIALS && !said.denials.contains(&denial) {
             said.denials.push(denial);
         }
     }

@@ -10,6 +10,7 @@ use fumehood_core::{
     call::{CallErrorCode, TrapKind},
     content::plain_text,
 };
+use fumehood_files::{Quota, Tree};
 use fumehood_policy::{
     authority::Authority,
     files::{Access, Files},
@@ -89,9 +90,16 @@ fn files(access: Access, paths: Option<&[&str]>) -> Authority {
 
 fn with_workspace(dir: &Path) -> Ports {
     Ports {
-        workspace: Some(Workspace { dir: dir.to_owned() }),
+        workspace: Some(Workspace {
+            tree: tree(dir, Quota::default()),
+        }),
         ..Ports::denied()
     }
+}
+
+fn tree(dir: &Path, quota: Quota) -> Arc<Tree> {
+    let root = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority()).unwrap();
+    Tree::open(root, quota).unwrap()
 }
 
 /// `notes.txt`, `src/a.txt`, `src/out` → `../secret.txt`, `secret.txt`.

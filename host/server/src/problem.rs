@@ -115,6 +115,8 @@ problem_codes! {
     PreconditionFailed, "precondition_failed", PRECONDITION_FAILED, "The file is another version";
     /// The path is a directory, leads through something that is none, or leads out of the workspace.
     NotAFile, "not_a_file", CONFLICT, "The path is not that of a file";
+    /// The file came with the session and is read-only, or the directory holds such a file. It goes with the session.
+    FileReadOnly, "file_read_only", FORBIDDEN, "The file is read-only";
     /// The directory still has something in it. Delete that first.
     DirectoryNotEmpty, "directory_not_empty", CONFLICT, "The directory is not empty";
     /// The session's files would use more than their quota. Nothing was changed.

@@ -72,6 +72,8 @@ impl From<WorkspaceError> for Problem {
             WorkspaceError::IsDirectory { .. } | WorkspaceError::Blocked { .. } | WorkspaceError::LeadsOut { .. } => {
                 Self::new(ProblemCode::NotAFile, detail)
             }
+            WorkspaceError::ReadOnly { .. } => Self::new(ProblemCode::FileReadOnly, detail),
+            WorkspaceError::Gone => Self::not_found("session"),
             WorkspaceError::NotEmpty { .. } => Self::new(ProblemCode::DirectoryNotEmpty, detail),
             WorkspaceError::BadRequest { .. } => Self::new(ProblemCode::InvalidQuery, detail),
             WorkspaceError::BadCursor => StoreError::BadCursor.into(),

@@ -80,13 +80,21 @@ impl Opened {
 /// of a newer version, or the master key is unusable or not the one its secrets were made with. Nothing was changed then,
 /// except that a missing directory or master key may have been made.
 pub async fn open(data_dir: &Path, url: &StoreUrl) -> Result<Opened, OpenError> {
+    open_with(data_dir, url, workspace::Quota::default()).await
+}
+
+/// The same, with what each session's files may take.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with(data_dir: &Path, url: &StoreUrl, quota: workspace::Quota) -> Result<Opened, OpenError> {
     let lock = DataDir::open(data_dir).await?;
     let keys = MasterKeys::from_env_or_file(lock.path())?;
     let sqlite = SqliteStore::open_with(&lock, url, &keys).await?;
     let master = keys.first().clone();
     Ok(Opened {
         store: Arc::new(sqlite.clone()),
-        workspaces: Workspaces::open(&lock, workspace::Quota::default())?,
+        workspaces: Workspaces::open(&lock, quota)?,
         blobs: Blobs::open(&lock)?,
         master,
         lock,

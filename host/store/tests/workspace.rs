@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use fumehood_core::{digest::Digest, id::SessionId};
+use fumehood_files::{Create, FileError, Open, Opened};
 use fumehood_store::{
     DataDir, WorkspaceError, WorkspacePath, Workspaces,
     record::PageRequest,
-    workspace::{Depth, Entry, GrepRequest, Kind, ListRequest, Precondition, Quota, Skipped, Usage, WriteOutcome},
+    workspace::{
+        Depth, Entry, GrepRequest, Kept, Kind, ListRequest, Precondition, Quota, Skipped, Starter, Usage, WriteOutcome,
+    },
 };
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
@@ -62,7 +65,8 @@ impl Fixture {
 
     /// The directory, as a guest has it.
     async fn inside(&self) -> PathBuf {
-        self.files.dir(self.session).await.unwrap()
+        self.files.tree(self.session).await.unwrap();
+        self.dir.path().join("workspaces").join(self.session.to_string())
     }
 
     fn outside(&self) -> PathBuf {
@@ -239,6 +243,7 @@ async fn each_quota_refuses_before_anything_is_written() {
         bytes: 10,
         file_bytes: 6,
         entries: 3,
+        entry_bytes: 0,
     })
     .await;
     let refused = |result: Result<WriteOutcome, WorkspaceError>| match result {
@@ -266,6 +271,7 @@ async fn a_workspace_that_a_guest_overfilled_can_still_be_emptied() {
         bytes: 10,
         file_bytes: 100,
         entries: 10,
+        entry_bytes: 0,
     })
     .await;
     fs::write(f.inside().await.join("big"), vec![b'x'; 50]).unwrap();
@@ -338,7 +344,169 @@ async fn sessions_do_not_see_each_others_files() {
     assert!(f.files.remove(f.session).await.unwrap());
     assert!(!f.files.remove(f.session).await.unwrap());
     assert_eq!(f.get("a").await.unwrap(), None);
-    assert_eq!(f.files.usage(f.session).await.unwrap(), Usage::default());
+}
+
+#[tokio::test]
+async fn nothing_is_written_into_a_session_that_was_deleted() {
+    let f = fixture().await;
+    f.put("a", b"x").await.unwrap();
+    let guest = f.files.tree(f.session).await.unwrap();
+    f.files.remove(f.session).await.unwrap();
+    assert!(matches!(f.put("a", b"y").await, Err(WorkspaceError::Gone)));
+    assert!(matches!(f.files.tree(f.session).await, Err(WorkspaceError::Gone)));
+    assert!(matches!(f.files.usage(f.session).await, Err(WorkspaceError::Gone)));
+    // A guest that had the files open.
+    let made = guest.create_dir(guest.root(), "late");
+    assert!(matches!(made, Err(FileError::Closed)), "{made:?}");
+    for place in ["workspaces", "workspaces.gone", "workspaces.new"] {
+        assert_eq!(fs::read_dir(f.dir.path().join(place)).unwrap().count(), 0, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_further_on_can_be_undone() {
+    let f = fixture().await;
+    f.put("a", b"x").await.unwrap();
+    assert!(f.files.retire(f.session).await.unwrap());
+    f.files.restore(f.session).await.unwrap();
+    assert_eq!(f.get("a").await.unwrap().unwrap(), b"x");
+    f.put("a", b"y").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_interrupted_deletion_left_is_removed_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).await.unwrap();
+    let left = dir.path().join("workspaces.gone/ses_x/deep/er");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("file"), b"left").unwrap();
+    Workspaces::open(&data, Quota::default()).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("workspaces.gone")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn guests_and_clients_share_one_account() {
+    let f = with_quota(Quota {
+        bytes: 1000,
+        file_bytes: 600,
+        entries: 4,
+        entry_bytes: 0,
+    })
+    .await;
+    let guest = f.files.tree(f.session).await.unwrap();
+    let new = Open {
+        write: true,
+        create: Create::IfAbsent,
+        ..Open::default()
+    };
+    let Opened::File(file) = guest.open_at(guest.root(), "guest", &new).unwrap() else {
+        panic!("a directory");
+    };
+    file.append(&[b'x'; 600]).unwrap();
+    assert!(matches!(
+        f.put("client", &[b'y'; 401]).await,
+        Err(WorkspaceError::Quota { of: "bytes", .. })
+    ));
+    f.put("client", &[b'y'; 400]).await.unwrap();
+    file.set_len(0).unwrap();
+    assert!(file.append(&[b'x'; 600]).is_ok() && file.append(b"x").is_err());
+    // Deleted by the client, but open in the guest: not free yet.
+    assert!(
+        f.files
+            .delete(f.session, &path("guest"), Precondition::Any)
+            .await
+            .unwrap()
+    );
+    assert!(matches!(f.put("more", b"z").await, Err(WorkspaceError::Quota { .. })));
+    drop(file);
+    f.put("more", b"z").await.unwrap();
+    let usage = f.files.usage(f.session).await.unwrap();
+    assert_eq!(usage, Usage { bytes: 401, entries: 2 });
+}
+
+#[tokio::test]
+async fn a_precondition_holds_against_a_guest_that_writes_meanwhile() {
+    let f = fixture().await;
+    let guest = f.files.tree(f.session).await.unwrap();
+    f.put("counter", b"0").await.unwrap();
+    let writing = tokio::task::spawn_blocking(move || {
+        let how = Open {
+            write: true,
+            truncate: true,
+            create: Create::IfAbsent,
+            follow: true,
+            ..Open::default()
+        };
+        // Each text once: what a client replaces is always what it read.
+        for round in 0..200 {
+            let Ok(Opened::File(file)) = guest.open_at(guest.root(), &format!("g{round}"), &how) else {
+                panic!("a directory");
+            };
+            file.append(format!("guest {round}").as_bytes()).unwrap();
+            guest
+                .rename(guest.root(), &format!("g{round}"), guest.root(), "counter")
+                .unwrap();
+        }
+    });
+    let (mut replaced, mut refused) = (0, 0);
+    while !writing.is_finished() {
+        let Some(read) = f.files.read(f.session, &path("counter")).await.unwrap() else {
+            continue;
+        };
+        let ours = format!("client {replaced}").into_bytes();
+        let written = f
+            .files
+            .write(f.session, &path("counter"), ours, Precondition::Matches(read.etag))
+            .await;
+        match written {
+            Ok(_) => replaced += 1,
+            Err(WorkspaceError::Precondition { current }) => {
+                assert_ne!(current, Some(read.etag));
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    writing.await.unwrap();
+    assert!(replaced + refused > 0);
+}
+
+#[tokio::test]
+async fn files_that_a_session_begins_with_are_there_and_read_only_ones_stay() {
+    let f = fixture().await;
+    let starter = |name: &str, kept| Starter {
+        path: path(name),
+        bytes: name.as_bytes().to_vec(),
+        kept,
+    };
+    let files = vec![
+        starter("rules/fixed.md", Kept::ReadOnly),
+        starter("notes.md", Kept::Changeable),
+    ];
+    f.files.start_with(f.session, files).await.unwrap();
+    assert_eq!(f.get("rules/fixed.md").await.unwrap().unwrap(), b"rules/fixed.md");
+    f.put("notes.md", b"other").await.unwrap();
+    f.put("rules/more.md", b"other").await.unwrap();
+    for name in ["rules/fixed.md", "rules"] {
+        let deleted = f.files.delete(f.session, &path(name), Precondition::Any).await;
+        assert!(matches!(deleted, Err(WorkspaceError::ReadOnly { .. })), "{deleted:?}");
+    }
+    let put = f.put("rules/fixed.md", b"other").await;
+    assert!(matches!(put, Err(WorkspaceError::ReadOnly { .. })), "{put:?}");
+    assert!(f.files.remove(f.session).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_session_begins_with_all_of_its_files_or_with_none() {
+    let f = fixture().await;
+    let starter = |name: &str| Starter {
+        path: path(name),
+        bytes: Vec::new(),
+        kept: Kept::ReadOnly,
+    };
+    let files = vec![starter("a"), starter("b"), starter("a")];
+    assert!(f.files.start_with(f.session, files).await.is_err());
+    assert_eq!(fs::read_dir(f.dir.path().join("workspaces")).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod door;
 mod events;
+mod files;
 mod key_values;
 mod peers;
 mod signer;
@@ -9,6 +10,7 @@ mod signer;
 pub use door::StoreLedger;
 pub(crate) use door::door;
 pub(crate) use events::CallEvents;
+pub(crate) use files::files;
 pub(crate) use key_values::key_values;
 pub(crate) use peers::peers;
 pub(crate) use signer::signer;

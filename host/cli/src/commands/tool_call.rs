@@ -73,7 +73,7 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     let session = host.create_session(&org, NewSession::default()).await?;
     let called = match workspace {
         Some(dir) => {
-            host.call_tool_on_files(&org, session.id, dir, &args.tool, arguments)
+            host.call_tool_on_files(&org, session.id, &dir, &args.tool, arguments)
                 .await
         }
         None => host.call_tool(&org, Some(session.id), &args.tool, arguments).await,

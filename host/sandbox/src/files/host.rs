@@ -1,21 +1,22 @@
-//! `wasi:filesystem` on top of wasmtime-wasi's own implementation: the directories are opened late,
-//! and what happens in `/tmp` is charged to its quota. Everything else is passed on.
+//! `wasi:filesystem`: the directories are opened late, what changes files goes through their tree, and
+//! what only looks goes to wasmtime-wasi's own implementation, as far as the descriptor reaches.
 
 use super::{
-    FilesView, Reach, push,
-    tmp::{ENTRY, Quota},
+    FilesView, Home, Place,
+    stream::{Blocking, Position, Reading, Refused, Writing},
 };
-use async_trait::async_trait;
-use bytes::Bytes;
+use cap_std::fs::Dir as CapDir;
+use fumehood_files::{Create, FileError, Open, OpenFile, Opened, Tree};
 use std::sync::Arc;
 use wasmtime::component::Resource;
 use wasmtime_wasi::{
-    filesystem::Descriptor,
+    FsPerms, OpenMode,
+    filesystem::{Descriptor, Dir, File},
     p2::{
-        DynInputStream, DynOutputStream, FsError, FsResult, OutputStream, Pollable, StreamError,
+        DynInputStream, DynOutputStream, FsError, FsResult,
         bindings::filesystem::{
             preopens,
-            types::{self, ErrorCode, HostDescriptor, HostDirectoryEntryStream, OpenFlags, PathFlags},
+            types::{self, DescriptorFlags, ErrorCode, HostDescriptor, HostDirectoryEntryStream, OpenFlags, PathFlags},
         },
     },
 };
@@ -23,17 +24,31 @@ use wasmtime_wasi::{
 type Fd = Resource<Descriptor>;
 type Entries = Resource<types::DirectoryEntryStream>;
 
+/// A directory that something is to be changed in.
+struct Target {
+    dir: Dir,
+    place: Place,
+}
+
+impl Target {
+    /// Another handle of the directory, for the tree.
+    fn handle(&self) -> std::io::Result<CapDir> {
+        Ok(CapDir::from_std_file(self.dir.dir.try_clone()?))
+    }
+}
+
 impl FilesView<'_> {
-    /// The quota that writing to `fd` is charged to, if it has one.
-    fn quota(&mut self, fd: &Fd) -> Option<Arc<Quota>> {
-        let tmp = self.files.tmp()?;
-        tmp.contains(fd.rep()).then(|| Arc::clone(tmp.quota()))
+    fn place(&self, fd: &Fd) -> FsResult<&Place> {
+        self.files
+            .descriptors
+            .get(&fd.rep())
+            .ok_or_else(|| ErrorCode::BadDescriptor.into())
     }
 
     /// Whether `fd` reaches `path`.
     // THREAT[T-box-escape-files]
     fn reach(&self, fd: &Fd, path: &str) -> FsResult<()> {
-        match self.files.names(fd.rep()) {
+        match &self.place(fd)?.names {
             Some(names) if !names.iter().any(|name| name == path) => Err(ErrorCode::Access.into()),
             _ => Ok(()),
         }
@@ -41,62 +56,101 @@ impl FilesView<'_> {
 
     /// Whether `fd` reaches everything below it.
     fn unrestricted(&self, fd: &Fd) -> FsResult<()> {
-        match self.files.names(fd.rep()) {
+        match self.place(fd)?.names {
             Some(_) => Err(ErrorCode::Access.into()),
             None => Ok(()),
         }
     }
 
     /// Below a restricted descriptor no link is followed: it may lead to what is not granted.
-    fn follow(&self, fd: &Fd, flags: PathFlags) -> PathFlags {
-        match self.files.names(fd.rep()) {
+    fn follow(&self, fd: &Fd, flags: PathFlags) -> FsResult<PathFlags> {
+        Ok(match self.place(fd)?.names {
             Some(_) => PathFlags::empty(),
             None => flags,
+        })
+    }
+
+    fn dir(&self, fd: &Fd) -> FsResult<Target> {
+        match self.wasi.table.get(fd)? {
+            Descriptor::Dir(dir) => Ok(Target {
+                dir: dir.clone(),
+                place: self.place(fd)?.clone(),
+            }),
+            Descriptor::File(_) => Err(ErrorCode::NotDirectory.into()),
         }
     }
 
-    fn charge(&mut self, fd: &Fd, bytes: u64) -> FsResult<()> {
-        match self.quota(fd) {
-            Some(quota) if !quota.charge(bytes) => Err(ErrorCode::InsufficientSpace.into()),
-            _ => Ok(()),
+    /// A directory that the guest may change.
+    fn writable(&self, fd: &Fd) -> FsResult<Target> {
+        let target = self.dir(fd)?;
+        if target.dir.perms.write_not_permitted() {
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        Ok(target)
+    }
+
+    /// A file that the guest may change, if it opened it for that.
+    fn writable_file(&self, fd: &Fd) -> FsResult<(OpenFile, Home)> {
+        let place = self.place(fd)?;
+        match self.wasi.table.get(fd)? {
+            Descriptor::File(file) if file.perms.write_not_permitted() => Err(ErrorCode::NotPermitted.into()),
+            Descriptor::File(_) => match &place.file {
+                Some(file) => Ok((file.clone(), place.home)),
+                None => Err(ErrorCode::BadDescriptor.into()),
+            },
+            Descriptor::Dir(_) => Err(ErrorCode::BadDescriptor.into()),
         }
     }
 
-    /// `/workspace` and `/tmp` are two file systems: nothing is linked or moved between them, so
-    /// nothing gets around the quota.
-    fn same_file_system(&mut self, a: &Fd, b: &Fd) -> FsResult<()> {
-        if self.quota(a).is_some() == self.quota(b).is_some() {
-            Ok(())
-        } else {
-            Err(ErrorCode::CrossDevice.into())
-        }
+    /// Runs a change where blocking is allowed.
+    async fn change<T: Send + 'static>(
+        &mut self,
+        home: Home,
+        change: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+    ) -> FsResult<T> {
+        let refusals = self.files.refusals(home);
+        let done = Blocking::start(change).done().await;
+        done.map_err(FsError::from)?.map_err(|error| refusals.code(error))
     }
 
-    fn charged(&mut self, fd: &Fd, stream: Resource<DynOutputStream>) -> FsResult<Resource<DynOutputStream>> {
-        let Some(quota) = self.quota(fd) else {
-            return Ok(stream);
-        };
-        let stream = self.wasi.table.delete(stream)?;
-        let charged: DynOutputStream = Box::new(Charged { stream, quota });
-        Ok(self.wasi.table.push(charged)?)
+    /// Runs a change of a name in a directory.
+    async fn change_in<T: Send + 'static>(
+        &mut self,
+        target: Target,
+        change: impl FnOnce(&Arc<Tree>, &CapDir) -> Result<T, FileError> + Send + 'static,
+    ) -> FsResult<T> {
+        self.change(target.place.home, move || change(&target.place.tree, &target.handle()?))
+            .await
+    }
+
+    fn push(&mut self, descriptor: Descriptor, place: Place) -> FsResult<Fd> {
+        let fd = self.wasi.table.push(descriptor)?;
+        self.files.descriptors.insert(fd.rep(), place);
+        Ok(fd)
+    }
+
+    fn stream(&mut self, fd: &Fd, position: Position) -> FsResult<Resource<DynOutputStream>> {
+        let (file, home) = self.writable_file(fd)?;
+        let stream: DynOutputStream = Box::new(Writing::new(file, position, self.files.refusals(home)));
+        Ok(self.wasi.table.push(stream)?)
+    }
+
+    async fn check_touchable(&mut self, fd: &Fd, flags: PathFlags, path: &str) -> FsResult<()> {
+        let (target, path) = (self.writable(fd)?, path.to_owned());
+        let follow = flags.contains(PathFlags::SYMLINK_FOLLOW);
+        self.change_in(target, move |tree, dir| tree.check_touchable(dir, &path, follow))
+            .await
     }
 }
 
 impl preopens::Host for FilesView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
-        let opened = self.files.open()?;
-        let mut directories = Vec::with_capacity(opened.preopens.len() + 1);
-        for preopen in &opened.preopens {
-            let fd = push(self.wasi.table, preopen.dir.clone())?;
-            if let Reach::Names(names) = &preopen.reach {
-                opened.restricted.insert(fd.rep(), Arc::clone(names));
-            }
-            directories.push((fd, preopen.guest_path.clone()));
-        }
-        if let Some(tmp) = &mut opened.tmp {
-            let fd = push(self.wasi.table, tmp.root())?;
-            tmp.add(fd.rep());
-            directories.push((fd, "/tmp".to_owned()));
+        let preopens = self.files.open()?;
+        let mut directories = Vec::with_capacity(preopens.len());
+        for preopen in preopens {
+            let fd = self.wasi.table.push(Descriptor::Dir(preopen.dir))?;
+            self.files.descriptors.insert(fd.rep(), preopen.place);
+            directories.push((fd, preopen.guest_path));
         }
         Ok(directories)
     }
@@ -108,41 +162,76 @@ impl types::Host for FilesView<'_> {
     }
 
     fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        if let Ok(error) = self.wasi.table.get(&error)
-            && error.is::<NoSpace>()
-        {
-            return Ok(Some(ErrorCode::InsufficientSpace));
+        if let Some(Refused(code)) = self.wasi.table.get(&error)?.downcast_ref() {
+            return Ok(Some(*code));
         }
         self.wasi.filesystem_error_code(error)
     }
 }
 
+/// What is asked of `open-at`, as the tree takes it.
+fn open_how(path_flags: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> FsResult<Open> {
+    let sync = DescriptorFlags::FILE_INTEGRITY_SYNC
+        | DescriptorFlags::DATA_INTEGRITY_SYNC
+        | DescriptorFlags::REQUESTED_WRITE_SYNC;
+    if flags.intersects(sync) {
+        return Err(ErrorCode::Unsupported.into());
+    }
+    let directory = open.contains(OpenFlags::DIRECTORY);
+    if directory && open.intersects(OpenFlags::CREATE | OpenFlags::EXCLUSIVE | OpenFlags::TRUNCATE) {
+        return Err(ErrorCode::Invalid.into());
+    }
+    let create = match (open.contains(OpenFlags::CREATE), open.contains(OpenFlags::EXCLUSIVE)) {
+        (false, _) => Create::Never,
+        (true, false) => Create::IfAbsent,
+        (true, true) => Create::Always,
+    };
+    Ok(Open {
+        read: flags.contains(DescriptorFlags::READ),
+        write: flags.contains(DescriptorFlags::WRITE),
+        create,
+        truncate: open.contains(OpenFlags::TRUNCATE),
+        follow: path_flags.contains(PathFlags::SYMLINK_FOLLOW),
+        directory,
+    })
+}
+
+fn open_mode(how: &Open) -> OpenMode {
+    let mut mode = OpenMode::empty();
+    if how.read || !how.write {
+        mode |= OpenMode::READ;
+    }
+    if how.write || how.truncate || how.create != Create::Never {
+        mode |= OpenMode::WRITE;
+    }
+    mode
+}
+
 impl HostDescriptor for FilesView<'_> {
     async fn set_size(&mut self, fd: Fd, size: u64) -> FsResult<()> {
-        // Shrinking is charged as well; the next count puts it right.
-        self.charge(&fd, size)?;
-        self.wasi.set_size(fd, size).await
+        let (file, home) = self.writable_file(&fd)?;
+        self.change(home, move || file.set_len(size)).await
     }
 
     async fn write(&mut self, fd: Fd, buffer: Vec<u8>, offset: u64) -> FsResult<u64> {
-        self.charge(&fd, buffer.len() as u64)?;
-        self.wasi.write(fd, buffer, offset).await
+        let (file, home) = self.writable_file(&fd)?;
+        let written = self.change(home, move || file.write_at(offset, &buffer)).await?;
+        Ok(written as u64)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynOutputStream>> {
-        let stream = self.wasi.write_via_stream(Resource::new_borrow(fd.rep()), offset)?;
-        self.charged(&fd, stream)
+        self.stream(&fd, Position::At(offset))
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
-        let stream = self.wasi.append_via_stream(Resource::new_borrow(fd.rep()))?;
-        self.charged(&fd, stream)
+        self.stream(&fd, Position::End)
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         self.unrestricted(&fd)?;
-        self.charge(&fd, ENTRY)?;
-        self.wasi.create_directory_at(fd, path).await
+        let target = self.writable(&fd)?;
+        self.change_in(target, move |tree, dir| tree.create_dir(dir, &path))
+            .await
     }
 
     async fn open_at(
@@ -151,59 +240,121 @@ impl HostDescriptor for FilesView<'_> {
         path_flags: PathFlags,
         path: String,
         open_flags: OpenFlags,
-        flags: types::DescriptorFlags,
+        flags: DescriptorFlags,
     ) -> FsResult<Fd> {
         self.reach(&fd, &path)?;
-        let path_flags = self.follow(&fd, path_flags);
-        if open_flags.contains(OpenFlags::CREATE) {
-            self.charge(&fd, ENTRY)?;
+        let how = open_how(self.follow(&fd, path_flags)?, open_flags, flags)?;
+        let target = self.dir(&fd)?;
+        let mode = open_mode(&how);
+        let perms = target.dir.perms;
+        if perms == FsPerms::ReadOnly && mode.contains(OpenMode::WRITE) {
+            return Err(ErrorCode::NotPermitted.into());
         }
-        let in_tmp = self.quota(&fd).is_some();
-        let opened = self.wasi.open_at(fd, path_flags, path, open_flags, flags).await?;
-        if in_tmp && let Some(tmp) = self.files.tmp() {
-            tmp.add(opened.rep());
+        let mut place = Place {
+            names: None,
+            file: None,
+            ..target.place.clone()
+        };
+        let opened = self
+            .change_in(target, move |tree, dir| tree.open_at(dir, &path, &how))
+            .await?;
+        match opened {
+            Opened::Directory(dir) => self.push(Descriptor::Dir(Dir::new(dir, perms, mode, false)), place),
+            Opened::File(file) => {
+                let (file, wasi) = file.wrapped(|handle| {
+                    let file = File::new(handle, perms, mode, false);
+                    (Arc::clone(&file.file), file)
+                })?;
+                place.file = Some(file);
+                self.push(Descriptor::File(wasi), place)
+            }
         }
-        Ok(opened)
     }
 
     async fn symlink_at(&mut self, fd: Fd, old_path: String, new_path: String) -> FsResult<()> {
         self.unrestricted(&fd)?;
-        self.charge(&fd, ENTRY + old_path.len() as u64)?;
-        self.wasi.symlink_at(fd, old_path, new_path).await
+        let target = self.writable(&fd)?;
+        self.change_in(target, move |tree, dir| tree.symlink(dir, &old_path, &new_path))
+            .await
     }
 
-    async fn link_at(
-        &mut self,
-        fd: Fd,
-        flags: PathFlags,
-        old_path: String,
-        new_fd: Fd,
-        new_path: String,
-    ) -> FsResult<()> {
-        self.unrestricted(&fd)?;
-        self.unrestricted(&new_fd)?;
-        self.same_file_system(&fd, &new_fd)?;
-        self.charge(&new_fd, ENTRY)?;
-        self.wasi.link_at(fd, flags, old_path, new_fd, new_path).await
+    // THREAT[T-box-prefix-escape]: a second name for a file would pass every rule about the first.
+    async fn link_at(&mut self, fd: Fd, _: PathFlags, _: String, _: Fd, _: String) -> FsResult<()> {
+        self.dir(&fd)?;
+        Err(ErrorCode::NotPermitted.into())
     }
 
     async fn rename_at(&mut self, fd: Fd, old_path: String, new_fd: Fd, new_path: String) -> FsResult<()> {
         self.reach(&fd, &old_path)?;
         self.reach(&new_fd, &new_path)?;
-        self.same_file_system(&fd, &new_fd)?;
-        self.wasi.rename_at(fd, old_path, new_fd, new_path).await
+        let (from, to) = (self.writable(&fd)?, self.writable(&new_fd)?);
+        if from.place.home != to.place.home {
+            return Err(ErrorCode::CrossDevice.into());
+        }
+        self.change_in(from, move |tree, dir| {
+            tree.rename(dir, &old_path, &to.handle()?, &new_path)
+        })
+        .await
+    }
+
+    async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.reach(&fd, &path)?;
+        let target = self.writable(&fd)?;
+        self.change_in(target, move |tree, dir| tree.remove_dir(dir, &path))
+            .await
+    }
+
+    async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.reach(&fd, &path)?;
+        let target = self.writable(&fd)?;
+        self.change_in(target, move |tree, dir| tree.remove_file(dir, &path))
+            .await
+    }
+
+    async fn set_times(
+        &mut self,
+        fd: Fd,
+        access: types::NewTimestamp,
+        modification: types::NewTimestamp,
+    ) -> FsResult<()> {
+        let place = self.place(&fd)?;
+        if place.file.as_ref().is_some_and(OpenFile::is_read_only) {
+            return Err(self.files.refusals(place.home).code(FileError::ReadOnly));
+        }
+        self.wasi.set_times(fd, access, modification).await
+    }
+
+    async fn set_times_at(
+        &mut self,
+        fd: Fd,
+        flags: PathFlags,
+        path: String,
+        access: types::NewTimestamp,
+        modification: types::NewTimestamp,
+    ) -> FsResult<()> {
+        self.reach(&fd, &path)?;
+        let flags = self.follow(&fd, flags)?;
+        self.check_touchable(&fd, flags, &path).await?;
+        self.wasi.set_times_at(fd, flags, path, access, modification).await
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
-        self.files.forget(fd.rep());
+        self.files.descriptors.remove(&fd.rep());
         HostDescriptor::drop(&mut self.wasi, fd)
     }
 
-    // From here on: passed on, as far as the descriptor reaches.
-
     fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
-        self.wasi.read_via_stream(fd, offset)
+        let file = self.place(&fd)?.file.clone();
+        let stream = self.wasi.read_via_stream(fd, offset)?;
+        let Some(file) = file else {
+            return Ok(stream);
+        };
+        let stream = self.wasi.table.delete(stream)?;
+        let reading: DynInputStream = Box::new(Reading { _file: file, stream });
+        Ok(self.wasi.table.push(reading)?)
     }
+
+    // From here on: passed on, as far as the descriptor reaches.
 
     async fn advise(&mut self, fd: Fd, offset: u64, len: u64, advice: types::Advice) -> FsResult<()> {
         self.wasi.advise(fd, offset, len, advice).await
@@ -217,21 +368,12 @@ impl HostDescriptor for FilesView<'_> {
         self.wasi.sync(fd).await
     }
 
-    async fn get_flags(&mut self, fd: Fd) -> FsResult<types::DescriptorFlags> {
+    async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
         self.wasi.get_flags(fd).await
     }
 
     async fn get_type(&mut self, fd: Fd) -> FsResult<types::DescriptorType> {
         self.wasi.get_type(fd).await
-    }
-
-    async fn set_times(
-        &mut self,
-        fd: Fd,
-        access: types::NewTimestamp,
-        modification: types::NewTimestamp,
-    ) -> FsResult<()> {
-        self.wasi.set_times(fd, access, modification).await
     }
 
     async fn read(&mut self, fd: Fd, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)> {
@@ -249,36 +391,13 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::DescriptorStat> {
         self.reach(&fd, &path)?;
-        let flags = self.follow(&fd, flags);
+        let flags = self.follow(&fd, flags)?;
         self.wasi.stat_at(fd, flags, path).await
-    }
-
-    async fn set_times_at(
-        &mut self,
-        fd: Fd,
-        flags: PathFlags,
-        path: String,
-        access: types::NewTimestamp,
-        modification: types::NewTimestamp,
-    ) -> FsResult<()> {
-        self.reach(&fd, &path)?;
-        let flags = self.follow(&fd, flags);
-        self.wasi.set_times_at(fd, flags, path, access, modification).await
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
         self.reach(&fd, &path)?;
         self.wasi.readlink_at(fd, path).await
-    }
-
-    async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.reach(&fd, &path)?;
-        self.wasi.remove_directory_at(fd, path).await
-    }
-
-    async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.reach(&fd, &path)?;
-        self.wasi.unlink_file_at(fd, path).await
     }
 
     async fn is_same_object(&mut self, a: Fd, b: Fd) -> wasmtime::Result<bool> {
@@ -291,7 +410,7 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn metadata_hash_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::MetadataHashValue> {
         self.reach(&fd, &path)?;
-        let flags = self.follow(&fd, flags);
+        let flags = self.follow(&fd, flags)?;
         self.wasi.metadata_hash_at(fd, flags, path).await
     }
 }
@@ -303,67 +422,5 @@ impl HostDirectoryEntryStream for FilesView<'_> {
 
     fn drop(&mut self, stream: Entries) -> wasmtime::Result<()> {
         HostDirectoryEntryStream::drop(&mut self.wasi, stream)
-    }
-}
-
-/// `/tmp` is full.
-#[derive(Debug, thiserror::Error)]
-#[error("no space left in /tmp; raise `tmp` in `[limits]`")]
-struct NoSpace;
-
-/// A stream into a file below `/tmp`.
-struct Charged {
-    stream: DynOutputStream,
-    quota: Arc<Quota>,
-}
-
-impl Charged {
-    fn charge(&self, bytes: usize) -> Result<(), StreamError> {
-        if self.quota.charge(bytes as u64) {
-            Ok(())
-        } else {
-            Err(StreamError::LastOperationFailed(NoSpace.into()))
-        }
-    }
-}
-
-#[async_trait]
-impl OutputStream for Charged {
-    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.charge(bytes.len())?;
-        self.stream.write(bytes)
-    }
-
-    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.charge(bytes.len())?;
-        self.stream.blocking_write_and_flush(bytes).await
-    }
-
-    fn write_zeroes(&mut self, len: usize) -> Result<(), StreamError> {
-        self.charge(len)?;
-        self.stream.write_zeroes(len)
-    }
-
-    fn flush(&mut self) -> Result<(), StreamError> {
-        self.stream.flush()
-    }
-
-    fn check_write(&mut self) -> Result<usize, StreamError> {
-        self.stream.check_write()
-    }
-
-    async fn write_ready(&mut self) -> Result<usize, StreamError> {
-        self.stream.write_ready().await
-    }
-
-    async fn cancel(&mut self) {
-        self.stream.cancel().await;
-    }
-}
-
-#[async_trait]
-impl Pollable for Charged {
-    async fn ready(&mut self) {
-        self.stream.ready().await;
     }
 }

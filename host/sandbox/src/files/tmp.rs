@@ -1,13 +1,10 @@
-//! `/tmp`: a fresh directory for one call, gone after it, with a quota.
-//!
-//! The quota is kept by charging every write before it happens: its bytes, and a block for every new
-//! entry. Charges only grow, so when they reach the quota the directory is counted anew (files by
-//! length, entries by a block each) and the true use takes their place. A guest cannot make the host
-//! count all the time: between two counts it must have written a sixteenth of the quota.
+//! `/tmp`: a fresh directory for one call, gone after it, with a quota: files by length, and a block
+//! for every entry, so that a guest cannot fill the disk with names.
 
-use super::open_ambient;
+use super::preopen;
+use cap_std::{ambient_authority, fs::Dir as CapDir};
+use fumehood_files::{Quota, Tree, remove_all};
 use std::{
-    collections::HashSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -17,8 +14,8 @@ use std::{
 };
 use wasmtime_wasi::{FsPerms, filesystem::Dir};
 
-/// What an empty file or directory costs, so that a guest cannot fill the disk with names.
-pub(super) const ENTRY: u64 = 4096;
+/// What an empty file or directory costs.
+const ENTRY: u64 = 4096;
 
 /// Where the calls' directories are made. Belongs to this process alone.
 #[derive(Debug)]
@@ -30,10 +27,7 @@ pub(crate) struct TmpRoot {
 impl TmpRoot {
     /// Uses `dir`, which must be this process's own: what a crash left there is removed.
     pub(crate) fn in_dir(dir: &Path) -> io::Result<Self> {
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(dir)?;
         private_dir(dir, true)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -66,9 +60,7 @@ impl TmpRoot {
 
 impl Drop for TmpRoot {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = remove(&self.dir) {
             tracing::warn!(%error, "temporary files of calls are left behind");
         }
     }
@@ -83,12 +75,28 @@ fn private_dir(dir: &Path, parents: bool) -> io::Result<()> {
     builder.create(dir)
 }
 
+/// Removes a directory, however deep its content nests; what is not there is no error.
+fn remove(dir: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    match CapDir::open_ambient_dir(parent, ambient_authority()) {
+        Ok(parent) => remove_all(&parent, name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The `/tmp` of one call. Dropping it removes the directory.
 pub(crate) struct Tmp {
-    quota: Arc<Quota>,
+    path: PathBuf,
+    tree: Arc<Tree>,
     root: Dir,
-    /// The guest's descriptors that lie in `/tmp`, by their number.
-    descriptors: HashSet<u32>,
     /// Keeps the parent until the last call is gone.
     _parent: Arc<TmpRoot>,
 }
@@ -97,12 +105,17 @@ impl Tmp {
     pub(super) fn create(parent: &Arc<TmpRoot>, quota: u64) -> io::Result<Self> {
         let path = parent.dir.join(parent.next.fetch_add(1, Ordering::Relaxed).to_string());
         private_dir(&path, false)?;
-        let quota = Arc::new(Quota::new(path, quota));
-        let root = open_ambient(&quota.path, FsPerms::ReadWrite)?;
+        let root = CapDir::open_ambient_dir(&path, ambient_authority())?;
+        let quota = Quota {
+            bytes: quota,
+            file_bytes: quota,
+            entries: u64::MAX,
+            entry_bytes: ENTRY,
+        };
         Ok(Self {
-            quota,
-            root,
-            descriptors: HashSet::new(),
+            path,
+            root: preopen(root.try_clone()?, FsPerms::ReadWrite),
+            tree: Tree::uncounted(root, quota),
             _parent: Arc::clone(parent),
         })
     }
@@ -111,80 +124,19 @@ impl Tmp {
         self.root.clone()
     }
 
-    pub(super) fn add(&mut self, descriptor: u32) {
-        self.descriptors.insert(descriptor);
-    }
-
-    pub(super) fn remove(&mut self, descriptor: u32) {
-        self.descriptors.remove(&descriptor);
-    }
-
-    pub(super) fn contains(&self, descriptor: u32) -> bool {
-        self.descriptors.contains(&descriptor)
-    }
-
-    pub(super) fn quota(&self) -> &Arc<Quota> {
-        &self.quota
+    pub(super) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
     }
 }
 
-/// How much is written below one directory. Removes the directory when dropped.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    path: PathBuf,
-    limit: u64,
-    charged: AtomicU64,
-    counted: AtomicU64,
-}
-
-impl Quota {
-    fn new(path: PathBuf, limit: u64) -> Self {
-        Self {
-            path,
-            limit,
-            charged: AtomicU64::new(0),
-            counted: AtomicU64::new(0),
-        }
-    }
-
-    /// Charges `bytes`; `false` when there is no room. The call's own task is the only one that
-    /// charges, so the loads and stores need not be one step.
-    pub(super) fn charge(&self, bytes: u64) -> bool {
-        let charged = self.charged.load(Ordering::Relaxed).saturating_add(bytes);
-        if charged <= self.limit {
-            self.charged.store(charged, Ordering::Relaxed);
-            return true;
-        }
-        let since_count = self
-            .charged
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.counted.load(Ordering::Relaxed));
-        if since_count < self.limit / 16 {
-            return false;
-        }
-        let used = match use_of(&self.path, self.limit) {
-            Ok(used) => used,
-            Err(error) => {
-                tracing::warn!(%error, "cannot count a call's temporary files");
-                self.limit
-            }
-        };
-        self.counted.store(used, Ordering::Relaxed);
-        let fits = used.saturating_add(bytes) <= self.limit;
-        self.charged
-            .store(if fits { used + bytes } else { used }, Ordering::Relaxed);
-        fits
-    }
-}
-
-impl Drop for Quota {
+impl Drop for Tmp {
     fn drop(&mut self) {
         let path = std::mem::take(&mut self.path);
+        let tree = Arc::clone(&self.tree);
         let remove = move || {
-            // Not found: the parent went first, and took it along.
-            if let Err(error) = std::fs::remove_dir_all(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
+            // A write that has begun is finished first; none begins any more.
+            tree.close();
+            if let Err(error) = remove(&path) {
                 tracing::warn!(%error, "temporary files of a call are left behind");
             }
         };
@@ -195,73 +147,31 @@ impl Drop for Quota {
     }
 }
 
-/// What lies below `dir`; stops counting beyond `enough`. Follows no links.
-fn use_of(dir: &Path, enough: u64) -> io::Result<u64> {
-    let mut used = 0_u64;
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            let metadata = match entry.metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                metadata => metadata?,
-            };
-            used = used.saturating_add(ENTRY);
-            if metadata.is_dir() {
-                dirs.push(entry.path());
-            } else {
-                used = used.saturating_add(metadata.len());
-            }
-            if used > enough {
-                return Ok(used);
-            }
-        }
-    }
-    Ok(used)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn quota(limit: u64) -> (tempfile::TempDir, Quota) {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("tmp");
-        std::fs::create_dir(&path).unwrap();
-        (parent, Quota::new(path, limit))
-    }
-
-    #[test]
-    fn writing_beyond_the_quota_is_refused() {
-        let (_parent, quota) = quota(10_000);
-        assert!(quota.charge(6_000));
-        std::fs::write(quota.path.join("a"), vec![0; 6_000]).unwrap();
-        assert!(!quota.charge(6_000));
-    }
-
-    #[test]
-    fn what_was_deleted_can_be_used_again() {
-        let (_parent, quota) = quota(10_000);
-        assert!(quota.charge(9_000));
-        assert!(quota.charge(9_000), "nothing is there any more");
-    }
 
     #[test]
     fn the_directory_is_removed_with_the_call() {
         let parent = tempfile::tempdir().unwrap();
         let root = Arc::new(TmpRoot::in_dir(&parent.path().join("calls")).unwrap());
         let tmp = Tmp::create(&root, 10_000).unwrap();
-        std::fs::write(tmp.quota.path.join("left"), "x").unwrap();
-        let path = tmp.quota.path.clone();
+        std::fs::write(tmp.path.join("left"), "x").unwrap();
+        let path = tmp.path.clone();
         drop(tmp);
         assert!(!path.exists());
     }
 
     #[test]
-    fn what_a_crash_left_is_removed_at_start() {
+    fn what_a_crash_left_is_removed_at_start_however_deep_it_nests() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("calls");
         std::fs::create_dir_all(dir.join("7")).unwrap();
+        let mut here = CapDir::open_ambient_dir(dir.join("7"), ambient_authority()).unwrap();
+        for _ in 0..2500 {
+            here.create_dir("a-long-name-for-a-directory").unwrap();
+            here = here.open_dir("a-long-name-for-a-directory").unwrap();
+        }
         let _root = TmpRoot::in_dir(&dir).unwrap();
         assert!(!dir.join("7").exists());
     }

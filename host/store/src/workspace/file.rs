@@ -1,11 +1,12 @@
 //! One file: read, write, delete.
 
 use super::{
-    FileContent, Precondition, Quota, Result, WorkspaceError, WorkspacePath, WriteOutcome, Written, failed, list,
+    FileContent, Precondition, Quota, Result, WorkspaceError, WorkspacePath, WriteOutcome, Written, failed, refused,
     unavailable,
 };
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, OpenOptions, OpenOptionsExt as _};
 use fumehood_core::{Time, digest::Digest, id::EventId};
+use fumehood_files::{FileError, Placed, Tree, Usage};
 use std::io::{self, Read as _, Write as _};
 
 /// Makes a directory that only this user can enter.
@@ -73,51 +74,73 @@ pub(super) fn fits_alone(bytes: &[u8], quota: Quota) -> Result<()> {
 }
 
 pub(super) fn write(
-    dir: &Dir,
+    tree: &Tree,
     temporary: &Dir,
     path: &WorkspacePath,
     bytes: &[u8],
     precondition: Precondition,
-    quota: Quota,
 ) -> Result<Written> {
-    let before = size_before(dir, path)?;
-    check(dir, path, precondition, quota.file_bytes)?;
-    // THREAT[T-box-output]: checked before a byte is written.
-    fits(dir, path, bytes, before, quota)?;
+    let largest = tree.quota().file_bytes;
+    // Looked at before anything is written, and again when the file takes its place.
+    check(tree.root(), path, precondition, largest)?;
+    // THREAT[T-box-workspace-quota]: set aside before a byte is written, from what guests share.
+    let room = tree
+        .reserve(growth(tree.root(), path, bytes)?)
+        .map_err(|error| refused(path, error))?;
     let name = EventId::new().uuid().simple().to_string();
-    let placed = write_new(temporary, &name, bytes)
-        .map_err(unavailable)
-        .and_then(|()| place(dir, temporary, &name, path).map_err(|error| failed(path, &error)));
+    let placed = write_new(temporary, &name, bytes).map_err(unavailable).and_then(|()| {
+        let still = |root: &Dir| check(root, path, precondition, largest).map_err(NotPlaced::Refused);
+        tree.place(room, (temporary, &name), path.as_str(), still)
+            .map_err(|error| match error {
+                NotPlaced::Refused(error) => error,
+                NotPlaced::Tree(error) => refused(path, error),
+            })
+    });
     if placed.is_err() {
         // The first error counts; a leftover is swept at the next start.
         let _ = temporary.remove_file(&name);
     }
-    placed?;
-    sync_parent(dir, path).map_err(unavailable)?;
+    let placed = placed?;
+    sync_parents(tree.root(), path).map_err(unavailable)?;
     Ok(Written {
         etag: Digest::of(bytes),
-        outcome: match before {
-            Some(_) => WriteOutcome::Replaced,
-            None => WriteOutcome::Created,
+        outcome: match placed {
+            Placed::Replaced => WriteOutcome::Replaced,
+            Placed::New => WriteOutcome::Created,
         },
     })
 }
 
-/// Gives a finished file its name, making the directories on its way.
-fn place(dir: &Dir, temporary: &Dir, name: &str, path: &WorkspacePath) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        make_parents(dir, &parent)?;
-    }
-    temporary.rename(name, dir, path.as_str())
+/// Why a change was not made.
+enum NotPlaced {
+    Refused(WorkspaceError),
+    Tree(FileError),
 }
 
-/// The size of what a write would replace; `None` if nothing is there. A link is replaced, not followed.
-fn size_before(dir: &Dir, path: &WorkspacePath) -> Result<Option<u64>> {
+impl From<FileError> for NotPlaced {
+    fn from(error: FileError) -> Self {
+        Self::Tree(error)
+    }
+}
+
+/// What a write adds. A link is replaced, not followed; a smaller file adds nothing, and is welcome even where somebody has
+/// overfilled the directory.
+fn growth(dir: &Dir, path: &WorkspacePath, bytes: &[u8]) -> Result<Usage> {
+    let size = bytes.len() as u64;
     match dir.symlink_metadata(path.as_str()) {
         Ok(metadata) if metadata.is_dir() => Err(WorkspaceError::IsDirectory { path: path.clone() }),
-        Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
-        Ok(_) => Ok(Some(0)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(metadata) => Ok(Usage {
+            bytes: size.saturating_sub(if metadata.is_file() { metadata.len() } else { 0 }),
+            entries: 0,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parents = std::iter::successors(path.parent(), WorkspacePath::parent);
+            let missing = parents.filter(|parent| !dir.exists(parent.as_str())).count() as u64;
+            Ok(Usage {
+                bytes: size,
+                entries: 1 + missing,
+            })
+        }
         Err(error) => Err(failed(path, &error)),
     }
 }
@@ -140,51 +163,6 @@ fn check(dir: &Dir, path: &WorkspacePath, precondition: Precondition, largest: u
     }
 }
 
-fn fits(dir: &Dir, path: &WorkspacePath, bytes: &[u8], before: Option<u64>, quota: Quota) -> Result<()> {
-    let usage = list::usage(dir)?;
-    let after = usage
-        .bytes
-        .saturating_sub(before.unwrap_or(0))
-        .saturating_add(bytes.len() as u64);
-    // A smaller file is welcome even in a workspace that a guest has overfilled.
-    if after > quota.bytes && after > usage.bytes {
-        return Err(WorkspaceError::Quota {
-            of: "bytes",
-            limit: quota.bytes,
-        });
-    }
-    if before.is_none() {
-        let missing_parents = std::iter::successors(path.parent(), WorkspacePath::parent)
-            .filter(|parent| !dir.exists(parent.as_str()))
-            .count() as u64;
-        if usage.entries + 1 + missing_parents > quota.entries {
-            return Err(WorkspaceError::Quota {
-                of: "files",
-                limit: quota.entries,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn make_parents(dir: &Dir, path: &WorkspacePath) -> io::Result<()> {
-    match dir.metadata(path.as_str()) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    if let Some(parent) = path.parent() {
-        make_parents(dir, &parent)?;
-    }
-    match make_dir(dir, path.as_str()) {
-        // A guest was quicker.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made?,
-    }
-    sync_parent(dir, path)
-}
-
 fn write_new(temporary: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
@@ -193,30 +171,28 @@ fn write_new(temporary: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a name durable.
-fn sync_parent(dir: &Dir, path: &WorkspacePath) -> io::Result<()> {
-    // Opened as a file: what opens as a directory can't be synchronised.
-    let parent = path.parent();
-    dir.open(parent.as_ref().map_or(".", WorkspacePath::as_str))?.sync_all()
+/// Makes a name durable, and those of the directories it is in.
+fn sync_parents(dir: &Dir, path: &WorkspacePath) -> io::Result<()> {
+    // Opened as files: what opens as a directory can't be synchronised.
+    for parent in std::iter::successors(path.parent(), WorkspacePath::parent) {
+        match dir.open(parent.as_str()) {
+            // A guest was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => opened?.sync_all()?,
+        }
+    }
+    dir.open(".")?.sync_all()
 }
 
-pub(super) fn delete(dir: &Dir, path: &WorkspacePath, precondition: Precondition, largest: u64) -> Result<bool> {
-    check(dir, path, precondition, largest)?;
-    let metadata = match dir.symlink_metadata(path.as_str()) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed(path, &error)),
-    };
-    let removed = if metadata.is_dir() {
-        dir.remove_dir(path.as_str())
-    } else {
-        dir.remove_file(path.as_str())
-    };
-    match removed {
+pub(super) fn delete(tree: &Tree, path: &WorkspacePath, precondition: Precondition) -> Result<bool> {
+    let largest = tree.quota().file_bytes;
+    let still = |root: &Dir| check(root, path, precondition, largest).map_err(NotPlaced::Refused);
+    match tree.remove(path.as_str(), still) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed(path, &error)),
+        Err(NotPlaced::Tree(FileError::Io(error))) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(NotPlaced::Tree(error)) => return Err(refused(path, error)),
+        Err(NotPlaced::Refused(error)) => return Err(error),
     }
-    sync_parent(dir, path).map_err(unavailable)?;
+    sync_parents(tree.root(), path).map_err(unavailable)?;
     Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Lists of entries.
 
-use super::{Entry, Kind, Result, Usage, WorkspaceError, WorkspacePath, failed, file::modified, unavailable};
+use super::{Entry, Kind, Result, WorkspaceError, WorkspacePath, failed, file::modified, unavailable};
 use crate::record::{Page, PageRequest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cap_std::fs::{Dir, Metadata};
@@ -129,12 +129,4 @@ fn children(dir: &Dir, directory: Option<&WorkspacePath>) -> Result<Vec<Entry>> 
         }
     }
     Ok(found)
-}
-
-pub(super) fn usage(dir: &Dir) -> Result<Usage> {
-    let entries = entries(dir, None, Depth::Below)?;
-    Ok(Usage {
-        bytes: entries.iter().map(|entry| entry.size).sum(),
-        entries: entries.len() as u64,
-    })
 }

@@ -3,9 +3,10 @@
 //! Every access goes through a capability for the session's directory, so no path and no symbolic link leads out of it.
 //! A link that stays inside is followed when read; lists show links as what they are. Names that are not UTF-8 are not shown.
 //!
-//! Writes of the host are atomic, durable, in turn per session, and inside the quota. A guest that has the directory
-//! open writes beside them: its own writes are bounded by the sandbox, and a precondition holds against other writers of the
-//! host, not against a guest that writes in the same moment.
+//! Writes of the host are atomic, durable, in turn per session, and inside the quota, which guests that write meanwhile share
+//! with them: both change files through the session's one [`Tree`]. A precondition is looked at again in the moment of the
+//! change, when no guest changes anything: it holds against guests as well. A guest that has the replaced file open goes on
+//! with the file that has no name any more.
 //!
 //! An operation that began runs to its end even if its future is dropped.
 
@@ -13,18 +14,21 @@ mod file;
 mod grep;
 mod list;
 mod path;
+mod trees;
 
+pub use fumehood_files::{Quota, Usage};
 pub use grep::{Found, GrepLine, GrepRequest, Skipped};
 pub use list::{Depth, ListRequest};
 pub use path::{WorkspacePath, WorkspacePathError};
 
+use self::trees::{Trees, stripe};
 use crate::{data_dir::DataDir, disk, error::OpenError, record::Page};
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
+use fumehood_files::{FileError, Full, Tree, remove_all};
 use std::{
     io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 use tokio::sync::Semaphore;
 
@@ -34,27 +38,6 @@ const AT_ONCE: usize = 32;
 const LINK_LOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 /// Writers of one session wait for each other; different sessions rarely do.
 const STRIPES: usize = 64;
-
-/// What a workspace may hold; checked before each write of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// Bytes in all files.
-    pub bytes: u64,
-    /// Bytes in one file.
-    pub file_bytes: u64,
-    /// Files, directories and links.
-    pub entries: u64,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self {
-            bytes: 500 * 1024 * 1024,
-            file_bytes: 100 * 1024 * 1024,
-            entries: 10_000,
-        }
-    }
-}
 
 /// Why something was not done in a workspace. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +74,17 @@ pub enum WorkspaceError {
         /// As given.
         path: WorkspacePath,
     },
+    /// The file came with the session and is read-only, or the directory holds such a file.
+    #[error(
+        "`{path}` is read-only, or holds a file that is: it came with the session, and goes with it; write to another path"
+    )]
+    ReadOnly {
+        /// As given.
+        path: WorkspacePath,
+    },
+    /// The session was deleted.
+    #[error("the session was deleted")]
+    Gone,
     /// A symbolic link would lead out of the workspace.
     #[error("`{path}` leads out of the workspace")]
     LeadsOut {
@@ -181,13 +175,24 @@ pub struct Entry {
     pub modified: Time,
 }
 
-/// What a workspace holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Bytes in all files.
-    pub bytes: u64,
-    /// Files, directories and links.
-    pub entries: u64,
+/// A file that a session begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starter {
+    /// Where it is.
+    pub path: WorkspacePath,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// Who may change it.
+    pub kept: Kept,
+}
+
+/// Whether a file that a session begins with may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Like any other.
+    Changeable,
+    /// Neither a tool nor a client changes, moves or deletes it; it goes with the session.
+    ReadOnly,
 }
 
 /// The sessions' workspaces. Clones share them.
@@ -199,17 +204,16 @@ pub struct Workspaces {
 #[derive(Debug)]
 struct Inner {
     root: Dir,
-    root_path: PathBuf,
+    trees: Trees,
     /// Beside the workspaces, so that a file being written is not seen in one.
     temporary: Dir,
-    quota: Quota,
     writers: [Mutex<()>; STRIPES],
     turns: Arc<Semaphore>,
     _data_dir: DataDir,
 }
 
 impl Workspaces {
-    /// Opens, or makes, `workspaces/` in the data directory and sweeps what an interrupted write left.
+    /// Opens, or makes, `workspaces/` in the data directory and sweeps what an interrupted write or deletion left.
     ///
     /// # Errors
     /// When the system refuses.
@@ -220,14 +224,20 @@ impl Workspaces {
                 .and_then(|()| Dir::open_ambient_dir(&path, ambient_authority()))
                 .map_err(|error| OpenError::io(&path, &error))
         };
-        let temporary = open("workspaces.new")?;
-        sweep(&temporary).map_err(|error| OpenError::io(data_dir.path().join("workspaces.new"), &error))?;
+        let swept = |name: &str| {
+            let dir = open(name)?;
+            sweep(&dir).map_err(|error| OpenError::io(data_dir.path().join(name), &error))?;
+            Ok::<_, OpenError>(dir)
+        };
+        let root = open("workspaces")?;
+        let handle = root
+            .try_clone()
+            .map_err(|error| OpenError::io(data_dir.path().join("workspaces"), &error))?;
         Ok(Self {
             inner: Arc::new(Inner {
-                root: open("workspaces")?,
-                root_path: data_dir.path().join("workspaces"),
-                temporary,
-                quota,
+                trees: Trees::new(handle, swept("workspaces.gone")?, quota),
+                root,
+                temporary: swept("workspaces.new")?,
                 writers: [const { Mutex::new(()) }; STRIPES],
                 turns: Arc::new(Semaphore::new(AT_ONCE)),
                 _data_dir: data_dir.clone(),
@@ -235,14 +245,40 @@ impl Workspaces {
         })
     }
 
-    /// The directory of a session, made if it is missing; for a guest's preopen.
+    /// The files of a session, for guests; the directory is made if it is missing. Everybody gets the same one.
     ///
     /// # Errors
-    /// [`WorkspaceError::Unavailable`].
-    pub async fn dir(&self, session: SessionId) -> Result<PathBuf> {
+    /// [`WorkspaceError::Gone`], [`WorkspaceError::Unavailable`].
+    pub async fn tree(&self, session: SessionId) -> Result<Arc<Tree>> {
+        if let Some(tree) = self.inner.trees.known(session)? {
+            return Ok(tree);
+        }
+        self.blocking(move |inner| inner.trees.made(session)).await
+    }
+
+    /// Gives a session the files it begins with: all of them, or nothing.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`]; [`WorkspaceError::Precondition`] when two are in the same place.
+    pub async fn start_with(&self, session: SessionId, files: Vec<Starter>) -> Result<()> {
         self.blocking(move |inner| {
-            inner.made(session).map_err(unavailable)?;
-            Ok(inner.root_path.join(session.to_string()))
+            let _turn = stripe(&inner.writers, session);
+            let placed = inner.trees.made(session).and_then(|tree| {
+                for file in &files {
+                    file::fits_alone(&file.bytes, inner.trees.quota())?;
+                    file::write(&tree, &inner.temporary, &file.path, &file.bytes, Precondition::Absent)?;
+                    if file.kept == Kept::ReadOnly {
+                        tree.make_read_only(file.path.as_str())
+                            .map_err(|error| refused(&file.path, error))?;
+                    }
+                }
+                Ok(())
+            });
+            if placed.is_err() {
+                // The first error counts; a leftover is swept at the next start.
+                let _ = inner.trees.retire(session).and_then(|_| inner.trees.purge(session));
+            }
+            placed
         })
         .await
     }
@@ -255,7 +291,7 @@ impl Workspaces {
     pub async fn read(&self, session: SessionId, path: &WorkspacePath) -> Result<Option<FileContent>> {
         let path = path.clone();
         self.blocking(move |inner| match inner.there(session)? {
-            Some(dir) => file::read(&dir, &path, inner.quota.file_bytes),
+            Some(dir) => file::read(&dir, &path, inner.trees.quota().file_bytes),
             None => Ok(None),
         })
         .await
@@ -275,11 +311,11 @@ impl Workspaces {
         let path = path.clone();
         let length = bytes.len();
         let written = self.blocking(move |inner| {
-            let _turn = inner.writer(session);
+            let _turn = stripe(&inner.writers, session);
             // Looked at first, so that a refused write doesn't even make the session's directory.
-            file::fits_alone(&bytes, inner.quota)?;
-            let dir = inner.made(session).map_err(unavailable)?;
-            file::write(&dir, &inner.temporary, &path, &bytes, precondition, inner.quota)
+            file::fits_alone(&bytes, inner.trees.quota())?;
+            let tree = inner.trees.made(session)?;
+            file::write(&tree, &inner.temporary, &path, &bytes, precondition)
         });
         written.await.inspect(|_| crate::telemetry::workspace_written(length))
     }
@@ -291,9 +327,9 @@ impl Workspaces {
     pub async fn delete(&self, session: SessionId, path: &WorkspacePath, precondition: Precondition) -> Result<bool> {
         let path = path.clone();
         self.blocking(move |inner| {
-            let _turn = inner.writer(session);
-            match inner.there(session)? {
-                Some(dir) => file::delete(&dir, &path, precondition, inner.quota.file_bytes),
+            let _turn = stripe(&inner.writers, session);
+            match inner.trees.there(session)? {
+                Some(tree) => file::delete(&tree, &path, precondition),
                 None if precondition == Precondition::Any => Ok(false),
                 None => Err(WorkspaceError::Precondition { current: None }),
             }
@@ -342,16 +378,46 @@ impl Workspaces {
         .await
     }
 
-    /// What the session's workspace holds.
+    /// What the session's workspace holds, by its account: files that were deleted and are still open count.
     ///
     /// # Errors
     /// [`WorkspaceError::Unavailable`].
     pub async fn usage(&self, session: SessionId) -> Result<Usage> {
-        self.blocking(move |inner| match inner.there(session)? {
-            Some(dir) => list::usage(&dir),
+        self.blocking(move |inner| match inner.trees.there(session)? {
+            Some(tree) => Ok(tree.usage()),
             None => Ok(Usage::default()),
         })
         .await
+    }
+
+    /// Takes a session's files out of everybody's reach, before the session is deleted. From then on nothing is written there,
+    /// neither by a guest that runs nor by a client; whoever asks finds the session gone. [`Self::purge`] or
+    /// [`Self::restore`] follows.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Unavailable`].
+    pub async fn retire(&self, session: SessionId) -> Result<bool> {
+        self.blocking(move |inner| {
+            let _turn = stripe(&inner.writers, session);
+            inner.trees.retire(session)
+        })
+        .await
+    }
+
+    /// Undoes [`Self::retire`].
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Unavailable`].
+    pub async fn restore(&self, session: SessionId) -> Result<()> {
+        self.blocking(move |inner| inner.trees.restore(session)).await
+    }
+
+    /// Removes what [`Self::retire`] put aside. What a crash keeps it from removing is removed at the next start.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Unavailable`]; part of it may be removed then.
+    pub async fn purge(&self, session: SessionId) -> Result<()> {
+        self.blocking(move |inner| inner.trees.purge(session)).await
     }
 
     /// Removes a session's workspace with everything in it. `false` if there was none.
@@ -359,15 +425,9 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`]; part of it may be removed then.
     pub async fn remove(&self, session: SessionId) -> Result<bool> {
-        self.blocking(move |inner| {
-            let _turn = inner.writer(session);
-            match inner.root.remove_dir_all(session.to_string()) {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(unavailable(error)),
-            }
-        })
-        .await
+        let was_there = self.retire(session).await?;
+        self.purge(session).await?;
+        Ok(was_there)
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
@@ -390,30 +450,12 @@ impl Workspaces {
 }
 
 impl Inner {
-    fn writer(&self, session: SessionId) -> std::sync::MutexGuard<'_, ()> {
-        // The last byte of the id is random.
-        let stripe = session.uuid().as_bytes()[15] as usize % STRIPES;
-        self.writers[stripe].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn there(&self, session: SessionId) -> Result<Option<Dir>> {
         match self.root.open_dir(session.to_string()) {
             Ok(dir) => Ok(Some(dir)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unavailable(error)),
         }
-    }
-
-    fn made(&self, session: SessionId) -> io::Result<Dir> {
-        let name = session.to_string();
-        if let Ok(dir) = self.root.open_dir(&name) {
-            return Ok(dir);
-        }
-        match file::make_dir(&self.root, &name) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        self.root.open_dir(&name)
     }
 }
 
@@ -440,9 +482,23 @@ fn failed(path: &WorkspacePath, error: &io::Error) -> WorkspaceError {
     }
 }
 
-fn sweep(temporary: &Dir) -> io::Result<()> {
-    for entry in temporary.entries()? {
-        entry?.remove_file()?;
+/// What a refusal of the tree means at a path.
+fn refused(path: &WorkspacePath, error: FileError) -> WorkspaceError {
+    match error {
+        FileError::Full(Full { limit, most }) => WorkspaceError::Quota {
+            of: limit.counts(),
+            limit: most,
+        },
+        FileError::ReadOnly => WorkspaceError::ReadOnly { path: path.clone() },
+        FileError::Special => WorkspaceError::Blocked { path: path.clone() },
+        FileError::Closed => WorkspaceError::Gone,
+        FileError::Io(error) => failed(path, &error),
+    }
+}
+
+fn sweep(dir: &Dir) -> io::Result<()> {
+    for entry in dir.entries()? {
+        remove_all(dir, entry?.file_name())?;
     }
     Ok(())
 }

@@ -1,0 +1,519 @@
+//! A directory with its account, and the changes made to names in it.
+//!
+//! **The account** is two numbers, bytes and entries, that never fall below what is there: growth is added before it
+//! happens, and what is removed is taken off afterwards. It is counted when the tree is opened, so a crash leaves no error in
+//! it; and again, at most once a second, when it looks full, so that room which somebody made on the host's disk is found.
+//!
+//! **The gate** keeps changes apart: those that move or remove names, and the count, have the tree to themselves; those
+//! within one file wait only for each other. So what was looked at before a change is still so when the change is made.
+//!
+//! **A file that has no name but is open** stays charged until it is closed.
+//!
+//! **Read-only files** are files without any write permission; nobody changes, moves or removes them through a tree. The
+//! directories they are in carry the sticky bit: they are not moved or removed, either.
+
+mod place;
+
+pub use place::{Placed, Reservation};
+
+use crate::{
+    file::{Inode, OpenFile},
+    quota::{Full, Limit, Quota, Usage},
+    walk::{self, FileId, id},
+};
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _},
+};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
+    time::{Duration, Instant},
+};
+
+/// How long a count is believed when the tree looks full.
+const COUNT_HOLDS: Duration = Duration::from_secs(1);
+const ANY_WRITE: u32 = 0o222;
+const STICKY: u32 = 0o1000;
+
+/// Why something was not done. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The quota does not allow it.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The file may only be read, or the directory holds one such.
+    #[error("it is read-only, or holds a file that is")]
+    ReadOnly,
+    /// Neither a file nor a directory.
+    #[error("it is neither a file nor a directory")]
+    Special,
+    /// The tree is being removed.
+    #[error("the files are gone")]
+    Closed,
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Whether opening may make a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Create {
+    /// It must be there.
+    #[default]
+    Never,
+    /// If it is not there.
+    IfAbsent,
+    /// It must not be there.
+    Always,
+}
+
+/// How to open a file or directory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Open {
+    /// To look.
+    pub read: bool,
+    /// To change.
+    pub write: bool,
+    /// Whether to make it.
+    pub create: Create,
+    /// Whether to empty it.
+    pub truncate: bool,
+    /// Whether to follow a link at the end of the path; those on the way are followed in any case.
+    pub follow: bool,
+    /// Whether it must be a directory.
+    pub directory: bool,
+}
+
+/// What was opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// A directory.
+    Directory(File),
+    /// A file.
+    File(OpenFile),
+}
+
+/// A directory with its account. See the [module](self).
+#[derive(Debug)]
+pub struct Tree {
+    root: Dir,
+    quota: Quota,
+    gate: RwLock<Gate>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    Closed,
+}
+
+#[derive(Debug)]
+struct State {
+    used: Usage,
+    /// For what is about to come in; not in `used` yet.
+    reserved: Usage,
+    open: HashMap<FileId, Weak<Inode>>,
+    /// How many in `open` make it worth looking for those that are closed.
+    sweep_at: usize,
+    counted: Instant,
+}
+
+impl Tree {
+    /// A tree of what is there.
+    ///
+    /// # Errors
+    /// When it can't be counted.
+    pub fn open(root: Dir, quota: Quota) -> io::Result<Arc<Self>> {
+        let tree = Self::uncounted(root, quota);
+        let counted = tree.count()?;
+        tree.state().used = counted;
+        Ok(tree)
+    }
+
+    /// A tree that is taken as empty: because it is, or because nothing is limited.
+    #[must_use]
+    pub fn uncounted(root: Dir, quota: Quota) -> Arc<Self> {
+        Arc::new(Self {
+            root,
+            quota,
+            gate: RwLock::new(Gate::Open),
+            state: Mutex::new(State {
+                used: Usage::default(),
+                reserved: Usage::default(),
+                open: HashMap::new(),
+                sweep_at: 64,
+                counted: Instant::now(),
+            }),
+        })
+    }
+
+    /// A tree of the directory at `path`; counted unless nothing is limited.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open_ambient(path: &Path, quota: Quota) -> io::Result<Arc<Self>> {
+        let root = Dir::open_ambient_dir(path, ambient_authority())?;
+        if quota == Quota::UNLIMITED {
+            return Ok(Self::uncounted(root, quota));
+        }
+        Self::open(root, quota)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// What it may hold.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// What it holds, by the account.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.state().used
+    }
+
+    /// From now on nothing is changed any more. What has begun is finished first.
+    pub fn close(&self) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Closed;
+    }
+
+    /// Opens a file or directory at `path` below `dir`, which must be in the tree.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn open_at(self: &Arc<Self>, dir: &Dir, path: &str, how: &Open) -> Result<Opened, FileError> {
+        self.attempt(|| {
+            if how.create == Create::Never {
+                let _gate = self.enter()?;
+                self.open_there(dir, path, how)
+            } else {
+                let _gate = self.enter_alone()?;
+                match how.create {
+                    Create::IfAbsent => match self.open_there(dir, path, how) {
+                        Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                            self.open_new(dir, path, how)
+                        }
+                        other => other,
+                    },
+                    _ => self.open_new(dir, path, how),
+                }
+            }
+        })
+    }
+
+    fn open_there(self: &Arc<Self>, dir: &Dir, path: &str, how: &Open) -> Result<Opened, FileError> {
+        let seen = if how.follow {
+            dir.metadata(path)?
+        } else {
+            dir.symlink_metadata(path)?
+        };
+        let write = how.write || how.truncate || how.create != Create::Never;
+        if seen.is_dir() {
+            if write {
+                return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+            }
+        } else if seen.is_symlink() {
+            return Err(io::Error::from_raw_os_error(LINK_LOOP).into());
+        } else if how.directory {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
+        } else if !seen.is_file() {
+            // THREAT[T-box-special-files]: opening a pipe waits for its other end, opening a device may do anything.
+            return Err(FileError::Special);
+        } else if write && is_read_only(&seen) {
+            return Err(FileError::ReadOnly);
+        }
+        let mut options = OpenOptions::new();
+        options.read(how.read || !how.write).write(write);
+        let file = dir.open_with(path, &options)?.into_std();
+        let opened = file.metadata()?;
+        if (opened.dev(), opened.ino()) != id(&seen) {
+            // Only somebody on the host's disk can have been quicker.
+            return Err(FileError::Special);
+        }
+        if opened.is_dir() {
+            return Ok(Opened::Directory(file));
+        }
+        let file = self.register(file, &opened);
+        if how.truncate {
+            file.resize(0)?;
+        }
+        Ok(Opened::File(file))
+    }
+
+    /// The caller has the tree to itself.
+    fn open_new(self: &Arc<Self>, dir: &Dir, path: &str, how: &Open) -> Result<Opened, FileError> {
+        let entry = self.quota.of_entries(1);
+        self.charge(entry)?;
+        let mut options = OpenOptions::new();
+        options.read(how.read).write(true).mode(0o600);
+        match how.create {
+            // Through a link that leads to nothing as well: what it names is made.
+            Create::Never | Create::IfAbsent if how.follow => options.create(true),
+            _ => options.create_new(true),
+        };
+        let made = dir.open_with(path, &options).and_then(|file| {
+            let file = file.into_std();
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
+        });
+        match made {
+            Ok((file, metadata)) => Ok(Opened::File(self.register(file, &metadata))),
+            Err(error) => {
+                self.release(entry);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn register(self: &Arc<Self>, file: File, metadata: &std::fs::Metadata) -> OpenFile {
+        let id = (metadata.dev(), metadata.ino());
+        let mut state = self.state();
+        let known = state.open.get(&id).and_then(Weak::upgrade);
+        let inode = known.unwrap_or_else(|| {
+            let read_only = metadata.mode() & ANY_WRITE == 0;
+            let inode = Arc::new(Inode::new(Arc::clone(self), id, metadata.len(), read_only));
+            state.open.insert(id, Arc::downgrade(&inode));
+            if state.open.len() > state.sweep_at {
+                state.open.retain(|_, inode| inode.strong_count() > 0);
+                state.sweep_at = state.open.len() * 2 + 64;
+            }
+            inode
+        });
+        drop(state);
+        OpenFile::new(inode, file)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn create_dir(&self, dir: &Dir, path: &str) -> Result<(), FileError> {
+        self.new_entry(|| {
+            let mut builder = DirBuilder::new();
+            builder.mode(0o700);
+            dir.create_dir_with(path, &builder)
+        })
+    }
+
+    /// Makes a symbolic link to `target`, which must be relative. It may lead anywhere; following it does not.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn symlink(&self, dir: &Dir, target: &str, path: &str) -> Result<(), FileError> {
+        self.new_entry(|| dir.symlink(target, path))
+    }
+
+    fn new_entry(&self, make: impl Fn() -> io::Result<()>) -> Result<(), FileError> {
+        self.attempt(|| {
+            let _gate = self.enter()?;
+            let entry = self.quota.of_entries(1);
+            self.charge(entry)?;
+            make().map_err(|error| {
+                self.release(entry);
+                error.into()
+            })
+        })
+    }
+
+    /// Removes a file or link.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn remove_file(&self, dir: &Dir, path: &str) -> Result<(), FileError> {
+        let _gate = self.enter_alone()?;
+        let seen = dir.symlink_metadata(path)?;
+        check_movable(&seen)?;
+        dir.remove_file(path)?;
+        self.name_gone(&seen);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn remove_dir(&self, dir: &Dir, path: &str) -> Result<(), FileError> {
+        let _gate = self.enter_alone()?;
+        check_movable(&dir.symlink_metadata(path)?)?;
+        dir.remove_dir(path)?;
+        self.release(self.quota.of_entries(1));
+        Ok(())
+    }
+
+    /// Moves a file, link or directory; what a file is moved onto is gone then.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn rename(&self, dir: &Dir, path: &str, to_dir: &Dir, to: &str) -> Result<(), FileError> {
+        let _gate = self.enter_alone()?;
+        let moved = dir.symlink_metadata(path)?;
+        check_movable(&moved)?;
+        let replaced = there(to_dir, to)?;
+        if let Some(replaced) = &replaced {
+            check_movable(replaced)?;
+        }
+        dir.rename(path, to_dir, to)?;
+        if let Some(replaced) = replaced
+            && id(&replaced) != id(&moved)
+        {
+            self.name_gone(&replaced);
+        }
+        Ok(())
+    }
+
+    /// Whether the times of what is at `path` may be set.
+    ///
+    /// # Errors
+    /// [`FileError::ReadOnly`], and those of the system.
+    pub fn check_touchable(&self, dir: &Dir, path: &str, follow: bool) -> Result<(), FileError> {
+        let _gate = self.enter()?;
+        let seen = if follow {
+            dir.metadata(path)?
+        } else {
+            dir.symlink_metadata(path)?
+        };
+        if seen.is_file() && is_read_only(&seen) {
+            return Err(FileError::ReadOnly);
+        }
+        Ok(())
+    }
+
+    /// Runs `change`; if it finds the tree full, counts again and runs it once more.
+    pub(crate) fn attempt<T>(&self, change: impl Fn() -> Result<T, FileError>) -> Result<T, FileError> {
+        match change() {
+            Err(FileError::Full(full)) if full.limit != Limit::FileBytes && self.recount()? => change(),
+            other => other,
+        }
+    }
+
+    /// Counts again, unless it was counted just now. Whether there is less than was thought.
+    fn recount(&self) -> Result<bool, FileError> {
+        if self.state().counted.elapsed() < COUNT_HOLDS {
+            return Ok(false);
+        }
+        let _gate = self.enter_alone()?;
+        let counted = self.count()?;
+        // Kept until the lock is released: what drops last takes the lock itself.
+        let open: Vec<Arc<Inode>> = self.state().open.values().filter_map(Weak::upgrade).collect();
+        let nameless = open.iter().map(|inode| inode.nameless_bytes()).sum();
+        let used = counted.plus(Usage {
+            bytes: nameless,
+            entries: 0,
+        });
+        let mut state = self.state();
+        let is_less = used.bytes < state.used.bytes || used.entries < state.used.entries;
+        state.used = used;
+        state.counted = Instant::now();
+        Ok(is_less)
+    }
+
+    fn count(&self) -> io::Result<Usage> {
+        let counted = walk::count(&self.root)?;
+        Ok(Usage {
+            bytes: counted
+                .bytes
+                .saturating_add(self.quota.of_entries(counted.entries).bytes),
+            entries: counted.entries,
+        })
+    }
+
+    /// A name is gone that `seen` was found under. The caller has the tree to itself.
+    fn name_gone(&self, seen: &Metadata) {
+        self.release(self.quota.of_entries(1));
+        let bytes = bytes_of(seen);
+        match self.inode(id(seen)) {
+            // THREAT[T-box-workspace-quota]: deleting a file that is open frees nothing yet.
+            Some(inode) => inode.unlink(bytes),
+            None => self.release(Usage { bytes, entries: 0 }),
+        }
+    }
+
+    fn inode(&self, id: FileId) -> Option<Arc<Inode>> {
+        self.state().open.get(&id).and_then(Weak::upgrade)
+    }
+
+    /// The last handle of a file is gone.
+    pub(crate) fn closed(&self, id: FileId, inode: &Inode, bytes: u64) {
+        let mut state = self.state();
+        state.used.bytes = state.used.bytes.saturating_sub(bytes);
+        if state
+            .open
+            .get(&id)
+            .is_some_and(|known| std::ptr::eq(known.as_ptr(), inode))
+        {
+            state.open.remove(&id);
+        }
+    }
+
+    pub(crate) fn charge(&self, more: Usage) -> Result<(), Full> {
+        let mut state = self.state();
+        self.quota.has_room(state.used.plus(state.reserved), more)?;
+        state.used = state.used.plus(more);
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, less: Usage) {
+        let mut state = self.state();
+        state.used = state.used.minus(less);
+    }
+
+    /// For changes within a file, and for new names.
+    pub(crate) fn enter(&self) -> Result<RwLockReadGuard<'_, Gate>, FileError> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        match *gate {
+            Gate::Open => Ok(gate),
+            Gate::Closed => Err(FileError::Closed),
+        }
+    }
+
+    /// For changes that must not meet any other.
+    fn enter_alone(&self) -> Result<RwLockWriteGuard<'_, Gate>, FileError> {
+        let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        match *gate {
+            Gate::Open => Ok(gate),
+            Gate::Closed => Err(FileError::Closed),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change leaves it consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `ELOOP`; its `ErrorKind` is not stable yet.
+const LINK_LOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
+
+fn is_read_only(metadata: &Metadata) -> bool {
+    metadata.mode() & ANY_WRITE == 0
+}
+
+// THREAT[T-box-read-only-files]
+fn check_movable(metadata: &Metadata) -> Result<(), FileError> {
+    let fixed = metadata.is_file() && is_read_only(metadata) || metadata.is_dir() && metadata.mode() & STICKY != 0;
+    if fixed { Err(FileError::ReadOnly) } else { Ok(()) }
+}
+
+fn bytes_of(metadata: &Metadata) -> u64 {
+    if metadata.is_file() { metadata.len() } else { 0 }
+}
+
+/// What is at `path`, a link as itself.
+fn there(dir: &Dir, path: &str) -> io::Result<Option<Metadata>> {
+    match dir.symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
