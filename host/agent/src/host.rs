@@ -32,6 +32,7 @@ use fumehood_policy::{
 use fumehood_store::{
     Store, StoreError, WorkspaceError, Workspaces,
     record::{self, Session, SessionChange},
+    workspace::Starter,
 };
 use serde_json::Value;
 use std::{
@@ -77,6 +78,9 @@ pub enum HostError {
     /// The component is refused.
     #[error(transparent)]
     Install(#[from] crate::install::InstallError),
+    /// The session's files were not changed.
+    #[error(transparent)]
+    Files(#[from] WorkspaceError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -93,6 +97,8 @@ pub struct NewSession {
     pub metadata: Option<Value>,
     /// How the session narrows what tools may do.
     pub narrowing: SessionNarrowing,
+    /// The files it begins with.
+    pub starter: Vec<Starter>,
 }
 
 /// A turn to be worked.
@@ -244,10 +250,10 @@ impl Host {
         self.inner.hub.subscribe(session)
     }
 
-    /// Makes a session.
+    /// Makes a session: with all the files it begins with, or not at all.
     ///
     /// # Errors
-    /// [`HostError::Invalid`] when the agent is unknown.
+    /// [`HostError::Invalid`] when the agent is unknown, [`HostError::Files`] when a file can't be placed.
     pub async fn create_session(&self, org: &OrgName, new: NewSession) -> Result<Session, HostError> {
         let agent = new.agent.unwrap_or_else(|| self.inner.default_agent.clone());
         self.chain(org, &agent).await?;
@@ -266,7 +272,20 @@ impl Host {
             agent,
             title: new.title,
         });
-        self.publish(self.inner.store.create_session(&session, &[created]).await?);
+        // Placed before anybody can find the session: a tool may rely on them.
+        let files = &self.inner.workspaces;
+        if !new.starter.is_empty() {
+            files.start_with(session.id, new.starter).await?;
+        }
+        match self.inner.store.create_session(&session, &[created]).await {
+            Ok(events) => self.publish(events),
+            Err(error) => {
+                if let Err(error) = files.remove(session.id).await {
+                    tracing::error!(%error, session = %session.id, "the files of a session that could not be made are left");
+                }
+                return Err(error.into());
+            }
+        }
         Ok(session)
     }
 
@@ -335,7 +354,7 @@ impl Host {
         // The files go out of reach first: a call that still runs must not write into what nobody owns any more, and a crash
         // in between leaves a session to delete again, not files that nobody can delete.
         let files = &self.inner.workspaces;
-        files.retire(id).await.map_err(files_failed)?;
+        files.retire(id).await?;
         match self.inner.store.delete_session(org, id).await {
             Ok(true) => {}
             Ok(false) => return Err(HostError::NotFound("session")),
@@ -346,7 +365,7 @@ impl Host {
                 return Err(error.into());
             }
         }
-        files.purge(id).await.map_err(files_failed)?;
+        files.purge(id).await?;
         Ok(())
     }
 
@@ -556,15 +575,5 @@ fn with_defaults(agent: Budget) -> Budget {
         time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
         tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
         steps: agent.steps.or(DEFAULT_BUDGET.steps),
-    }
-}
-
-fn files_failed(error: WorkspaceError) -> HostError {
-    match error {
-        WorkspaceError::Gone => HostError::NotFound("session"),
-        error => StoreError::Unavailable {
-            reason: error.to_string(),
-        }
-        .into(),
     }
 }

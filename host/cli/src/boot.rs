@@ -48,7 +48,7 @@ impl Running {
 pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let config = &loaded.config;
     let store_url: StoreUrl = config.store_url().parse()?;
-    let opened = fumehood_store::open(&config.data_dir, &store_url).await?;
+    let opened = fumehood_store::open_with(&config.data_dir, &store_url, config.file_quota()).await?;
     start_on(loaded, opened).await
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<
 /// Opens the store and starts a host that has no tools yet.
 pub(crate) async fn start_bare(loaded: &Loaded) -> anyhow::Result<Running> {
     let store_url: StoreUrl = loaded.config.store_url().parse()?;
-    let opened = fumehood_store::open(&loaded.config.data_dir, &store_url).await?;
+    let opened = fumehood_store::open_with(&loaded.config.data_dir, &store_url, loaded.config.file_quota()).await?;
     start_without_tools(loaded, opened).await
 }
 

@@ -5,6 +5,7 @@
 
 mod effective;
 mod faults;
+mod files;
 mod limits;
 mod org_limits;
 mod overrides;
@@ -29,6 +30,7 @@ use fumehood_policy::{
     network::{NetworkList, NetworkRule},
     toml_text,
 };
+use fumehood_store::workspace::Quota;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -72,6 +74,9 @@ pub(crate) struct Config {
     /// The host-wide network list.
     #[serde(default)]
     network: NetworkSection,
+    /// What the files of each session may take.
+    #[serde(default)]
+    files: files::FilesSection,
     /// Per org.
     #[serde(default)]
     org: BTreeMap<OrgName, OrgSection>,
@@ -238,6 +243,11 @@ impl Config {
         &self.limits
     }
 
+    /// What the files of each session may take.
+    pub(crate) fn file_quota(&self) -> Quota {
+        self.files.in_effect()
+    }
+
     /// The models, with `main` taken from the environment where the file has none.
     pub(crate) fn models(&self, secrets: &SecretLookup<'_>) -> BTreeMap<ModelName, ModelConfig> {
         let mut models = self.model.clone();
@@ -307,6 +317,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     {
         bail!("[tool.{name}] is not a component's name");
     }
+    config.files.check()?;
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);

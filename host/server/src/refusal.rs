@@ -28,6 +28,7 @@ impl From<HostError> for Problem {
                 )
             }
             HostError::Install(error) => error.into(),
+            HostError::Files(error) => error.into(),
             HostError::Store(error) => error.into(),
         }
     }

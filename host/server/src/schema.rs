@@ -213,6 +213,31 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
+/// How far a session's calls may go with its files; or that and the files it begins with.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+pub(crate) enum SessionFiles {
+    Access(Access),
+    WithStarter {
+        /// Absent: as granted.
+        access: Option<Access>,
+        /// At most 100 files.
+        starter: Option<Vec<StarterFile>>,
+    },
+}
+
+/// A file that a session begins with: `content` or `content_base64`.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct StarterFile {
+    /// Relative to `/workspace`.
+    path: String,
+    content: Option<String>,
+    content_base64: Option<String>,
+    /// Nobody changes, moves or deletes it; it goes with the session.
+    #[serde(default)]
+    read_only: bool,
+}
+
 /// What an org lets a component do: the manifest's keys. What is absent is not granted; absent limits are as requested.
 #[derive(ToSchema, Serialize)]
 #[schema(example = json!({"network": {"allow": ["https://api.example.com/v1"]}, "files": {"workspace": "read"}}))]

@@ -45,6 +45,7 @@ pub(crate) async fn serve(
         }),
         adopt_trace,
         component_body: loaded.config.call_limits().install.component_size.as_usize(),
+        file_body: usize::try_from(loaded.config.file_quota().file_bytes).unwrap_or(usize::MAX),
         ..ServerConfig::default()
     };
     fumehood_server::serve(listener, running.host.clone(), config, shutdown).await;

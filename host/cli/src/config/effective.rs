@@ -18,7 +18,15 @@ pub(crate) struct Effective {
     models: BTreeMap<ModelName, EffectiveModel>,
     agents: BTreeMap<AgentName, AgentConfig>,
     host: HostPolicy,
+    files: EffectiveFiles,
     largest_component: ByteSize,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveFiles {
+    quota: ByteSize,
+    file: ByteSize,
+    entries: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -30,6 +38,7 @@ struct EffectiveModel {
 impl Effective {
     pub(crate) fn new(loaded: &Loaded, secrets: &SecretLookup<'_>) -> Self {
         let config = &loaded.config;
+        let files = config.file_quota();
         let models = config.models(secrets).into_iter().map(|(name, model)| {
             (
                 name,
@@ -48,6 +57,11 @@ impl Effective {
             models: models.collect(),
             agents: config.agents(),
             host: config.host_policy(),
+            files: EffectiveFiles {
+                quota: ByteSize(files.bytes),
+                file: ByteSize(files.file_bytes),
+                entries: files.entries,
+            },
             largest_component: config.call_limits().install.component_size,
         }
     }

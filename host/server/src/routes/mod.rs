@@ -9,6 +9,7 @@ pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
+mod starter;
 pub(crate) mod tools;
 pub(crate) mod turns;
 

@@ -6,7 +6,10 @@ use crate::{
     auth::Client,
     input::{At, JsonBody, Listed, PageQuery, Query, session_id},
     problem::{Answer, Problem, ProblemCode},
-    routes::secrets::SecretValue,
+    routes::{
+        secrets::SecretValue,
+        starter::{self, SessionFiles},
+    },
     schema,
 };
 use axum::{Json, extract::State, response::IntoResponse};
@@ -90,9 +93,9 @@ struct CreateSession {
     /// Whom its calls may reach, at most.
     #[schema(value_type = Option<schema::NetworkList>)]
     network: Option<NetworkList>,
-    /// How far its calls may go with its files, at most.
-    #[schema(value_type = Option<schema::Access>)]
-    files: Option<FileAccess>,
+    /// How far its calls may go with its files, at most; or that and the files it begins with.
+    #[schema(value_type = Option<schema::SessionFiles>)]
+    files: Option<SessionFiles>,
     /// Secrets of the session, by name. They are never shown again, and shadow the org's.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
@@ -126,7 +129,7 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
 
 /// Make a session
 ///
-/// Either the session and all its secrets are kept, or nothing is.
+/// Either the session with all its secrets and the files it begins with is kept, or nothing is.
 #[utoipa::path(post, path = "/v1/sessions", tag = "sessions", request_body = CreateSession,
     responses((status = 201, body = Session, description = "The session", headers(("Location" = String, description = "Its path")))))]
 async fn create_session(
@@ -137,13 +140,15 @@ async fn create_session(
     for value in body.secrets.values() {
         value.check()?;
     }
+    let files = body.files.unwrap_or_default();
     let new = NewSession {
+        starter: starter::files(files.starter)?,
         agent: body.agent,
         title: body.title,
         metadata: body.metadata.map(Value::Object),
         narrowing: SessionNarrowing {
             network: body.network,
-            files: body.files,
+            files: files.access,
         },
     };
     let session = app.host.create_session(&client.org, new).await?;

@@ -46,6 +46,7 @@ fumehood::export!(
     files::list_dir,
     files::tmp_fill,
     files::link_file,
+    files::file_ops,
     outside::tcp_connect,
     outside::dns_lookup,
     outside::http_get,
