@@ -351,10 +351,22 @@ fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgToo
     org
 }
 
+/// The largest a `pattern` of a schema may become in memory.
+const PATTERN_SIZE: usize = 1 << 20;
+
 /// Compiles a tool's input schema.
 ///
 /// # Errors
-/// When it is not a JSON Schema, or refers to something outside itself.
+/// When it is not a JSON Schema, refers to something outside itself, or has a `pattern` that takes more than a linear search: one
+/// that looks around or back.
 pub fn schema_of(definition: &ToolDefinition) -> Result<jsonschema::Validator, String> {
-    jsonschema::draft202012::new(&definition.input_schema).map_err(|error| error.to_string())
+    // THREAT[T-box-schema-pattern]: the host matches the patterns of strangers, outside a call's limits.
+    let patterns = jsonschema::PatternOptions::regex()
+        .size_limit(PATTERN_SIZE)
+        .dfa_size_limit(PATTERN_SIZE);
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .with_pattern_options(patterns)
+        .build(&definition.input_schema)
+        .map_err(|error| error.to_string())
 }
