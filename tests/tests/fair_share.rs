@@ -175,7 +175,7 @@ async fn without_the_store_of_limits_an_org_is_admitted_or_refused_as_configured
         .port();
     let config = |fail: &str| {
         format!(
-            "[limits_store]\nurl = \"redis://:hunter2@127.0.0.1:{port}\"\n[org.default.limits]\nfail = \"{fail}\"\n"
+            "[limits_store]\nurl = \"redis://:hunter2@127.0.0.1:{port}\"\n[org.default.limits]\nturns = \"120/min\"\ntool_calls = \"1000/min\"\nfail = \"{fail}\"\n"
         )
     };
     let open = Place::scripted(SCRIPT, &config("open"));

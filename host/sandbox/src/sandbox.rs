@@ -44,7 +44,7 @@ pub struct SandboxConfig {
 }
 
 impl SandboxConfig {
-    /// Without a cache, compiling in this process; else with the defaults of a host: 1000 calls at once, components up to
+    /// Without a cache, compiling in this process; else with the defaults of a host: 1250 calls at once, components up to
     /// 64 MiB.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl SandboxConfig {
             cache_dir: None,
             cache_key: CacheKey::random()?,
             tmp_dir: None,
-            max_concurrent_calls: 1000,
+            max_concurrent_calls: 1250,
             max_component_size: 64 << 20,
             compiler: Compiler::InProcess,
         })

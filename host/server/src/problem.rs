@@ -263,6 +263,11 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if self.code == ProblemCode::BodyTooLarge {
+            // The rest of the body is not read, so nothing can follow it; a client that was not told would send its next
+            // request into a connection that closes (RFC 9110, 15.5.14).
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         headers.extend(self.headers);
         response
     }
@@ -271,6 +276,18 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_body_that_is_not_read_the_connection_closes_and_says_so() {
+        let closes = |code| {
+            Problem::new(code, "no")
+                .into_response()
+                .headers()
+                .contains_key("connection")
+        };
+        assert!(closes(ProblemCode::BodyTooLarge));
+        assert!(!closes(ProblemCode::NotFound));
+    }
 
     #[test]
     fn every_code_has_its_own_name_an_error_status_and_a_meaning() {

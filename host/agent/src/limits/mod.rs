@@ -57,16 +57,16 @@ pub enum FailMode {
     Closed,
 }
 
+/// What one org's calls at the same time may be unless the operator says otherwise: fewer than the sandbox runs at once, so that
+/// there is always an instance for another org.
+const DEFAULT_CONCURRENT_CALLS: u32 = 1000;
+
 impl Default for OrgLimits {
+    /// Rates are the operator's to set: which are right depends on what the machine and the model's account bear.
     fn default() -> Self {
-        let per_minute = |count| Rate::new(count, fumehood_policy::quantity::Span::from_secs(60));
         Self {
-            tool_calls: per_minute(1000),
-            egress_requests: per_minute(1000),
-            egress_bytes: None,
-            turns: per_minute(120),
-            concurrent_calls: Some(64),
-            fail: FailMode::Open,
+            concurrent_calls: Some(DEFAULT_CONCURRENT_CALLS),
+            ..Self::none()
         }
     }
 }

@@ -45,8 +45,17 @@ async fn orgs_do_not_share_a_limit() {
 #[tokio::test]
 async fn an_org_without_a_section_has_the_default_limits() {
     let limits = Limits::default();
-    let standing = limits.turn(&OrgName::new("acme").unwrap()).await.unwrap().unwrap();
-    assert_eq!((standing.limit, standing.period), (120, Duration::from_secs(60)));
+    let org = OrgName::new("acme").unwrap();
+    assert_eq!(limits.turn(&org).await.unwrap(), None, "no rate is assumed");
+    let mut places = Vec::new();
+    for _ in 0..1000 {
+        places.push(limits.place(&org).await.unwrap());
+    }
+    let mut next = Box::pin(limits.place(&org));
+    assert!(
+        futures::poll!(&mut next).is_pending(),
+        "calls at the same time are bounded"
+    );
 }
 
 #[tokio::test]
@@ -123,13 +132,17 @@ impl RateStore for Gone {
 
 #[tokio::test]
 async fn while_the_store_is_down_an_org_is_admitted_or_refused_as_it_is_configured() {
-    let closed = OrgName::new("closed").unwrap();
-    let strict = OrgLimits {
-        fail: FailMode::Closed,
-        ..OrgLimits::default()
+    let (open, closed) = (OrgName::default_org(), OrgName::new("closed").unwrap());
+    let limited = |fail| OrgLimits {
+        turns: rate("120/min"),
+        fail,
+        ..OrgLimits::none()
     };
-    let limits = Limits::shared([(closed.clone(), strict)].into(), Arc::new(Gone));
-    let open = OrgName::default_org();
+    let orgs = [
+        (open.clone(), limited(FailMode::Open)),
+        (closed.clone(), limited(FailMode::Closed)),
+    ];
+    let limits = Limits::shared(orgs.into(), Arc::new(Gone));
     for _ in 0..10 {
         assert_eq!(limits.turn(&open).await, Ok(None));
         let limited = limits.turn(&closed).await.unwrap_err();
