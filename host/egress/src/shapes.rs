@@ -211,7 +211,7 @@ mod tests {
             (ShapeKind::AwsAccessKey, format!("AKI{}{}", "A", "A1B2".repeat(4))),
             (ShapeKind::SkKey, format!("sk{}ant-api03-{}", "-", "a1B2_".repeat(5))),
             (ShapeKind::SlackToken, format!("xoxb{}{}", "-", "12345-abcDE".repeat(3))),
-            (ShapeKind::GoogleApiKey, format!("AIz{}{}", "a", "Sy-_1".repeat(7))),
+            (ShapeKind::GoogleApiKey, format!("AI{}{}", "za", "Sy-_1".repeat(7))),
             (
                 ShapeKind::JsonWebToken,
                 format!("eyJ{}.eyJ{}.sig", "hbGciOiJIUzI1NiJ9", "zdWIiOiIxIn0"),
