@@ -98,7 +98,7 @@ pub enum Opened {
     File(OpenFile),
 }
 
-/// A directory with its account. See the [module](self).
+/// A directory with its account.
 #[derive(Debug)]
 pub struct Tree {
     root: Dir,

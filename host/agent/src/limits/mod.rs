@@ -1,6 +1,6 @@
 //! What an org may use per time and at once.
 //!
-//! Rates are generic cell rates ([`gcra`]) kept behind [`RateStore`]: in this process, or in a server that several hosts share. What is
+//! Rates are generic cell rates (`gcra`) kept behind [`RateStore`]: in this process, or in a server that several hosts share. What is
 //! refused consumes nothing. How many calls run at once is kept in this process, since it is this process they would crowd.
 
 #[cfg(test)]
