@@ -6,8 +6,12 @@
 //!
 //! A text of letters, digits and what else base64 has is found also when it is broken into lines, as MIME (RFC 2045) and
 //! PEM (RFC 7468) break it, wherever the breaks fall.
+//!
+//! What is done at one place is bounded by the length of a text, which is a [`PIECE`] at most, and by the logarithm of how
+//! many there are: whatever the texts, a search takes time in proportion to what is searched.
 
-use super::forms::{Form, MIN_VALUE};
+use super::forms::{Form, MIN_VALUE, PIECE};
+use std::cmp::Ordering;
 use zeroize::Zeroizing;
 
 /// How many first bytes of a text the filter knows; no text is shorter.
@@ -18,8 +22,6 @@ const BITS_PER_WINDOW: usize = 64;
 const FILTER_WORDS: std::ops::RangeInclusive<usize> = 1024..=16 * 1024;
 /// The shortest text that is searched for across line breaks.
 const MIN_FOLDED: usize = 16;
-/// The longest one. Beyond it a search over breaks would cost too much at each place.
-const MAX_FOLDED: usize = 4096;
 
 /// A text that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct Found {
 
 pub(super) struct Matcher {
     sorted: Vec<Form>,
+    /// For each text the longest other one that it begins with.
+    parents: Vec<Option<u32>>,
     longest: usize,
     /// Of those that are searched for across line breaks.
     longest_folded: usize,
@@ -41,7 +45,7 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
-    /// Takes the texts sorted, each once, none shorter than [`MIN_VALUE`].
+    /// Takes the texts sorted, each once, none shorter than [`MIN_VALUE`] or longer than [`PIECE`].
     pub(super) fn new(sorted: Vec<Form>) -> Self {
         let folded = || sorted.iter().filter(|form| is_folded(form));
         let longest_folded = folded().map(|form| form.len()).max().unwrap_or(0);
@@ -62,6 +66,7 @@ impl Matcher {
         }
         let longest = sorted.iter().map(|form| form.len()).max().unwrap_or(0);
         Self {
+            parents: parents(&sorted),
             longest,
             longest_folded,
             filter,
@@ -73,13 +78,14 @@ impl Matcher {
     /// How many bytes of memory it takes, about.
     pub(super) fn size(&self) -> usize {
         let texts = self.sorted.iter().map(|form| form.capacity() + size_of::<Form>());
-        texts.sum::<usize>() + size_of_val(&*self.filter.words) + size_of::<Self>()
+        texts.sum::<usize>() + size_of_val(&*self.parents) + size_of_val(&*self.filter.words) + size_of::<Self>()
     }
 
-    /// The first text at or after `from`.
-    pub(super) fn find(&self, bytes: &[u8], from: usize) -> Option<Found> {
+    /// The first text that begins at or after `from`, and before `until`.
+    // THREAT[T-org-scan]: no text and no set of values makes a place cost more than a bounded amount of work.
+    pub(super) fn find(&self, bytes: &[u8], from: usize, until: usize) -> Option<Found> {
         let rest = bytes.get(from..)?;
-        for (at, window) in rest.windows(WINDOW).enumerate() {
+        for (at, window) in rest.windows(WINDOW).take(until.saturating_sub(from)).enumerate() {
             if self.filter.passes(window)
                 && let Some((number, length)) = self.at(&rest[at..])
             {
@@ -94,10 +100,10 @@ impl Matcher {
         None
     }
 
-    /// The first position at or after `from` where the rest of `bytes` could be the beginning of a text.
-    pub(super) fn open_end(&self, bytes: &[u8], from: usize) -> usize {
+    /// The first position where the rest of `bytes` could be the beginning of a text.
+    pub(super) fn open_end(&self, bytes: &[u8]) -> usize {
         let reach = self.longest.max(self.longest_folded + most_breaks(self.longest_folded));
-        let earliest = from.max((bytes.len() + 1).saturating_sub(reach));
+        let earliest = (bytes.len() + 1).saturating_sub(reach);
         (earliest..bytes.len())
             .find(|&at| {
                 let tail = &bytes[at..];
@@ -115,20 +121,16 @@ impl Matcher {
 
     /// The longest text that `bytes` begin with when their line breaks are left out, if there are any.
     fn folded_at(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        if !self.may_be_folded(bytes) {
+        if !self.is_broken(bytes) || !self.may_be_folded(bytes) {
             return None;
         }
         let unfolded = Unfolded::of(bytes, self.longest_folded);
-        if unfolded.breaks == 0 {
-            return None;
-        }
-        let number = self.longest_at(&unfolded.text)?;
+        let number = self.longest_at(unfolded.text())?;
         let form = &self.sorted[number];
-        let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
         let mut left = form.len();
         let length = bytes.iter().take_while(|byte| {
             let goes_on = left > 0;
-            left -= usize::from(goes_on && !is_break(byte));
+            left -= usize::from(goes_on && !is_break(**byte));
             goes_on
         });
         let length = length.count();
@@ -137,11 +139,20 @@ impl Matcher {
 
     /// Whether `tail`, its line breaks left out, is the beginning of a text.
     fn begins_folded(&self, tail: &[u8]) -> bool {
-        if tail.len() >= WINDOW && !self.filter.passes(tail) || tail.len() >= MIN_FOLDED && !self.may_be_folded(tail) {
+        if !self.is_broken(tail)
+            || tail.len() >= WINDOW && !self.filter.passes(tail)
+            || tail.len() >= MIN_FOLDED && !self.may_be_folded(tail)
+        {
             return false;
         }
         let unfolded = Unfolded::of(tail, self.longest_folded);
-        unfolded.to_end && unfolded.breaks > 0 && self.begins_longer(&unfolded.text)
+        unfolded.to_end && self.begins_longer(unfolded.text())
+    }
+
+    /// Whether a line break stands where it could break the text that `bytes` begin with.
+    fn is_broken(&self, bytes: &[u8]) -> bool {
+        let reach = self.longest_folded + most_breaks(self.longest_folded);
+        self.longest_folded > 0 && bytes.iter().take(reach).any(|byte| is_break(*byte))
     }
 
     /// A cheap look at the first bytes, which only whoever knows a value gets past.
@@ -152,7 +163,7 @@ impl Matcher {
             if is_foldable(*byte) {
                 head[length] = *byte;
                 length += 1;
-            } else if !matches!(byte, b'\n' | b'\r') {
+            } else if !is_break(*byte) {
                 break;
             }
             if length == MIN_FOLDED {
@@ -160,14 +171,14 @@ impl Matcher {
             }
         }
         let head = &head[..length];
-        let at = self.sorted.partition_point(|form| form.as_bytes() < head);
+        let at = self.sorted.partition_point(|form| order(form, head).is_lt());
         let begins = |form: &Form| form.as_bytes().starts_with(head);
-        self.longest_folded > 0 && self.sorted.get(at).is_some_and(begins)
+        self.sorted.get(at).is_some_and(begins)
     }
 
     /// Whether a text longer than `beginning` begins with it.
     fn begins_longer(&self, beginning: &[u8]) -> bool {
-        let at = self.sorted.partition_point(|form| form.as_bytes() <= beginning);
+        let at = self.sorted.partition_point(|form| order(form, beginning).is_le());
         self.sorted
             .get(at)
             .is_some_and(|form| form.as_bytes().starts_with(beginning))
@@ -176,28 +187,47 @@ impl Matcher {
     /// The longest text that `bytes` begin with.
     ///
     /// All strings between a prefix of `bytes` and `bytes` share that prefix. So the greatest text not above `bytes` is
-    /// the answer, or the answer begins both and is found among what they have in common.
+    /// the answer or begins with it.
     fn longest_at(&self, bytes: &[u8]) -> Option<usize> {
-        let mut bytes = &bytes[..bytes.len().min(self.longest)];
-        while bytes.len() >= WINDOW {
-            let number = self
-                .sorted
-                .partition_point(|form| form.as_bytes() <= bytes)
-                .checked_sub(1)?;
-            let text = self.sorted[number].as_bytes();
-            let common = text.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-            if common == text.len() {
-                return Some(number);
-            }
-            bytes = &bytes[..common];
+        let bytes = &bytes[..bytes.len().min(self.longest)];
+        let below = self.sorted.partition_point(|form| order(form, bytes).is_le());
+        let mut number = below.checked_sub(1)?;
+        let text = self.sorted[number].as_bytes();
+        let common = text.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+        while self.sorted[number].len() > common {
+            number = self.parents[number]? as usize;
         }
-        None
+        Some(number)
     }
+}
+
+/// Of each text the number of the longest other one that it begins with.
+fn parents(sorted: &[Form]) -> Vec<Option<u32>> {
+    let mut begun: Vec<usize> = Vec::new();
+    let numbered = sorted.iter().enumerate();
+    let parent = numbered.map(|(number, form)| {
+        while begun.pop_if(|last| !form.starts_with(sorted[*last].as_str())).is_some() {}
+        let parent = begun.last().and_then(|last| u32::try_from(*last).ok());
+        begun.push(number);
+        parent
+    });
+    parent.collect()
+}
+
+/// How a text compares with the beginning of what is searched.
+fn order(form: &Form, bytes: &[u8]) -> Ordering {
+    #[cfg(test)]
+    tests::COMPARED.with(|compared| compared.set(compared.get() + form.len().min(bytes.len())));
+    form.as_bytes().cmp(bytes)
 }
 
 /// Whether a text is searched for across line breaks.
 fn is_folded(form: &str) -> bool {
-    (MIN_FOLDED..=MAX_FOLDED).contains(&form.len()) && form.bytes().all(is_foldable)
+    form.len() >= MIN_FOLDED && form.bytes().all(is_foldable)
+}
+
+const fn is_break(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
 
 const fn is_foldable(byte: u8) -> bool {
@@ -211,8 +241,8 @@ const fn most_breaks(bytes: usize) -> usize {
 
 /// Bytes without their line breaks, up to the first that could not belong to a folded text.
 struct Unfolded {
-    text: Zeroizing<Vec<u8>>,
-    breaks: usize,
+    bytes: Zeroizing<[u8; PIECE]>,
+    length: usize,
     /// Whether it went to the end of the bytes.
     to_end: bool,
 }
@@ -220,22 +250,31 @@ struct Unfolded {
 impl Unfolded {
     fn of(bytes: &[u8], most: usize) -> Self {
         let mut unfolded = Self {
-            text: Zeroizing::new(Vec::with_capacity(bytes.len().min(most))),
-            breaks: 0,
+            bytes: Zeroizing::new([0; PIECE]),
+            length: 0,
             to_end: false,
         };
+        let most = most.min(PIECE);
+        let mut breaks = 0;
         for byte in bytes {
-            if unfolded.text.len() == most {
+            if unfolded.length == most {
                 return unfolded;
             }
-            match byte {
-                b'\n' | b'\r' if unfolded.breaks < most_breaks(unfolded.text.len()) => unfolded.breaks += 1,
-                byte if is_foldable(*byte) => unfolded.text.push(*byte),
+            match *byte {
+                byte if is_break(byte) && breaks < most_breaks(unfolded.length) => breaks += 1,
+                byte if is_foldable(byte) => {
+                    unfolded.bytes[unfolded.length] = byte;
+                    unfolded.length += 1;
+                }
                 _ => return unfolded,
             }
         }
         unfolded.to_end = true;
         unfolded
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 
@@ -281,6 +320,12 @@ impl Filter {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// How many bytes were compared.
+        pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
 
     fn matcher(texts: &[&str]) -> Matcher {
         let mut sorted: Vec<Form> = texts.iter().map(|text| Zeroizing::new((*text).to_owned())).collect();
@@ -297,24 +342,74 @@ mod tests {
         })
     }
 
+    /// The forms of values, as the guard searches for them.
+    fn of_values(values: &[String]) -> Matcher {
+        let mut sorted: Vec<Form> = values.iter().flat_map(|value| super::super::forms::of(value)).collect();
+        sorted.sort_unstable_by(|a, b| a.as_str().cmp(b));
+        sorted.dedup();
+        Matcher::new(sorted)
+    }
+
+    #[test]
+    fn no_value_makes_a_search_cost_more_than_the_length_of_the_text() {
+        let a = |count: usize| "a".repeat(count);
+        let text = a(16 << 10).into_bytes();
+        let in_lines: Vec<u8> = text.chunks(9).collect::<Vec<_>>().join(&b'\n');
+        for values in [
+            vec![format!("{}b", a(4095))],
+            vec![format!("{}b", a(60_000))],
+            vec![format!("{}b", a(PIECE - 1))],
+            vec!["ab".repeat(10_000)],
+            // Each begins with the ones before, and a lesser one stands between.
+            (16..250)
+                .flat_map(|count| [format!("{}b", a(count)), format!("{}!", a(count))])
+                .collect(),
+        ] {
+            let matcher = of_values(&values);
+            let most = (usize::BITS - matcher.sorted.len().leading_zeros()) as usize * 4 * PIECE;
+            for text in [&text, &in_lines] {
+                COMPARED.set(0);
+                let mut from = 0;
+                while let Some(found) = matcher.find(text, from, usize::MAX) {
+                    from = found.start + 1;
+                }
+                assert!(
+                    COMPARED.get() <= most * text.len(),
+                    "{} at each place",
+                    COMPARED.get() / text.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_of_single_bytes_is_not_compared_anew_with_each() {
+        let matcher = of_values(&[format!("{}b", "a".repeat(PIECE - 1))]);
+        let held = vec![b'a'; PIECE - 1];
+        COMPARED.set(0);
+        assert_eq!(matcher.open_end(&held), 0);
+        assert_eq!(matcher.find(&held, 0, 0), None);
+        assert!(COMPARED.get() <= 16 * PIECE, "{}", COMPARED.get());
+    }
+
     proptest! {
         #[test]
         fn it_finds_the_leftmost_and_of_those_the_longest(
             texts in prop::collection::vec("[ab]{4,9}", 1..12), bytes in "[ab]{0,40}", from in 0_usize..4,
         ) {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let found = matcher(&texts).find(bytes.as_bytes(), from).map(|found| (found.start, found.end));
+            let found = matcher(&texts).find(bytes.as_bytes(), from, usize::MAX).map(|found| (found.start, found.end));
             prop_assert_eq!(found, plain(&texts, bytes.as_bytes(), from));
         }
 
         #[test]
         fn the_open_end_is_the_longest_beginning_at_the_end(
-            texts in prop::collection::vec("[ab]{4,9}", 1..6), bytes in "[ab]{0,20}", from in 0_usize..4,
+            texts in prop::collection::vec("[ab]{4,9}", 1..6), bytes in "[ab]{0,20}",
         ) {
-            let open = (from..bytes.len())
+            let open = (0..bytes.len())
                 .find(|at| texts.iter().any(|text| text.len() > bytes.len() - at && text.starts_with(&bytes[*at..])));
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            prop_assert_eq!(matcher(&texts).open_end(bytes.as_bytes(), from), open.unwrap_or(bytes.len()));
+            prop_assert_eq!(matcher(&texts).open_end(bytes.as_bytes()), open.unwrap_or(bytes.len()));
         }
     }
 }

@@ -10,8 +10,9 @@
 //! at all is decided by the hosts it is bound to.
 //!
 //! Values should be long and random: one that is an ordinary word is replaced, and blocked, wherever that word
-//! stands. One of fewer than four bytes is not searched for (it would turn up by chance everywhere), so the door
-//! refuses to inject it. An encoded form is searched for from six bytes on.
+//! stands. One of fewer than four bytes is not searched for (it would turn up by chance everywhere). An encoded form is
+//! searched for from six bytes on; the door injects no value that is too short for its encodings to be found. Of a long form
+//! each piece is found on its own.
 //!
 //! Values are held in memory that is wiped on drop.
 
@@ -85,7 +86,7 @@ impl LeakGuard {
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<&SecretName> {
         let search = self.search.as_deref()?;
-        let found = search.matcher.find(bytes, 0)?;
+        let found = search.matcher.find(bytes, 0, bytes.len())?;
         Some(&search.owner(found).0)
     }
 
@@ -107,19 +108,13 @@ impl LeakGuard {
         let Some(search) = self.search.as_deref() else {
             return Cow::Borrowed(bytes);
         };
-        let mut out = Vec::new();
-        let mut from = 0;
-        while let Some(found) = search.matcher.find(bytes, from) {
-            out.extend_from_slice(&bytes[from..found.start]);
-            out.extend_from_slice(&search.owner(found).1);
-            from = found.end;
+        match Passed::default().pass(search, bytes, bytes.len()) {
+            None => Cow::Borrowed(bytes),
+            Some(clean) => {
+                crate::telemetry::leak_redacted();
+                Cow::Owned(clean)
+            }
         }
-        if from == 0 {
-            return Cow::Borrowed(bytes);
-        }
-        crate::telemetry::leak_redacted();
-        out.extend_from_slice(&bytes[from..]);
-        Cow::Owned(out)
     }
 
     /// The same, in place of `bytes`: without a copy when there is nothing to replace.
@@ -137,7 +132,7 @@ impl LeakGuard {
         Redactor {
             guard: self.clone(),
             held: Bytes::new(),
-            first_found: None,
+            passed: Passed::default(),
         }
     }
 }
@@ -158,6 +153,53 @@ impl Search {
     }
 }
 
+/// What has become of a text so far.
+#[derive(Default)]
+struct Passed {
+    /// How many of the bytes to come are part of what was replaced already.
+    covered: usize,
+    /// Whose mark was last, if nothing passed since: what is left of a value, in pieces or overlapping, gets none of its own.
+    last: Option<usize>,
+    /// Whose value was found first.
+    first: Option<usize>,
+}
+
+impl Passed {
+    /// What may pass of the first `until` bytes; nothing if they may as they are.
+    ///
+    /// Every byte that any text found covers is left out, so that nothing remains of texts that overlap.
+    fn pass(&mut self, search: &Search, text: &[u8], until: usize) -> Option<Vec<u8>> {
+        let mut out = (self.covered > 0).then(Vec::new);
+        let mut done = self.covered;
+        let mut from = 0;
+        while let Some(found) = search.matcher.find(text, from, until) {
+            from = found.start + 1;
+            if found.end <= done {
+                continue;
+            }
+            let out = out.get_or_insert_with(|| Vec::with_capacity(text.len()));
+            if found.start > done {
+                out.extend_from_slice(&text[done..found.start]);
+                self.last = None;
+            }
+            let owner = search.owners[found.number];
+            if self.last.replace(owner) != Some(owner) {
+                out.extend_from_slice(&search.secrets[owner].1);
+            }
+            self.first.get_or_insert(owner);
+            done = found.end;
+        }
+        if done < until {
+            self.last = None;
+            out.as_mut()
+                .into_iter()
+                .for_each(|out| out.extend_from_slice(&text[done..until]));
+        }
+        self.covered = done.saturating_sub(until);
+        out
+    }
+}
+
 /// Redacts a stream, chunk by chunk, as if it were one text.
 ///
 /// It holds back only bytes that could be the beginning of a value, fewer than the longest form has, so a
@@ -165,7 +207,7 @@ impl Search {
 pub struct Redactor {
     guard: LeakGuard,
     held: Bytes,
-    first_found: Option<SecretName>,
+    passed: Passed,
 }
 
 impl Redactor {
@@ -177,7 +219,7 @@ impl Redactor {
             return chunk;
         };
         let text = self.with_held(chunk);
-        let open = search.matcher.open_end(&text, 0);
+        let open = search.matcher.open_end(&text);
         self.pass(&search, &text, open)
     }
 
@@ -197,7 +239,8 @@ impl Redactor {
     /// The first secret that was found so far.
     #[must_use]
     pub fn found(&self) -> Option<&SecretName> {
-        self.first_found.as_ref()
+        let search = self.guard.search.as_deref()?;
+        self.passed.first.map(|owner| &search.secrets[owner].0)
     }
 
     pub(crate) const fn guard(&self) -> &LeakGuard {
@@ -215,35 +258,11 @@ impl Redactor {
     }
 
     /// Passes what is decided of `text`, and holds the rest. From `open` on, bytes to come could still make a value,
-    /// or a longer one.
-    ///
-    /// A match that begins before `open` is final: no longer pattern can begin there, or `open` would not lie behind
-    /// it.
-    fn pass(&mut self, search: &Search, text: &Bytes, mut open: usize) -> Bytes {
-        let mut out: Option<BytesMut> = None;
-        let mut from = 0;
-        while let Some(found) = search.matcher.find(text, from) {
-            if found.start >= open {
-                break;
-            }
-            let (name, mark) = search.owner(found);
-            let out = out.get_or_insert_with(|| BytesMut::with_capacity(text.len() + mark.len()));
-            out.extend_from_slice(&text[from..found.start]);
-            out.extend_from_slice(mark);
-            self.first_found.get_or_insert_with(|| name.clone());
-            from = found.end;
-            if open < from {
-                open = search.matcher.open_end(text, from);
-            }
-        }
+    /// or a longer one; what begins before is final.
+    fn pass(&mut self, search: &Search, text: &Bytes, open: usize) -> Bytes {
+        let clean = self.passed.pass(search, text, open);
         self.held = text.slice(open..);
-        match out {
-            None => text.slice(..open),
-            Some(mut out) => {
-                out.extend_from_slice(&text[from..open]);
-                out.freeze()
-            }
-        }
+        clean.map_or_else(|| text.slice(..open), Bytes::from)
     }
 }
 

@@ -90,6 +90,50 @@ fn base64_and_hex_are_found_in_lines_wherever_the_breaks_fall() {
     }
 }
 
+/// A value of so many bytes that no two pieces of it are alike.
+fn long_value(length: usize) -> String {
+    let mut state = 7_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'!' + u8::try_from((state >> 16) % 90).unwrap())
+    };
+    (0..length).map(next).collect()
+}
+
+#[test]
+fn a_long_value_becomes_one_mark_wherever_the_stream_is_cut() {
+    let value = long_value(20_000);
+    let guard = guard(&[("KEY", &value)]);
+    for form in [value.clone(), general_purpose::STANDARD.encode(&value)] {
+        let text = format!("before {form} after");
+        let redacted = guard.redact_str(&text).into_owned();
+        assert!(
+            redacted.starts_with("before [secret:KEY]") && redacted.len() < 40,
+            "{redacted}"
+        );
+        for size in [1, 7, 255, 256, 257, 4096] {
+            let mut redactor = guard.redactor();
+            let mut out = Vec::new();
+            for chunk in text.as_bytes().chunks(size) {
+                out.extend_from_slice(&redactor.push(Bytes::copy_from_slice(chunk)));
+                assert!(redactor.held.len() < 300, "{} bytes are held back", redactor.held.len());
+            }
+            out.extend_from_slice(&redactor.finish());
+            assert_eq!(out, redacted.as_bytes(), "in chunks of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_long_value_in_base64_is_found_in_lines() {
+    let value = long_value(9_000);
+    let guard = guard(&[("KEY", &value)]);
+    let encoded = general_purpose::STANDARD.encode(&value);
+    let redacted = guard.redact_str(&in_lines(&encoded, 76, 76, "\r\n")).into_owned();
+    let left = redacted.replace("[secret:KEY]", "").replace(['\r', '\n'], "");
+    assert!(left.len() < 8, "{left}");
+}
+
 #[test]
 fn a_text_in_lines_is_not_delayed_for_what_can_not_be_a_value() {
     let guard = guard(&[("KEY", "0123456789abcdefghijklmnopqrstuvwxyz")]);
@@ -99,9 +143,13 @@ fn a_text_in_lines_is_not_delayed_for_what_can_not_be_a_value() {
 }
 
 #[test]
-fn the_longest_of_overlapping_values_wins() {
+fn all_of_overlapping_values_is_replaced() {
     let guard = guard(&[("SHORT", "abcdefgh"), ("LONG", "abcdefghijkl"), ("TAIL", "ijklmnop")]);
-    assert_eq!(guard.redact_str("abcdefghijklmnop"), "[secret:LONG]mnop");
+    assert_eq!(guard.redact_str("abcdefghijklmnop"), "[secret:LONG][secret:TAIL]");
+    assert_eq!(
+        streamed(&guard, b"abcdefghijklmnop", &[9, 12, 13]),
+        b"[secret:LONG][secret:TAIL]"
+    );
     assert_eq!(guard.redact_str("abcdefghijk_"), "[secret:SHORT]ijk_");
     assert_eq!(
         streamed(&guard, b"abcdefghijk_", &[8, 9, 10, 11]),
