@@ -1,8 +1,7 @@
 //! A file that is open, and the changes made in place.
 
 use crate::{
-    quota::Usage,
-    tree::{FileError, Tree},
+    tree::{FileError, Room, Tree},
     walk::FileId,
 };
 use std::{
@@ -38,26 +37,30 @@ impl Inode {
         }
     }
 
-    /// Its last name is gone: from now on it is charged as an open file. The caller holds the tree's gate.
+    /// Its last name is gone: from now on it is charged as an open file. The caller has the tree to itself.
     pub(crate) fn unlink(&self, len: u64) {
         *self.len.lock().unwrap_or_else(PoisonError::into_inner) = len;
         self.unlinked.store(true, Ordering::Release);
+        self.tree.named_no_more(len);
     }
 
-    /// What it takes beyond what has a name.
-    pub(crate) fn nameless_bytes(&self) -> u64 {
+    /// Whose room it takes. Stays so within the tree's gate.
+    fn room(&self) -> Room {
         if self.unlinked.load(Ordering::Acquire) {
-            *self.len.lock().unwrap_or_else(PoisonError::into_inner)
+            Room::Nameless
         } else {
-            0
+            Room::Named
         }
     }
 }
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        let bytes = self.nameless_bytes();
-        self.tree.closed(self.id, self, bytes);
+        let nameless = match self.room() {
+            Room::Named => 0,
+            Room::Nameless => *self.len.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        self.tree.closed(self.id, self, nameless);
     }
 }
 
@@ -145,15 +148,16 @@ impl OpenFile {
         if growth > 0 {
             tree.quota().has_room_in_file(size)?;
         }
-        tree.charge(bytes(growth))?;
+        let room = self.inode.room();
+        tree.charge_bytes(room, growth)?;
         match self.file.set_len(size) {
             Ok(()) => {
-                tree.release(bytes(before.saturating_sub(size)));
+                tree.release_bytes(room, before.saturating_sub(size));
                 *len = size;
                 Ok(())
             }
             Err(error) => {
-                tree.release(bytes(growth));
+                tree.release_bytes(room, growth);
                 Err(error.into())
             }
         }
@@ -178,20 +182,17 @@ impl OpenFile {
         if growth > 0 {
             tree.quota().has_room_in_file(end)?;
         }
-        tree.charge(bytes(growth))?;
+        let room = self.inode.room();
+        tree.charge_bytes(room, growth)?;
         let written = write_all(&self.file, start, data);
         let after = match written {
             Ok(n) => before.max(start.saturating_add(n as u64)),
             Err(_) => before,
         };
-        tree.release(bytes(end.max(before).saturating_sub(after)));
+        tree.release_bytes(room, end.max(before).saturating_sub(after));
         *len = after;
         Ok(written?)
     }
-}
-
-fn bytes(bytes: u64) -> Usage {
-    Usage { bytes, entries: 0 }
 }
 
 /// Writes until all is written or the disk fails; fails itself only when nothing was written.

@@ -7,36 +7,36 @@
 //! **The gate** keeps changes apart: those that move or remove names, and the count, have the tree to themselves; those
 //! within one file wait only for each other. So what was looked at before a change is still so when the change is made.
 //!
-//! **A file that has no name but is open** stays charged until it is closed.
+//! **A file that has no name but is open** stays charged until it is closed. What such files take is kept apart as well: no
+//! count finds them.
 //!
 //! **Read-only files** are files without any write permission; nobody changes, moves or removes them through a tree. The
 //! directories they are in carry the sticky bit: they are not moved or removed, either.
 
+mod account;
 mod place;
 
+pub(crate) use account::Room;
+use account::State;
 pub use place::{Placed, Reservation};
 
 use crate::{
     file::{Inode, OpenFile},
-    quota::{Full, Limit, Quota, Usage},
-    walk::{self, FileId, id},
+    quota::{Full, Quota, Usage},
+    walk::id,
 };
 use cap_std::{
     ambient_authority,
     fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _},
 };
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
 };
 
-/// How long a count is believed when the tree looks full.
-const COUNT_HOLDS: Duration = Duration::from_secs(1);
 const ANY_WRITE: u32 = 0o222;
 const STICKY: u32 = 0o1000;
 
@@ -113,17 +113,6 @@ pub(crate) enum Gate {
     Closed,
 }
 
-#[derive(Debug)]
-struct State {
-    used: Usage,
-    /// For what is about to come in; not in `used` yet.
-    reserved: Usage,
-    open: HashMap<FileId, Weak<Inode>>,
-    /// How many in `open` make it worth looking for those that are closed.
-    sweep_at: usize,
-    counted: Instant,
-}
-
 impl Tree {
     /// A tree of what is there.
     ///
@@ -143,13 +132,7 @@ impl Tree {
             root,
             quota,
             gate: RwLock::new(Gate::Open),
-            state: Mutex::new(State {
-                used: Usage::default(),
-                reserved: Usage::default(),
-                open: HashMap::new(),
-                sweep_at: 64,
-                counted: Instant::now(),
-            }),
+            state: Mutex::new(State::new()),
         })
     }
 
@@ -389,45 +372,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Runs `change`; if it finds the tree full, counts again and runs it once more.
-    pub(crate) fn attempt<T>(&self, change: impl Fn() -> Result<T, FileError>) -> Result<T, FileError> {
-        match change() {
-            Err(FileError::Full(full)) if full.limit != Limit::FileBytes && self.recount()? => change(),
-            other => other,
-        }
-    }
-
-    /// Counts again, unless it was counted just now. Whether there is less than was thought.
-    fn recount(&self) -> Result<bool, FileError> {
-        if self.state().counted.elapsed() < COUNT_HOLDS {
-            return Ok(false);
-        }
-        let _gate = self.enter_alone()?;
-        let counted = self.count()?;
-        // Kept until the lock is released: what drops last takes the lock itself.
-        let open: Vec<Arc<Inode>> = self.state().open.values().filter_map(Weak::upgrade).collect();
-        let nameless = open.iter().map(|inode| inode.nameless_bytes()).sum();
-        let used = counted.plus(Usage {
-            bytes: nameless,
-            entries: 0,
-        });
-        let mut state = self.state();
-        let is_less = used.bytes < state.used.bytes || used.entries < state.used.entries;
-        state.used = used;
-        state.counted = Instant::now();
-        Ok(is_less)
-    }
-
-    fn count(&self) -> io::Result<Usage> {
-        let counted = walk::count(&self.root)?;
-        Ok(Usage {
-            bytes: counted
-                .bytes
-                .saturating_add(self.quota.of_entries(counted.entries).bytes),
-            entries: counted.entries,
-        })
-    }
-
     /// A name is gone that `seen` was found under. The caller has the tree to itself.
     fn name_gone(&self, seen: &Metadata) {
         self.release(self.quota.of_entries(1));
@@ -437,35 +381,6 @@ impl Tree {
             Some(inode) => inode.unlink(bytes),
             None => self.release(Usage { bytes, entries: 0 }),
         }
-    }
-
-    fn inode(&self, id: FileId) -> Option<Arc<Inode>> {
-        self.state().open.get(&id).and_then(Weak::upgrade)
-    }
-
-    /// The last handle of a file is gone.
-    pub(crate) fn closed(&self, id: FileId, inode: &Inode, bytes: u64) {
-        let mut state = self.state();
-        state.used.bytes = state.used.bytes.saturating_sub(bytes);
-        if state
-            .open
-            .get(&id)
-            .is_some_and(|known| std::ptr::eq(known.as_ptr(), inode))
-        {
-            state.open.remove(&id);
-        }
-    }
-
-    pub(crate) fn charge(&self, more: Usage) -> Result<(), Full> {
-        let mut state = self.state();
-        self.quota.has_room(state.used.plus(state.reserved), more)?;
-        state.used = state.used.plus(more);
-        Ok(())
-    }
-
-    pub(crate) fn release(&self, less: Usage) {
-        let mut state = self.state();
-        state.used = state.used.minus(less);
     }
 
     /// For changes within a file, and for new names.
@@ -484,11 +399,6 @@ impl Tree {
             Gate::Open => Ok(gate),
             Gate::Closed => Err(FileError::Closed),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every change leaves it consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,10 +4,13 @@ use super::{
     FileContent, Precondition, Quota, Result, WorkspaceError, WorkspacePath, WriteOutcome, Written, failed, refused,
     unavailable,
 };
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use fumehood_core::{Time, digest::Digest, id::EventId};
 use fumehood_files::{FileError, Placed, Tree, Usage};
-use std::io::{self, Read as _, Write as _};
+use std::{
+    io::{self, Read as _, Write as _},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Makes a directory that only this user can enter.
 pub(super) fn make_dir(parent: &Dir, name: &str) -> io::Result<()> {
@@ -80,16 +83,15 @@ pub(super) fn write(
     bytes: &[u8],
     precondition: Precondition,
 ) -> Result<Written> {
-    let largest = tree.quota().file_bytes;
     // Looked at before anything is written, and again when the file takes its place.
-    check(tree.root(), path, precondition, largest)?;
+    let looked = Looked::at(tree, path, precondition)?;
     // THREAT[T-box-workspace-quota]: set aside before a byte is written, from what guests share.
     let room = tree
         .reserve(growth(tree.root(), path, bytes)?)
         .map_err(|error| refused(path, error))?;
     let name = EventId::new().uuid().simple().to_string();
     let placed = write_new(temporary, &name, bytes).map_err(unavailable).and_then(|()| {
-        let still = |root: &Dir| check(root, path, precondition, largest).map_err(NotPlaced::Refused);
+        let still = |root: &Dir| looked.still_holds(root, SystemTime::now()).map_err(NotPlaced::Refused);
         tree.place(room, (temporary, &name), path.as_str(), still)
             .map_err(|error| match error {
                 NotPlaced::Refused(error) => error,
@@ -145,21 +147,80 @@ fn growth(dir: &Dir, path: &WorkspacePath, bytes: &[u8]) -> Result<Usage> {
     }
 }
 
+/// A precondition that held.
+///
+/// While a file takes its place, nobody else changes anything in the session. Reading a large file once more would keep all
+/// waiting; so what it is known by is compared where that suffices.
+struct Looked<'a> {
+    path: &'a WorkspacePath,
+    precondition: Precondition,
+    largest: u64,
+    stamp: Option<Stamp>,
+}
+
+impl<'a> Looked<'a> {
+    fn at(tree: &Tree, path: &'a WorkspacePath, precondition: Precondition) -> Result<Self> {
+        let largest = tree.quota().file_bytes;
+        // Taken before the bytes are read: a change meanwhile shows.
+        let stamp = Stamp::of(tree.root(), path, SystemTime::now());
+        check(tree.root(), path, precondition, largest)?;
+        Ok(Self {
+            path,
+            precondition,
+            largest,
+            stamp,
+        })
+    }
+
+    fn still_holds(&self, root: &Dir, now: SystemTime) -> Result<()> {
+        if self.stamp.is_some() && self.stamp == Stamp::of(root, self.path, now) {
+            return Ok(());
+        }
+        check(root, self.path, self.precondition, self.largest)
+    }
+}
+
+/// How old a change must be for the next one to show in the file's times, however coarse the system's clock.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What a file is known by as long as nobody changes it.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// None where there is no such file, or where it was changed so lately that another change might not show.
+    fn of(root: &Dir, path: &WorkspacePath, now: SystemTime) -> Option<Self> {
+        let metadata = root.metadata(path.as_str()).ok()?;
+        let now = now.duration_since(UNIX_EPOCH).ok()?;
+        let changed = u64::try_from(metadata.ctime()).ok()?;
+        let settled = Duration::from_secs(changed) + SETTLED < now;
+        settled.then(|| Self {
+            file: (metadata.dev(), metadata.ino()),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
 fn check(dir: &Dir, path: &WorkspacePath, precondition: Precondition, largest: u64) -> Result<()> {
-    if precondition == Precondition::Any {
+    let holds = match precondition {
+        Precondition::Any => return Ok(()),
+        Precondition::Absent => dir.symlink_metadata(path.as_str()).is_err(),
+        Precondition::Matches(_) => false,
+    };
+    if holds {
         return Ok(());
     }
     let current = read(dir, path, largest)?.map(|file| file.etag);
-    let there = dir.symlink_metadata(path.as_str()).is_ok();
-    let holds = match precondition {
-        Precondition::Any => true,
-        Precondition::Absent => !there,
-        Precondition::Matches(etag) => current == Some(etag),
-    };
-    if holds {
-        Ok(())
-    } else {
-        Err(WorkspaceError::Precondition { current })
+    match precondition {
+        Precondition::Matches(etag) if current == Some(etag) => Ok(()),
+        _ => Err(WorkspaceError::Precondition { current }),
     }
 }
 
@@ -185,8 +246,8 @@ fn sync_parents(dir: &Dir, path: &WorkspacePath) -> io::Result<()> {
 }
 
 pub(super) fn delete(tree: &Tree, path: &WorkspacePath, precondition: Precondition) -> Result<bool> {
-    let largest = tree.quota().file_bytes;
-    let still = |root: &Dir| check(root, path, precondition, largest).map_err(NotPlaced::Refused);
+    let looked = Looked::at(tree, path, precondition)?;
+    let still = |root: &Dir| looked.still_holds(root, SystemTime::now()).map_err(NotPlaced::Refused);
     match tree.remove(path.as_str(), still) {
         Ok(()) => {}
         Err(NotPlaced::Tree(FileError::Io(error))) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -195,4 +256,35 @@ pub(super) fn delete(tree: &Tree, path: &WorkspacePath, precondition: Preconditi
     }
     sync_parents(tree.root(), path).map_err(unavailable)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cap_std::ambient_authority;
+
+    #[test]
+    fn a_file_is_read_again_only_if_it_may_have_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Dir::open_ambient_dir(dir.path(), ambient_authority()).unwrap();
+        let path: WorkspacePath = "file".parse().unwrap();
+        root.write("file", "first").unwrap();
+        let now = SystemTime::now();
+        let later = now + 5 * SETTLED;
+        assert_eq!(Stamp::of(&root, &path, now), None, "it has just been written");
+        let looked = Looked {
+            path: &path,
+            // Never true: tells whether it was read.
+            precondition: Precondition::Matches(Digest::of(b"other")),
+            largest: 100,
+            stamp: Stamp::of(&root, &path, later),
+        };
+        assert!(looked.still_holds(&root, later).is_ok(), "read again");
+        let read = |result| matches!(result, Err(WorkspaceError::Precondition { .. }));
+        assert!(read(looked.still_holds(&root, now)), "believed too early");
+        root.remove_file("file").unwrap();
+        root.write("another", "").unwrap();
+        root.write("file", "third").unwrap();
+        assert!(read(looked.still_holds(&root, later)), "another file");
+    }
 }
