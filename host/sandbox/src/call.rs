@@ -3,7 +3,7 @@
 use crate::{
     bindings::fumehood::tool::types::{Failure, Output as GuestOutput},
     component::{Component, Entry, Inner},
-    files::{Files, WorkspacePlan},
+    files::{Files, WorkspacePlan, work::Account},
     http::{FIELDS_SIZE, HttpHooks},
     keyvalue::Bucket,
     meter::{Meter, Metered},
@@ -198,7 +198,7 @@ impl Shared {
         }
         let _running = (self.ticker.run(), telemetry::Living::new());
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
-        let mut store = self.store(authority, ports, &log, started);
+        let mut store = self.store(authority, ports, &log, prepared.call.share, started);
         // The store stays outside of what is timed, so that a call that is stopped still has its counts.
         let timed = {
             let metered = pin!(Metered {
@@ -242,6 +242,7 @@ impl Shared {
         authority: Arc<Authority>,
         ports: Ports,
         log: &Arc<CallLog>,
+        share: ShareKey,
         now: Instant,
     ) -> Store<CallState> {
         let limits = &authority.limits;
@@ -252,8 +253,8 @@ impl Shared {
         table.set_max_capacity(handles);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_SIZE);
+        let meter = Meter::new(limits, now);
         let state = CallState {
-            meter: Meter::new(limits, now),
             table,
             wasi: wasi(&authority, &ports, log),
             http,
@@ -263,7 +264,9 @@ impl Shared {
                 limits.tmp.bytes(),
                 Arc::clone(&self.tmp),
                 Arc::clone(log),
+                Account::new(&self.file_threads, share, meter.clock()),
             ),
+            meter,
             log: Arc::clone(log),
             ports,
             authority,

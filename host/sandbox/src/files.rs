@@ -2,9 +2,9 @@
 //! first asks what there is, because most calls never do.
 //!
 //! Both are a [`Tree`]: what a guest changes is charged to the tree's quota first, and nothing leads
-//! out of it, neither `..` nor a symbolic link. File operations run on the executor's blocking threads
-//! (67 µs for an open, read and close against 35 µs in place), because a slow disk must not stall
-//! other calls.
+//! out of it, neither `..` nor a symbolic link. Whatever touches the disk runs on the executor's
+//! blocking threads (67 µs for an open, read and close against 35 µs in place), because a slow disk
+//! must not stall other calls.
 //!
 //! A grant of paths opens those folders alone, and never through a link: what a link in their place
 //! leads to was not granted. A grant of a single file opens the folder it lies in, restricted to that
@@ -13,10 +13,17 @@
 //! There are no hard links: a second name would make a file reachable where the first is not granted.
 
 mod host;
+mod listing;
 mod stream;
 pub(crate) mod tmp;
+pub(crate) mod work;
 
-use self::tmp::{Tmp, TmpRoot};
+pub(crate) use self::host::PREOPENS;
+
+use self::{
+    tmp::{Tmp, TmpRoot},
+    work::{Account, Worker},
+};
 use crate::{call::Denial, stdio::CallLog, trap::HostFailed};
 use cap_std::fs::Dir as CapDir;
 use fumehood_files::{FileError, Full, Limit, OpenFile, Tree, open_dir_itself};
@@ -49,6 +56,8 @@ pub(crate) struct Files {
     tmp_quota: u64,
     tmp_root: Arc<TmpRoot>,
     log: Arc<CallLog>,
+    account: Account,
+    worker: Option<Worker>,
     /// The guest's descriptors, by their number.
     descriptors: HashMap<u32, Place>,
     opened: Option<Opened>,
@@ -90,36 +99,27 @@ impl Files {
         tmp_quota: u64,
         tmp_root: Arc<TmpRoot>,
         log: Arc<CallLog>,
+        account: Account,
     ) -> Self {
         Self {
             workspace,
             tmp_quota,
             tmp_root,
             log,
+            account,
+            worker: None,
             descriptors: HashMap::new(),
             opened: None,
         }
     }
 
-    fn open(&mut self) -> Result<Vec<Preopen>, HostFailed> {
-        if self.opened.is_none() {
-            let preopens = match &self.workspace {
-                Some(plan) => open_workspace(plan)
-                    .map_err(|error| HostFailed::new("the session's files cannot be opened", &error))?,
-                None => Vec::new(),
-            };
-            let tmp = match self.tmp_quota {
-                0 => None,
-                quota => Some(
-                    Tmp::create(&self.tmp_root, quota)
-                        .map_err(|error| HostFailed::new("no temporary directory can be made", &error))?,
-                ),
-            };
-            self.opened = Some(Opened { preopens, tmp });
-        }
-        let Some(opened) = &self.opened else {
-            return Ok(Vec::new());
+    /// What there is for the guest. Opened when it is first asked for.
+    async fn open(&mut self) -> Result<Vec<Preopen>, HostFailed> {
+        let opened = match self.opened.take() {
+            Some(opened) => opened,
+            None => self.open_now().await?,
         };
+        let opened = self.opened.insert(opened);
         let mut preopens = opened.preopens.clone();
         if let Some(tmp) = &opened.tmp {
             preopens.push(Preopen {
@@ -134,6 +134,34 @@ impl Files {
             });
         }
         Ok(preopens)
+    }
+
+    // THREAT[T-box-stall-executor]: making what is granted waits for whoever changes the session's files.
+    async fn open_now(&mut self) -> Result<Opened, HostFailed> {
+        let (workspace, parent, quota) = (self.workspace.clone(), Arc::clone(&self.tmp_root), self.tmp_quota);
+        let worker = self.worker().clone();
+        let remover = worker.clone();
+        let open = move || {
+            let preopens = match &workspace {
+                Some(plan) => open_workspace(plan)
+                    .map_err(|error| HostFailed::new("the session's files cannot be opened", &error))?,
+                None => Vec::new(),
+            };
+            let tmp = match quota {
+                0 => None,
+                quota => Some(
+                    Tmp::create(&parent, quota, remover)
+                        .map_err(|error| HostFailed::new("no temporary directory can be made", &error))?,
+                ),
+            };
+            Ok(Opened { preopens, tmp })
+        };
+        let opened = worker.start(open).done().await;
+        opened.map_err(|error| HostFailed::new("the session's files cannot be opened", &error))?
+    }
+
+    fn worker(&mut self) -> &Worker {
+        self.worker.get_or_insert_with(|| self.account.worker())
     }
 
     fn refusals(&self, home: Home) -> Refusals {
@@ -333,8 +361,11 @@ fn make(tree: &Tree, path: &str) -> Result<CapDir, FileError> {
     Ok(here)
 }
 
+/// Tells wasmtime-wasi not to look for a blocking thread: it is asked on one.
+const IN_PLACE: bool = true;
+
 fn preopen(dir: CapDir, perms: FsPerms) -> Dir {
-    Dir::new(dir.into_std_file(), perms, mode(perms), false)
+    Dir::new(dir.into_std_file(), perms, mode(perms), IN_PLACE)
 }
 
 fn mode(perms: FsPerms) -> OpenMode {

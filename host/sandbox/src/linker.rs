@@ -2,11 +2,11 @@
 
 use crate::{
     bindings::{fumehood::tool, wasi::keyvalue},
-    files::FilesData,
+    files::{FilesData, PREOPENS},
     state::CallState,
 };
 use wasmtime::{
-    Engine,
+    Engine, StoreContextMut,
     component::{HasSelf, Linker},
 };
 use wasmtime_wasi::p2::bindings::filesystem;
@@ -64,7 +64,12 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
 
     // Files are ours: opened late, and with a quota.
     linker.allow_shadowing(true);
-    filesystem::preopens::add_to_linker::<_, FilesData>(&mut linker, CallState::filesystem_view)?;
+    linker.instance(PREOPENS)?.func_wrap_async(
+        "get-directories",
+        |mut store: StoreContextMut<'_, CallState>, ()| {
+            Box::new(async move { Ok((store.data_mut().filesystem_view().preopens().await?,)) })
+        },
+    )?;
     filesystem::types::add_to_linker::<_, FilesData>(&mut linker, CallState::filesystem_view)?;
     linker.allow_shadowing(false);
 

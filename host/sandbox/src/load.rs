@@ -229,7 +229,9 @@ impl Shared {
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
         let _slot = self.slots.acquire().await.map_err(|_| LoadError::Busy)?;
         let _running = (self.ticker.run(), telemetry::Living::new());
-        let mut store = self.store(authority, ports, &log, Instant::now());
+        // On nobody's account: what runs at install runs for all.
+        let share = ShareKey::default();
+        let mut store = self.store(authority, ports, &log, share, Instant::now());
         let clock = store.data().meter.clock();
         let run = async {
             let instance = pre.instantiate_async(&mut store).await?;
@@ -241,8 +243,7 @@ impl Shared {
                 clock,
                 call: Box::pin(run),
             });
-            // On nobody's account: what runs at install runs for all.
-            let gated = self.gate.run(ShareKey::default(), metered);
+            let gated = self.gate.run(share, metered);
             tokio::time::timeout(limits.time.as_duration(), gated).await
         };
         match timed {

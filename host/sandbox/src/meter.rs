@@ -2,8 +2,9 @@
 //!
 //! CPU time is the time that the executor spends in the call's future, by the monotonic clock: the
 //! guest's code and the host functions that it calls, but not waiting, in a host call or for its turn
-//! after yielding. It is exact, not sampled: a guest cannot dodge by being elsewhere whenever the
-//! clock ticks, nor by having the host do its work.
+//! after yielding; and the time that the processor works on the call's files elsewhere. It is exact,
+//! not sampled: a guest cannot dodge by being elsewhere whenever the clock ticks, nor by having the
+//! host do its work.
 //!
 //! A host call is every exit of the guest into the host that is not the clock's doing: each function
 //! of each interface (WASI's, too), dropping a host resource, growing a memory or a table.
@@ -42,22 +43,31 @@ pub(crate) enum Refused {
 }
 
 /// Measures the time that an executor spends in one call. All its parts run one after the other, so
-/// plain loads and stores are enough; they are atomic because the call moves between threads.
+/// plain loads and stores are enough; they are atomic because the call moves between threads. What is
+/// done elsewhere meanwhile is added up apart.
 #[derive(Debug)]
 pub(crate) struct CpuClock {
     base: Instant,
     /// Nanoseconds since `base`; meaningful while the call is polled.
     entered: AtomicU64,
     used: AtomicU64,
+    elsewhere: AtomicU64,
 }
 
 impl CpuClock {
-    fn new(base: Instant) -> Self {
+    pub(crate) fn new(base: Instant) -> Self {
         Self {
             base,
             entered: AtomicU64::new(0),
             used: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
         }
+    }
+
+    /// The processor worked for the call on another thread.
+    pub(crate) fn add_elsewhere(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.elsewhere.fetch_add(nanos, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -69,18 +79,24 @@ impl CpuClock {
     }
 
     fn leave(&self) {
-        self.used.store(self.running(), Ordering::Relaxed);
+        self.used.store(self.here(), Ordering::Relaxed);
     }
 
-    /// What was used, while the call is being polled.
-    fn running(&self) -> u64 {
+    /// What the executor spent, while the call is being polled.
+    fn here(&self) -> u64 {
         let current = self.now().saturating_sub(self.entered.load(Ordering::Relaxed));
         self.used.load(Ordering::Relaxed).saturating_add(current)
     }
 
+    /// What was used, while the call is being polled.
+    fn running(&self) -> u64 {
+        self.here().saturating_add(self.elsewhere.load(Ordering::Relaxed))
+    }
+
     /// What was used, up to where the call last gave way.
-    fn used(&self) -> Duration {
-        Duration::from_nanos(self.used.load(Ordering::Relaxed))
+    pub(crate) fn used(&self) -> Duration {
+        let here = self.used.load(Ordering::Relaxed);
+        Duration::from_nanos(here.saturating_add(self.elsewhere.load(Ordering::Relaxed)))
     }
 }
 

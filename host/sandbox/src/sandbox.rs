@@ -6,7 +6,7 @@ use crate::{
     component::Inner,
     engine,
     error::SandboxError,
-    files::tmp::TmpRoot,
+    files::{tmp::TmpRoot, work::Threads},
     linker,
     load::LoadSlot,
     share::Gate,
@@ -74,7 +74,9 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<Cache>,
     pub(crate) tmp: Arc<TmpRoot>,
     /// Who computes next.
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
+    /// Who works on files next.
+    pub(crate) file_threads: Arc<Threads>,
     /// One permit per slot of the pool.
     pub(crate) slots: Semaphore,
     pub(crate) compilations: Arc<Semaphore>,
@@ -106,13 +108,15 @@ impl Sandbox {
             SandboxError::Tmp { kind: error.kind() }
         })?;
         let slots = usize::try_from(config.max_concurrent_calls.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
+        let gate = Arc::new(Gate::new(threads()));
         let shared = Shared {
             ticker: Ticker::start(engine.clone()).map_err(SandboxError::Ticker)?,
             engine,
             linker,
             cache,
             tmp: Arc::new(tmp),
-            gate: Gate::new(threads()),
+            file_threads: Arc::new(Threads::new(Arc::clone(&gate), threads())),
+            gate,
             slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
             compilations: Arc::new(Semaphore::new(2)),
             max_component_size: config.max_component_size,

@@ -8,7 +8,8 @@
 //! A call that has computed for longer than a slice is *busy*. Busy calls of one share never hold all permits, while there is more
 //! than one: whoever comes new finds a thread. On one thread, a newcomer waits for the end of a slice.
 //!
-//! What computes besides guests (HTTP, compiling, the store) is not counted here.
+//! Work on a call's files is done elsewhere, without a permit, and charged to the share afterwards. What computes besides (HTTP,
+//! compiling, the store) is not counted here.
 
 use crate::ticker::TICK;
 use std::{
@@ -77,6 +78,14 @@ impl Gate {
             work.as_mut().poll(context)
         })
         .await
+    }
+
+    /// Charges a share for what was computed for it elsewhere.
+    pub(crate) fn charge(&self, key: ShareKey, computed: Duration) {
+        let mut state = self.state();
+        if let Some(share) = state.by_key.get(&key).copied() {
+            state.charge(share, computed, Instant::now());
+        }
     }
 
     fn join(&self, key: ShareKey) -> Member<'_> {
@@ -473,6 +482,19 @@ mod tests {
         assert!(!enters(&mut running), "it went before those who wait");
         let inside: Vec<bool> = waiting.iter_mut().map(enters).collect();
         assert_eq!(inside, [false, false, true]);
+    }
+
+    #[test]
+    fn what_is_done_for_a_share_elsewhere_counts_like_what_it_computes() {
+        let gate = Gate::new(1);
+        let mut running = join(&gate, "c");
+        assert!(enters(&mut running));
+        let mut waiting: Vec<_> = ["a", "b"].map(|org| join(&gate, org)).into();
+        assert!(!waiting.iter_mut().any(enters));
+        gate.charge(ShareKey::of("a"), Duration::from_millis(5));
+        leaves_after(&mut running, SLICE);
+        let inside: Vec<bool> = waiting.iter_mut().map(enters).collect();
+        assert_eq!(inside, [false, true]);
     }
 
     #[test]

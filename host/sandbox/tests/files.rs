@@ -390,3 +390,69 @@ async fn deep_nesting_in_the_workspace_is_counted_and_can_be_removed() {
     fumehood_files::remove_all(host.tree.root(), "n").unwrap();
     assert!(!host.path("n").exists());
 }
+
+#[tokio::test]
+async fn a_path_longer_than_any_system_takes_is_refused_unlooked() {
+    let host = Host::new(Quota::default()).await;
+    let longest = format!("/workspace/{}a", "../workspace/".repeat(400));
+    let roundabout = format!("/workspace/d/{}a", "../d/".repeat(1000));
+    let outcomes = host
+        .run(json!([
+            {"op": "mkdir", "path": "/workspace/d"},
+            {"op": "write", "path": roundabout, "bytes": 1},
+            {"op": "mkdir", "path": roundabout},
+            {"op": "rename", "path": "/workspace/d", "to": roundabout},
+            {"op": "symlink", "target": longest, "path": "/workspace/l"},
+            {"op": "list", "path": roundabout},
+        ]))
+        .await;
+    assert_eq!(outcomes[0], "ok");
+    for outcome in &outcomes[1..] {
+        assert_eq!(outcome, "InvalidFilename", "{outcomes:?}");
+    }
+    assert_eq!(host.tree.usage().entries, 1);
+}
+
+#[tokio::test]
+async fn a_large_directory_is_listed_whole() {
+    let host = Host::new(Quota::default()).await;
+    for number in 0..500 {
+        std::fs::write(host.path(&format!("{number:0>3}")), "").unwrap();
+    }
+    let listed = host.run(json!([{"op": "list", "path": "/workspace"}])).await;
+    assert!(
+        (0..500).all(|number| listed[0].contains(&format!("{number:0>3}"))),
+        "{listed:?}"
+    );
+}
+
+/// One thread for everything: whoever blocks it stops all.
+#[tokio::test]
+async fn a_call_that_waits_for_its_files_to_be_opened_keeps_no_other_waiting() {
+    let host = Host::new(Quota::default()).await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let tree = Arc::clone(&host.tree);
+    let holder = std::thread::spawn(move || {
+        tree.remove("nothing", |_| {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+            Ok::<(), fumehood_files::FileError>(())
+        })
+    });
+    has_begun.await.unwrap();
+    // The folder is granted and has to be made first, which waits.
+    let call = host.run_in(
+        json!([{"op": "write", "path": "/workspace/new/a", "bytes": 1}]),
+        Some(&["new/"]),
+    );
+    let others = async {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        drop(release);
+    };
+    let (outcomes, ()) = tokio::join!(call, others);
+    assert_eq!(outcomes, ["ok"]);
+    assert!(holder.join().unwrap().is_err());
+}

@@ -2,27 +2,41 @@
 //! what only looks goes to wasmtime-wasi's own implementation, as far as the descriptor reaches.
 
 use super::{
-    FilesView, Home, Place,
-    stream::{Blocking, Position, Reading, Refused, Writing},
+    FilesView, Home, IN_PLACE, Place,
+    listing::Listing,
+    stream::{Position, Reading, Refused, Writing},
 };
 use cap_std::fs::Dir as CapDir;
 use fumehood_files::{Create, FileError, Open, OpenFile, Opened, Tree};
 use std::sync::Arc;
-use wasmtime::component::Resource;
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{
     FsPerms, OpenMode,
-    filesystem::{Descriptor, Dir, File},
+    filesystem::{Descriptor, Dir, File, WasiFilesystemCtx, WasiFilesystemCtxView},
     p2::{
         DynInputStream, DynOutputStream, FsError, FsResult,
-        bindings::filesystem::{
-            preopens,
-            types::{self, DescriptorFlags, ErrorCode, HostDescriptor, HostDirectoryEntryStream, OpenFlags, PathFlags},
+        bindings::filesystem::types::{
+            self, DescriptorFlags, ErrorCode, HostDescriptor, HostDirectoryEntryStream, OpenFlags, PathFlags,
         },
     },
 };
 
 type Fd = Resource<Descriptor>;
 type Entries = Resource<types::DirectoryEntryStream>;
+
+/// The interface that tells a guest which directories there are. Bound by hand, because opening them takes a while.
+pub(crate) const PREOPENS: &str = "wasi:filesystem/preopens@0.2.12";
+
+/// The longest path, as on every system that the guest may have been written for.
+const LONGEST_PATH: usize = 4096;
+
+// THREAT[T-box-host-memory]: a path may be as long as the guest's memory.
+fn check_length(path: &str) -> FsResult<()> {
+    if path.len() > LONGEST_PATH {
+        return Err(ErrorCode::NameTooLong.into());
+    }
+    Ok(())
+}
 
 /// A directory that something is to be changed in.
 struct Target {
@@ -48,6 +62,7 @@ impl FilesView<'_> {
     /// Whether `fd` reaches `path`.
     // THREAT[T-box-escape-files]
     fn reach(&self, fd: &Fd, path: &str) -> FsResult<()> {
+        check_length(path)?;
         match &self.place(fd)?.names {
             Some(names) if !names.iter().any(|name| name == path) => Err(ErrorCode::Access.into()),
             _ => Ok(()),
@@ -109,8 +124,8 @@ impl FilesView<'_> {
         change: impl FnOnce() -> Result<T, FileError> + Send + 'static,
     ) -> FsResult<T> {
         let refusals = self.files.refusals(home);
-        let done = Blocking::start(change).done().await;
-        done.map_err(FsError::from)?.map_err(|error| refusals.code(error))
+        let done = self.files.worker().start(change).done().await?;
+        done.map_err(|error| refusals.code(error))
     }
 
     /// Runs a change of a name in a directory.
@@ -123,7 +138,7 @@ impl FilesView<'_> {
             .await
     }
 
-    fn push(&mut self, descriptor: Descriptor, place: Place) -> FsResult<Fd> {
+    fn push(&mut self, descriptor: Descriptor, place: Place) -> Result<Fd, ResourceTableError> {
         let fd = self.wasi.table.push(descriptor)?;
         self.files.descriptors.insert(fd.rep(), place);
         Ok(fd)
@@ -131,8 +146,39 @@ impl FilesView<'_> {
 
     fn stream(&mut self, fd: &Fd, position: Position) -> FsResult<Resource<DynOutputStream>> {
         let (file, home) = self.writable_file(fd)?;
-        let stream: DynOutputStream = Box::new(Writing::new(file, position, self.files.refusals(home)));
+        let (refusals, worker) = (self.files.refusals(home), self.files.worker().clone());
+        let stream: DynOutputStream = Box::new(Writing::new(file, position, refusals, worker));
         Ok(self.wasi.table.push(stream)?)
+    }
+
+    /// Asks wasmtime-wasi's own implementation, on a blocking thread.
+    async fn look<T: Send + 'static>(
+        &mut self,
+        fd: &Fd,
+        look: impl AsyncFnOnce(WasiFilesystemCtxView<'_>, Fd) -> FsResult<T> + Send + 'static,
+    ) -> FsResult<T> {
+        let descriptor = self.wasi.table.get(fd)?.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let look = move || {
+            let (mut table, mut ctx) = (ResourceTable::new(), WasiFilesystemCtx::default());
+            let fd = table.push(descriptor)?;
+            let (table, ctx) = (&mut table, &mut ctx);
+            runtime.block_on(look(WasiFilesystemCtxView { ctx, table }, fd))
+        };
+        self.files.worker().start(look).done().await?
+    }
+
+    /// The directories that the guest finds, with their paths.
+    pub(crate) async fn preopens(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
+        let preopens = self.files.open().await?;
+        let mut directories = Vec::with_capacity(preopens.len());
+        for preopen in preopens {
+            directories.push((
+                self.push(Descriptor::Dir(preopen.dir), preopen.place)?,
+                preopen.guest_path,
+            ));
+        }
+        Ok(directories)
     }
 
     async fn check_touchable(&mut self, fd: &Fd, flags: PathFlags, path: &str) -> FsResult<()> {
@@ -140,19 +186,6 @@ impl FilesView<'_> {
         let follow = flags.contains(PathFlags::SYMLINK_FOLLOW);
         self.change_in(target, move |tree, dir| tree.check_touchable(dir, &path, follow))
             .await
-    }
-}
-
-impl preopens::Host for FilesView<'_> {
-    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
-        let preopens = self.files.open()?;
-        let mut directories = Vec::with_capacity(preopens.len());
-        for preopen in preopens {
-            let fd = self.wasi.table.push(Descriptor::Dir(preopen.dir))?;
-            self.files.descriptors.insert(fd.rep(), preopen.place);
-            directories.push((fd, preopen.guest_path));
-        }
-        Ok(directories)
     }
 }
 
@@ -228,6 +261,7 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        check_length(&path)?;
         self.unrestricted(&fd)?;
         let target = self.writable(&fd)?;
         self.change_in(target, move |tree, dir| tree.create_dir(dir, &path))
@@ -259,19 +293,21 @@ impl HostDescriptor for FilesView<'_> {
             .change_in(target, move |tree, dir| tree.open_at(dir, &path, &how))
             .await?;
         match opened {
-            Opened::Directory(dir) => self.push(Descriptor::Dir(Dir::new(dir, perms, mode, false)), place),
+            Opened::Directory(dir) => Ok(self.push(Descriptor::Dir(Dir::new(dir, perms, mode, IN_PLACE)), place)?),
             Opened::File(file) => {
                 let (file, wasi) = file.wrapped(|handle| {
-                    let file = File::new(handle, perms, mode, false);
+                    let file = File::new(handle, perms, mode, IN_PLACE);
                     (Arc::clone(&file.file), file)
                 })?;
                 place.file = Some(file);
-                self.push(Descriptor::File(wasi), place)
+                Ok(self.push(Descriptor::File(wasi), place)?)
             }
         }
     }
 
     async fn symlink_at(&mut self, fd: Fd, old_path: String, new_path: String) -> FsResult<()> {
+        check_length(&old_path)?;
+        check_length(&new_path)?;
         self.unrestricted(&fd)?;
         let target = self.writable(&fd)?;
         self.change_in(target, move |tree, dir| tree.symlink(dir, &old_path, &new_path))
@@ -321,7 +357,10 @@ impl HostDescriptor for FilesView<'_> {
         if place.file.as_ref().is_some_and(OpenFile::is_read_only) {
             return Err(self.files.refusals(place.home).code(FileError::ReadOnly));
         }
-        self.wasi.set_times(fd, access, modification).await
+        self.look(&fd, async move |mut wasi, fd| {
+            wasi.set_times(fd, access, modification).await
+        })
+        .await
     }
 
     async fn set_times_at(
@@ -335,7 +374,10 @@ impl HostDescriptor for FilesView<'_> {
         self.reach(&fd, &path)?;
         let flags = self.follow(&fd, flags)?;
         self.check_touchable(&fd, flags, &path).await?;
-        self.wasi.set_times_at(fd, flags, path, access, modification).await
+        self.look(&fd, async move |mut wasi, fd| {
+            wasi.set_times_at(fd, flags, path, access, modification).await
+        })
+        .await
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
@@ -344,83 +386,116 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
-        let file = self.place(&fd)?.file.clone();
-        let stream = self.wasi.read_via_stream(fd, offset)?;
-        let Some(file) = file else {
-            return Ok(stream);
+        let Some(file) = self.place(&fd)?.file.clone() else {
+            return Err(ErrorCode::IsDirectory.into());
         };
-        let stream = self.wasi.table.delete(stream)?;
-        let reading: DynInputStream = Box::new(Reading { _file: file, stream });
-        Ok(self.wasi.table.push(reading)?)
+        let stream: DynInputStream = Box::new(Reading::new(file, offset, self.files.worker().clone()));
+        Ok(self.wasi.table.push(stream)?)
+    }
+
+    async fn read_directory(&mut self, fd: Fd) -> FsResult<Entries> {
+        self.unrestricted(&fd)?;
+        let target = self.dir(&fd)?;
+        let begin = move || Listing::begin(&target.handle()?);
+        let listing = self.files.worker().start(begin).done().await??;
+        Ok(Resource::new_own(self.wasi.table.push(listing)?.rep()))
     }
 
     // From here on: passed on, as far as the descriptor reaches.
 
     async fn advise(&mut self, fd: Fd, offset: u64, len: u64, advice: types::Advice) -> FsResult<()> {
-        self.wasi.advise(fd, offset, len, advice).await
+        self.look(&fd, async move |mut wasi, fd| {
+            wasi.advise(fd, offset, len, advice).await
+        })
+        .await
     }
 
     async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
-        self.wasi.sync_data(fd).await
+        self.look(&fd, async |mut wasi, fd| wasi.sync_data(fd).await).await
     }
 
     async fn sync(&mut self, fd: Fd) -> FsResult<()> {
-        self.wasi.sync(fd).await
+        self.look(&fd, async |mut wasi, fd| wasi.sync(fd).await).await
     }
 
     async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
-        self.wasi.get_flags(fd).await
+        self.look(&fd, async |mut wasi, fd| wasi.get_flags(fd).await).await
     }
 
     async fn get_type(&mut self, fd: Fd) -> FsResult<types::DescriptorType> {
-        self.wasi.get_type(fd).await
+        self.look(&fd, async |mut wasi, fd| wasi.get_type(fd).await).await
     }
 
     async fn read(&mut self, fd: Fd, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)> {
-        self.wasi.read(fd, len, offset).await
-    }
-
-    async fn read_directory(&mut self, fd: Fd) -> FsResult<Entries> {
-        self.unrestricted(&fd)?;
-        self.wasi.read_directory(fd).await
+        self.look(&fd, async move |mut wasi, fd| wasi.read(fd, len, offset).await)
+            .await
     }
 
     async fn stat(&mut self, fd: Fd) -> FsResult<types::DescriptorStat> {
-        self.wasi.stat(fd).await
+        self.look(&fd, async |mut wasi, fd| wasi.stat(fd).await).await
     }
 
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::DescriptorStat> {
         self.reach(&fd, &path)?;
         let flags = self.follow(&fd, flags)?;
-        self.wasi.stat_at(fd, flags, path).await
+        self.look(&fd, async move |mut wasi, fd| wasi.stat_at(fd, flags, path).await)
+            .await
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
         self.reach(&fd, &path)?;
-        self.wasi.readlink_at(fd, path).await
+        self.look(&fd, async move |mut wasi, fd| wasi.readlink_at(fd, path).await)
+            .await
     }
 
     async fn is_same_object(&mut self, a: Fd, b: Fd) -> wasmtime::Result<bool> {
-        self.wasi.is_same_object(a, b).await
+        let other = self.wasi.table.get(&b)?.clone();
+        let same = self.look(&a, async move |mut wasi, a| {
+            let b = wasi.table.push(other)?;
+            wasi.is_same_object(a, b).await.map_err(FsError::trap)
+        });
+        same.await
+            .map_err(|error| error.downcast().map_or_else(|trap| trap, Into::into))
     }
 
     async fn metadata_hash(&mut self, fd: Fd) -> FsResult<types::MetadataHashValue> {
-        self.wasi.metadata_hash(fd).await
+        self.look(&fd, async |mut wasi, fd| wasi.metadata_hash(fd).await).await
     }
 
     async fn metadata_hash_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::MetadataHashValue> {
         self.reach(&fd, &path)?;
         let flags = self.follow(&fd, flags)?;
-        self.wasi.metadata_hash_at(fd, flags, path).await
+        self.look(&fd, async move |mut wasi, fd| {
+            wasi.metadata_hash_at(fd, flags, path).await
+        })
+        .await
     }
+}
+
+/// A stream of entries is a [`Listing`] in the table, under the name that the bindings have for it.
+fn listing(stream: &Entries) -> Resource<Listing> {
+    Resource::new_own(stream.rep())
 }
 
 impl HostDirectoryEntryStream for FilesView<'_> {
     async fn read_directory_entry(&mut self, stream: Entries) -> FsResult<Option<types::DirectoryEntry>> {
-        self.wasi.read_directory_entry(stream).await
+        let stream = listing(&stream);
+        let begun = self.wasi.table.get_mut(&stream)?;
+        if let Some(entry) = begun.next() {
+            return Ok(Some(entry?));
+        }
+        let Some(rest) = begun.take_rest() else {
+            return Ok(None);
+        };
+        let read_on = move || Listing::read_on(rest);
+        let mut read = self.files.worker().start(read_on).done().await?;
+        let entry = read.next();
+        *self.wasi.table.get_mut(&stream)? = read;
+        Ok(entry.transpose()?)
     }
 
     fn drop(&mut self, stream: Entries) -> wasmtime::Result<()> {
-        HostDirectoryEntryStream::drop(&mut self.wasi, stream)
+        self.wasi.table.delete(listing(&stream))?;
+        Ok(())
     }
 }

@@ -1,42 +1,19 @@
 //! Streams into and out of files.
 
-use super::{Noted, Refusals};
+use super::{
+    Noted, Refusals,
+    work::{Blocking, Worker},
+};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fumehood_files::{FileError, OpenFile};
-use tokio::task::JoinHandle;
+use std::{io, os::unix::fs::FileExt as _};
 use wasmtime_wasi::p2::{
-    DynInputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
-    bindings::filesystem::types::ErrorCode,
+    InputStream, OutputStream, Pollable, StreamError, StreamResult, bindings::filesystem::types::ErrorCode,
 };
 
 /// How much a stream takes at once.
 const CAPACITY: usize = 64 << 10;
-
-/// Something that runs where blocking is allowed. Dropped before it began, it never begins.
-pub(super) struct Blocking<T>(JoinHandle<T>);
-
-impl<T: Send + 'static> Blocking<T> {
-    pub(super) fn start(work: impl FnOnce() -> T + Send + 'static) -> Self {
-        Self(tokio::task::spawn_blocking(work))
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// When the host is shutting down.
-    pub(super) async fn done(&mut self) -> std::io::Result<T> {
-        (&mut self.0)
-            .await
-            .map_err(|_| std::io::Error::other("the host is shutting down"))
-    }
-}
-
-impl<T> Drop for Blocking<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A refusal that `filesystem-error-code` turns back into its code.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +31,11 @@ pub(super) struct Writing {
     file: OpenFile,
     position: Position,
     refusals: Refusals,
-    state: State,
+    worker: Worker,
+    state: WriteState,
 }
 
-enum State {
+enum WriteState {
     Ready,
     Waiting(Blocking<Result<usize, FileError>>),
     Failed(FileError),
@@ -65,20 +43,21 @@ enum State {
 }
 
 impl Writing {
-    pub(super) fn new(file: OpenFile, position: Position, refusals: Refusals) -> Self {
+    pub(super) fn new(file: OpenFile, position: Position, refusals: Refusals, worker: Worker) -> Self {
         Self {
             file,
             position,
             refusals,
-            state: State::Ready,
+            worker,
+            state: WriteState::Ready,
         }
     }
 
     /// Closes the stream if it failed.
     fn check(&mut self) -> Result<(), StreamError> {
-        match std::mem::replace(&mut self.state, State::Closed) {
-            State::Closed => Err(StreamError::Closed),
-            State::Failed(error) => Err(StreamError::LastOperationFailed(match self.refusals.note(error) {
+        match std::mem::replace(&mut self.state, WriteState::Closed) {
+            WriteState::Closed => Err(StreamError::Closed),
+            WriteState::Failed(error) => Err(StreamError::LastOperationFailed(match self.refusals.note(error) {
                 Noted::Code(code) => Refused(code).into(),
                 Noted::Io(error) => error.into(),
             })),
@@ -94,13 +73,13 @@ impl Writing {
 impl OutputStream for Writing {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         self.check()?;
-        if matches!(self.state, State::Waiting(_)) {
+        if matches!(self.state, WriteState::Waiting(_)) {
             return Err(StreamError::trap(
                 "write not permitted: check-write was not called first",
             ));
         }
         let (file, position) = (self.file.clone(), self.position);
-        self.state = State::Waiting(Blocking::start(move || match position {
+        self.state = WriteState::Waiting(self.worker.start(move || match position {
             Position::At(offset) => file.write_at(offset, &bytes),
             Position::End => file.append(&bytes),
         }));
@@ -115,14 +94,14 @@ impl OutputStream for Writing {
     fn check_write(&mut self) -> Result<usize, StreamError> {
         self.check()?;
         Ok(match self.state {
-            State::Waiting(_) => 0,
+            WriteState::Waiting(_) => 0,
             _ => CAPACITY,
         })
     }
 
     async fn cancel(&mut self) {
         // What has begun is waited for, so that a guest cannot pile up writes.
-        if let State::Waiting(mut write) = std::mem::replace(&mut self.state, State::Closed) {
+        if let WriteState::Waiting(mut write) = std::mem::replace(&mut self.state, WriteState::Closed) {
             let _ = write.done().await;
         }
     }
@@ -131,7 +110,7 @@ impl OutputStream for Writing {
 #[async_trait]
 impl Pollable for Writing {
     async fn ready(&mut self) {
-        let State::Waiting(write) = &mut self.state else {
+        let WriteState::Waiting(write) = &mut self.state else {
             return;
         };
         let done = write.done().await;
@@ -140,38 +119,117 @@ impl Pollable for Writing {
                 if let Position::At(offset) = &mut self.position {
                     *offset = offset.saturating_add(n as u64);
                 }
-                State::Ready
+                WriteState::Ready
             }
-            Err(error) => State::Failed(error),
+            Err(error) => WriteState::Failed(error),
         };
     }
 }
 
-/// A stream out of a file. Keeps the file's account open as long as the file is.
+/// A stream out of a file: one read at a time. Keeps the file's account open as long as the file is.
 pub(super) struct Reading {
-    // Dropped before the handle that the stream has.
-    pub(super) _file: OpenFile,
-    pub(super) stream: DynInputStream,
+    file: OpenFile,
+    position: u64,
+    worker: Worker,
+    state: ReadState,
+}
+
+enum ReadState {
+    Idle,
+    Waiting(Blocking<io::Result<Bytes>>),
+    Ready(Bytes),
+    Failed(io::Error),
+    Closed,
+}
+
+/// What is read when a guest waits without saying for how much.
+const UNASKED: usize = 4096;
+
+impl Reading {
+    pub(super) fn new(file: OpenFile, position: u64, worker: Worker) -> Self {
+        Self {
+            file,
+            position,
+            worker,
+            state: ReadState::Idle,
+        }
+    }
+
+    fn start(&mut self, size: usize) {
+        let (file, position) = (self.file.clone(), self.position);
+        let read = self.worker.start(move || read_at(&file, position, size.min(CAPACITY)));
+        self.state = ReadState::Waiting(read);
+    }
+
+    async fn wait(&mut self) {
+        if let ReadState::Waiting(read) = &mut self.state {
+            self.state = match read.done().await.and_then(|read| read) {
+                Ok(bytes) if bytes.is_empty() => ReadState::Closed,
+                Ok(bytes) => ReadState::Ready(bytes),
+                Err(error) => ReadState::Failed(error),
+            };
+        }
+    }
+}
+
+/// Up to `size` bytes; none at the end.
+fn read_at(file: &OpenFile, position: u64, size: usize) -> io::Result<Bytes> {
+    let mut bytes = BytesMut::zeroed(size);
+    loop {
+        match file.handle().read_at(&mut bytes, position) {
+            Ok(n) => {
+                bytes.truncate(n);
+                return Ok(bytes.freeze());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[async_trait]
 impl InputStream for Reading {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        self.stream.read(size)
+        match std::mem::replace(&mut self.state, ReadState::Closed) {
+            ReadState::Idle if size > 0 => self.start(size),
+            ReadState::Ready(mut bytes) => {
+                let asked = bytes.split_to(size.min(bytes.len()));
+                self.position = self.position.saturating_add(asked.len() as u64);
+                self.state = if bytes.is_empty() {
+                    ReadState::Idle
+                } else {
+                    ReadState::Ready(bytes)
+                };
+                return Ok(asked);
+            }
+            ReadState::Failed(error) => return Err(StreamError::LastOperationFailed(error.into())),
+            ReadState::Closed => return Err(StreamError::Closed),
+            waiting => self.state = waiting,
+        }
+        Ok(Bytes::new())
     }
 
     async fn blocking_read(&mut self, size: usize) -> StreamResult<Bytes> {
-        self.stream.blocking_read(size).await
+        if matches!(self.state, ReadState::Idle) && size > 0 {
+            self.start(size);
+        }
+        self.wait().await;
+        self.read(size)
     }
 
     async fn cancel(&mut self) {
-        self.stream.cancel().await;
+        // What has begun is waited for, so that a guest cannot pile up reads.
+        self.wait().await;
+        self.state = ReadState::Closed;
     }
 }
 
 #[async_trait]
 impl Pollable for Reading {
     async fn ready(&mut self) {
-        self.stream.ready().await;
+        if matches!(self.state, ReadState::Idle) {
+            self.start(UNASKED);
+        }
+        self.wait().await;
     }
 }

@@ -1,7 +1,7 @@
 //! `/tmp`: a fresh directory for one call, gone after it, with a quota: files by length, and a block
 //! for every entry, so that a guest cannot fill the disk with names.
 
-use super::preopen;
+use super::{preopen, work::Worker};
 use cap_std::{ambient_authority, fs::Dir as CapDir};
 use fumehood_files::{Quota, Tree, remove_all};
 use std::{
@@ -97,12 +97,14 @@ pub(crate) struct Tmp {
     path: PathBuf,
     tree: Arc<Tree>,
     root: Dir,
+    worker: Worker,
     /// Keeps the parent until the last call is gone.
     _parent: Arc<TmpRoot>,
 }
 
 impl Tmp {
-    pub(super) fn create(parent: &Arc<TmpRoot>, quota: u64) -> io::Result<Self> {
+    /// What is left in it is removed by `worker`.
+    pub(super) fn create(parent: &Arc<TmpRoot>, quota: u64, worker: Worker) -> io::Result<Self> {
         let path = parent.dir.join(parent.next.fetch_add(1, Ordering::Relaxed).to_string());
         private_dir(&path, false)?;
         let root = CapDir::open_ambient_dir(&path, ambient_authority())?;
@@ -116,6 +118,7 @@ impl Tmp {
             path,
             root: preopen(root.try_clone()?, FsPerms::ReadWrite),
             tree: Tree::uncounted(root, quota),
+            worker,
             _parent: Arc::clone(parent),
         })
     }
@@ -141,7 +144,8 @@ impl Drop for Tmp {
             }
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            // In its share's turn: who leaves much behind waits for it with the next call.
+            Ok(_) => self.worker.leave(remove),
             Err(_) => remove(),
         }
     }
@@ -149,13 +153,13 @@ impl Drop for Tmp {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::work, *};
 
     #[test]
     fn the_directory_is_removed_with_the_call() {
         let parent = tempfile::tempdir().unwrap();
         let root = Arc::new(TmpRoot::in_dir(&parent.path().join("calls")).unwrap());
-        let tmp = Tmp::create(&root, 10_000).unwrap();
+        let tmp = Tmp::create(&root, 10_000, work::idle_worker()).unwrap();
         std::fs::write(tmp.path.join("left"), "x").unwrap();
         let path = tmp.path.clone();
         drop(tmp);
