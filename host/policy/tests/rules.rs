@@ -100,6 +100,15 @@ fn a_denial_reads_what_is_left_out_as_everything() {
         ("example.com/admin", "https://example.com//admin/x"),
         ("example.com/admin/users", "https://example.com/admin%2Fusers"),
         ("example.com/a%2Fb", "https://example.com/a/b"),
+        ("example.com/users/@me", "https://example.com/users/%40me/x"),
+        ("example.com/users/%40me", "https://example.com/users/@me"),
+        ("example.com/a+b", "https://example.com/a%2Bb"),
+        ("example.com/v1/x:go", "https://example.com/v1/x%3ago"),
+        ("example.com/admin", "https://example.com/admin;x=1/secrets"),
+        ("example.com/admin", "https://example.com/admin%3Bx/secrets"),
+        ("example.com/admin/keys", "https://example.com/admin;a%2Fb/keys"),
+        ("example.com/admin/b", "https://example.com/admin;a%2Fb/keys"),
+        ("example.com/admin;v=1", "https://example.com/admin"),
         // A method in lower case is the same method: it is sent as it was checked.
         ("DELETE example.com", "delete https://example.com/"),
     ] {
@@ -113,6 +122,30 @@ fn a_denial_reads_what_is_left_out_as_everything() {
         ("*.example.com", "https://example.com/"),
     ] {
         assert!(!denies(text, request), "{text} must not deny {request}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_denied_path_stays_denied_however_it_is_encoded(
+        segments in prop::collection::vec("[a-z0-9@:+!$&'()*,=~.é -]{1,6}", 1..4), encode in any::<u64>(), more in "(/[a-z]{0,3})?",
+    ) {
+        let path = segments.join("/");
+        prop_assume!(segments.iter().all(|segment| !matches!(segment.trim(), "" | "." | "..") && !segment.contains('*')));
+        let encoded: String = path
+            .bytes()
+            .enumerate()
+            .map(|(at, byte)| if byte != b'/' && (encode >> (at % 64) & 1 == 1 || !byte.is_ascii_graphic()) {
+                format!("%{byte:02x}")
+            } else {
+                char::from(byte).to_string()
+            })
+            .collect();
+        let written = path.replace(' ', "%20");
+        prop_assert!(
+            denies(&format!("example.com/{written}"), &format!("https://example.com/{encoded}{more}")),
+            "{} and {}", written, encoded
+        );
     }
 }
 

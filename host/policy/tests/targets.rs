@@ -28,7 +28,7 @@ fn a_url_is_brought_to_one_normal_form() {
         ("https://example.com/a/.", "https://example.com/a/"),
         ("https://example.com/%76%31/%7Ex", "https://example.com/v1/~x"),
         ("https://example.com/a%2fb%5cc", "https://example.com/a%2Fb%5Cc"),
-        ("https://example.com/%252e%252e/x", "https://example.com/%252e%252e/x"),
+        ("https://example.com/%252e%252ea/x", "https://example.com/%252e%252ea/x"),
         ("https://example.com/a//b", "https://example.com/a//b"),
         ("https://example.com/a\"<b>", "https://example.com/a%22%3Cb%3E"),
         ("https://example.com?a=b@c:1/..", "https://example.com/?a=b@c:1/.."),
@@ -259,6 +259,12 @@ fn a_path_that_only_some_servers_read_as_another_is_refused() {
         "/v1/..;x=1/admin",
         "/v1/%2e%2e%3bx%2fadmin",
         "/v1/a%2F.",
+        "/v1/..%3B/admin",
+        "/v1/..%3bx=1/admin",
+        "/v1/%252e%252e/admin",
+        "/v1/..%252Fadmin",
+        "/v1/.%252e%255cadmin",
+        "/v1/..%253Bx/admin",
     ] {
         let url = format!("https://example.com{path}");
         assert_eq!(get(&url), Err(TargetError::HiddenDotSegment), "{path}");

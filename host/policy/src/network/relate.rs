@@ -5,7 +5,7 @@
 
 use super::{
     host::HostPattern,
-    rule::{Methods, NetworkRule, Parts, PathPrefix, PortPattern, loose_segments},
+    rule::{LooseSegment, Methods, NetworkRule, Parts, PathPrefix, PortPattern, loose_segments},
     target::Scheme,
 };
 use std::sync::Arc;
@@ -124,10 +124,10 @@ impl Methods {
     }
 }
 
-fn loose(path: &PathPrefix) -> Vec<&str> {
+fn loose(path: &PathPrefix) -> Vec<LooseSegment<'_>> {
     path.segments().flat_map(loose_segments).collect()
 }
 
-fn starts_with(path: &[&str], start: &[&str]) -> bool {
+fn starts_with(path: &[LooseSegment<'_>], start: &[LooseSegment<'_>]) -> bool {
     path.starts_with(start)
 }

@@ -5,7 +5,7 @@
 
 use super::{
     host::{Host, HostPattern, ParseHostError},
-    target::{Method, Scheme, Target, TargetError, normal_path, parse_port, split_port, split_scheme},
+    target::{Method, Scheme, Target, TargetError, decoded, normal_path, parse_port, split_port, split_scheme},
 };
 use crate::text_serde::{as_text, shown};
 use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
@@ -208,12 +208,14 @@ impl PathPrefix {
         self.segments().all(|own| segments.next() == Some(own))
     }
 
-    /// Broader than `allows`: servers merge `//` and some decode `%2F`, so a denial reads both as one slash.
+    /// Broader than `allows`: it refuses what any server might read as the rule's path.
+    // THREAT[T-net-rule-bypass]
     fn denies(&self, path: &str) -> bool {
-        let mut segments = loose_segments(path);
-        self.segments()
-            .flat_map(loose_segments)
-            .all(|own| segments.next() == Some(own))
+        let begins = |segments: &mut dyn Iterator<Item = LooseSegment<'_>>| {
+            let mut own = self.segments().flat_map(loose_segments);
+            own.all(|own| segments.next() == Some(own))
+        };
+        begins(&mut loose_segments(path)) || begins(&mut path.split('/').filter_map(without_parameters))
     }
 
     fn covers(&self, other: &Self) -> bool {
@@ -221,11 +223,28 @@ impl PathPrefix {
     }
 }
 
-pub(super) fn loose_segments(path: &str) -> impl Iterator<Item = &str> {
+/// A segment as a denial compares it: servers decode what they need not, so `@` and `%40` are one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LooseSegment<'p>(&'p str);
+
+impl PartialEq for LooseSegment<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        decoded(self.0.as_bytes()).eq(decoded(other.0.as_bytes()))
+    }
+}
+
+/// The segments of a path for a denial: servers merge `//`, some decode `%2F`, some cut off the parameters behind a `;`.
+pub(super) fn loose_segments(path: &str) -> impl Iterator<Item = LooseSegment<'_>> {
     path.split('/')
         .flat_map(|part| part.split("%2F"))
         .flat_map(|part| part.split("%5C"))
-        .filter(|part| !part.is_empty())
+        .filter_map(without_parameters)
+}
+
+/// A segment without the parameters behind a `;`, an encoded slash in them included. Nothing if none is left.
+fn without_parameters(segment: &str) -> Option<LooseSegment<'_>> {
+    let name = segment.split(';').next()?.split("%3B").next()?;
+    (!name.is_empty()).then_some(LooseSegment(name))
 }
 
 impl fmt::Debug for NetworkRule {

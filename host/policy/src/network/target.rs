@@ -110,7 +110,10 @@ pub enum TargetError {
     #[error("the path has a `%` that is not followed by two hexadecimal digits, or an encoded control character")]
     PathEncoding,
     /// `..` written so that only some servers see it.
-    #[error("the path hides a `.` or `..` segment behind an encoded slash or a `;`; write the path it means")]
+    #[error(
+        "the path hides a `.` or `..` segment behind an encoded slash, a `;` or a second encoding; \
+         write the path it means"
+    )]
     HiddenDotSegment,
 }
 
@@ -345,20 +348,41 @@ fn normal_segment(raw: &str) -> Result<String, TargetError> {
             b => push_encoded(&mut out, b),
         }
     }
-    // THREAT[T-net-rule-bypass]: some servers decode `%2F`, or cut a segment at `;`, before they resolve
-    // dot segments; behind such a server `/v1/..%2Fadmin` is `/admin`.
-    if out.contains("%2F") || out.contains("%5C") || out.contains(';') {
-        let hidden = out
-            .replace("%2F", "/")
-            .replace("%5C", "/")
-            .replace("%3B", ";")
-            .split('/')
-            .any(|part| matches!(part.split(';').next(), Some("." | "..")));
-        if hidden {
+    // THREAT[T-net-rule-bypass]: some servers decode `%2F`, cut a segment at `;`, or decode what a proxy decoded
+    // before, and only then resolve dot segments; behind such a server `/v1/..%2Fadmin` is `/admin`.
+    if out.contains(['%', ';']) {
+        let once: Vec<u8> = decoded(out.as_bytes()).collect();
+        let twice: Vec<u8> = decoded(&once).collect();
+        if has_dot_segment(&once) || has_dot_segment(&twice) {
             return Err(TargetError::HiddenDotSegment);
         }
     }
     Ok(out)
+}
+
+/// Whether a server that splits at every slash, and cuts at `;`, would see `.` or `..`.
+fn has_dot_segment(decoded: &[u8]) -> bool {
+    decoded
+        .split(|byte| matches!(byte, b'/' | b'\\'))
+        .any(|part| matches!(part.split(|byte| *byte == b';').next(), Some(b"." | b"..")))
+}
+
+/// The bytes that a text with percent-encodings means. What is no encoding stands for itself.
+pub(super) fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = text.iter().copied();
+    std::iter::from_fn(move || {
+        let byte = rest.next()?;
+        if byte != b'%' {
+            return Some(byte);
+        }
+        let mut ahead = rest.clone();
+        let mut digit = || ahead.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Some(byte);
+        };
+        rest = ahead;
+        u8::try_from(high * 16 + low).ok()
+    })
 }
 
 const fn is_unreserved(b: u8) -> bool {
