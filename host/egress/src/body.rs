@@ -238,15 +238,7 @@ impl ResponseBody {
 
     /// Takes a chunk and returns what the tool may see of it now.
     fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EgressError> {
-        self.received = self.received.saturating_add(chunk.len() as u64);
-        self.exchange.received.store(self.received, Ordering::Relaxed);
-        // THREAT[T-net-body-flood]
-        if self.received > self.limits.bytes {
-            return Err(EgressError::BodyTooLarge {
-                direction: Direction::Response,
-                limit: self.limits.bytes,
-            });
-        }
+        self.count(chunk.len())?;
         let passed = self.redactor.push(chunk);
         self.shapes.push(&passed, &self.exchange.shapes);
         if self.inner.is_end_stream() {
@@ -262,6 +254,36 @@ impl ResponseBody {
         let rest = self.redactor.finish();
         self.shapes.push(&rest, &self.exchange.shapes);
         rest
+    }
+
+    /// Ends the body with what the redactor still holds, and takes the trailers behind it.
+    fn end_with(&mut self, mut trailers: HeaderMap) -> Result<Bytes, EgressError> {
+        let bytes: usize = trailers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        self.count(bytes)?;
+        crate::headers::take_trailers(&mut trailers, self.redactor.guard());
+        for value in trailers.values() {
+            self.exchange.shapes.note(ShapePlace::ResponseHeaders, value.as_bytes());
+        }
+        let rest = self.rest();
+        self.complete();
+        self.trailers = Some(trailers);
+        Ok(rest)
+    }
+
+    // THREAT[T-net-body-flood]: counted as it comes, trailers included.
+    fn count(&mut self, bytes: usize) -> Result<(), EgressError> {
+        self.received = self.received.saturating_add(bytes as u64);
+        self.exchange.received.store(self.received, Ordering::Relaxed);
+        if self.received > self.limits.bytes {
+            return Err(EgressError::BodyTooLarge {
+                direction: Direction::Response,
+                limit: self.limits.bytes,
+            });
+        }
+        Ok(())
     }
 
     // THREAT[T-net-slow-drip]: neither silence nor a drip holds an exchange open for longer than its limits.
@@ -305,12 +327,7 @@ impl ResponseBody {
             Some(Err(error)) => Err(crate::door::exchange_error(&error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(chunk) => self.pass(chunk).map(Some),
-                Err(frame) => {
-                    self.trailers = frame.into_trailers().ok();
-                    let rest = self.rest();
-                    self.complete();
-                    Ok(Some(rest))
-                }
+                Err(frame) => self.end_with(frame.into_trailers().unwrap_or_default()).map(Some),
             },
         })
     }
@@ -330,10 +347,7 @@ impl HttpBody for ResponseBody {
                 Err(error) => return Poll::Ready(Some(Err(this.fail(error)))),
             }
         }
-        Poll::Ready(this.trailers.take().map(|mut trailers| {
-            crate::headers::redact(&mut trailers, this.redactor.guard());
-            Ok(Frame::trailers(trailers))
-        }))
+        Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::{
 };
 use fumehood_policy::{
     address::{PrivateNetworks, check_address},
-    network::{Host, Scheme, Target},
+    network::{Host, NetworkPolicy, Scheme, Target},
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -84,15 +84,20 @@ impl Connector {
         })
     }
 
-    /// Whether the address is reachable only because the operator listed its network.
-    pub(crate) fn is_listed_private(&self, address: IpAddr) -> bool {
-        check_address(address, &PrivateNetworks::default()).is_err() && check_address(address, &self.private).is_ok()
+    /// Whether the address is this very machine's, and the operator listed it: a test host.
+    pub(crate) fn is_listed_loopback(&self, address: IpAddr) -> bool {
+        address.to_canonical().is_loopback() && check_address(address, &self.private).is_ok()
     }
 
-    /// Connects to a checked address of the target's host. Cancel-safe.
+    /// Connects to an address of the target's host that is checked, and that no layer of the policy denies. Cancel-safe.
     // THREAT[T-net-proxy-env]: the only way to a connection; no environment variable is read on it.
-    pub(crate) async fn connect(&self, target: &Target) -> Result<Link, EgressError> {
+    pub(crate) async fn connect(&self, target: &Target, policy: &NetworkPolicy) -> Result<Link, EgressError> {
         let addresses = self.checked_addresses(target.host()).await?;
+        // THREAT[T-net-rule-bypass]: a denied address is denied under every name.
+        for address in &addresses {
+            let checked = policy.check_resolved(target, *address);
+            checked.map_err(|denial| EgressError::Denied { reason: denial.message })?;
+        }
         let limit = self.connect_timeout;
         timeout(limit, self.dial(target, &addresses))
             .await
@@ -265,17 +270,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_address_that_needed_the_listing_counts_as_the_operators_network() {
+    fn only_a_loopback_address_that_is_listed_is_a_test_host() {
         let connector = Connector::new(&EgressConfig {
-            private_networks: PrivateNetworks(vec!["10.0.0.0/8".parse().unwrap(), "93.184.0.0/16".parse().unwrap()]),
+            private_networks: PrivateNetworks(vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/16".parse().unwrap()]),
             ..EgressConfig::default()
         })
         .unwrap();
-        let listed = |address: &str| connector.is_listed_private(address.parse().unwrap());
-        assert!(listed("10.1.2.3"));
-        // Public, so the way there is too, whatever the list says.
-        assert!(!listed("93.184.216.34"));
+        let listed = |address: &str| connector.is_listed_loopback(address.parse().unwrap());
+        assert!(listed("127.0.0.1"));
+        assert!(listed("::ffff:127.0.0.1"));
+        // The operator's own network, where others may listen.
+        assert!(!listed("10.1.2.3"));
+        assert!(!listed("127.1.0.1"));
         assert!(!listed("1.1.1.1"));
-        assert!(!listed("192.168.0.1"));
     }
 }

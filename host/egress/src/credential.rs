@@ -6,6 +6,7 @@
 use crate::{
     error::EgressError,
     grant::{BoundCredential, EgressGrant},
+    headers,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_core::name::SecretName;
@@ -20,6 +21,9 @@ use zeroize::Zeroizing;
 
 /// What stands unencoded in a query value.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The shortest value that is injected: of a shorter one the guard doesn't find each encoding.
+const MIN_VALUE: usize = 8;
 
 /// The secrets a request will carry.
 #[derive(Debug)]
@@ -74,10 +78,10 @@ impl<'g> Plan<'g> {
         &self.secrets
     }
 
-    /// Whether the secrets may cross this connection; `listed`: to an address that is private and that the operator listed.
+    /// Whether the secrets may cross this connection; `listed`: to a loopback address that the operator listed.
     ///
     /// # Errors
-    /// When there are any, and they would cross a network in the clear that is not the operator's.
+    /// When there are any, and they would cross a network in the clear, the operator's own included.
     // THREAT[T-net-plaintext-secret]
     pub(crate) fn check_transport(&self, scheme: Scheme, listed: bool) -> Result<(), EgressError> {
         match (self.secrets.first(), scheme) {
@@ -140,7 +144,8 @@ impl<'g> Plan<'g> {
         if self.secrets.contains(secret) {
             return Ok(());
         }
-        if grant.guard.find(value_of(credential).as_bytes()).is_none() {
+        let value = value_of(credential);
+        if value.len() < MIN_VALUE || grant.guard.find(value.as_bytes()).is_none() {
             return Err(EgressError::UnguardedSecret { secret: secret.clone() });
         }
         self.secrets.push(secret.clone());
@@ -174,7 +179,7 @@ fn value_of(credential: &BoundCredential) -> &str {
 }
 
 /// Whether the request already fills the credential's place with its placeholder.
-fn is_placed(credential: &BoundCredential, target: &Target, headers: &HeaderMap) -> Result<bool, EgressError> {
+fn is_placed(credential: &BoundCredential, target: &Target, own_headers: &HeaderMap) -> Result<bool, EgressError> {
     let secret = credential.credential.secret.as_str();
     let holds = |text: &[u8]| placeholders(text).any(|name| name == secret);
     let name = match &credential.credential.inject {
@@ -192,11 +197,15 @@ fn is_placed(credential: &BoundCredential, target: &Target, headers: &HeaderMap)
             return Err(EgressError::ForbiddenParameter { name: name.clone() });
         }
     };
-    let mut own = headers.get_all(&name).iter().peekable();
+    let place = headers::as_read(&name);
+    let mut own = own_headers
+        .iter()
+        .filter(|(written, _)| headers::as_read(written) == place)
+        .peekable();
     if own.peek().is_none() {
         return Ok(false);
     }
-    if own.all(|value| holds(value.as_bytes())) {
+    if own.all(|(_, value)| holds(value.as_bytes())) {
         return Ok(true);
     }
     Err(EgressError::ForbiddenHeader {
@@ -266,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_crosses_the_clear_only_to_a_listed_private_address() {
+    fn a_secret_crosses_the_clear_only_to_a_listed_loopback_address() {
         let plan = |secrets: &[&str]| Plan {
             bound: Vec::new(),
             inject: Vec::new(),

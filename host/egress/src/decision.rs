@@ -50,7 +50,11 @@ pub(crate) fn decide<'g>(grant: &'g EgressGrant, head: &Parts) -> Result<Allowed
         })
     };
     // THREAT[T-net-rule-bypass]: what is matched is what is sent; the tool's own spelling ends here.
-    let target = Target::parse(head.method.as_str(), &url).map_err(|error| {
+    let target = Target::parse(head.method.as_str(), &url);
+    // THREAT[T-sec-log]: before a refusal repeats the beginning of either, which the guard could not find in it.
+    leak_in_line(grant, head.method.as_str(), &url, target.as_ref().ok())
+        .map_err(|error| refused(error, target.as_ref().ok(), "leak guard"))?;
+    let target = target.map_err(|error| {
         refused(
             EgressError::InvalidUrl {
                 reason: error.to_string(),
@@ -59,7 +63,6 @@ pub(crate) fn decide<'g>(grant: &'g EgressGrant, head: &Parts) -> Result<Allowed
             "url",
         )
     })?;
-    leak_in_url(grant, &url, &target).map_err(|error| refused(error, Some(&target), "leak guard"))?;
     let declared = headers::check(&head.headers, &target, &grant.guard).map_err(|error| {
         let rule = if matches!(error, EgressError::LeakBlocked { .. }) {
             "leak guard"
@@ -110,9 +113,10 @@ pub(crate) fn beyond_limit(grant: &EgressGrant, head: &Parts) -> Refused {
 }
 
 // THREAT[T-sec-exfiltration]: a value that reached the tool by another way must not leave by this one.
-fn leak_in_url(grant: &EgressGrant, url: &str, target: &Target) -> Result<(), EgressError> {
+fn leak_in_line(grant: &EgressGrant, method: &str, url: &str, target: Option<&Target>) -> Result<(), EgressError> {
     let decoded: Vec<u8> = percent_decode_str(url).collect();
-    let texts = [url.as_bytes(), &decoded, target.path().as_bytes()];
+    let path = target.map(Target::path).unwrap_or_default();
+    let texts = [url.as_bytes(), &decoded, path.as_bytes(), method.as_bytes()];
     match texts.into_iter().find_map(|text| grant.guard.find(text)) {
         Some(secret) => Err(EgressError::LeakBlocked {
             secret: secret.clone(),

@@ -13,10 +13,7 @@ use crate::{
     telemetry,
 };
 use bytes::Bytes;
-use fumehood_core::{
-    ledger::{EgressOutcome, ShapePlace},
-    name::OrgName,
-};
+use fumehood_core::ledger::{EgressOutcome, ShapePlace};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header::HOST};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
@@ -97,7 +94,7 @@ impl Egress {
             tracing::debug_span!("egress", %id, %method, %host, port, http_status = field::Empty, error = field::Empty);
         // The decision is durable before a byte leaves, a name server's query included.
         // THREAT[T-net-ledger-bypass]
-        let open = self.0.recorder.open(&entry, exchange.clone()).await?;
+        let open = self.0.recorder.open(&entry, exchange.clone(), &grant.guard).await?;
         let declared = allowed.declared.or_else(|| body.size_hint().exact());
         let outgoing = Outgoing {
             grant,
@@ -161,7 +158,8 @@ impl Inner {
     ) -> Result<Response<Body>, EgressError> {
         let deadline = Instant::now() + self.total;
         let failed = |entry: OpenEntry, error: EgressError| {
-            let reason = error.to_string();
+            // THREAT[T-sec-log]: a text that others had a part in may hold a value.
+            let reason = outgoing.grant.guard.redact_str(&error.to_string()).into_owned();
             tracing::Span::current().record("error", "exchange_failed");
             tracing::debug!(%reason, "the exchange failed");
             entry.finish(
@@ -220,7 +218,7 @@ impl Inner {
         if outgoing.declared.is_some_and(|length| length > grant.limits.body_out) {
             return Err(too_large);
         }
-        let mut lease = self.lease(&grant.scope.org, entry, allowed).await?;
+        let mut lease = self.lease(grant, entry, allowed).await?;
         let body = RequestBody::new(
             body,
             &grant.guard,
@@ -247,15 +245,21 @@ impl Inner {
                 }
             }
             drop(lease);
-            lease = self.lease(&grant.scope.org, entry, allowed).await?;
+            lease = self.lease(grant, entry, allowed).await?;
         }
     }
 
     /// A connection that may carry the secrets of the request.
-    async fn lease(&self, org: &OrgName, entry: &mut OpenEntry, allowed: &Allowed<'_>) -> Result<Lease, EgressError> {
-        let lease = self.pool.lease(org, &allowed.target).await?;
+    async fn lease(
+        &self,
+        grant: &EgressGrant,
+        entry: &mut OpenEntry,
+        allowed: &Allowed<'_>,
+    ) -> Result<Lease, EgressError> {
+        let pool = &self.pool;
+        let lease = pool.lease(&grant.scope.org, &allowed.target, &grant.policy).await?;
         entry.address = Some(lease.link.address);
-        let listed = self.pool.connector().is_listed_private(lease.link.address);
+        let listed = pool.connector().is_listed_loopback(lease.link.address);
         allowed.plan.check_transport(allowed.target.scheme(), listed)?;
         Ok(lease)
     }

@@ -101,14 +101,16 @@ pub enum EgressError {
         host: String,
     },
     /// A secret would have left in the clear.
-    #[error("denied: the secret {secret} is sent over https only, or over http to an address in private_networks")]
+    #[error(
+        "denied: the secret {secret} is sent over https only, or over http to a loopback address in private_networks"
+    )]
     PlainHttpSecret {
         /// Which.
         secret: SecretName,
     },
     /// A secret the guard can't find must not be sent: an echo of it would pass.
     #[error(
-        "denied: the value of the secret {secret} is too short to be kept out of answers; use one of at least 4 bytes"
+        "denied: the value of the secret {secret} is too short to be kept out of answers; use one of at least 8 bytes"
     )]
     UnguardedSecret {
         /// Which.
@@ -186,11 +188,8 @@ pub enum EgressError {
     #[error("the request's body is not as long as its content-length header says")]
     LengthMismatch,
     /// The answer is compressed although that was not asked for; the guard can't look into it.
-    #[error("the server sent the content encoding `{encoding}` although only identity was accepted; it was refused")]
-    EncodedResponse {
-        /// The encoding, shortened.
-        encoding: String,
-    },
+    #[error("the server sent its answer in an encoding although only identity was accepted; it was refused")]
+    EncodedResponse,
     /// The server broke HTTP, or the connection broke.
     #[error("the exchange with the server broke: {reason}")]
     Protocol {
@@ -229,7 +228,7 @@ impl EgressError {
             | Self::Timeout { .. }
             | Self::BodyTooLarge { .. }
             | Self::LengthMismatch
-            | Self::EncodedResponse { .. }
+            | Self::EncodedResponse
             | Self::Protocol { .. }
             | Self::RequestBody { .. } => false,
         }

@@ -7,9 +7,7 @@ use crate::{
 use fumehood_policy::network::Target;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
 };
 use std::borrow::Cow;
 
@@ -27,6 +25,26 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
     "http2-settings",
 ];
+
+/// Headers by which some servers replace the method, the path or the host that a rule was applied to.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "forwarded",
+];
+
+/// A header's name as servers read it that hand it on in an environment variable.
+pub(crate) fn as_read(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') {
+        Cow::Owned(name.replace('_', "-"))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
 
 /// Takes the headers of a tool's request, without those that the host sets itself, and what `content-length` declared.
 ///
@@ -53,18 +71,23 @@ pub(crate) fn check(headers: &HeaderMap, target: &Target, guard: &LeakGuard) -> 
         {
             return refuse("its value has a control character");
         }
-        if HOP_BY_HOP.contains(&name.as_str()) || name.as_str().starts_with("proxy-") {
+        let read = as_read(name);
+        if HOP_BY_HOP.contains(&&*read) || read.starts_with("proxy-") {
             return refuse("it is about the connection, which is the host's");
         }
-        if name == "expect" {
+        // THREAT[T-net-rule-bypass]: what a rule allowed is what the server is asked for.
+        if OVERRIDES.contains(&&*read) || read.starts_with("x-forwarded-") {
+            return refuse("some servers take method, path or host from it instead of from the request");
+        }
+        if read == "expect" {
             return refuse("the host does not wait for 100-continue");
         }
-        if name == HOST && !names_target(value, target) {
+        if read == HOST.as_str() && !names_target(value, target) {
             return refuse("it must be the URL's own host");
         }
         if let Some(secret) = guard
             .find(value.as_bytes())
-            .or_else(|| guard.find(name.as_str().as_bytes()))
+            .or_else(|| guard.find_in_name(name.as_str()))
         {
             return Err(EgressError::LeakBlocked {
                 secret: secret.clone(),
@@ -126,18 +149,7 @@ pub(crate) fn take_response(headers: &mut HeaderMap, guard: &LeakGuard, has_body
     for name in listed {
         headers.remove(name);
     }
-    for name in [CONNECTION, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "te",
-    ] {
-        headers.remove(name);
-    }
+    remove_connection_headers(headers);
     if has_body && !guard.is_empty() {
         // What is replaced in the body has another length.
         headers.remove(CONTENT_LENGTH);
@@ -146,17 +158,32 @@ pub(crate) fn take_response(headers: &mut HeaderMap, guard: &LeakGuard, has_body
     Ok(())
 }
 
+/// Takes out of the trailers of an answer what is not the tool's to see.
+pub(crate) fn take_trailers(trailers: &mut HeaderMap, guard: &LeakGuard) {
+    remove_connection_headers(trailers);
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING, HOST] {
+        trailers.remove(name);
+    }
+    redact(trailers, guard);
+}
+
+fn remove_connection_headers(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    for name in ["proxy-authenticate", "proxy-authentication-info"] {
+        headers.remove(name);
+    }
+}
+
 // THREAT[T-net-encoded-answer]: what the guard can't read, nobody gets.
 fn refuse_encodings(headers: &HeaderMap, name: &HeaderName, harmless: &str) -> Result<(), EgressError> {
     for value in headers.get_all(name) {
         let text = String::from_utf8_lossy(value.as_bytes());
-        let odd = text
-            .split(',')
-            .map(str::trim)
-            .find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(harmless));
-        if let Some(odd) = odd {
-            let encoding = odd.chars().take(32).flat_map(char::escape_debug).collect();
-            return Err(EgressError::EncodedResponse { encoding });
+        let mut codings = text.split(',').map(str::trim);
+        // What it is called is the server's text, and not repeated: it may be an echo.
+        if codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(harmless)) {
+            return Err(EgressError::EncodedResponse);
         }
     }
     Ok(())
@@ -164,13 +191,13 @@ fn refuse_encodings(headers: &HeaderMap, name: &HeaderName, harmless: &str) -> R
 
 /// Replaces the values of secrets; a header whose very name holds one is taken out.
 // THREAT[T-sec-guest-sees-value]
-pub(crate) fn redact(headers: &mut HeaderMap, guard: &LeakGuard) {
+fn redact(headers: &mut HeaderMap, guard: &LeakGuard) {
     if guard.is_empty() {
         return;
     }
     let telling: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| guard.find(name.as_str().as_bytes()).is_some())
+        .filter(|name| guard.find_in_name(name.as_str()).is_some())
         .cloned()
         .collect();
     for name in telling {

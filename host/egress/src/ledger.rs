@@ -5,7 +5,7 @@
 //! want of room, and works from a destructor. When all places are taken, new requests wait: the queue bounds how
 //! many requests can be on their way at once.
 
-use crate::{error::EgressError, shapes::Shapes};
+use crate::{error::EgressError, guard::LeakGuard, shapes::Shapes};
 use async_trait::async_trait;
 use fumehood_core::{
     id::LedgerId,
@@ -102,7 +102,12 @@ impl Recorder {
     }
 
     /// Writes a decision to let a request leave. Cancel-safe: an entry whose `open` is cut off is settled as failed.
-    pub(crate) async fn open(&self, entry: &LedgerEntry, exchange: Arc<Exchange>) -> Result<OpenEntry, EgressError> {
+    pub(crate) async fn open(
+        &self,
+        entry: &LedgerEntry,
+        exchange: Arc<Exchange>,
+        guard: &LeakGuard,
+    ) -> Result<OpenEntry, EgressError> {
         let busy = || EgressError::Busy {
             host: entry.host.clone(),
         };
@@ -118,6 +123,7 @@ impl Recorder {
             address: None,
             opened: Instant::now(),
             exchange,
+            guard: guard.clone(),
         };
         match timeout(WRITE_LIMIT, self.ledger.open(entry)).await {
             Ok(Ok(())) => Ok(open),
@@ -168,6 +174,7 @@ pub(crate) struct OpenEntry {
     pub(crate) address: Option<IpAddr>,
     opened: Instant,
     exchange: Arc<Exchange>,
+    guard: LeakGuard,
 }
 
 impl OpenEntry {
@@ -176,8 +183,12 @@ impl OpenEntry {
         self.settle(outcome);
     }
 
-    fn settle(&mut self, outcome: EgressOutcome) {
+    // THREAT[T-sec-log]: a reason may repeat what a server or a tool wrote.
+    fn settle(&mut self, mut outcome: EgressOutcome) {
         if let Some(place) = self.place.take() {
+            if let EgressOutcome::Denied { reason } | EgressOutcome::Failed { reason } = &mut outcome {
+                *reason = self.guard.redact_str(reason).into_owned();
+            }
             place.send(Message::Settle(Settlement {
                 id: self.id,
                 scope: self.scope.clone(),

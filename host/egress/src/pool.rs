@@ -2,7 +2,7 @@
 //!
 //! A kept connection goes to an address that was checked when it was made, under the same host-wide table, and is
 //! used again only within its age limit. Orgs never share one. The request itself is decided on every time, whatever
-//! carries it.
+//! carries it, and no policy's request is carried to an address that this policy denies.
 
 use crate::{
     config::EgressConfig,
@@ -10,9 +10,10 @@ use crate::{
     error::EgressError,
 };
 use fumehood_core::name::OrgName;
-use fumehood_policy::network::{Host, Scheme, Target};
+use fumehood_policy::network::{Host, NetworkPolicy, Scheme, Target};
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -97,9 +98,14 @@ impl Pool {
         &self.connector
     }
 
-    /// A connection to the target for this org, kept or new. Waits for a free slot no longer than a connection may
-    /// take.
-    pub(crate) async fn lease(&self, org: &OrgName, target: &Target) -> Result<Lease, EgressError> {
+    /// A connection to the target for this org, kept or new, to an address that the policy doesn't deny. Waits for a free
+    /// slot no longer than a connection may take.
+    pub(crate) async fn lease(
+        &self,
+        org: &OrgName,
+        target: &Target,
+        policy: &NetworkPolicy,
+    ) -> Result<Lease, EgressError> {
         let lane = self.lane(org, target);
         let slot = match timeout(self.limits.wait, lane.slots.clone().acquire_owned()).await {
             Ok(Ok(slot)) => slot,
@@ -110,7 +116,8 @@ impl Pool {
             }
         };
         let limits = self.limits.clone();
-        while let Some(mut idle) = lane.take_idle(&limits) {
+        let may_go_to = |address| policy.check_resolved(target, address).is_ok();
+        while let Some(mut idle) = lane.take_idle(&limits, may_go_to) {
             if matches!(timeout(READY_LIMIT, idle.link.sender.ready()).await, Ok(Ok(()))) {
                 return Ok(Lease {
                     link: idle.link,
@@ -122,7 +129,7 @@ impl Pool {
                 });
             }
         }
-        let link = self.connector.connect(target).await?;
+        let link = self.connector.connect(target, policy).await?;
         Ok(Lease {
             link,
             reused: false,
@@ -165,9 +172,12 @@ impl Pool {
 }
 
 impl Lane {
-    fn take_idle(&self, limits: &Limits) -> Option<Idle> {
+    /// The latest connection that is usable and goes to such an address; the others stay.
+    // THREAT[T-net-rule-bypass]
+    fn take_idle(&self, limits: &Limits, may_go_to: impl Fn(IpAddr) -> bool) -> Option<Idle> {
         let mut idle = lock(&self.idle);
-        while let Some(candidate) = idle.pop() {
+        while let Some(at) = idle.iter().rposition(|idle| may_go_to(idle.link.address)) {
+            let candidate = idle.remove(at);
             limits.idle_now.fetch_sub(1, Ordering::Relaxed);
             if candidate.is_usable(limits) {
                 return Some(candidate);

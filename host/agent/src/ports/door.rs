@@ -118,7 +118,7 @@ fn for_guest(error: EgressError) -> DoorError {
             direction: Direction::Response,
             limit,
         } => DoorError::ResponseTooLarge(limit),
-        EgressError::Protocol { .. } | EgressError::EncodedResponse { .. } => DoorError::Protocol,
+        EgressError::Protocol { .. } | EgressError::EncodedResponse => DoorError::Protocol,
         EgressError::LengthMismatch | EgressError::RequestBody { .. } => DoorError::Aborted,
         _ => DoorError::Internal,
     }

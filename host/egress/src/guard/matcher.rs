@@ -75,6 +75,11 @@ impl Matcher {
         }
     }
 
+    /// The texts, sorted.
+    pub(super) fn forms(&self) -> &[Form] {
+        &self.sorted
+    }
+
     /// How many bytes of memory it takes, about.
     pub(super) fn size(&self) -> usize {
         let texts = self.sorted.iter().map(|form| form.capacity() + size_of::<Form>());

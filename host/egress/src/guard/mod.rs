@@ -24,7 +24,12 @@ use forms::Form;
 use fumehood_core::name::SecretName;
 use matcher::{Found, Matcher};
 use secrecy::{ExposeSecret as _, SecretString};
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+use zeroize::Zeroizing;
 
 /// Finds the values of a set of secrets. Cloning shares it. Making one costs microseconds per secret, so
 /// keep it as long as the set of secrets stays the same.
@@ -40,6 +45,8 @@ struct Search {
     owners: Vec<usize>,
     /// Each secret's name and what stands in the place of its value.
     secrets: Vec<(SecretName, Box<[u8]>)>,
+    /// The forms that can stand in the name of a header, in lower case, and their owners. Made when a name is searched.
+    in_names: OnceLock<(Matcher, Vec<usize>)>,
 }
 
 impl LeakGuard {
@@ -66,6 +73,7 @@ impl LeakGuard {
                 matcher,
                 owners,
                 secrets: names,
+                in_names: OnceLock::new(),
             })),
         }
     }
@@ -79,7 +87,8 @@ impl LeakGuard {
     /// How many bytes of memory it takes, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.search.as_deref().map_or(0, |search| search.matcher.size())
+        // The forms in names are fewer than all.
+        self.search.as_deref().map_or(0, |search| 2 * search.matcher.size())
     }
 
     /// The secret whose value, in any form, occurs first in `bytes`.
@@ -88,6 +97,16 @@ impl LeakGuard {
         let search = self.search.as_deref()?;
         let found = search.matcher.find(bytes, 0, bytes.len())?;
         Some(&search.owner(found).0)
+    }
+
+    /// The secret whose value occurs in a header's name, where letters have lost their case.
+    #[must_use]
+    pub fn find_in_name(&self, name: &str) -> Option<&SecretName> {
+        let search = self.search.as_deref()?;
+        let (matcher, owners) = search.in_names.get_or_init(|| search.lower_case());
+        let lower = Zeroizing::new(name.to_ascii_lowercase());
+        let found = matcher.find(lower.as_bytes(), 0, lower.len())?;
+        Some(&search.secrets[owners[found.number]].0)
     }
 
     /// `text` with every value replaced by `[secret:NAME]`; borrowed when there is none.
@@ -137,6 +156,15 @@ impl LeakGuard {
     }
 }
 
+/// Whether a form can stand in the name of a header, and is long enough not to be a word of an ordinary one.
+fn can_be_name(form: &str) -> bool {
+    const SHORTEST: usize = 8;
+    form.len() >= SHORTEST
+        && form
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 impl fmt::Debug for LeakGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self
@@ -148,6 +176,18 @@ impl fmt::Debug for LeakGuard {
 }
 
 impl Search {
+    fn lower_case(&self) -> (Matcher, Vec<usize>) {
+        let forms = self.matcher.forms().iter().zip(&self.owners);
+        let mut lower: Vec<(Form, usize)> = forms
+            .filter(|(form, _)| can_be_name(form))
+            .map(|(form, owner)| (Zeroizing::new(form.to_ascii_lowercase()), *owner))
+            .collect();
+        lower.sort_by(|a, b| a.0.as_str().cmp(&b.0));
+        lower.dedup_by(|a, b| a.0 == b.0);
+        let (sorted, owners) = lower.into_iter().unzip();
+        (Matcher::new(sorted), owners)
+    }
+
     fn owner(&self, found: Found) -> &(SecretName, Box<[u8]>) {
         &self.secrets[self.owners[found.number]]
     }

@@ -66,6 +66,39 @@ async fn one_bad_address_among_good_ones_refuses_the_name() {
 }
 
 #[tokio::test]
+async fn a_denied_address_is_denied_under_every_name_and_on_a_kept_connection() {
+    let (world, server) = (World::new(), Server::start(|_| answer("ok")).await);
+    let url = server.url_as("api.example.com", "/");
+    let denying = || open().deny("127.0.0.1").make();
+    let refused = world.get(&denying(), &url).await.unwrap_err();
+    assert!(
+        matches!(&refused, EgressError::Denied { reason } if reason.contains("127.0.0.1")),
+        "{refused}"
+    );
+    assert_eq!(server.connections(), 0);
+    let entry = world.settled().await;
+    assert!(matches!(&entry.outcome, EgressOutcome::Denied { reason } if reason.contains("`127.0.0.1`")));
+    // Another grant of the same org may go there, and its connection is kept; it is of no use to this one.
+    text(world.get(&open().make(), &url).await.unwrap()).await.unwrap();
+    assert!(matches!(
+        world.get(&denying(), &url).await,
+        Err(EgressError::Denied { .. })
+    ));
+    text(world.get(&open().make(), &url).await.unwrap()).await.unwrap();
+    assert_eq!((server.connections(), server.seen().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn one_denied_address_among_others_refuses_the_name() {
+    let (world, server) = (World::new(), Server::start(|_| answer("no")).await);
+    world.names.set("api.example.com", &[&["127.0.0.1", "127.0.0.9"]]);
+    let denying = open().deny("127.0.0.9").make();
+    let refused = world.get(&denying, &server.url_as("api.example.com", "/")).await;
+    assert!(matches!(refused, Err(EgressError::Denied { .. })));
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_name_that_changes_its_address_is_checked_again_for_each_connection() {
     let world = World::with(|config| config.max_idle_connections = 0);
     let server = Server::start(|_| answer("ok")).await;

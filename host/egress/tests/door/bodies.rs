@@ -234,19 +234,14 @@ async fn an_encoded_answer_is_refused_because_identity_was_asked_for() {
         .body(full(""))
         .unwrap();
     let failed = world.egress.send(&open().make(), request).await.unwrap_err();
-    assert_eq!(
-        failed,
-        EgressError::EncodedResponse {
-            encoding: "gzip".to_owned()
-        }
-    );
+    assert_eq!(failed, EgressError::EncodedResponse);
     assert_eq!(server.only().header("accept-encoding"), Some("identity"));
     let address = bytes_server(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n").await;
     let failed = world
         .get(&open().make(), &format!("http://{address}/"))
         .await
         .unwrap_err();
-    assert!(matches!(failed, EgressError::EncodedResponse { .. }), "{failed}");
+    assert!(matches!(failed, EgressError::EncodedResponse), "{failed}");
 }
 
 #[tokio::test]

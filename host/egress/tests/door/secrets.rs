@@ -3,7 +3,10 @@
 use crate::support::{SECRET, Server, World, allow, answer, bytes_server, chunks, full, get, open, text};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use fumehood_core::{ledger::EgressOutcome, name::SecretName};
+use fumehood_core::{
+    ledger::{EgressOutcome, ShapePlace},
+    name::SecretName,
+};
 use fumehood_egress::{EgressError, RequestPart};
 use fumehood_policy::credential::Injection;
 use http::{Request, Response};
@@ -75,6 +78,22 @@ async fn a_place_that_a_credential_fills_is_not_the_tools_to_fill() {
     let refused = world
         .egress
         .send(&open().bearer().make(), request.body(full("")).unwrap())
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, EgressError::ForbiddenHeader { .. }), "{refused}");
+    // A server that reads headers from environment variables takes `_` for `-`.
+    let key = open()
+        .credential(
+            "TOKEN",
+            SECRET,
+            "api.example.com",
+            Injection::header("x-api-key", "{}").unwrap(),
+        )
+        .make();
+    let request = Request::get(server.url_as("api.example.com", "/")).header("x_api_key", "other");
+    let refused = world
+        .egress
+        .send(&key, request.body(full("")).unwrap())
         .await
         .unwrap_err();
     assert!(matches!(refused, EgressError::ForbiddenHeader { .. }), "{refused}");
@@ -152,6 +171,8 @@ async fn a_value_that_the_guard_can_not_find_is_not_sent() {
     for grant in [
         open().credential("PIN", "123", "api.example.com", header()).make(),
         open().credential("PIN", " \n", "api.example.com", header()).make(),
+        // Found as it is, but not in base64.
+        open().credential("PIN", "pin1234", "api.example.com", header()).make(),
         open()
             .unguarded("PIN", "long enough but not told", "api.example.com", header())
             .make(),
@@ -250,6 +271,88 @@ async fn a_value_in_trailers_is_found() {
     assert_eq!(collected.trailers().unwrap()["x-end"], "[secret:TOKEN]");
     assert_eq!(collected.to_bytes(), "body");
     assert_eq!(world.settled().await.outcome, EgressOutcome::Completed { status: 200 });
+}
+
+#[tokio::test]
+async fn trailers_count_as_part_of_the_answer_and_tell_nothing_about_the_connection() {
+    let address = bytes_server(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\
+          x-end: 1\r\nconnection: close\r\nproxy-authenticate: x\r\ncontent-length: 9\r\n\r\n",
+    )
+    .await;
+    let world = World::new();
+    let (url, grant) = (format!("http://{address}/"), |limit| open().limits(limit, 1, 9).make());
+    let response = world.get(&grant(1000), &url).await.unwrap();
+    let collected = response.into_body().collect().await.unwrap();
+    let trailers = collected.trailers().unwrap();
+    assert_eq!((trailers.len(), &trailers["x-end"]), (1, &"1".parse().unwrap()));
+    let response = world.get(&grant(20), &url).await.unwrap();
+    let failed = response.into_body().collect().await.unwrap_err();
+    assert!(matches!(failed, EgressError::BodyTooLarge { .. }), "{failed}");
+}
+
+#[tokio::test]
+async fn a_key_in_the_trailers_is_noted_in_the_ledger() {
+    let key = format!("ghp{}{}", "_", "a1B2".repeat(9));
+    let answer = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-end: {key}\r\n\r\n");
+    let address = bytes_server(Box::leak(answer.into_boxed_str()).as_bytes()).await;
+    let world = World::new();
+    let response = world.get(&open().make(), &format!("http://{address}/")).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    let shapes = world.settled().await.shapes;
+    assert!(
+        shapes.iter().any(|seen| seen.place == ShapePlace::ResponseHeaders),
+        "{shapes:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_value_that_is_echoed_where_only_words_are_expected_is_told_to_nobody() {
+    const TOKEN: &str = "Sh0rtTokenInMixedCase";
+    let inject = || Injection::header("x-key", "{}").unwrap();
+    let grant = || open().credential("TOKEN", TOKEN, "api.example.com", inject()).make();
+    for head in [
+        format!("content-encoding: {TOKEN}"),
+        format!("transfer-encoding: {TOKEN}, chunked"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+        let address = bytes_server(Box::leak(answer.into_boxed_str()).as_bytes()).await;
+        let world = World::new();
+        let url = format!("http://api.example.com:{}/", address.port());
+        let failed = world.get(&grant(), &url).await.unwrap_err().to_string();
+        let entry = format!("{:?}", world.settled().await);
+        for shown in [failed, entry] {
+            assert!(!shown.contains("Sh0rt"), "{shown}");
+        }
+    }
+    // A header's name arrives in lower case, whatever the server wrote.
+    let answer = format!("HTTP/1.1 200 OK\r\n{TOKEN}: 1\r\nx-{TOKEN}-x: 2\r\nx-ok: 3\r\ncontent-length: 0\r\n\r\n");
+    let address = bytes_server(Box::leak(answer.into_boxed_str()).as_bytes()).await;
+    let url = format!("http://api.example.com:{}/", address.port());
+    let response = World::new().get(&grant(), &url).await.unwrap();
+    let names: Vec<_> = response.headers().keys().map(http::HeaderName::as_str).collect();
+    assert!(!names.iter().any(|name| name.contains("sh0rt")), "{names:?}");
+    assert!(names.contains(&"x-ok"));
+}
+
+#[tokio::test]
+async fn a_value_in_what_is_no_url_or_method_is_not_repeated_in_part() {
+    let value = "long-enough-to-be-cut-".repeat(8);
+    let grant = open().secret("LONG", &value).make();
+    let world = World::new();
+    let method = http::Method::from_bytes(value.as_bytes()).unwrap();
+    let by_method = Request::builder().method(method).uri("http://127.0.0.1:1/");
+    let by_scheme = Request::get(format!("http://user:{value}@127.0.0.1:1/"));
+    for request in [by_method, by_scheme] {
+        let refused = world
+            .egress
+            .send(&grant, request.body(full("")).unwrap())
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, EgressError::LeakBlocked { .. }), "{refused}");
+    }
+    let shown = format!("{:?}", world.ledger.entries());
+    assert!(!shown.contains("long-enough"), "{shown}");
 }
 
 #[tokio::test]

@@ -192,6 +192,7 @@ pub(crate) struct Grant {
     body_in: u64,
     body_out: u64,
     requests: u32,
+    deny: Vec<String>,
 }
 
 pub(crate) fn allow(rules: &[&str]) -> Grant {
@@ -203,6 +204,7 @@ pub(crate) fn allow(rules: &[&str]) -> Grant {
         body_in: 1 << 20,
         body_out: 1 << 20,
         requests: 100,
+        deny: Vec::new(),
     }
 }
 
@@ -223,6 +225,11 @@ impl Grant {
 
     pub(crate) fn limits(mut self, body_in: u64, body_out: u64, requests: u32) -> Self {
         (self.body_in, self.body_out, self.requests) = (body_in, body_out, requests);
+        self
+    }
+
+    pub(crate) fn deny(mut self, rule: &str) -> Self {
+        self.deny.push(rule.to_owned());
         self
     }
 
@@ -261,7 +268,7 @@ impl Grant {
         let rules = self.allow.iter().map(|rule| rule.parse().unwrap()).collect();
         let list = NetworkList {
             allow: Some(rules),
-            deny: Vec::new(),
+            deny: self.deny.iter().map(|rule| rule.parse().unwrap()).collect(),
         };
         EgressGrant {
             scope: EgressScope {
