@@ -4,6 +4,7 @@
 use crate::{
     catalog::{InstalledTool, OfferedTools},
     limits::{Limited, Limits, Place},
+    narrowings::Narrowings,
     ports::{self, CallEvents, StoreLedger},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
@@ -20,7 +21,7 @@ use fumehood_egress::Egress;
 use fumehood_files::Tree;
 use fumehood_policy::{
     agent::AgentSpec,
-    authority::{Authority, HostPolicy, SessionNarrowing},
+    authority::{Authority, HostPolicy},
 };
 use fumehood_sandbox::{
     Call, Denial, Sandbox, ShareKey,
@@ -41,35 +42,34 @@ pub struct CallScope {
     pub(crate) session: Option<SessionId>,
     pub(crate) turn: Option<TurnId>,
     pub(crate) chain: Arc<[AgentSpec]>,
-    narrowing: Arc<SessionNarrowing>,
+    recorded: Option<Result<Arc<Authority>, CallError>>,
     observe: Option<mpsc::Sender<NewEvent>>,
     files: Option<Arc<Tree>>,
     depth: u8,
 }
 
 impl CallScope {
-    pub(crate) fn new(
-        org: OrgName,
-        session: Option<SessionId>,
-        turn: Option<TurnId>,
-        chain: Arc<[AgentSpec]>,
-        narrowing: SessionNarrowing,
-    ) -> Self {
+    pub(crate) fn new(org: OrgName, session: Option<SessionId>, turn: Option<TurnId>, chain: Arc<[AgentSpec]>) -> Self {
         Self {
             org,
             session,
             turn,
             chain,
-            narrowing: Arc::new(narrowing),
+            recorded: None,
             observe: None,
             files: None,
             depth: 0,
         }
     }
 
-    /// The same, reporting what happens in the call.
-    pub(crate) fn for_call(&self, observe: mpsc::Sender<NewEvent>) -> Self {
+    /// The same for one call, with the authority that was recorded for it, reporting what happens in it.
+    pub(crate) fn for_call(
+        &self,
+        observe: mpsc::Sender<NewEvent>,
+        recorded: Result<Arc<Authority>, CallError>,
+    ) -> Self {
         Self {
+            recorded: Some(recorded),
             observe: Some(observe),
             ..self.clone()
         }
@@ -102,6 +102,7 @@ impl CallScope {
     /// The same, for a call that a tool makes.
     pub(crate) fn deeper(&self) -> Self {
         Self {
+            recorded: None,
             depth: self.depth + 1,
             ..self.clone()
         }
@@ -155,6 +156,7 @@ pub struct Caller {
     ledger: Arc<StoreLedger>,
     store: Arc<dyn Store>,
     secrets: SecretCache,
+    narrowings: Narrowings,
     workspaces: Workspaces,
     policy: HostPolicy,
     limits: Arc<Limits>,
@@ -165,6 +167,11 @@ impl Caller {
     /// The secrets in use.
     pub(crate) const fn secrets(&self) -> &SecretCache {
         &self.secrets
+    }
+
+    /// How the sessions narrow their calls.
+    pub(crate) const fn narrowings(&self) -> &Narrowings {
+        &self.narrowings
     }
 
     /// The limits of the orgs.
@@ -197,6 +204,7 @@ impl Caller {
             egress,
             ledger,
             secrets: SecretCache::new(Arc::clone(&store), Bounds::default()),
+            narrowings: Narrowings::new(Arc::clone(&store)),
             store,
             workspaces,
             policy,
@@ -205,16 +213,37 @@ impl Caller {
         }
     }
 
-    /// What a tool may do in a scope.
-    #[must_use]
-    pub fn authority(&self, scope: &CallScope, tool: &InstalledTool) -> Option<Authority> {
-        let record = &tool.component.record;
-        let grant = record.grant.as_ref()?;
-        Some(Authority::compute(
-            &record.manifest,
+    /// What a tool may do in a scope now: what its component is granted and how the session narrows it are looked up for each
+    /// call, also in a turn that began before either was changed.
+    ///
+    /// # Errors
+    /// `denied` when its component has no grant or is removed, or the session is gone; `unavailable` when the store can't be
+    /// read.
+    pub async fn authority(&self, scope: &CallScope, tool: &InstalledTool) -> Result<Authority, CallError> {
+        let granted = tool.component.standing.granted(&tool.definition.name)?;
+        let (request, grant) = &*granted;
+        let narrowing = match scope.session {
+            None => Arc::default(),
+            Some(session) => match self.narrowings.of(&scope.org, session).await {
+                Ok(Some(narrowing)) => narrowing,
+                Ok(None) => {
+                    return Err(CallError::new(
+                        CallErrorCode::Denied,
+                        "the session of the call was deleted",
+                    ));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "how the session narrows its calls can't be read");
+                    let message = "the host can't read what the session allows; try again later";
+                    return Err(CallError::new(CallErrorCode::Unavailable, message));
+                }
+            },
+        };
+        Ok(Authority::compute(
+            request,
             grant,
             &scope.chain,
-            &scope.narrowing,
+            &narrowing,
             &self.policy,
         ))
     }
@@ -339,12 +368,6 @@ impl Caller {
             let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");
             return Err(CallError::new(CallErrorCode::Denied, message).into());
         }
-        let authority = self.authority(scope, &installed).map(Arc::new).ok_or_else(|| {
-            CallError::new(
-                CallErrorCode::Denied,
-                format!("the component of {tool} waits for a grant"),
-            )
-        })?;
         let digest = installed.component.record.digest;
         // A call that is answered from the journal never comes here, so this charges each call once, when it runs.
         let place = match scope.depth {
@@ -354,6 +377,14 @@ impl Caller {
             }
             _ => None,
         };
+        // Not before it has its place: what was decided while it waited holds.
+        let authority = Arc::new(self.authority(scope, &installed).await?);
+        if let Some(recorded) = scope.recorded.clone()
+            && *recorded? != *authority
+        {
+            let message = format!("what {tool} may do was changed while the call waited to run; call it again");
+            return Err(CallError::new(CallErrorCode::Unavailable, message).into());
+        }
         self.limits.call(&scope.org, digest, authority.rate).await?;
         let events = scope.observe.clone().map(|sender| {
             let guard = secrets.guard().clone();

@@ -1,9 +1,12 @@
 //! Which tools an org has, ready to run, and which of them a session's agents offer.
 //!
 //! A snapshot per org is built from the store once and replaced when a component is added, granted or removed; turns keep
-//! the snapshot they began with.
+//! the snapshot they began with, and with it its code; what that may do is looked up for each call, in [`crate::standing`].
 
-use crate::telemetry::ToolMeters;
+use crate::{
+    standing::{Standing, Standings},
+    telemetry::ToolMeters,
+};
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, ComponentRef},
     digest::Digest,
@@ -17,8 +20,11 @@ use fumehood_policy::{
 use fumehood_sandbox::Sandbox;
 use fumehood_store::{Blobs, Store, StoreError, record};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// A component of an org, compiled.
@@ -27,6 +33,8 @@ pub struct InstalledComponent {
     pub record: record::Component,
     /// Its code.
     pub code: fumehood_sandbox::Component,
+    /// What it may do now, whatever the record says.
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// A tool of an org, ready to be called.
@@ -244,7 +252,15 @@ pub struct Catalog {
     store: Arc<dyn Store>,
     blobs: Blobs,
     sandbox: Sandbox,
-    orgs: Mutex<HashMap<OrgName, Arc<OrgTools>>>,
+    orgs: Mutex<HashMap<OrgName, Snapshot>>,
+    standings: Standings,
+    generation: AtomicU64,
+}
+
+/// An org's tools, as they were read under a generation.
+struct Snapshot {
+    generation: u64,
+    tools: Arc<OrgTools>,
 }
 
 impl Catalog {
@@ -256,6 +272,8 @@ impl Catalog {
             blobs,
             sandbox,
             orgs: Mutex::default(),
+            standings: Standings::default(),
+            generation: AtomicU64::new(1),
         }
     }
 
@@ -276,8 +294,8 @@ impl Catalog {
     /// # Errors
     /// When the store can't be read. A component that can't be loaded is left out, and the log says so.
     pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, StoreError> {
-        if let Some(tools) = self.lock().get(org) {
-            return Ok(Arc::clone(tools));
+        if let Some(snapshot) = self.lock().get(org) {
+            return Ok(Arc::clone(&snapshot.tools));
         }
         self.refresh(org).await
     }
@@ -287,10 +305,18 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::tools`].
     pub async fn refresh(&self, org: &OrgName) -> Result<Arc<OrgTools>, StoreError> {
+        // THREAT[T-supply-revoked]: loading takes its time, and a narrower grant may be decided meanwhile. What was read later
+        // has the higher generation and stays, whichever is ready first.
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst);
+        let records = self.store.components(org).await.inspect_err(|_| {
+            // Something changed that nobody knows: the next use reads it.
+            self.lock().remove(org);
+        })?;
+        let standings = self.standings.take(org, generation, &records);
         let mut components = Vec::new();
-        for record in self.store.components(org).await? {
+        for (record, standing) in records.into_iter().zip(standings) {
             match self.load(record.digest).await {
-                Ok(code) => components.push(InstalledComponent { record, code }),
+                Ok(code) => components.push(InstalledComponent { record, code, standing }),
                 Err(error) => {
                     tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered");
                 }
@@ -300,8 +326,19 @@ impl Catalog {
         for (name, components) in &tools.collisions {
             tracing::warn!(%org, tool = %name, ?components, "a tool name is offered by several components, so by none");
         }
-        self.lock().insert(org.clone(), Arc::clone(&tools));
-        Ok(tools)
+        let newest = Snapshot { generation, tools };
+        let mut orgs = self.lock();
+        let kept = match orgs.entry(org.clone()) {
+            Entry::Vacant(place) => place.insert(newest),
+            Entry::Occupied(place) => {
+                let kept = place.into_mut();
+                if kept.generation < generation {
+                    *kept = newest;
+                }
+                kept
+            }
+        };
+        Ok(Arc::clone(&kept.tools))
     }
 
     async fn load(&self, digest: Digest) -> Result<fumehood_sandbox::Component, String> {
@@ -313,7 +350,7 @@ impl Catalog {
         self.sandbox.load(wasm, digest).await.map_err(|error| error.to_string())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrgName, Arc<OrgTools>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrgName, Snapshot>> {
         self.orgs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

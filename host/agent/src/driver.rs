@@ -23,6 +23,7 @@ use fumehood_core::{
 };
 use fumehood_egress::{LeakGuard, Redactor};
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Provider, Step};
+use fumehood_policy::authority::Authority;
 use fumehood_store::StoreError;
 use futures::StreamExt as _;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -368,11 +369,19 @@ impl Driver {
         running: &mut JoinSet<Ended>,
         observe: &mpsc::Sender<NewEvent>,
     ) -> Result<(), Stop> {
-        let events: Vec<_> = starting.iter().map(|admitted| self.started(admitted)).collect();
+        let (mut events, mut authorities) = (Vec::new(), Vec::new());
+        for admitted in &*starting {
+            let authority = match self.plan.tools.get(&admitted.tool) {
+                Ok(tool) => self.caller.authority(&self.plan.scope, tool).await.map(Arc::new),
+                Err(error) => Err(error),
+            };
+            events.push(self.started(admitted, authority.as_deref().ok()));
+            authorities.push(authority);
+        }
         self.recorder.record(events).await?;
-        for admitted in starting.drain(..) {
+        for (admitted, authority) in starting.drain(..).zip(authorities) {
             let caller = Arc::clone(&self.caller);
-            let scope = self.plan.scope.for_call(observe.clone());
+            let scope = self.plan.scope.for_call(observe.clone(), authority);
             let tools = Arc::clone(&self.plan.tools);
             let work = async move {
                 let arguments = admitted.call.arguments.as_object();
@@ -421,11 +430,12 @@ impl Driver {
         Ok((events, ended))
     }
 
-    fn started(&self, admitted: &AdmittedCall) -> NewEvent {
+    fn started(&self, admitted: &AdmittedCall, authority: Option<&Authority>) -> NewEvent {
         self.recorder.machine.event(EventBody::ToolStarted {
             call: admitted.call.id,
             tool: admitted.tool.clone(),
             component: admitted.component.clone(),
+            authority: authority.and_then(|authority| serde_json::to_value(authority).ok()),
         })
     }
 

@@ -301,7 +301,7 @@ impl Host {
             .ok_or(HostError::NotFound("session"))
     }
 
-    /// Changes a session, from its next turn on.
+    /// Changes a session: how it narrows its calls from the next call on, the agent from the next turn on.
     ///
     /// # Errors
     /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown.
@@ -315,13 +315,18 @@ impl Host {
             self.chain(org, agent).await?;
         }
         let before = self.session(org, id).await?.narrowing;
-        let narrowing = change.narrowing.as_ref().unwrap_or(&before);
         let changed = [
             ("agent", change.agent.is_some()),
             ("title", change.title.is_some()),
             ("metadata", change.metadata.is_some()),
-            ("network", narrowing.network != before.network),
-            ("files", narrowing.files != before.files),
+            (
+                "network",
+                change
+                    .network
+                    .as_ref()
+                    .is_some_and(|network| *network != before.network),
+            ),
+            ("files", change.files.is_some_and(|files| files != before.files)),
         ];
         let changed = changed
             .into_iter()
@@ -330,6 +335,7 @@ impl Host {
             .collect();
         let event = by_client(EventBody::SessionUpdated { changed });
         let updated = self.inner.store.update_session(org, id, &change, &[event]).await?;
+        self.inner.caller.narrowings().forget(org, id);
         let (session, events) = updated.ok_or(HostError::NotFound("session"))?;
         self.publish(events);
         Ok(session)
@@ -356,7 +362,7 @@ impl Host {
         let files = &self.inner.workspaces;
         files.retire(id).await?;
         match self.inner.store.delete_session(org, id).await {
-            Ok(true) => {}
+            Ok(true) => self.inner.caller.narrowings().forget(org, id),
             Ok(false) => return Err(HostError::NotFound("session")),
             Err(error) => {
                 if let Err(error) = files.restore(id).await {
@@ -540,13 +546,7 @@ impl Host {
             system: instructions.collect::<Vec<_>>().join("\n\n"),
             budget: with_defaults(leaf.budget).narrowed_by(asked),
             tools,
-            scope: CallScope::new(
-                turn.org.clone(),
-                Some(turn.session),
-                Some(turn.id),
-                chain,
-                session.narrowing,
-            ),
+            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
         })
     }
 

@@ -14,7 +14,10 @@ use fumehood_policy::{
     manifest::{Manifest, ManifestError},
 };
 use fumehood_sandbox::LoadError;
-use fumehood_store::{BlobError, StoreError, record::Component};
+use fumehood_store::{
+    BlobError,
+    record::{Component, Put},
+};
 
 /// Why a component is refused. Nothing of it is kept then.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,7 @@ pub struct Inspected {
 pub struct Added {
     /// As it is kept.
     pub component: Component,
-    /// What changed, where it took the place of other code.
+    /// What changed, where it took the place of other code or asks differently.
     pub update: Option<Update>,
 }
 
@@ -92,8 +95,6 @@ pub struct Update {
     pub before: Digest,
     /// What it asks for in addition, and no longer.
     pub difference: Difference,
-    /// What the one before was granted.
-    grant: Option<Grant>,
 }
 
 impl Host {
@@ -107,8 +108,9 @@ impl Host {
 
     /// Adds a component, or replaces the one of the same name. Turns that run keep the tools they began with.
     ///
-    /// A new version takes over the grant of the one before when nothing is decided about it and it asks for no more;
-    /// one that asks for more waits, and its tools are withheld until somebody decides.
+    /// Where nothing is decided about it, what was decided about this code before holds; a new version takes over the grant
+    /// of the one before. Either only as long as it asks for no more: one that asks for more waits, and its tools are
+    /// withheld until somebody decides.
     ///
     /// # Errors
     /// [`HostError::Install`] if it is refused: nothing of it is kept.
@@ -118,18 +120,9 @@ impl Host {
             manifest,
             tools,
         } = self.inspect_component(&new).await?;
-        let before = self.store().component(org, &manifest.name).await?;
-        let update = before.filter(|before| before.digest != digest).map(|before| Update {
-            difference: Difference::between(&before.manifest, &manifest),
-            before: before.digest,
-            grant: before.grant,
-        });
         let grant = match new.grant {
-            // THREAT[T-supply-wide-request]: what was decided about another request decides nothing about this one.
-            NewGrant::Undecided => update
-                .as_ref()
-                .filter(|update| !update.difference.is_wider())
-                .and_then(|update| update.grant.clone()),
+            // The store knows what was decided before, and whether that holds for this request.
+            NewGrant::Undecided => None,
             NewGrant::Requested => Some(Grant::everything_requested(&manifest)),
             NewGrant::Exactly(grant) => Some(*grant),
         };
@@ -151,17 +144,19 @@ impl Host {
         {
             tracing::warn!(%org, component = %component.name, "the manifest asks for {above}; its calls get the ceiling");
         }
-        self.store().put_component(&component).await?;
+        let Put { component, before } = self.store().put_component(&component).await?;
         self.catalog().refresh(org).await?;
-        let kept = self.store().component(org, &component.name).await?;
-        let component = kept.ok_or_else(|| StoreError::Unavailable {
-            reason: "the component was removed while it was added".into(),
-        })?;
+        // A manifest need not be part of the code: the same code may ask for something else.
+        let changed = |before: &Component| before.digest != component.digest || before.manifest != component.manifest;
+        let update = before.filter(changed).map(|before| Update {
+            difference: Difference::between(&before.manifest, &component.manifest),
+            before: before.digest,
+        });
         if let Some(update) = &update
             && component.grant.is_none()
         {
             let added = &update.difference.added;
-            tracing::warn!(%org, component = %component.name, ?added, "a new version asks for more than the one before; its tools wait for a grant");
+            tracing::warn!(%org, component = %component.name, ?added, "a component asks for more than before; its tools wait for a grant");
         }
         Ok(Added { component, update })
     }

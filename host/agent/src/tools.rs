@@ -13,7 +13,6 @@ use fumehood_core::{
 };
 use fumehood_files::{Quota, Tree};
 use fumehood_policy::{
-    authority::SessionNarrowing,
     explain::{Explanation, explain},
     grant::Grant,
     limits::Limits,
@@ -35,7 +34,7 @@ impl Host {
         arguments: Arguments,
     ) -> Result<(CallId, CallResult, Metering), HostError> {
         let scope = match session {
-            None => CallScope::new(org.clone(), None, None, Arc::from([]), SessionNarrowing::default()),
+            None => CallScope::new(org.clone(), None, None, Arc::from([])),
             Some(id) => self.session_scope(org, id).await?,
         };
         self.call_in(scope, tool, arguments).await
@@ -64,7 +63,7 @@ impl Host {
     async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
         let session = self.session(org, id).await?;
         let chain = self.chain(org, &session.agent).await?;
-        Ok(CallScope::new(org.clone(), Some(id), None, chain, session.narrowing))
+        Ok(CallScope::new(org.clone(), Some(id), None, chain))
     }
 
     async fn call_in(
@@ -166,7 +165,7 @@ impl Host {
             .ok_or(HostError::NotFound("component"))
     }
 
-    /// Removes a component. Calls that run finish; no new one begins.
+    /// Removes a component. Calls that run finish; no new one begins, in no turn.
     ///
     /// # Errors
     /// [`HostError::NotFound`].

@@ -82,6 +82,7 @@ fn runs(call: &RequestedCall) -> EventBody {
         call: call.id,
         tool: ToolName::new("add").unwrap(),
         component,
+        authority: None,
     }
 }
 

@@ -271,7 +271,7 @@ event_bodies! {
         /// The call: `id`, `tool`, and `arguments` or `malformed_arguments`.
         call: RequestedCall,
     };
-    /// A call began: its arguments are checked and its authority computed, then it enters the sandbox.
+    /// A call began: its authority is computed, its arguments are checked, then it enters the sandbox.
     ToolStarted, "tool.started", Recorded, {
         /// The call.
         call: CallId,
@@ -279,6 +279,9 @@ event_bodies! {
         tool: ToolName,
         /// The component and its digest.
         component: ComponentRef,
+        /// What the call may do, under every layer; absent: nothing, and its end says why. Never shown to a model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        authority: Option<Value>,
     };
     /// A tool says how far it is.
     ToolProgress, "tool.progress", Recorded, {

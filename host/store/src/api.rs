@@ -1,6 +1,8 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
-use crate::record::{Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Session, SessionChange, Turn};
+use crate::record::{
+    Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Put, Session, SessionChange, Turn,
+};
 use async_trait::async_trait;
 use fumehood_core::{
     digest::Digest,
@@ -97,9 +99,12 @@ pub trait Agents {
 /// Components and their grants. The code itself is kept by [`crate::blobs::Blobs`].
 #[async_trait]
 pub trait Components {
-    /// Adds a component or replaces the org's component of that name; the grant given to the same digest before is kept
-    /// when `component.grant` is `None`.
-    async fn put_component(&self, component: &Component) -> Result<()>;
+    /// Adds a component or replaces the org's component of that name, and decides about its grant in the same transaction.
+    ///
+    /// `component.grant` is what somebody decided just now. Without it, what was decided about this digest before holds, as
+    /// long as the manifest asks for no more than the one that was decided about; one that does has no grant. A digest
+    /// that nothing was decided about takes over the grant of the component whose place it takes, if it asks for no more.
+    async fn put_component(&self, component: &Component) -> Result<Put>;
     /// One component.
     async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<Option<Component>>;
     /// The org's components, by name.

@@ -28,7 +28,7 @@ pub use api::{
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};
 pub use error::OpenError;
-pub use master::{MasterKey, MasterKeys};
+pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
 pub use sqlite::{SqliteStore, check::Problem};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 

@@ -21,6 +21,8 @@ use zeroize::Zeroizing;
 pub(crate) const VARIABLE: &str = "FUMEHOOD_MASTER_KEY";
 /// The variable that may hold keys of before, separated by commas: what they sealed still opens.
 pub(crate) const VARIABLE_BEFORE: &str = "FUMEHOOD_MASTER_KEY_PREVIOUS";
+/// Every variable that keys are read from.
+pub const MASTER_KEY_VARIABLES: [&str; 2] = [VARIABLE, VARIABLE_BEFORE];
 /// The key's file in the data directory.
 const FILE: &str = "master.key";
 /// The key that a change of key leads to, until the change is complete.

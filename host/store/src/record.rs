@@ -9,7 +9,9 @@ use fumehood_core::{
     tool::ToolDefinition,
     turn::{Budget, TurnStatus},
 };
-use fumehood_policy::{authority::SessionNarrowing, grant::Grant, manifest::Manifest};
+use fumehood_policy::{
+    authority::SessionNarrowing, files::FileAccess, grant::Grant, manifest::Manifest, network::NetworkList,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,6 +58,15 @@ pub struct Session {
     pub updated: Time,
 }
 
+/// A component that was put.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Put {
+    /// As it is kept, with the grant that holds for it.
+    pub component: Component,
+    /// The org's component of that name before.
+    pub before: Option<Component>,
+}
+
 /// What may be changed of a session; `None` leaves a part as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SessionChange {
@@ -65,8 +76,10 @@ pub struct SessionChange {
     pub title: Option<Option<String>>,
     /// Other metadata.
     pub metadata: Option<Value>,
-    /// Another narrowing.
-    pub narrowing: Option<SessionNarrowing>,
+    /// Another network list; `Some(None)` removes it.
+    pub network: Option<Option<NetworkList>>,
+    /// Another access to files; `Some(None)` removes it.
+    pub files: Option<Option<FileAccess>>,
 }
 
 /// One input worked to an end. Its outcome is in the journal; the status here is a projection.

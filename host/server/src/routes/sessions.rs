@@ -202,16 +202,13 @@ async fn change_session(
     At(session): At<String>,
     JsonBody(body): JsonBody<ChangeSession>,
 ) -> Answer<Json<Session>> {
-    let before = app.host.session(&client.org, session_id(&session)?).await?;
-    let narrowing = (body.network.is_some() || body.files.is_some()).then(|| SessionNarrowing {
-        network: body.network.unwrap_or(before.narrowing.network),
-        files: body.files.unwrap_or(before.narrowing.files),
-    });
+    let id = session_id(&session)?;
     let change = SessionChange {
         agent: body.agent,
         title: body.title,
         metadata: body.metadata.map(Value::Object),
-        narrowing,
+        network: body.network,
+        files: body.files,
     };
     if change == SessionChange::default() {
         return Err(Problem::new(
@@ -219,7 +216,7 @@ async fn change_session(
             "there is nothing to change: send agent, title, metadata, network or files",
         ));
     }
-    let session = app.host.update_session(&client.org, before.id, change).await?;
+    let session = app.host.update_session(&client.org, id, change).await?;
     Ok(Json(session.into()))
 }
 

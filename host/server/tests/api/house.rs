@@ -39,6 +39,18 @@ use tower::ServiceExt as _;
 pub(crate) const KEY: &str = "fh_test_key_of_the_default_org";
 pub(crate) const OTHER_KEY: &str = "fh_test_key_of_the_other_org";
 
+/// A component that exports plain functions, so that no guest has to be built.
+pub(crate) fn wasm() -> Vec<u8> {
+    let text = r#"(component
+        (core module $code
+            (func (export "double") (param i32) (result i32) local.get 0 i32.const 2 i32.mul)
+            (func (export "fall") (param i32) (result i32) unreachable))
+        (core instance $running (instantiate $code))
+        (func (export "double") (param "n" u32) (result u32) (canon lift (core func $running "double")))
+        (func (export "fall") (param "n" u32) (result u32) (canon lift (core func $running "fall"))))"#;
+    wat::parse_str(text).unwrap()
+}
+
 /// A model that says "Hello." unless a test took over its next answer.
 #[derive(Default)]
 struct Model {
@@ -77,6 +89,27 @@ pub(crate) struct Told(mpsc::UnboundedSender<ModelEvent>);
 impl Told {
     pub(crate) fn say(&self, text: &str) {
         self.0.send(ModelEvent::TextDelta(text.into())).unwrap();
+    }
+
+    /// Asks for one call and ends the answer.
+    pub(crate) fn call(&self, tool: &str, arguments: &Value) {
+        let start = ModelEvent::ToolCallStart {
+            index: 0,
+            name: tool.into(),
+        };
+        let given = ModelEvent::ToolCallArguments {
+            index: 0,
+            delta: arguments.to_string(),
+        };
+        let stop = StepStop::ToolCalls;
+        for event in [
+            start,
+            given,
+            ModelEvent::ToolCallEnd { index: 0 },
+            ModelEvent::Done { stop },
+        ] {
+            self.0.send(event).unwrap();
+        }
     }
 
     pub(crate) fn done(&self) {

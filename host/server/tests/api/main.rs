@@ -13,6 +13,7 @@ mod house;
 mod keys;
 mod metrics;
 mod refusals;
+mod revoked;
 mod serving;
 mod sessions;
 mod tools;

@@ -1,21 +1,10 @@
-//! Components and calls. The component here exports a plain function, so that no guest has to be built.
+//! Components and calls.
 
-use crate::house::{Answer, House};
+use crate::house::{Answer, House, wasm};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_server::ServerConfig;
 use http::StatusCode;
 use serde_json::json;
-
-fn wasm() -> Vec<u8> {
-    let text = r#"(component
-        (core module $code
-            (func (export "double") (param i32) (result i32) local.get 0 i32.const 2 i32.mul)
-            (func (export "fall") (param i32) (result i32) unreachable))
-        (core instance $running (instantiate $code))
-        (func (export "double") (param "n" u32) (result u32) (canon lift (core func $running "double")))
-        (func (export "fall") (param "n" u32) (result u32) (canon lift (core func $running "fall"))))"#;
-    wat::parse_str(text).unwrap()
-}
 
 async fn add(house: &House, query: &str) -> Answer {
     house

@@ -12,7 +12,7 @@ use fumehood_core::{
     now,
     tool::ToolDefinition,
 };
-use fumehood_policy::{agent::AgentConfig, grant::Grant, manifest::Manifest};
+use fumehood_policy::{agent::AgentConfig, files::KvAccess, grant::Grant, manifest::Manifest};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -21,6 +21,7 @@ promises! {
     "a key is found by its token until it is revoked" => keys,
     "an org's agents are replaced all at once" => agents,
     "a component is replaced by name, and its grant belongs to its digest" => components,
+    "a grant holds for code as long as it asks for no more than what was decided about" => wider_requests,
     "keys, agents and components of another org read as absent" => nothing_crosses,
     "nothing is written for an org that does not exist" => no_org,
 }
@@ -170,17 +171,24 @@ async fn components(world: &World) -> Outcome {
         Some(granted(&first)),
         "the granted component"
     );
-    store.put_component(&second).await?;
+    let put = store.put_component(&second).await?;
+    ensure_eq!(put.before, Some(granted(&first)), "the component before");
+    ensure_eq!(put.component, granted(&second), "other code that asks for no more");
     ensure_eq!(
         store.component(&org, &first.name).await?,
-        Some(second.clone()),
+        Some(granted(&second)),
         "other code under the name"
+    );
+    let nothing = Grant::none();
+    ensure!(
+        store.set_grant(&org, &second.name, &second.digest, &nothing).await?,
+        "a grant was not given"
     );
     store.put_component(&first).await?;
     ensure_eq!(
         store.component(&org, &first.name).await?,
         Some(granted(&first)),
-        "the same code again"
+        "the same code again, with its own grant and not the other's"
     );
     let other = granted(&new_component(&org, "data", b"one")?);
     store.put_component(&other).await?;
@@ -202,6 +210,43 @@ async fn components(world: &World) -> Outcome {
         store.component(&org, &first.name).await?,
         Some(first.clone()),
         "a component added after removal"
+    );
+    Ok(())
+}
+
+/// A manifest need not be part of the code, so the same code may come back asking for more.
+async fn wider_requests(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let asks = new_component(&org, "github", b"one")?;
+    let granted = Component {
+        grant: Some(some_grant()?),
+        ..asks.clone()
+    };
+    let mut wider = asks.clone();
+    wider.manifest.kv.access = KvAccess::ReadWrite;
+    let mut other = new_component(&org, "github", b"two")?;
+    other.manifest = wider.manifest.clone();
+    store.put_component(&granted).await?;
+    let put = store.put_component(&asks).await?;
+    ensure_eq!(put.component, granted, "the same again");
+    let put = store.put_component(&other).await?;
+    ensure_eq!(put.component, other, "other code that asks for more");
+    let put = store.put_component(&wider).await?;
+    ensure_eq!(
+        put.component,
+        wider,
+        "the same code that asks for more, from another version"
+    );
+    let put = store.put_component(&asks).await?;
+    ensure_eq!(put.component, asks, "the same code once its grant is withheld");
+    store.put_component(&granted).await?;
+    let put = store.put_component(&wider).await?;
+    ensure_eq!(put.component, wider, "the same code that asks for more");
+    ensure_eq!(
+        store.component(&org, &wider.name).await?,
+        Some(wider),
+        "a component whose grant is withheld"
     );
     Ok(())
 }

@@ -14,6 +14,7 @@ use fumehood_core::{
     id::{SessionId, TurnId},
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
+use fumehood_policy::{files::FileAccess, network::NetworkList};
 
 promises! {
     "a session is read as it was made, with its first events" => sessions,
@@ -93,6 +94,25 @@ async fn changes(world: &World) -> Outcome {
     );
     let none = store.update_session(&org, SessionId::new(), &change, &[]).await?;
     ensure_eq!(none, None, "an unknown session");
+    let narrower = [
+        SessionChange {
+            network: Some(Some(NetworkList::nothing())),
+            ..SessionChange::default()
+        },
+        SessionChange {
+            files: Some(Some(FileAccess::Read)),
+            ..SessionChange::default()
+        },
+    ];
+    for change in &narrower {
+        store.update_session(&org, session.id, change, &[]).await?;
+    }
+    let read = store.session(&org, session.id).await?;
+    ensure_eq!(
+        read.map(|session| (session.narrowing.network, session.narrowing.files)),
+        Some((Some(NetworkList::nothing()), Some(FileAccess::Read))),
+        "both narrowings, of which neither undid the other"
+    );
     Ok(())
 }
 

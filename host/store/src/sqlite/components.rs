@@ -3,14 +3,17 @@
 use super::{SqliteStore, decode, failed, insert_failed};
 use crate::{
     api::{Components, Result},
-    record::Component,
+    record::{Component, Put},
 };
 use async_trait::async_trait;
 use fumehood_core::{
     digest::Digest,
     name::{ComponentName, OrgName},
 };
-use fumehood_policy::grant::Grant;
+use fumehood_policy::{
+    grant::{Difference, Grant},
+    manifest::Manifest,
+};
 use sqlx::sqlite::SqliteConnection;
 
 type Row = (String, String, Vec<u8>, String, String, i64, Option<String>);
@@ -34,61 +37,114 @@ fn component((org, name, digest, manifest, tools, added, grant): Row) -> Result<
     })
 }
 
-async fn grant(
-    connection: &mut SqliteConnection,
-    org: &OrgName,
-    name: &ComponentName,
-    digest: &Digest,
-    what: String,
-) -> Result<()> {
+async fn find(connection: &mut SqliteConnection, org: &OrgName, name: &ComponentName) -> Result<Option<Component>> {
+    let row: Option<Row> = sqlx::query_as(ONE)
+        .bind(org.as_str())
+        .bind(name.as_str())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    row.map(component).transpose()
+}
+
+/// Keeps what was decided about a component, with the manifest that was decided about.
+async fn grant(connection: &mut SqliteConnection, component: &Component, what: &Grant) -> Result<()> {
     sqlx::query(
-        "INSERT INTO grants (org, component, digest, what) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT (org, component, digest) DO UPDATE SET what = ?4",
+        "INSERT INTO grants (org, component, digest, what, request) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (org, component, digest) DO UPDATE SET what = ?4, request = ?5",
     )
-    .bind(org.as_str())
-    .bind(name.as_str())
-    .bind(&digest.as_bytes()[..])
-    .bind(what)
+    .bind(component.org.as_str())
+    .bind(component.name.as_str())
+    .bind(&component.digest.as_bytes()[..])
+    .bind(decode::to_json(what, "a grant")?)
+    .bind(decode::to_json(&component.manifest, "a manifest")?)
     .execute(connection)
     .await
     .map_err(failed)?;
     Ok(())
 }
 
+/// What was decided about this code before, and about which manifest.
+async fn decided_before(connection: &mut SqliteConnection, component: &Component) -> Result<Option<(Grant, Manifest)>> {
+    let row: Option<(String, String)> =
+        sqlx::query_as("SELECT what, request FROM grants WHERE org = ?1 AND component = ?2 AND digest = ?3")
+            .bind(component.org.as_str())
+            .bind(component.name.as_str())
+            .bind(&component.digest.as_bytes()[..])
+            .fetch_optional(connection)
+            .await
+            .map_err(failed)?;
+    row.map(|(what, request)| {
+        Ok((
+            decode::from_json(&what, "a grant")?,
+            decode::from_json(&request, "a manifest")?,
+        ))
+    })
+    .transpose()
+}
+
+async fn withhold(connection: &mut SqliteConnection, component: &Component) -> Result<()> {
+    sqlx::query("DELETE FROM grants WHERE org = ?1 AND component = ?2 AND digest = ?3")
+        .bind(component.org.as_str())
+        .bind(component.name.as_str())
+        .bind(&component.digest.as_bytes()[..])
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// The grant that holds for a component about which nothing is decided just now.
+// THREAT[T-supply-wide-request]: what was decided about another request decides nothing about a wider one, and a narrower
+// decision about this very code is never replaced by what another version was granted.
+async fn standing_grant(
+    connection: &mut SqliteConnection,
+    component: &Component,
+    before: Option<&Component>,
+) -> Result<Option<Grant>> {
+    let asks_for_more = |decided: &Manifest| Difference::between(decided, &component.manifest).is_wider();
+    if let Some((own, request)) = decided_before(&mut *connection, component).await? {
+        if !asks_for_more(&request) {
+            return Ok(Some(own));
+        }
+        withhold(connection, component).await?;
+        return Ok(None);
+    }
+    let other = before.filter(|before| before.digest != component.digest && !asks_for_more(&before.manifest));
+    let Some(taken_over) = other.and_then(|before| before.grant.clone()) else {
+        return Ok(None);
+    };
+    grant(connection, component, &taken_over).await?;
+    Ok(Some(taken_over))
+}
+
+async fn put(connection: &mut SqliteConnection, mut component: Component) -> Result<Put> {
+    let before = find(&mut *connection, &component.org, &component.name).await?;
+    sqlx::query(
+        "INSERT INTO components (org, name, digest, manifest, tools, added) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (org, name) DO UPDATE SET digest = ?3, manifest = ?4, tools = ?5, added = ?6",
+    )
+    .bind(component.org.as_str())
+    .bind(component.name.as_str())
+    .bind(&component.digest.as_bytes()[..])
+    .bind(decode::to_json(&component.manifest, "a manifest")?)
+    .bind(decode::to_json(&component.tools, "a component's tools")?)
+    .bind(decode::to_nanos(component.added)?)
+    .execute(&mut *connection)
+    .await
+    .map_err(|error| insert_failed(error, "org", || format!("the component {}", component.name)))?;
+    match &component.grant {
+        Some(decided) => grant(connection, &component, decided).await?,
+        None => component.grant = standing_grant(connection, &component, before.as_ref()).await?,
+    }
+    Ok(Put { component, before })
+}
+
 #[async_trait]
 impl Components for SqliteStore {
-    async fn put_component(&self, component: &Component) -> Result<()> {
-        let manifest = decode::to_json(&component.manifest, "a manifest")?;
-        let tools = decode::to_json(&component.tools, "a component's tools")?;
-        let what = component
-            .grant
-            .as_ref()
-            .map(|grant| decode::to_json(grant, "a grant"))
-            .transpose()?;
-        let added = decode::to_nanos(component.added)?;
-        let (org, name, digest) = (component.org.clone(), component.name.clone(), component.digest);
-        self.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    "INSERT INTO components (org, name, digest, manifest, tools, added) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                     ON CONFLICT (org, name) DO UPDATE SET digest = ?3, manifest = ?4, tools = ?5, added = ?6",
-                )
-                .bind(org.as_str())
-                .bind(name.as_str())
-                .bind(&digest.as_bytes()[..])
-                .bind(manifest)
-                .bind(tools)
-                .bind(added)
-                .execute(&mut *connection)
-                .await
-                .map_err(|error| insert_failed(error, "org", || format!("the component {name}")))?;
-                match what {
-                    Some(what) => grant(connection, &org, &name, &digest, what).await,
-                    None => Ok(()),
-                }
-            })
-        })
-        .await
+    async fn put_component(&self, component: &Component) -> Result<Put> {
+        let component = component.clone();
+        self.write(move |connection| Box::pin(put(connection, component))).await
     }
 
     async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<Option<Component>> {
@@ -128,23 +184,15 @@ impl Components for SqliteStore {
     }
 
     async fn set_grant(&self, org: &OrgName, name: &ComponentName, digest: &Digest, what: &Grant) -> Result<bool> {
-        let what = decode::to_json(what, "a grant")?;
-        let (org, name, digest) = (org.clone(), name.clone(), *digest);
+        let (org, name, digest, what) = (org.clone(), name.clone(), *digest, what.clone());
         self.write(move |connection| {
             Box::pin(async move {
                 // THREAT[T-supply-digest]: a grant is for the code that was looked at, not for whatever has the name by now.
-                let current: Option<i64> =
-                    sqlx::query_scalar("SELECT 1 FROM components WHERE org = ?1 AND name = ?2 AND digest = ?3")
-                        .bind(org.as_str())
-                        .bind(name.as_str())
-                        .bind(&digest.as_bytes()[..])
-                        .fetch_optional(&mut *connection)
-                        .await
-                        .map_err(failed)?;
-                if current.is_none() {
+                let current = find(&mut *connection, &org, &name).await?;
+                let Some(component) = current.filter(|component| component.digest == digest) else {
                     return Ok(false);
-                }
-                grant(connection, &org, &name, &digest, what).await?;
+                };
+                grant(connection, &component, &what).await?;
                 Ok(true)
             })
         })

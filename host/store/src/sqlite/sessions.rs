@@ -91,12 +91,15 @@ async fn change(
         agent,
         title,
         metadata,
-        narrowing,
+        network,
+        files,
     } = change;
     changed.agent = agent.unwrap_or(changed.agent);
     changed.title = title.unwrap_or(changed.title);
     changed.metadata = metadata.unwrap_or(changed.metadata);
-    changed.narrowing = narrowing.unwrap_or(changed.narrowing);
+    // Each part by itself: of two changes at once neither undoes the other's.
+    changed.narrowing.network = network.unwrap_or(changed.narrowing.network);
+    changed.narrowing.files = files.unwrap_or(changed.narrowing.files);
     let events = journal::append(connection, org, id, events)
         .await?
         .ok_or(StoreError::Gone { what: "session" })?;

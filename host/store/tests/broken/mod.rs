@@ -14,7 +14,7 @@ use fumehood_store::{
     Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, SqliteStore, Store,
     Turns,
     api::Result,
-    record::{Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Session, SessionChange, Turn},
+    record::{Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Put, Session, SessionChange, Turn},
 };
 use secrecy::SecretString;
 use std::{
@@ -85,7 +85,7 @@ pass!(Agents {
 });
 
 pass!(Components {
-    fn put_component(component: &Component) -> ();
+    fn put_component(component: &Component) -> Put;
     fn component(org: &OrgName, name: &ComponentName) -> Option<Component>;
     fn components(org: &OrgName) -> Vec<Component>;
     fn remove_component(org: &OrgName, name: &ComponentName) -> bool;
