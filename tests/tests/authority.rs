@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Host, Place, guest, refused};
+use fumehood_tests::{Host, Place, guest, refused, root};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -292,6 +292,7 @@ async fn expectations_about_the_hosts_own_lists_need_no_store() {
     std::fs::write(
         &file,
         "# what must not leave\n\
+         tool -\n\
          deny http GET https://x.internal.example.com/   # a comment\n\
          allow http POST https://api.example.com/v1\n\
          deny http GET http://169.254.169.254/latest\n\
@@ -310,17 +311,21 @@ async fn expectations_about_the_hosts_own_lists_need_no_store() {
     );
     assert!(text.contains("all 5 expectations are met"), "{text}");
     assert!(!place.data().exists(), "nothing is opened that is not needed");
-    std::fs::write(&file, "agent narrow\nallow http GET https://other.example.com/x\n").unwrap();
+    std::fs::write(
+        &file,
+        "tool -\nagent narrow\nallow http GET https://other.example.com/x\n",
+    )
+    .unwrap();
     let surprise = place.run(&["policy", "test", "policy.txt"]).await;
     let text = String::from_utf8(surprise.stdout).unwrap();
     assert_eq!(surprise.status.code(), Some(1));
     assert!(
-        text.contains("policy.txt:2: expected `allow http GET https://other.example.com/x`, but it is denied by agent narrow: no rule allows it"),
+        text.contains("policy.txt:3: expected `allow http GET https://other.example.com/x`, but it is denied by agent narrow: no rule allows it"),
         "{text}"
     );
     std::fs::write(
         &file,
-        "alow http GET https://x.example/\nallow files write src/x\nagent nobody\ndeny http GET https://x.example/\n",
+        "alow http GET https://x.example/\ntool -\nallow files write src/x\nagent nobody\ndeny http GET https://x.example/\n",
     )
     .unwrap();
     let bad = place.run(&["policy", "test", "policy.txt"]).await;
@@ -330,7 +335,56 @@ async fn expectations_about_the_hosts_own_lists_need_no_store() {
         text.contains("policy.txt:1: ") && text.contains("did you mean `allow`"),
         "{text}"
     );
-    assert!(text.contains("policy.txt:2: ") && text.contains("tool NAME"), "{text}");
+    assert!(text.contains("policy.txt:3: ") && text.contains("tool NAME"), "{text}");
+}
+
+#[tokio::test]
+async fn a_policy_is_tested_without_a_change_of_what_is_installed_and_granted() {
+    let source = root().join("target/guests/hostile.wasm");
+    let section =
+        |grant: &str| format!("[tool.hostile]\nsource = {source:?}\n[tool.hostile.grant.kv]\naccess = \"{grant}\"\n");
+    let place = Place::new(&section("read"));
+    let before = place.json(&["tool", "show", "hostile"]).await;
+    assert_eq!(before["grant"], json!({"kv": {"access": "read"}}));
+    // As a pipeline looks at a change: another file, the same data directory.
+    let candidate = place.path().join("candidate.toml");
+    let data = format!("data_dir = {:?}\n", place.data());
+    std::fs::write(&candidate, data + &section("read-write") + "[agent.other]\n").unwrap();
+    let file = place.path().join("policy.txt");
+    let text = "allow files write src/x\ndeny http GET https://evil.test.com/\ndeny http GET http://localhost:8080/\n\
+         agent other\ntool hostile\nallow kv write\n";
+    std::fs::write(&file, text).unwrap();
+    let test = ["--config", "candidate.toml", "policy", "test", "policy.txt"];
+    let met = async |base: Option<&str>| {
+        let mut command = place.command(&test);
+        if let Some(base) = base {
+            command.env("FUMEHOOD_URL", base);
+        }
+        let output = command.output().await.unwrap();
+        let (text, errors) = (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}{errors}",
+            String::from_utf8_lossy(&text)
+        );
+    };
+    met(None).await;
+    let host = place.serve().await;
+    met(Some(&host.base)).await;
+    assert_eq!(host.get("/v1/tools/hostile").await["grant"], before["grant"]);
+    refused(
+        host.request(Method::GET, "/v1/tools/hostile?agent=other"),
+        422,
+        "invalid_request",
+    )
+    .await;
+    host.stop().await;
+    std::fs::write(&file, "tool hostile\ndeny kv write\n").unwrap();
+    assert_eq!(place.run(&test).await.status.code(), Some(1));
+    assert_eq!(place.json(&["tool", "show", "hostile"]).await["grant"], before["grant"]);
+    std::fs::write(&file, "# nothing\n").unwrap();
+    assert_eq!(place.run(&test).await.status.code(), Some(2));
 }
 
 #[tokio::test]

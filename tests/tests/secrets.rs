@@ -313,3 +313,41 @@ async fn the_master_key_is_changed_while_nobody_serves_and_the_secrets_stay() {
     assert!(String::from_utf8_lossy(&read).contains("[secret:A]"), "the value opens");
     host.stop().await;
 }
+
+#[tokio::test]
+async fn the_master_key_is_changed_in_the_environment_while_hosts_know_both() {
+    const OLD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const NEW: &str = "HxwdHh8AAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRo=";
+    let (now, before) = ("FUMEHOOD_MASTER_KEY", "FUMEHOOD_MASTER_KEY_PREVIOUS");
+    let place = Place::empty("");
+    let host = place.serve_with(&[(now, OLD)]).await;
+    host.put("/v1/secrets/TOKEN", json!({"value": "tok-271828182845"}))
+        .await;
+    host.stop().await;
+    // A host that already has both keys serves what either sealed.
+    let both = [(now, NEW), (before, OLD)];
+    let host = place.serve_with(&both).await;
+    assert!(host.get("/v1/secrets").await.to_string().contains("TOKEN"));
+    host.stop().await;
+    let rotated = place
+        .command(&["--json", "secret", "rotate"])
+        .envs(both)
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&rotated.stdout).into_owned();
+    assert!(
+        rotated.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&rotated.stderr)
+    );
+    assert!(
+        text.contains("\"rewrapped\":1") || text.contains("\"rewrapped\": 1"),
+        "{text}"
+    );
+    let host = place.serve_with(&[(now, NEW)]).await;
+    assert!(host.get("/v1/secrets").await.to_string().contains("TOKEN"));
+    host.stop().await;
+    let old = place.command(&["secret", "list"]).env(now, OLD).output().await.unwrap();
+    assert!(!old.status.success(), "the old key opens nothing any more");
+}

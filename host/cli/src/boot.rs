@@ -2,21 +2,21 @@
 
 use crate::{
     config::{Config, Loaded},
-    standard,
+    configured, standard,
 };
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::Catalog,
     host::{Host, HostParts},
-    install::{NewComponent, NewGrant},
 };
 use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::build;
 use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
-use fumehood_store::{DataDir, Opened, Store, StoreUrl, record::Key};
+use fumehood_server::ServerConfig;
+use fumehood_store::{DataDir, OpenError, Opened, Store, StoreUrl, record::Key};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
     io::Write as _,
@@ -44,12 +44,15 @@ impl Running {
     }
 }
 
+/// Opens the store as it is configured.
+pub(crate) async fn open(config: &Config) -> Result<Opened, OpenError> {
+    let url: StoreUrl = config.store_url().parse()?;
+    fumehood_store::open_with(&config.data_dir, &url, config.file_quota()).await
+}
+
 /// Opens the store and starts the host.
 pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
-    let config = &loaded.config;
-    let store_url: StoreUrl = config.store_url().parse()?;
-    let opened = fumehood_store::open_with(&config.data_dir, &store_url, config.file_quota()).await?;
-    start_on(loaded, opened).await
+    start_on(loaded, open(&loaded.config).await?).await
 }
 
 /// Starts the host on an opened store.
@@ -57,16 +60,14 @@ pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     let running = start_without_tools(loaded, opened).await?;
     let org = OrgName::default_org();
     standard::install(&running.host, &org).await?;
-    install_configured(&running.host, loaded, &org).await?;
+    configured::install(&running.host, loaded, &org).await?;
     running.host.tools(&org).await?;
     Ok(running)
 }
 
 /// Opens the store and starts a host that has no tools yet.
 pub(crate) async fn start_bare(loaded: &Loaded) -> anyhow::Result<Running> {
-    let store_url: StoreUrl = loaded.config.store_url().parse()?;
-    let opened = fumehood_store::open_with(&loaded.config.data_dir, &store_url, loaded.config.file_quota()).await?;
-    start_without_tools(loaded, opened).await
+    start_without_tools(loaded, open(&loaded.config).await?).await
 }
 
 async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
@@ -144,6 +145,25 @@ pub(crate) fn compiler(config: &Config) -> Compiler {
             tracing::warn!(%error, "this program's file is not known; components are compiled without limits of time and memory");
             Compiler::InProcess
         }
+    }
+}
+
+/// A sandbox that only looks at components.
+pub(crate) fn inspecting(config: &Config) -> anyhow::Result<Sandbox> {
+    Ok(Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 4,
+        max_component_size: config.call_limits().install.component_size.bytes(),
+        compiler: compiler(config),
+        ..SandboxConfig::new()?
+    })?)
+}
+
+/// What the API takes, as it is configured.
+pub(crate) fn server_config(config: &Config) -> ServerConfig {
+    ServerConfig {
+        component_body: config.call_limits().install.component_size.as_usize(),
+        file_body: usize::try_from(config.file_quota().file_bytes).unwrap_or(usize::MAX),
+        ..ServerConfig::default()
     }
 }
 
@@ -232,54 +252,6 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(file)?;
     writeln!(file, "{text}")?;
     file.sync_all()
-}
-
-/// `[tool.NAME]`: installs what is not installed yet, and refuses what is not what the configuration says.
-async fn install_configured(host: &Host, loaded: &Loaded, org: &OrgName) -> anyhow::Result<()> {
-    for (name, section) in &loaded.config.tool {
-        let file = loaded.base().join(&section.source);
-        let wasm = std::fs::read(&file).with_context(|| format!("[tool.{name}]: cannot read {}", file.display()))?;
-        let digest = Digest::of(&wasm);
-        if let Some(expected) = section.digest.filter(|expected| *expected != digest) {
-            bail!(
-                "[tool.{name}]: {} has the digest {digest}, not {expected}; check where it comes from",
-                file.display()
-            );
-        }
-        let installed = host
-            .store()
-            .component(org, name)
-            .await?
-            .filter(|component| component.digest == digest);
-        let unchanged = installed.is_some_and(|component| section.grant.is_none() || component.grant == section.grant);
-        if unchanged {
-            continue;
-        }
-        let grant = section
-            .grant
-            .clone()
-            .map_or(NewGrant::Undecided, |grant| NewGrant::Exactly(Box::new(grant)));
-        let new = NewComponent {
-            wasm,
-            manifest: None,
-            name: Some(name.clone()),
-            grant,
-        };
-        let inspected = host
-            .inspect_component(&new)
-            .await
-            .with_context(|| format!("[tool.{name}] is refused"))?;
-        if inspected.manifest.name != *name {
-            bail!(
-                "[tool.{name}]: the component calls itself `{}`; use that name",
-                inspected.manifest.name
-            );
-        }
-        host.add_component(org, new)
-            .await
-            .with_context(|| format!("[tool.{name}] is refused"))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

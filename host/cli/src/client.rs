@@ -47,6 +47,32 @@ impl Client {
         .await
     }
 
+    /// Gets a JSON value, if it is there.
+    pub(crate) async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let request = self.request(Method::GET, path);
+        let response = sent(request.header(header::ACCEPT, "application/json")).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = successful(response).await?.json().await;
+        answer.map(Some).context("the host's answer is no JSON")
+    }
+
+    /// Gets every item of a list, page by page.
+    pub(crate) async fn every(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut page = self.get(&format!("{path}?limit=100{cursor}")).await?;
+            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+                items.extend(more);
+            }
+            match page.get("next").and_then(Value::as_str) {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
     /// Gets a text.
     pub(crate) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
         accepted(self.request(Method::GET, path))
@@ -137,10 +163,15 @@ async fn json(request: RequestBuilder) -> anyhow::Result<Value> {
 }
 
 async fn accepted(request: RequestBuilder) -> anyhow::Result<Response> {
-    let response = request
-        .send()
-        .await
-        .map_err(|error| anyhow!("cannot reach the host: {}", error.without_url()))?;
+    successful(sent(request).await?).await
+}
+
+async fn sent(request: RequestBuilder) -> anyhow::Result<Response> {
+    let sent = request.send().await;
+    sent.map_err(|error| anyhow!("cannot reach the host: {}", error.without_url()))
+}
+
+async fn successful(response: Response) -> anyhow::Result<Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);

@@ -9,8 +9,7 @@ use crate::{
     config::Loaded,
 };
 use anyhow::{Context as _, bail};
-use fumehood_server::ServerConfig;
-use fumehood_store::{OpenError, StoreUrl};
+use fumehood_store::OpenError;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -42,8 +41,7 @@ impl Connection {
 
 /// Connects to the serving host, or starts one.
 pub(crate) async fn connect(loaded: &Loaded) -> anyhow::Result<Connection> {
-    let url: StoreUrl = loaded.config.store_url().parse()?;
-    match fumehood_store::open(&loaded.config.data_dir, &url).await {
+    match boot::open(&loaded.config).await {
         Ok(opened) => {
             let running = boot::start_on(loaded, opened).await?;
             boot::tell_of_new_key(&running, loaded);
@@ -65,7 +63,7 @@ pub(crate) async fn connect_to_own(running: Running, loaded: &Loaded) -> anyhow:
     let server = tokio::spawn(fumehood_server::serve(
         listener,
         running.host.clone(),
-        ServerConfig::default(),
+        boot::server_config(&loaded.config),
         shutdown.clone(),
     ));
     Ok(Connection {
@@ -78,7 +76,8 @@ pub(crate) async fn connect_to_own(running: Running, loaded: &Loaded) -> anyhow:
     })
 }
 
-async fn connect_to_serving(loaded: &Loaded) -> anyhow::Result<Connection> {
+/// Connects to the serving host.
+pub(crate) async fn connect_to_serving(loaded: &Loaded) -> anyhow::Result<Connection> {
     let address = loaded.config.listen;
     let base = std::env::var("FUMEHOOD_URL").unwrap_or_else(|_| format!("http://{address}"));
     let client = Client::new(base, key(loaded)?)?;

@@ -7,10 +7,13 @@ mod args;
 mod boot;
 mod client;
 mod commands;
+mod component_file;
 mod config;
+mod configured;
 mod connect;
 mod events;
 mod out;
+mod planned;
 mod standard;
 mod telemetry;
 

@@ -13,7 +13,7 @@ use fumehood_core::{
     name::{ComponentName, OrgName},
 };
 use fumehood_policy::{grant::Grant, manifest::Manifest, network::NetworkList};
-use fumehood_store::record::Owner;
+use fumehood_store::{Store, record::Owner};
 use std::collections::BTreeMap;
 
 include!(concat!(env!("OUT_DIR"), "/standard_tools.rs"));
@@ -30,55 +30,84 @@ pub(crate) fn grant(manifest: &Manifest) -> Grant {
     }
 }
 
-/// Installs the standard tools that the org hasn't had yet, and updates those it has kept.
-pub(crate) async fn install(host: &Host, org: &OrgName) -> anyhow::Result<()> {
-    let owner = Owner::Org(org.clone());
-    let known = host.store().kv_get(&owner, INSTALLED).await?;
-    let mut installed: BTreeMap<ComponentName, Digest> = known
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default();
-    let before = installed.clone();
+/// A standard tool that a start would install.
+pub(crate) struct Due {
+    pub(crate) new: NewComponent,
+    /// Whether the org never had it. One that it has is updated, and what the org decided about it stays decided.
+    pub(crate) first: bool,
+}
+
+/// Which standard tools each start has to install: those that the org hasn't had yet, and updates of those it has kept.
+pub(crate) async fn due(store: &dyn Store, org: &OrgName) -> anyhow::Result<Vec<Due>> {
+    let had = installed(store, org).await?;
+    let mut due = Vec::new();
     for (name, wasm) in STANDARD_TOOLS {
         let name = ComponentName::new(name)?;
-        let digest = Digest::of(wasm);
-        let had = installed.insert(name.clone(), digest);
-        if had == Some(digest) {
+        let had = had.get(&name).copied();
+        if had == Some(Digest::of(wasm)) {
             continue;
         }
-        let current = host.store().component(org, &name).await?;
-        let ours = current.as_ref().is_some_and(|current| Some(current.digest) == had);
-        if had.is_some() && !ours || had.is_none() && current.is_some() {
-            continue;
+        let current = store.component(org, &name).await?;
+        let kept = match had {
+            Some(had) => current.is_some_and(|current| current.digest == had),
+            None => current.is_none(),
+        };
+        if kept {
+            due.push(one(wasm, had.is_none()));
         }
-        let new = NewComponent {
+    }
+    Ok(due)
+}
+
+/// Every standard tool, for an org that had none.
+pub(crate) fn all() -> Vec<Due> {
+    STANDARD_TOOLS.iter().map(|(_, wasm)| one(wasm, true)).collect()
+}
+
+fn one(wasm: &[u8], first: bool) -> Due {
+    Due {
+        new: NewComponent {
             wasm: wasm.to_vec(),
             manifest: None,
             name: None,
+            // An update asks anew where it wants more, as every component does.
             grant: NewGrant::Undecided,
-        };
-        let manifest = host
-            .inspect_component(&new)
-            .await
-            .with_context(|| format!("the standard tool {name} is broken"))?
-            .manifest;
-        // An update keeps what the org decided; it asks anew only where the tool wants more.
-        let grant = match current.and_then(|current| current.grant) {
-            Some(grant) => grant,
-            None => grant(&manifest),
-        };
-        host.add_component(
-            org,
-            NewComponent {
-                grant: NewGrant::Exactly(Box::new(grant)),
-                ..new
-            },
-        )
-        .await?;
+        },
+        first,
     }
-    if installed != before {
-        host.store()
-            .kv_set(&owner, INSTALLED, &serde_json::to_vec(&installed)?)
-            .await?;
+}
+
+/// Which standard tools the org has had, and which version last.
+async fn installed(store: &dyn Store, org: &OrgName) -> anyhow::Result<BTreeMap<ComponentName, Digest>> {
+    let Some(bytes) = store.kv_get(&Owner::Org(org.clone()), INSTALLED).await? else {
+        return Ok(BTreeMap::new());
+    };
+    // Taken for nothing, tools that the org removed would come back with a grant.
+    serde_json::from_slice(&bytes)
+        .context("which standard tools were installed can't be read in the store; `fumehood doctor` looks for damage")
+}
+
+/// Installs the standard tools that the org hasn't had yet, and updates those it has kept.
+pub(crate) async fn install(host: &Host, org: &OrgName) -> anyhow::Result<()> {
+    let store = &**host.store();
+    for Due { mut new, first } in due(store, org).await? {
+        if first {
+            let inspected = host
+                .inspect_component(&new)
+                .await
+                .context("a standard tool is broken")?;
+            new.grant = NewGrant::Exactly(Box::new(grant(&inspected.manifest)));
+        }
+        host.add_component(org, new).await?;
+    }
+    let before = installed(store, org).await?;
+    let mut now = before.clone();
+    for (name, wasm) in STANDARD_TOOLS {
+        now.insert(ComponentName::new(name)?, Digest::of(wasm));
+    }
+    if now != before {
+        let owner = Owner::Org(org.clone());
+        store.kv_set(&owner, INSTALLED, &serde_json::to_vec(&now)?).await?;
     }
     Ok(())
 }

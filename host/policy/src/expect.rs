@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! # comment
-//! tool github                                   which component the following lines are about; `tool -`: none
+//! tool github                                   which component the following lines are about; `tool -`: none, the lists alone
 //! agent assistant                               which agent; `agent -`: none
 //! session ses_…                                 which session, with its agent unless one is named; `session -`: none
 //! allow http GET https://api.github.com/repos/x
 //! deny files write .git
 //! ```
 //!
-//! Reading and deciding are pure: who asks knows what is installed. A line that is not understood is an error, never
-//! an expectation that happens to hold.
+//! What no line names is any: `allow` then expects that one installed component with one configured agent may, `deny` that
+//! none may.
+//!
+//! Reading and deciding are pure: who asks knows what is installed, see [`crate::world`]. A line that is not understood is an
+//! error, never an expectation that happens to hold.
 
 use crate::{
     address::check_address,
@@ -19,7 +22,7 @@ use crate::{
     files::{Access, WorkspacePath},
     grant::Grant,
     manifest::{EnvName, Manifest},
-    network::{Host, Layer, Target, TargetError, Verdict},
+    network::{Denial, Host, Layer, NetworkPolicy, Target, TargetError, Verdict},
     refusal::{Refusal, Setting},
     suggest::nearest,
     text_serde::shown,
@@ -28,7 +31,11 @@ use fumehood_core::{
     id::SessionId,
     name::{AgentName, ComponentName, SecretName, ToolName},
 };
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// One line of a file of expectations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +65,23 @@ pub enum Expected {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
     /// The component.
-    pub tool: Option<ComponentName>,
-    /// The agent.
-    pub agent: Option<AgentName>,
+    pub tool: Which<ComponentName>,
+    /// The agent; where a session is named and no agent, the session's own.
+    pub agent: Which<AgentName>,
     /// The session.
     pub session: Option<SessionId>,
+}
+
+/// Which component or agent an expectation is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Which<T> {
+    /// Any there is: no line names one.
+    #[default]
+    Any,
+    /// None at all.
+    None,
+    /// This one.
+    This(T),
 }
 
 /// Something that a tool might do.
@@ -126,6 +145,13 @@ pub fn parse(text: &str) -> Result<Vec<Expectation>, Vec<LineError>> {
             }),
         }
     }
+    // A file that expects nothing would pass whatever the policy is.
+    if expectations.is_empty() && errors.is_empty() {
+        errors.push(LineError {
+            line: text.lines().count().max(1),
+            message: "the file expects nothing; write lines such as `deny http GET https://example.com/`".to_owned(),
+        });
+    }
     if errors.is_empty() {
         Ok(expectations)
     } else {
@@ -153,7 +179,10 @@ fn parse_line(line: &str, context: &mut Context) -> Result<Option<(Expected, Act
             return Ok(None);
         }
         ["session", id] => {
-            context.session = named(id, "session")?;
+            context.session = match named(id, "session")? {
+                Which::This(id) => Some(id),
+                Which::Any | Which::None => None,
+            };
             return Ok(None);
         }
         ["allow", ..] => Expected::Allow,
@@ -171,16 +200,19 @@ fn parse_line(line: &str, context: &mut Context) -> Result<Option<(Expected, Act
         [] => return Ok(None),
     };
     let action = parse_action(&words[1..])?;
-    if context.tool.is_none() && !matches!(action, Action::Http(_) | Action::RefusedHttp(_)) {
-        return Err("this needs to know which tool: write a line `tool NAME` above it".to_owned());
+    if context.tool == Which::None && !matches!(action, Action::Http(_) | Action::RefusedHttp(_)) {
+        return Err(
+            "this is nothing without a tool: write a line `tool NAME` in the place of `tool -`, or neither for any"
+                .to_owned(),
+        );
     }
     Ok(Some((expected, action)))
 }
 
-fn named<T: FromStr<Err: fmt::Display>>(text: &str, kind: &str) -> Result<Option<T>, String> {
+fn named<T: FromStr<Err: fmt::Display>>(text: &str, kind: &str) -> Result<Which<T>, String> {
     match text {
-        "-" => Ok(None),
-        text => text.parse().map(Some).map_err(|error| {
+        "-" => Ok(Which::None),
+        text => text.parse().map(Which::This).map_err(|error| {
             let hint = if kind == "tool" && text.contains('_') {
                 "; write the component's name, as `fumehood tool list` shows it"
             } else {
@@ -269,7 +301,7 @@ pub struct Subject {
 /// The layers that an expectation is judged by.
 #[derive(Debug, Clone, Copy)]
 pub struct Layers<'a> {
-    /// The component, where the context names one.
+    /// The component; none: the lists alone decide on requests.
     pub component: Option<&'a Subject>,
     /// The chain of agents, root to leaf.
     pub agents: &'a [AgentSpec],
@@ -277,8 +309,21 @@ pub struct Layers<'a> {
     pub session: &'a SessionNarrowing,
     /// The host.
     pub host: &'a HostPolicy,
-    /// For a `call`: the component that offers the tool, if one does.
-    pub callee: Option<&'a ComponentName>,
+    /// For a `call`: who offers the tool.
+    pub callee: Callee<'a>,
+}
+
+/// Who offers the tool that is to be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callee<'a> {
+    /// Nobody.
+    Nobody,
+    /// A component that waits for a grant: it is called by nobody.
+    Waiting(&'a ComponentName),
+    /// Several components, so none of them.
+    Several,
+    /// This component.
+    One(&'a ComponentName),
 }
 
 /// What the policy decides.
@@ -291,6 +336,8 @@ pub enum Decided {
     },
     /// It may not.
     Denied {
+        /// The layer that said no.
+        layer: Layer,
         /// The layer and its rule.
         by: String,
         /// Why, and how to change it.
@@ -308,9 +355,10 @@ impl Decided {
         )
     }
 
-    fn denied(by: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn denied(layer: Layer, why: &str, reason: impl Into<String>) -> Self {
         Self::Denied {
-            by: by.into(),
+            by: format!("{layer}: {why}"),
+            layer,
             reason: reason.into(),
         }
     }
@@ -318,7 +366,7 @@ impl Decided {
     fn from_refusal(allowed: Result<(), Refusal>, by: impl FnOnce() -> String) -> Self {
         match allowed {
             Ok(()) => Self::Allowed { by: by() },
-            Err(refusal) => Self::denied(format!("{}: no rule allows it", refusal.layer), refusal.message),
+            Err(refusal) => Self::denied(refusal.layer, "no rule allows it", refusal.message),
         }
     }
 }
@@ -327,16 +375,17 @@ impl Decided {
 #[must_use]
 pub fn decide(action: &Action, layers: &Layers<'_>) -> Decided {
     if let Action::RefusedHttp(error) = action {
-        return Decided::denied("host: such a URL is refused", error.to_string());
+        return Decided::denied(Layer::Host, "such a URL is refused", error.to_string());
     }
     let Some(component) = layers.component else {
         return match action {
             Action::Http(target) => {
                 let policy = narrowing(layers.agents, layers.session, layers.host);
-                on_network(policy.decide_narrowing(target), target, layers.host)
+                on_network(policy.decide_narrowing(target), &policy, target, layers.host)
             }
             _ => Decided::denied(
-                "request: there is no component",
+                Layer::Request,
+                "there is no component",
                 "a line `tool NAME` says which component",
             ),
         };
@@ -344,25 +393,24 @@ pub fn decide(action: &Action, layers: &Layers<'_>) -> Decided {
     let name = &component.request.name;
     let Some(grant) = &component.grant else {
         let reason = format!("{name} waits for a grant; decide with `fumehood tool grant {name}`");
-        return Decided::denied("grant: there is none yet", reason);
+        return Decided::denied(Layer::Grant, "there is none yet", reason);
     };
     let authority = Authority::compute(&component.request, grant, layers.agents, layers.session, layers.host);
     let granted = |what: &dyn fmt::Display| format!("grant: {what}");
     match action {
-        Action::RefusedHttp(_) => Decided::denied("host: such a URL is refused", ""),
-        Action::Http(target) => on_network(authority.network.decide(target), target, layers.host),
+        Action::RefusedHttp(error) => Decided::denied(Layer::Host, "such a URL is refused", error.to_string()),
+        Action::Http(target) => on_network(
+            authority.network.decide(target),
+            &authority.network,
+            target,
+            layers.host,
+        ),
         Action::Files(access, path) => Decided::from_refusal(authority.may_use_file(path.as_str(), *access), || {
             granted(&authority.files.access)
         }),
         Action::Kv(access) => Decided::from_refusal(authority.may_use_key_values(*access), || granted(&authority.kv)),
         Action::Sign(name) => Decided::from_refusal(authority.may_sign(name), || granted(name)),
-        Action::Call(tool) => match layers.callee {
-            Some(callee) => Decided::from_refusal(authority.may_call(callee, tool), || granted(tool)),
-            None => Decided::denied(
-                "host: there is no such tool",
-                format!("no installed component offers {tool}"),
-            ),
-        },
+        Action::Call(tool) => on_call(&authority, tool, layers.callee),
         Action::Env(name) => {
             let asked = component.request.env.names.contains(name);
             let layer = if asked { Layer::Grant } else { Layer::Request };
@@ -378,14 +426,59 @@ pub fn decide(action: &Action, layers: &Layers<'_>) -> Decided {
     }
 }
 
-fn on_network(verdict: Verdict, target: &Target, host: &HostPolicy) -> Decided {
-    match (verdict, target.host()) {
-        (Verdict::Denied(denial), _) => Decided::denied(denial.ledger_rule(), denial.message),
-        (Verdict::Allowed { rule }, Host::Ip(ip)) => match check_address(*ip, &host.private_networks) {
-            Ok(()) => Decided::Allowed { by: rule },
-            Err(refusal) => Decided::denied("host: private_networks does not list it", refusal.to_string()),
-        },
-        (Verdict::Allowed { rule }, Host::Name(_)) => Decided::Allowed { by: rule },
+fn on_call(authority: &Authority, tool: &ToolName, callee: Callee<'_>) -> Decided {
+    match callee {
+        Callee::One(callee) => Decided::from_refusal(authority.may_call(callee, tool), || format!("grant: {tool}")),
+        Callee::Nobody => {
+            let reason = format!("no installed component offers {tool}");
+            Decided::denied(Layer::Host, "there is no such tool", reason)
+        }
+        Callee::Waiting(component) => {
+            let reason = format!(
+                "the component {component} of the tool {tool} waits for a grant; decide with `fumehood tool grant {component}`"
+            );
+            Decided::denied(Layer::Host, "the tool's component has no grant yet", reason)
+        }
+        Callee::Several => {
+            let reason = format!("the tool {tool} is offered by several components, so by none; remove one of them");
+            Decided::denied(Layer::Host, "several components offer the tool", reason)
+        }
+    }
+}
+
+fn on_network(verdict: Verdict, policy: &NetworkPolicy, target: &Target, host: &HostPolicy) -> Decided {
+    let rule = match verdict {
+        Verdict::Denied(denial) => return by_denial(denial),
+        Verdict::Allowed { rule } => rule,
+    };
+    // Names of this machine are what they resolve to everywhere; of others nobody knows beforehand.
+    let addresses = match target.host() {
+        Host::Ip(ip) => vec![*ip],
+        Host::Name(name) if is_local(name.as_str()) => {
+            vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+        }
+        Host::Name(_) => Vec::new(),
+    };
+    for address in addresses {
+        if let Err(refusal) = check_address(address, &host.private_networks) {
+            return Decided::denied(Layer::Host, "private_networks does not list it", refusal.to_string());
+        }
+        if let Err(denial) = policy.check_resolved(target, address) {
+            return by_denial(denial);
+        }
+    }
+    Decided::Allowed { by: rule }
+}
+
+fn is_local(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+fn by_denial(denial: Denial) -> Decided {
+    Decided::Denied {
+        by: denial.ledger_rule(),
+        layer: denial.layer,
+        reason: denial.message,
     }
 }
 

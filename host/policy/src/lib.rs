@@ -23,5 +23,6 @@ pub mod refusal;
 pub mod suggest;
 pub mod toml_text;
 pub mod tool_pattern;
+pub mod world;
 
 mod text_serde;

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use fumehood_policy::{
+    agent::{AgentConfig, resolve_agents},
     authority::{HostPolicy, SessionNarrowing},
-    expect::{Action, Decided, Layers, Subject, decide, parse},
+    expect::{Action, Callee, Decided, Layers, Subject, Which, decide, parse},
     grant::Grant,
     manifest::Manifest,
+    world::{Installed, World},
 };
 use proptest::prelude::*;
 
@@ -33,7 +35,7 @@ fn decided(line: &str, component: Option<&Subject>, host: &HostPolicy) -> Decide
         agents: &[],
         session: &SessionNarrowing::default(),
         host,
-        callee: Some(&"files".parse().unwrap()),
+        callee: Callee::One(&"files".parse().unwrap()),
     };
     decide(&parse(&text).unwrap()[0].action, &layers)
 }
@@ -54,10 +56,13 @@ fn context_lines_hold_until_the_next_of_their_kind() {
     assert_eq!(lines, [(3, "deny kv read"), (7, "deny kv write"), (9, "deny sign K")]);
     let tools: Vec<_> = read
         .iter()
-        .map(|one| one.context.tool.as_ref().unwrap().as_str())
+        .map(|one| match &one.context.tool {
+            Which::This(name) => name.as_str(),
+            Which::Any | Which::None => "",
+        })
         .collect();
     assert_eq!(tools, ["a", "b", "b"]);
-    assert!(read[1].context.agent.is_some() && read[2].context.agent.is_none());
+    assert!(matches!(read[1].context.agent, Which::This(_)) && read[2].context.agent == Which::None);
 }
 
 #[test]
@@ -67,6 +72,7 @@ fn every_line_that_is_not_understood_is_told_with_its_fix() {
         allow http https://x.example/\n\
         allow http get https://x.example/\n\
         deny http GET x.example\n\
+        tool -\n\
         allow files write src/x\n\
         tool files_read\n\
         tool a b\n\
@@ -84,15 +90,15 @@ fn every_line_that_is_not_understood_is_told_with_its_fix() {
         (3, "http METHOD URL"),
         (4, "in capitals"),
         (5, "must start with `https://`"),
-        (6, "`tool NAME` above it"),
-        (7, "component's name"),
-        (8, "one name after `tool`"),
-        (10, "did you mean `write`"),
-        (11, "relative to /workspace"),
-        (12, "NAME to HOST"),
-        (13, "*.example.com"),
-        (14, "allow or deny what"),
-        (15, "ses_"),
+        (7, "nothing without a tool"),
+        (8, "component's name"),
+        (9, "one name after `tool`"),
+        (11, "did you mean `write`"),
+        (12, "relative to /workspace"),
+        (13, "NAME to HOST"),
+        (14, "*.example.com"),
+        (15, "allow or deny what"),
+        (16, "ses_"),
     ];
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
     for ((line, message), (at, words)) in faults.iter().zip(expected) {
@@ -129,7 +135,7 @@ fn without_a_tool_the_hosts_list_and_the_address_rules_decide() {
     for (line, expected) in [
         (
             "allow http GET https://a.example.com/",
-            "allowed by no list of an agent or a session narrows it",
+            "allowed by every list: none narrows it",
         ),
         (
             "allow http GET https://b.example.com/",
@@ -137,7 +143,7 @@ fn without_a_tool_the_hosts_list_and_the_address_rules_decide() {
         ),
         (
             "allow http GET http://10.1.2.3/",
-            "allowed by no list of an agent or a session narrows it",
+            "allowed by every list: none narrows it",
         ),
         (
             "allow http GET http://192.168.1.1/",
@@ -149,7 +155,7 @@ fn without_a_tool_the_hosts_list_and_the_address_rules_decide() {
         ),
         (
             "allow http GET https://8.8.8.8/",
-            "allowed by no list of an agent or a session narrows it",
+            "allowed by every list: none narrows it",
         ),
     ] {
         assert_eq!(by(decided(line, None, &host)), expected, "{line}");
@@ -248,6 +254,130 @@ fn with_a_tool_every_layer_decides_and_is_named() {
         by(decided("allow kv read", Some(&waiting), &HostPolicy::default())),
         "denied by grant: there is none yet"
     );
+}
+
+fn installed(request: &str, grant: Option<&str>, tools: &[&str]) -> Installed {
+    Installed {
+        subject: subject(request, grant),
+        tools: tools.iter().map(|tool| tool.parse().unwrap()).collect(),
+    }
+}
+
+/// Two agents, of which `narrow` reaches one host, and these components.
+fn world(components: &[(&str, Installed)]) -> World {
+    let agents: std::collections::BTreeMap<_, AgentConfig> =
+        toml::from_str("[assistant]\ninstructions = \"x\"\n[narrow.network]\nallow = [\"b.example.com\"]\n").unwrap();
+    let mut world = World::new(HostPolicy::default(), resolve_agents(&agents).unwrap());
+    for (name, component) in components {
+        let mut component = component.clone();
+        component.subject.request.name = name.parse().unwrap();
+        world.components.insert(name.parse().unwrap(), component);
+    }
+    world
+}
+
+/// What is decided about the first line of a file.
+fn in_world(world: &World, text: &str) -> String {
+    let read = parse(text).unwrap();
+    assert_eq!(world.unknown(&read), []);
+    by(world.decide(&read[0]))
+}
+
+#[test]
+fn what_no_line_names_is_any_component_with_any_agent() {
+    let reaches = |host: &str| format!("[network]\nallow = [\"https://{host}\"]\n");
+    let files = "[files]\nworkspace = \"read-write\"\n";
+    let world = world(&[
+        (
+            "fetch",
+            installed(&reaches("*"), Some(&reaches("a.example.com")), &["fetch"]),
+        ),
+        ("files", installed(files, Some(files), &["files_read"])),
+        ("new", installed(files, None, &["new"])),
+    ]);
+    for (text, expected) in [
+        (
+            "allow files write src/x",
+            "allowed by grant: read-write (files with the agent assistant)",
+        ),
+        (
+            "allow http GET https://a.example.com/",
+            "allowed by grant: https://a.example.com (fetch with the agent assistant)",
+        ),
+        (
+            "agent narrow\nallow http GET https://a.example.com/",
+            "denied by agent narrow: no rule allows it (fetch with the agent narrow)",
+        ),
+        (
+            "deny http GET https://evil.test.com/",
+            "denied by grant: no rule allows it (fetch with the agent assistant)",
+        ),
+        (
+            "tool -\nagent -\nallow http GET https://evil.test.com/",
+            "allowed by every list: none narrows it",
+        ),
+        (
+            "tool new\nagent -\nallow files read x",
+            "denied by grant: there is none yet",
+        ),
+        (
+            "tool files\nallow kv read",
+            "denied by request: no rule allows it (files with the agent assistant)",
+        ),
+    ] {
+        assert_eq!(in_world(&world, text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_name_of_this_machine_is_its_loopback_addresses() {
+    let anywhere = "[network]\nallow = [\"http://localhost:*\", \"http://*.localhost:*\"]\n";
+    let mut world = world(&[("fetch", installed(anywhere, Some(anywhere), &["fetch"]))]);
+    for host in ["localhost", "LOCALHOST.", "x.localhost"] {
+        let text = format!("agent -\ndeny http GET http://{host}:8080/");
+        assert_eq!(
+            in_world(&world, &text),
+            "denied by host: private_networks does not list it"
+        );
+    }
+    world.host.private_networks = toml::from_str::<toml::Table>("n = [\"127.0.0.0/8\", \"::1/128\"]").unwrap()["n"]
+        .clone()
+        .try_into()
+        .unwrap();
+    let text = "agent -\nallow http GET http://localhost:8080/";
+    assert_eq!(in_world(&world, text), "allowed by grant: http://localhost:*");
+}
+
+#[test]
+fn a_tool_that_waits_or_that_two_components_offer_is_called_by_nobody() {
+    let calls = "[tools]\ncall = [\"*\"]\n";
+    let mut world = world(&[
+        ("caller", installed(calls, Some(calls), &["caller"])),
+        ("one", installed("", Some(""), &["shared", "own"])),
+        ("two", installed("", Some(""), &["shared"])),
+        ("new", installed("", None, &["waits", "own"])),
+    ]);
+    for (tool, expected) in [
+        ("own", "allowed by grant: own"),
+        ("shared", "denied by host: several components offer the tool"),
+        ("waits", "denied by host: the tool's component has no grant yet"),
+        ("missing", "denied by host: there is no such tool"),
+    ] {
+        let text = format!("tool caller\nagent -\nallow call {tool}");
+        assert_eq!(in_world(&world, &text), expected, "{tool}");
+    }
+    world.components.clear();
+    assert_eq!(
+        in_world(&world, "allow kv read"),
+        "denied by host: nothing is installed"
+    );
+}
+
+#[test]
+fn a_file_that_expects_nothing_is_not_understood() {
+    for text in ["", "# only a comment\n", "tool a\nagent b\n"] {
+        assert!(faults(text)[0].1.contains("expects nothing"), "{text}");
+    }
 }
 
 proptest! {

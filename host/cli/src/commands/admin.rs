@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use fumehood_core::name::OrgName;
-use fumehood_store::{OpenError, Opened, StoreUrl};
+use fumehood_store::{OpenError, Opened};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -93,8 +93,7 @@ async fn known_org(opened: &Opened, org: OrgName) -> anyhow::Result<OrgName> {
 }
 
 async fn open(loaded: &Loaded) -> anyhow::Result<Opened> {
-    let url: StoreUrl = loaded.config.store_url().parse()?;
-    match fumehood_store::open(&loaded.config.data_dir, &url).await {
+    match boot::open(&loaded.config).await {
         Err(error @ OpenError::InUse { .. }) => {
             Err(error).context("keys and orgs are changed while no host serves from this data directory")
         }

@@ -7,7 +7,7 @@ use crate::{
     standard,
 };
 use fumehood_sandbox::{Sandbox, SandboxConfig};
-use fumehood_store::{OpenError, StoreUrl};
+use fumehood_store::OpenError;
 use serde_json::json;
 
 /// What a check found.
@@ -174,11 +174,7 @@ async fn store(loaded: &Loaded) -> Finding {
             detail,
         };
     }
-    let url: StoreUrl = match loaded.config.store_url().parse() {
-        Ok(url) => url,
-        Err(error) => return bad(format!("{error}")),
-    };
-    match fumehood_store::open(&loaded.config.data_dir, &url).await {
+    match boot::open(&loaded.config).await {
         Err(OpenError::InUse { .. }) => {
             let detail = "in use by a serving host; stop it to have the database checked".into();
             Finding {

@@ -44,9 +44,7 @@ pub(crate) async fn serve(
             access: metrics_access(loaded.config.metrics.public, address),
         }),
         adopt_trace,
-        component_body: loaded.config.call_limits().install.component_size.as_usize(),
-        file_body: usize::try_from(loaded.config.file_quota().file_bytes).unwrap_or(usize::MAX),
-        ..ServerConfig::default()
+        ..boot::server_config(&loaded.config)
     };
     fumehood_server::serve(listener, running.host.clone(), config, shutdown).await;
     running.stop().await;

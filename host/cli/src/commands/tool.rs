@@ -2,16 +2,18 @@
 
 use crate::{
     args::Tool,
+    boot,
     client::Client,
     commands::authority,
+    component_file::ComponentFile,
     config::{Loaded, told},
     out::{Out, Style, list, printable, text},
 };
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_agent::install::{NewGrant, inspect};
 use fumehood_core::name::ComponentName;
 use fumehood_policy::{grant::Grant, lint, manifest::Manifest};
-use fumehood_sandbox::{Sandbox, SandboxConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -67,16 +69,11 @@ pub(crate) fn read_grant(file: &Path) -> anyhow::Result<Grant> {
     Ok(read_grant_file(file)?.grant)
 }
 
-/// Reads a component file, and the `tool.toml` beside it if the component carries no manifest of its own.
-pub(crate) fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
 pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::Result<()> {
     match command {
         Tool::Add { source, grant, yes } => add(out, client, source, &Decision::read(grant.as_deref(), *yes)?).await?,
         Tool::List => {
-            let page = client.get("/v1/tools").await?;
+            let page = json!({"items": client.every("/v1/tools").await?});
             out.either(&page, |page| {
                 let rows = list(page, "items").iter().map(row).collect();
                 out.table(
@@ -123,21 +120,18 @@ async fn everything_requested(client: &Client, name: &ComponentName) -> anyhow::
 
 /// Adds a component and says what it asks for and what it got.
 pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Decision) -> anyhow::Result<()> {
-    let wasm = read_component(source)?;
-    let mut body = json!({"wasm": STANDARD.encode(&wasm), "grant": match decision {
+    let file = ComponentFile::read(source)?;
+    file.tell();
+    let mut body = json!({"wasm": STANDARD.encode(&file.wasm), "grant": match decision {
         Decision::Nothing => json!("none"),
         Decision::Requested => json!("requested"),
         Decision::Exactly(file) => json!(file.grant),
     }});
-    if let Some(name) = source
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .map(|stem| stem.replace('_', "-"))
-    {
+    if let Some(name) = &file.name {
         body["name"] = json!(name);
     }
-    if let Some(manifest) = manifest_beside(source)? {
-        body["manifest"] = json!(manifest);
+    if let Some(beside) = &file.manifest {
+        body["manifest"] = json!(beside.text);
     }
     let component = client.post("/v1/tools", &body).await?;
     decision.warn(&component);
@@ -157,31 +151,6 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
         }
     });
     Ok(())
-}
-
-/// A `tool.toml` beside the file belongs to it when it names the file's component.
-///
-/// One that can't be read is refused, whatever its name: passed over, the component would be added without what the
-/// file says of it.
-fn manifest_beside(source: &Path) -> anyhow::Result<Option<String>> {
-    let file = source.with_file_name("tool.toml");
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
-    };
-    let stem = source
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .map(|stem| stem.replace('_', "-"));
-    let named: Option<String> = toml::from_str::<toml::Table>(&text)
-        .ok()
-        .and_then(|table| Some(table.get("name")?.as_str()?.to_owned()));
-    if named.is_some() && named != stem {
-        return Ok(None);
-    }
-    Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", file.display()))?;
-    Ok(Some(text))
 }
 
 fn row(component: &Value) -> Vec<String> {
@@ -258,30 +227,13 @@ pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>
 
 /// `tool check`: needs no host.
 pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Result<()> {
-    use fumehood_agent::install::{NewComponent, NewGrant, inspect};
-    let name = file
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .and_then(|stem| stem.replace('_', "-").parse().ok());
-    let beside = manifest_beside(file)?;
-    let manifest = beside.as_deref().map(Manifest::parse_toml).transpose()?;
-    let new = NewComponent {
-        wasm: read_component(file)?,
-        manifest,
-        name,
-        grant: NewGrant::Undecided,
-    };
-    let sandbox = Sandbox::new(&SandboxConfig {
-        max_concurrent_calls: 4,
-        compiler: crate::boot::compiler(&loaded.config),
-        ..SandboxConfig::new()?
-    })?;
-    let inspected = inspect(&sandbox, &new).await?;
-    let name = file.with_file_name("tool.toml").display().to_string();
+    let file = ComponentFile::read(file)?;
+    file.tell();
+    let inspected = inspect(&boot::inspecting(&loaded.config)?, &file.component(NewGrant::Undecided)).await?;
     let warnings: Vec<String> = lint::manifest(&inspected.manifest, &loaded.config.host_policy().ceilings)
         .iter()
-        .map(|finding| match &beside {
-            Some(text) => told(finding, &name, text),
+        .map(|finding| match &file.manifest {
+            Some(beside) => told(finding, &beside.file, &beside.text),
             None => finding.to_string(),
         })
         .collect();

@@ -2,12 +2,9 @@
 //!
 //! A host on a temporary data directory runs it, so that everything is enforced as it would be in service.
 
-use crate::{args::ToolCall, boot, commands::tool, config::Loaded, out::Out};
+use crate::{args::ToolCall, boot, commands::tool, component_file::ComponentFile, config::Loaded, out::Out};
 use anyhow::{Context as _, bail};
-use fumehood_agent::{
-    host::NewSession,
-    install::{NewComponent, NewGrant},
-};
+use fumehood_agent::{host::NewSession, install::NewGrant};
 use fumehood_core::{
     call::{Arguments, status_of},
     name::{OrgName, SecretName},
@@ -30,17 +27,9 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
             .context("--limit takes KEY=VALUE, for example cpu=100ms")?;
         grant.limits.set(key, value)?;
     }
-    let file = Path::new(&args.component);
-    let name = file
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .and_then(|stem| stem.replace('_', "-").parse().ok());
-    let new = NewComponent {
-        wasm: tool::read_component(file)?,
-        manifest: None,
-        name,
-        grant: NewGrant::Exactly(Box::new(grant)),
-    };
+    let file = ComponentFile::read(Path::new(&args.component))?;
+    file.tell();
+    let new = file.component(NewGrant::Exactly(Box::new(grant)));
 
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let mut loaded = loaded.clone();

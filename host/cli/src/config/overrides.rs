@@ -1,13 +1,13 @@
 //! `FUMEHOOD_` environment variables as overrides of configuration keys.
 
 use anyhow::{Context as _, bail};
+use fumehood_store::MASTER_KEY_VARIABLES;
 
 /// Variables with the prefix that are not configuration keys.
 const OTHER_VARIABLES: &[&str] = &[
     "FUMEHOOD_CONFIG",
     "FUMEHOOD_KEY",
     "FUMEHOOD_LOG",
-    "FUMEHOOD_MASTER_KEY",
     "FUMEHOOD_STANDARD_TOOLS",
     "FUMEHOOD_URL",
 ];
@@ -46,7 +46,8 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         let Some(key) = variable.strip_prefix("FUMEHOOD_") else {
             continue;
         };
-        if OTHER_VARIABLES.contains(&variable.as_str()) || key.starts_with("GUEST_") {
+        let other = OTHER_VARIABLES.iter().chain(&MASTER_KEY_VARIABLES);
+        if other.into_iter().any(|other| *other == variable) || key.starts_with("GUEST_") {
             continue;
         }
         let key = key.to_ascii_lowercase();

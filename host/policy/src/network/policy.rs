@@ -155,7 +155,7 @@ impl NetworkPolicy {
                 rule: format!("{layer}: {rule}"),
             },
             Ok(_) => Verdict::Allowed {
-                rule: "no list of an agent or a session narrows it".to_owned(),
+                rule: "every list: none narrows it".to_owned(),
             },
         }
     }

@@ -1,0 +1,96 @@
+//! A component as a file: the `.wasm`, and the `tool.toml` beside it if that is its own. Read the same way whether it is
+//! checked, called, added or configured.
+
+use anyhow::Context as _;
+use fumehood_agent::install::{NewComponent, NewGrant};
+use fumehood_core::name::ComponentName;
+use fumehood_policy::manifest::Manifest;
+use std::path::Path;
+
+/// What is there.
+pub(crate) struct ComponentFile {
+    /// The code.
+    pub(crate) wasm: Vec<u8>,
+    /// The name that the file's own name makes, for a component without a manifest.
+    pub(crate) name: Option<ComponentName>,
+    /// The manifest beside it, which takes the place of an embedded one.
+    pub(crate) manifest: Option<ManifestFile>,
+    /// Why the `tool.toml` beside it is not its manifest.
+    pub(crate) note: Option<String>,
+}
+
+/// A manifest and the file it was read from.
+pub(crate) struct ManifestFile {
+    pub(crate) manifest: Manifest,
+    pub(crate) file: String,
+    pub(crate) text: String,
+}
+
+impl ComponentFile {
+    /// Reads it.
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let stem = file
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .map(|stem| stem.replace('_', "-"));
+        let beside = file.with_file_name("tool.toml");
+        let text = match std::fs::read_to_string(&beside) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", beside.display())),
+        };
+        // One that names another component lies there for that one.
+        let named = text.as_deref().and_then(name_in);
+        let (text, note) = match (text, named) {
+            (Some(_), Some(named)) if Some(&named) != stem.as_ref() => {
+                let note = format!(
+                    "{} is for the component `{named}`, so it is not the manifest of {}; rename one of them if it should be",
+                    beside.display(),
+                    file.display()
+                );
+                (None, Some(note))
+            }
+            (text, _) => (text, None),
+        };
+        let manifest = text
+            .map(|text| {
+                let manifest =
+                    Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", beside.display()))?;
+                anyhow::Ok(ManifestFile {
+                    manifest,
+                    file: beside.display().to_string(),
+                    text,
+                })
+            })
+            .transpose()?;
+        Ok(Self {
+            wasm,
+            name: stem.and_then(|stem| stem.parse().ok()),
+            manifest,
+            note,
+        })
+    }
+
+    /// Tells the note on standard error.
+    pub(crate) fn tell(&self) {
+        if let Some(note) = &self.note {
+            eprintln!("note: {note}");
+        }
+    }
+
+    /// To be added, with this decision about it.
+    pub(crate) fn component(&self, grant: NewGrant) -> NewComponent {
+        NewComponent {
+            wasm: self.wasm.clone(),
+            manifest: self.manifest.as_ref().map(|beside| beside.manifest.clone()),
+            name: self.name.clone(),
+            grant,
+        }
+    }
+}
+
+fn name_in(text: &str) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    Some(table.get("name")?.as_str()?.to_owned())
+}

@@ -1,0 +1,174 @@
+//! What a start with this configuration would find and make, without starting: nothing is installed, granted or written.
+
+use crate::{
+    boot,
+    client::Client,
+    config::Loaded,
+    configured, connect,
+    out::{list, text},
+    standard::{self, Due},
+};
+use anyhow::Context as _;
+use fumehood_agent::install::{Inspected, inspect};
+use fumehood_core::{
+    digest::Digest,
+    id::SessionId,
+    name::{ComponentName, OrgName},
+};
+use fumehood_policy::{
+    expect::{Expectation, Subject},
+    grant::{Difference, Grant},
+    world::{Installed, World},
+};
+use fumehood_sandbox::Sandbox;
+use fumehood_store::{OpenError, Opened};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The code of each component, as far as it is known here.
+type Digests = BTreeMap<ComponentName, Digest>;
+
+/// Adds components and the sessions that the expectations name.
+pub(crate) async fn fill(world: &mut World, loaded: &Loaded, expectations: &[Expectation]) -> anyhow::Result<()> {
+    let named: BTreeSet<SessionId> = expectations.iter().filter_map(|one| one.context.session).collect();
+    let sandbox = boot::inspecting(&loaded.config)?;
+    let mut digests = Digests::new();
+    let due = if loaded.config.data_dir.exists() {
+        match boot::open(&loaded.config).await {
+            Ok(opened) => {
+                let due = from_store(world, &mut digests, &opened, &named).await;
+                opened.close().await;
+                due?
+            }
+            Err(OpenError::InUse { .. }) => {
+                let connection = connect::connect_to_serving(loaded).await?;
+                from_host(world, &mut digests, &connection.client, &named).await?;
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        }
+    } else {
+        standard::all()
+    };
+    for due in due {
+        let inspected = inspect(&sandbox, &due.new).await.context("a standard tool is broken")?;
+        add_due(world, &due, inspected);
+    }
+    overlay(world, &digests, loaded, &sandbox).await
+}
+
+async fn from_store(
+    world: &mut World,
+    digests: &mut Digests,
+    opened: &Opened,
+    named: &BTreeSet<SessionId>,
+) -> anyhow::Result<Vec<Due>> {
+    let (store, org) = (&*opened.store, OrgName::default_org());
+    for component in store.components(&org).await? {
+        digests.insert(component.name.clone(), component.digest);
+        let installed = Installed {
+            tools: component.tools.into_iter().map(|tool| tool.name).collect(),
+            subject: Subject {
+                request: component.manifest,
+                grant: component.grant,
+            },
+        };
+        world.components.insert(component.name, installed);
+    }
+    for id in named {
+        // One that is not there is an error of the line that names it.
+        if let Some(session) = store.session(&org, *id).await? {
+            world.sessions.insert(*id, (session.agent, session.narrowing));
+        }
+    }
+    standard::due(store, &org).await
+}
+
+async fn from_host(
+    world: &mut World,
+    digests: &mut Digests,
+    client: &Client,
+    named: &BTreeSet<SessionId>,
+) -> anyhow::Result<()> {
+    for component in client.every("/v1/tools").await? {
+        let part = |key: &str| component.get(key).cloned();
+        let subject = Subject {
+            request: serde_json::from_value(part("manifest").unwrap_or_default())
+                .context("the host's answer has no manifest")?,
+            grant: part("grant")
+                .map(serde_json::from_value)
+                .transpose()
+                .context("the host's answer has a grant that can't be read")?,
+        };
+        let names = list(&component, "tools").iter().map(|tool| text(tool, "name").parse());
+        let tools = names
+            .collect::<Result<_, _>>()
+            .context("the host's answer has a tool without a name")?;
+        let name = subject.request.name.clone();
+        let digest = text(&component, "digest").parse();
+        digests.insert(name.clone(), digest.context("the host's answer has no digest")?);
+        world.components.insert(name, Installed { subject, tools });
+    }
+    for id in named {
+        let Some(session) = client.find(&format!("/v1/sessions/{id}")).await? else {
+            continue;
+        };
+        let agent = text(&session, "agent").parse().context("the session has no agent")?;
+        let narrowing = ["network", "files"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), session.get(key)?.clone())))
+            .collect();
+        let narrowing = serde_json::from_value(Value::Object(narrowing)).context("the session is not readable")?;
+        world.sessions.insert(*id, (agent, narrowing));
+    }
+    Ok(())
+}
+
+fn add_due(world: &mut World, due: &Due, inspected: Inspected) {
+    let name = inspected.manifest.name.clone();
+    let grant = if due.first {
+        Some(standard::grant(&inspected.manifest))
+    } else {
+        taken_over(world, &inspected)
+    };
+    put(world, name, inspected, grant);
+}
+
+/// The configured components, as a start would make them.
+async fn overlay(world: &mut World, digests: &Digests, loaded: &Loaded, sandbox: &Sandbox) -> anyhow::Result<()> {
+    for configured in configured::read(loaded)? {
+        let name = configured.name;
+        let inspected = inspect(sandbox, &configured.new)
+            .await
+            .with_context(|| format!("[tool.{name}] is refused"))?;
+        configured.check(&inspected)?;
+        let same = |installed: &Installed| {
+            digests.get(name) == Some(&inspected.digest) && installed.subject.request == inspected.manifest
+        };
+        let grant = match configured.grant {
+            Some(grant) => Some(grant.clone()),
+            None if world.components.get(name).is_some_and(same) => continue,
+            None => taken_over(world, &inspected),
+        };
+        put(world, name.clone(), inspected, grant);
+    }
+    Ok(())
+}
+
+/// What the component whose place it takes was granted, if it asks for no more than that one.
+fn taken_over(world: &World, inspected: &Inspected) -> Option<Grant> {
+    let before = &world.components.get(&inspected.manifest.name)?.subject;
+    let difference = Difference::between(&before.request, &inspected.manifest);
+    before.grant.clone().filter(|_| !difference.is_wider())
+}
+
+fn put(world: &mut World, name: ComponentName, inspected: Inspected, grant: Option<Grant>) {
+    let installed = Installed {
+        tools: inspected.tools.into_iter().map(|tool| tool.name).collect(),
+        subject: Subject {
+            request: inspected.manifest,
+            grant,
+        },
+    };
+    world.components.insert(name, installed);
+}
