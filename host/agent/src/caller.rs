@@ -3,7 +3,7 @@
 
 use crate::{
     catalog::{InstalledTool, OfferedTools},
-    limits::{Limited, Limits, Place},
+    limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
     ports::{self, CallEvents, StoreLedger},
     redact,
@@ -105,6 +105,25 @@ impl CallScope {
             recorded: None,
             depth: self.depth + 1,
             ..self.clone()
+        }
+    }
+}
+
+/// How a call ended.
+pub(crate) struct Ended {
+    pub(crate) result: CallResult,
+    pub(crate) metering: Metering,
+    /// Where the limit of calls stands, where there is one and this call counted.
+    pub(crate) counted: Option<Counted>,
+}
+
+impl Ended {
+    /// One that failed before it ran.
+    pub(crate) fn without_running(error: CallError) -> Self {
+        Self {
+            result: Err(error),
+            metering: Metering::default(),
+            counted: None,
         }
     }
 }
@@ -258,26 +277,26 @@ impl Caller {
         arguments: Arguments,
     ) -> (CallResult, Metering) {
         match self.call_within_limits(scope, tools, id, tool, arguments).await {
-            Ok(ended) => ended,
+            Ok(ended) => (ended.result, ended.metering),
             Err(limited) => (Err(limited.into()), Metering::default()),
         }
     }
 
     /// The same, with a limit of the org that kept it from running told apart from a call that failed.
-    pub async fn call_within_limits(
+    pub(crate) async fn call_within_limits(
         self: Arc<Self>,
         scope: &CallScope,
         tools: &Arc<OfferedTools>,
         id: CallId,
         tool: &ToolName,
         arguments: Arguments,
-    ) -> Result<(CallResult, Metering), Limited> {
+    ) -> Result<Ended, Limited> {
         let observed = ObservedCall::begin(scope, tools, id, tool);
         let work = self.unobserved(scope, tools, id, tool, arguments);
         let ended = work.instrument(observed.span.clone()).await;
         match &ended {
-            Ok(ended) => observed.end(ended),
-            Err(limited) => observed.end(&(Err(limited.clone().into()), Metering::default())),
+            Ok(ended) => observed.end(&ended.result, &ended.metering),
+            Err(limited) => observed.end(&Err(limited.clone().into()), &Metering::default()),
         }
         ended
     }
@@ -289,7 +308,7 @@ impl Caller {
         id: CallId,
         tool: &ToolName,
         mut arguments: Arguments,
-    ) -> Result<(CallResult, Metering), Limited> {
+    ) -> Result<Ended, Limited> {
         let secrets = match self.secrets.of(&scope.org, scope.session).await {
             Ok(secrets) => secrets,
             Err(error) => {
@@ -297,7 +316,7 @@ impl Caller {
                 tracing::error!(%error, "the secrets in use can't be read");
                 let message = "the host can't read the secrets that it has to keep out of results; try again later";
                 let error = CallError::new(CallErrorCode::Unavailable, message);
-                return Ok((Err(error), Metering::default()));
+                return Ok(Ended::without_running(error));
             }
         };
         let prepared = match redact::arguments(secrets.guard(), &mut arguments) {
@@ -306,7 +325,11 @@ impl Caller {
         };
         match prepared {
             Ok(prepared) => Ok(self.run(prepared, id, tool, arguments, &secrets).await),
-            Err(Refused::Failed(error)) => Ok((redact::result(secrets.guard(), Err(error)), Metering::default())),
+            Err(Refused::Failed(error)) => Ok(Ended {
+                result: redact::result(secrets.guard(), Err(error)),
+                metering: Metering::default(),
+                counted: None,
+            }),
             Err(Refused::Limited(limited)) => {
                 scope.report_limit(id, &limited).await;
                 Err(limited)
@@ -321,13 +344,14 @@ impl Caller {
         tool: &ToolName,
         arguments: Arguments,
         secrets: &SecretsInUse,
-    ) -> (CallResult, Metering) {
+    ) -> Ended {
         let Prepared {
             installed,
             authority,
             ports,
             events,
             share,
+            counted,
             _place,
         } = prepared;
         let call = Call {
@@ -350,7 +374,11 @@ impl Caller {
         if let Some(events) = events {
             events.ended(&report.stdout, &report.stderr);
         }
-        (result, report.metering)
+        Ended {
+            result,
+            metering: report.metering,
+            counted,
+        }
     }
 
     async fn prepare(
@@ -369,11 +397,12 @@ impl Caller {
             return Err(CallError::new(CallErrorCode::Denied, message).into());
         }
         let digest = installed.component.record.digest;
-        // A call that is answered from the journal never comes here, so this charges each call once, when it runs.
         let place = match scope.depth {
             0 => {
                 let _waiting = OneMore::waiting_call();
-                Some(self.limits.place(&scope.org).await?)
+                // A turn's calls are its own to wait for: its time budget and its cancellation end that.
+                let longest = scope.turn.is_none().then_some(LONGEST_WAIT);
+                Some(self.limits.place(&scope.org, longest).await?)
             }
             _ => None,
         };
@@ -385,7 +414,6 @@ impl Caller {
             let message = format!("what {tool} may do was changed while the call waited to run; call it again");
             return Err(CallError::new(CallErrorCode::Unavailable, message).into());
         }
-        self.limits.call(&scope.org, digest, authority.rate).await?;
         let events = scope.observe.clone().map(|sender| {
             let guard = secrets.guard().clone();
             Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard))
@@ -393,12 +421,16 @@ impl Caller {
         let ports = self
             .ports(scope, tools, id, &installed, &authority, secrets, events.as_ref())
             .await?;
+        // A call that is answered from the journal never comes here, and what is left can't refuse it: each call is charged once,
+        // when it runs.
+        let counted = self.limits.call(&scope.org, digest, authority.rate).await?;
         Ok(Prepared {
             installed,
             authority,
             ports,
             events,
             share: ShareKey::of(&scope.org),
+            counted,
             _place: place,
         })
     }
@@ -476,5 +508,6 @@ struct Prepared {
     ports: Ports,
     events: Option<Arc<CallEvents>>,
     share: ShareKey,
+    counted: Option<Counted>,
     _place: Option<Place>,
 }

@@ -7,7 +7,7 @@ use crate::{
     catalog::Catalog,
     driver::{Driver, TurnPlan},
     hub::Hub,
-    limits::{Limited, Standing},
+    limits::{Counted, Limited, Place},
     recorder::{self, Recorder},
     telemetry::{self, OneMore},
     transcript::Transcript,
@@ -36,7 +36,7 @@ use fumehood_store::{
 };
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::broadcast;
@@ -78,6 +78,9 @@ pub enum HostError {
     /// The component is refused.
     #[error(transparent)]
     Install(#[from] crate::install::InstallError),
+    /// Something of the host's broke; its log says what.
+    #[error("a fault of the host; its log says more")]
+    Fault,
     /// The session's files were not changed.
     #[error(transparent)]
     Files(#[from] WorkspaceError),
@@ -122,7 +125,7 @@ pub struct Submitted {
     /// Whether an earlier request made it.
     pub repeated: bool,
     /// Where the org's limit of turns stands, where there is one and this turn counted.
-    pub standing: Option<Standing>,
+    pub counted: Option<Counted>,
 }
 
 /// What a host is made of.
@@ -235,9 +238,22 @@ impl Host {
         Ok(self.inner.caller.secrets().of(org, session).await?.guard().clone())
     }
 
+    /// A place among the org's clients that listen to events or wait for a turn; hold it for as long.
+    ///
+    /// # Errors
+    /// [`HostError::Limited`] when there are as many as may.
+    pub async fn listening(&self, org: &OrgName) -> Result<Place, HostError> {
+        Ok(self.caller().limits().stream(org).await?)
+    }
+
     /// Whether it takes no more turns.
     pub(crate) fn is_closing(&self) -> bool {
         self.inner.closing.is_cancelled()
+    }
+
+    /// What runs for the host, and ends before it does.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
     }
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {
@@ -447,8 +463,7 @@ impl Host {
             return self.turn(org, id).await;
         }
         // One that a failing store left undriven is taken up again, to be ended.
-        let running = self.running().get(&id).cloned();
-        running.unwrap_or_else(|| self.drive(&turn)).cancel();
+        self.drive(&turn).cancel();
         self.wait_for_turn(org, id).await
     }
 
@@ -467,10 +482,12 @@ impl Host {
         })
     }
 
-    /// Begins to work a turn, in a task of the host's.
+    /// Sees to it that a turn is worked, by one task of the host's; what cancels it.
     pub(crate) fn drive(&self, turn: &record::Turn) -> CancellationToken {
-        let cancel = CancellationToken::new();
-        self.running().insert(turn.id, cancel.clone());
+        let cancel = match self.running().entry(turn.id) {
+            Entry::Occupied(working) => return working.get().clone(),
+            Entry::Vacant(free) => free.insert(CancellationToken::new()).clone(),
+        };
         let (host, turn, token) = (self.clone(), turn.clone(), cancel.clone());
         let span = telemetry::turn_span(&turn);
         let work = async move {

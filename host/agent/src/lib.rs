@@ -21,7 +21,7 @@ mod secrets;
 mod standing;
 mod submit;
 mod telemetry;
-mod tools;
+pub mod tools;
 pub mod transcript;
 pub mod view;
 

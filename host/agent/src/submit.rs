@@ -2,19 +2,21 @@
 
 use crate::{
     host::{Host, HostError, Submitted, TurnRequest},
-    limits::{Limited, Standing},
+    limits::{Counted, Limited},
     redact,
 };
 use fumehood_core::{
     content::Content,
     event::{EventBody, NewEvent, Source},
-    id::{SessionId, TurnId},
+    id::{CallId, SessionId, TurnId},
     name::OrgName,
+    turn::TurnStatus,
 };
 use fumehood_store::{
     StoreError,
-    record::{Accepted, NewTurn},
+    record::{Accepted, NewTurn, Turn},
 };
+use tracing::Instrument as _;
 
 impl Host {
     /// Accepts a turn and begins to work it. The turn goes on whether or not the caller waits.
@@ -57,62 +59,119 @@ impl Host {
             budget,
             idempotency,
         };
+        let (host, org) = (self.clone(), org.clone());
+        // A task of the host's: a turn that was counted and accepted is begun, also when who asked for it has gone meanwhile.
+        let begin = async move { host.begin_turn(&org, session, new).await };
+        let begun = self.tasks().spawn(begin.in_current_span()).await;
+        begun.unwrap_or_else(|error| {
+            tracing::error!(%error, "the beginning of a turn broke");
+            Err(HostError::Fault)
+        })
+    }
+
+    async fn begin_turn(&self, org: &OrgName, session: SessionId, new: NewTurn) -> Result<Submitted, HostError> {
         if let Some((key, digest)) = &new.idempotency
             && let Some(earlier) = self.store().repeated_turn(org, session, key, digest).await?
         {
-            return self.accepted(earlier, None);
+            return self.accepted(org, earlier, None).await;
         }
         let limits = self.caller().limits();
-        let standing = match limits.turn(org).await {
-            Ok(standing) => standing,
-            Err(limited) => return Err(self.turn_limited(org, session, limited).await?),
+        let counted = match limits.turn(org).await {
+            Ok(counted) => counted,
+            Err(limited) => {
+                let is_there = self.tell_limit(org, session, None, &limited).await;
+                return Err(if is_there {
+                    limited.into()
+                } else {
+                    HostError::NotFound("session")
+                });
+            }
         };
         match self.store().accept_turn(org, session, &new).await {
-            Ok(Some(accepted @ Accepted::New(..))) => self.accepted(accepted, standing),
+            Ok(Some(accepted @ Accepted::New(..))) => self.accepted(org, accepted, counted).await,
             not_begun => {
-                limits.give_back_turn(org).await;
-                self.accepted(not_begun?.ok_or(HostError::NotFound("session"))?, None)
+                if counted.is_some() {
+                    limits.give_back_turn(org).await;
+                }
+                let not_begun = not_begun?.ok_or(HostError::NotFound("session"))?;
+                self.accepted(org, not_begun, None).await
             }
         }
     }
 
-    fn accepted(&self, accepted: Accepted, standing: Option<Standing>) -> Result<Submitted, HostError> {
+    async fn accepted(
+        &self,
+        org: &OrgName,
+        accepted: Accepted,
+        counted: Option<Counted>,
+    ) -> Result<Submitted, HostError> {
         let (turn, repeated) = match accepted {
             Accepted::New(turn, queued) => {
                 self.publish(vec![queued]);
                 self.drive(&turn);
                 (turn, false)
             }
-            Accepted::Repeated(turn) => (turn, true),
+            Accepted::Repeated(turn) => {
+                self.drive_if_left(&turn);
+                (turn, true)
+            }
             Accepted::KeyReused => return Err(HostError::KeyReused),
-            Accepted::Busy(turn) => return Err(HostError::Busy(turn)),
+            Accepted::Busy(id) => {
+                if let Some(turn) = self.store().turn(org, id).await? {
+                    self.drive_if_left(&turn);
+                }
+                return Err(HostError::Busy(id));
+            }
         };
         Ok(Submitted {
             turn,
             repeated,
-            standing,
+            counted,
         })
     }
 
-    /// Writes into the session's journal that a limit refused a turn: once for as long as the limit said to wait, so that knocking
-    /// on a closed door fills no journal.
-    async fn turn_limited(&self, org: &OrgName, session: SessionId, limited: Limited) -> Result<HostError, HostError> {
-        if self.caller().limits().is_news(org, &limited) {
-            let reached = NewEvent {
-                turn: None,
-                source: Source::Host,
-                body: EventBody::LimitReached {
-                    call: None,
-                    limit: limited.limit().to_owned(),
-                    message: limited.to_string(),
-                },
-            };
-            match self.store().append(org, session, &[reached]).await {
-                Ok(events) => self.publish(events),
-                Err(StoreError::Gone { .. }) => return Ok(HostError::NotFound("session")),
-                Err(error) => return Err(error.into()),
-            }
+    /// Takes a turn up again that should be at work and is not: a failing store may have kept the host from it.
+    fn drive_if_left(&self, turn: &Turn) {
+        if matches!(turn.status, TurnStatus::Queued | TurnStatus::Running) {
+            self.drive(turn);
         }
-        Ok(limited.into())
+    }
+
+    /// Writes into the session's journal that a limit refused something: once for as long as the limit said to wait, so that
+    /// knocking on a closed door fills no journal. Whether the session is there.
+    pub(crate) async fn tell_limit(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        call: Option<CallId>,
+        limited: &Limited,
+    ) -> bool {
+        let limits = self.caller().limits();
+        if !limits.is_news(org, session, limited) {
+            return true;
+        }
+        let reached = NewEvent {
+            turn: None,
+            source: Source::Host,
+            body: EventBody::LimitReached {
+                call,
+                limit: limited.limit().to_owned(),
+                message: limited.to_string(),
+            },
+        };
+        let error = match self.store().append(org, session, &[reached]).await {
+            Ok(events) => {
+                self.publish(events);
+                return true;
+            }
+            Err(error) => error,
+        };
+        limits.not_told(org, session, limited);
+        if matches!(error, StoreError::Gone { .. }) {
+            return false;
+        }
+        // What was refused stays refused, and is told of when it is the next time.
+        tracing::error!(%error, %session, "a journal could not be told of a limit that was reached");
+        true
     }
 }

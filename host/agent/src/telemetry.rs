@@ -185,7 +185,7 @@ impl ObservedCall {
         }
     }
 
-    pub(crate) fn end(mut self, (result, metering): &(CallResult, Metering)) {
+    pub(crate) fn end(mut self, result: &CallResult, metering: &Metering) {
         self.ended = true;
         self.count(result, metering);
         spans::call_ended(&self.span, result, metering);

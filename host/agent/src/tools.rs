@@ -1,9 +1,10 @@
 //! The tools of an org, as operations of the host: look, grant, remove, call.
 
 use crate::{
-    caller::CallScope,
+    caller::{CallScope, Ended},
     catalog::OrgTools,
     host::{Host, HostError},
+    limits::Counted,
     telemetry,
 };
 use fumehood_core::{
@@ -20,6 +21,19 @@ use fumehood_policy::{
 use fumehood_store::record;
 use std::{io, path::Path, sync::Arc};
 
+/// A call made without a turn.
+#[derive(Debug)]
+pub struct Called {
+    /// The call.
+    pub id: CallId,
+    /// What came of it.
+    pub result: CallResult,
+    /// What it used.
+    pub metering: Metering,
+    /// Where the limit of calls stands, where there is one and this call counted.
+    pub counted: Option<Counted>,
+}
+
 impl Host {
     /// Runs one tool once, under the full policy, without a turn.
     ///
@@ -32,7 +46,7 @@ impl Host {
         session: Option<SessionId>,
         tool: &str,
         arguments: Arguments,
-    ) -> Result<(CallId, CallResult, Metering), HostError> {
+    ) -> Result<Called, HostError> {
         let scope = match session {
             None => CallScope::new(org.clone(), None, None, Arc::from([])),
             Some(id) => self.session_scope(org, id).await?,
@@ -52,7 +66,7 @@ impl Host {
         dir: &Path,
         tool: &str,
         arguments: Arguments,
-    ) -> Result<(CallId, CallResult, Metering), HostError> {
+    ) -> Result<Called, HostError> {
         let tree = unlimited(dir)
             .await
             .map_err(|error| HostError::Invalid(format!("{} can't be used as a workspace: {error}", dir.display())))?;
@@ -66,27 +80,39 @@ impl Host {
         Ok(CallScope::new(org.clone(), Some(id), None, chain))
     }
 
-    async fn call_in(
-        &self,
-        scope: CallScope,
-        tool: &str,
-        arguments: Arguments,
-    ) -> Result<(CallId, CallResult, Metering), HostError> {
+    async fn call_in(&self, scope: CallScope, tool: &str, arguments: Arguments) -> Result<Called, HostError> {
         let tools = self.catalog().tools(&scope.org).await?;
         let offered = Arc::new(tools.offered_by(&scope.chain));
         let id = CallId::new();
-        let (result, metering) = match offered.find(tool) {
+        let ended = match offered.find(tool) {
             Ok((name, _)) => {
-                Arc::clone(self.caller())
-                    .call_within_limits(&scope, &offered, id, &name, arguments)
-                    .await?
+                let call = Arc::clone(self.caller()).call_within_limits(&scope, &offered, id, &name, arguments);
+                match (call.await, scope.session) {
+                    (Ok(ended), _) => ended,
+                    (Err(limited), session) => {
+                        if let Some(session) = session {
+                            self.tell_limit(&scope.org, session, Some(id), &limited).await;
+                        }
+                        return Err(limited.into());
+                    }
+                }
             }
             Err(error) => {
                 telemetry::refused_before_a_call(&scope.org, &offered, tool, &error);
-                (Err(error), Metering::default())
+                Ended::without_running(error)
             }
         };
-        Ok((id, result, metering))
+        let Ended {
+            result,
+            metering,
+            counted,
+        } = ended;
+        Ok(Called {
+            id,
+            result,
+            metering,
+            counted,
+        })
     }
 
     /// The org's tools.

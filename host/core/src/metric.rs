@@ -147,9 +147,9 @@ metrics! {
 
     /// Refusals because an org has used what it may, by `limit`.
     LIMITS_REACHED = "fumehood_limits_reached_total", Counter, ["limit"];
-    /// Whether the shared store of limits answers: 1 or 0. Limits kept in the process are always up.
+    /// Whether the shared store of limits answers, which a ping finds out every few seconds: 1 or 0. Limits kept in the process are always up.
     LIMITS_STORE_UP = "fumehood_limits_store_up", Gauge, [];
-    /// Questions to the shared store of limits that failed; what then happened is the org's `fail`.
+    /// Checks that the shared store of limits did not answer, or too late, those included that were not made because it was down; what then happened is the org's `fail`.
     LIMITS_STORE_FAILURES = "fumehood_limits_store_failures_total", Counter, [];
 
     /// HTTP requests by the template of their `route` (`unmatched` where there is none), `method` and class of `status`; `gone` when the client left before the answer.

@@ -5,6 +5,7 @@
 //! again. Live deltas that were missed meanwhile are not made up for: the recorded event that completes them is whole.
 
 use crate::{app::App, auth::Client, telemetry::OpenStream};
+use fumehood_agent::limits::Place;
 use fumehood_core::{
     event::{Event, EventBody},
     id::{SessionId, TurnId},
@@ -68,10 +69,12 @@ pub(crate) struct Feed {
     page: VecDeque<Event>,
     phase: Phase,
     _open: OpenStream,
+    _place: Place,
 }
 
 impl Feed {
-    /// The events with a `seq` after `after`. The listener is older than whatever the client shall not miss live.
+    /// The events with a `seq` after `after`. The listener is older than whatever the client shall not miss live; the place is the
+    /// org's, from [`Host::listening`](fumehood_agent::host::Host::listening).
     pub(crate) fn new(
         app: Arc<App>,
         client: Client,
@@ -79,6 +82,7 @@ impl Feed {
         scope: Scope,
         listener: broadcast::Receiver<Arc<Event>>,
         after: u64,
+        place: Place,
     ) -> Self {
         let order = Order { after, settled: None };
         Self {
@@ -91,6 +95,7 @@ impl Feed {
             page: VecDeque::new(),
             phase: Phase::CatchUp,
             _open: OpenStream::new(),
+            _place: place,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::problem::{Problem, ProblemCode};
 use fumehood_agent::{
     host::HostError,
     install::InstallError,
-    limits::{Limited, Standing},
+    limits::{Counted, Limited, Standing},
 };
 use fumehood_store::{StoreError, WorkspaceError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -20,6 +20,10 @@ impl From<HostError> for Problem {
             HostError::Invalid(_) => Self::new(ProblemCode::InvalidRequest, detail),
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),
+            HostError::Fault => Self::new(
+                ProblemCode::Internal,
+                "a fault of the host; its log says more, under this response's x-request-id",
+            ),
             HostError::Agents(_) => {
                 tracing::error!(error = detail, "the configured agents do not fit together");
                 Self::new(
@@ -83,25 +87,29 @@ impl From<WorkspaceError> for Problem {
     }
 }
 
-fn rate_limited(limited: &Limited) -> Problem {
+pub(crate) fn rate_limited(limited: &Limited) -> Problem {
     let retry_after = whole_seconds(limited.retry_after()).max(1);
     let code = match limited {
-        Limited::Rate { .. } | Limited::Crowded => ProblemCode::RateLimited,
+        Limited::Rate { .. } | Limited::Crowded { .. } => ProblemCode::RateLimited,
         Limited::Unknown { .. } => ProblemCode::LimitsUnavailable,
     };
     let mut problem = Problem::new(code, limited.to_string())
         .with("limit", limited.limit())
         .with_header(header::RETRY_AFTER, retry_after);
-    if let Limited::Rate { limit, standing, .. } = limited {
-        for (name, value) in rate_headers(limit, standing, retry_after) {
-            problem = problem.with_header(name, value);
-        }
+    let headers = match limited {
+        Limited::Rate { limit, standing, .. } => rate_headers(limit, standing, retry_after),
+        Limited::Crowded { limit, places, .. } => place_headers(limit, *places, retry_after),
+        Limited::Unknown { .. } => Vec::new(),
+    };
+    for (name, value) in headers {
+        problem = problem.with_header(name, value);
     }
     problem
 }
 
 /// Says where the limit stands that a successful request counted towards.
-pub(crate) fn tell_standing(headers: &mut HeaderMap, limit: &str, standing: &Standing) {
+pub(crate) fn tell_standing(headers: &mut HeaderMap, counted: &Counted) {
+    let Counted { limit, standing } = counted;
     // One more fits at once, or as soon as a unit of the whole has drained.
     let next = match standing.remaining {
         0 => whole_seconds(standing.period / u32::try_from(standing.limit).unwrap_or(u32::MAX).max(1)).max(1),
@@ -115,16 +123,29 @@ pub(crate) fn tell_standing(headers: &mut HeaderMap, limit: &str, standing: &Sta
 fn rate_headers(limit: &str, standing: &Standing, next: u64) -> Vec<(HeaderName, HeaderValue)> {
     let (quota, remaining) = (standing.limit, standing.remaining);
     let window = whole_seconds(standing.period).max(1);
+    let policy = format!("\"{limit}\";q={quota};w={window}");
+    limit_headers(limit, (quota, remaining), (whole_seconds(standing.reset), next), policy)
+}
+
+/// The same for what is limited at one time: none is left, and nobody knows how soon one is.
+fn place_headers(limit: &str, places: u32, next: u64) -> Vec<(HeaderName, HeaderValue)> {
+    let policy = format!("\"{limit}\";q={places};qu=\"concurrent-requests\"");
+    limit_headers(limit, (places.into(), 0), (next, next), policy)
+}
+
+fn limit_headers(
+    limit: &str,
+    (quota, remaining): (u64, u64),
+    (reset, next): (u64, u64),
+    policy: String,
+) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (HeaderName::from_static("ratelimit-limit"), quota.into()),
         (HeaderName::from_static("ratelimit-remaining"), remaining.into()),
-        (
-            HeaderName::from_static("ratelimit-reset"),
-            whole_seconds(standing.reset).into(),
-        ),
+        (HeaderName::from_static("ratelimit-reset"), reset.into()),
     ];
     let newer = [
-        ("ratelimit-policy", format!("\"{limit}\";q={quota};w={window}")),
+        ("ratelimit-policy", policy),
         ("ratelimit", format!("\"{limit}\";r={remaining};t={next}")),
     ];
     for (name, text) in newer {
@@ -152,6 +173,7 @@ pub(crate) fn store_unavailable(error: &dyn std::error::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fumehood_agent::limits::Crowd;
     use fumehood_core::id::TurnId;
 
     #[test]
@@ -186,6 +208,30 @@ mod tests {
             ("ratelimit-reset", "60"),
             ("ratelimit-policy", "\"turns\";q=120;w=60"),
             ("ratelimit", "\"turns\";r=0;t=2"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_crowd_says_how_many_there_may_be_and_when_to_come_back() {
+        let limited = Limited::Crowded {
+            limit: "concurrent_calls",
+            places: 8,
+            crowd: Crowd::NoneMayWait(64),
+        };
+        let response = axum::response::IntoResponse::into_response(Problem::from(HostError::Limited(limited)));
+        assert_eq!(response.status(), 429);
+        for (name, value) in [
+            ("retry-after", "1"),
+            ("ratelimit-limit", "8"),
+            ("ratelimit-remaining", "0"),
+            ("ratelimit-reset", "1"),
+            (
+                "ratelimit-policy",
+                "\"concurrent_calls\";q=8;qu=\"concurrent-requests\"",
+            ),
+            ("ratelimit", "\"concurrent_calls\";r=0;t=1"),
         ] {
             assert_eq!(response.headers()[name], value, "{name}");
         }

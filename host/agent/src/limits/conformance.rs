@@ -1,6 +1,7 @@
 //! What every [`RateStore`] promises, tried on each: in memory, and on a real server.
 
-use super::{MemoryRates, Quota, RateStore, Taken, ValkeyRates, Want, guarded::Guard};
+use super::{FailMode, Limits, MemoryRates, OrgLimits, Quota, RateStore, Taken, ValkeyRates, Want};
+use fumehood_core::name::OrgName;
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -42,6 +43,7 @@ async fn keeps_every_promise(store: Arc<dyn RateStore>) {
     who_comes_back_when_told_is_admitted(&*store).await;
     what_is_refused_costs_nothing(&*store).await;
     several_are_taken_together_or_not_at_all(&*store).await;
+    of_several_that_do_not_fit_the_longest_wait_is_told(&*store).await;
     debts_are_paid_before_anything_fits(&*store).await;
     what_is_given_back_fits_again(&*store).await;
     a_standing_tells_what_is_left(&*store).await;
@@ -123,6 +125,24 @@ async fn several_are_taken_together_or_not_at_all(store: &dyn RateStore) {
         ));
     }
     assert!(fits(store, "{o}:wide", wide, 2).await, "a refusal consumed something");
+}
+
+async fn of_several_that_do_not_fit_the_longest_wait_is_told(store: &dyn RateStore) {
+    let (quick, slow) = (quota("1/min"), quota("1/day"));
+    for (key, quota) in [("{o}:quick", quick), ("{o}:slow", slow)] {
+        assert!(fits(store, key, quota, 1).await);
+    }
+    for (index, wants) in [
+        (1, [want("{o}:quick", quick, 1), want("{o}:slow", slow, 1)]),
+        (0, [want("{o}:slow", slow, 1), want("{o}:quick", quick, 1)]),
+    ] {
+        let taken = store.take(&wants).await.unwrap();
+        assert!(
+            matches!(taken, Taken::Nothing { index: told, retry_after, .. }
+                if told == index && retry_after > Duration::from_secs(86_000)),
+            "{taken:?}"
+        );
+    }
 }
 
 async fn debts_are_paid_before_anything_fits(store: &dyn RateStore) {
@@ -252,6 +272,14 @@ impl Server {
         ValkeyRates::new(&format!("redis://127.0.0.1:{}/0", self.port)).unwrap()
     }
 
+    async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(format!("redis://127.0.0.1:{}", self.port))
+            .unwrap()
+            .get_multiplexed_async_connection()
+            .await
+            .unwrap()
+    }
+
     async fn ready(&self) {
         let rates = self.rates();
         let begun = Instant::now();
@@ -305,11 +333,7 @@ async fn what_has_drained_leaves_no_key_behind() {
     let Some(server) = Server::start().await else { return };
     let rates = server.rates();
     assert!(fits(&rates, "short", quota("1/50ms"), 1).await);
-    let mut connection = redis::Client::open(format!("redis://127.0.0.1:{}", server.port))
-        .unwrap()
-        .get_multiplexed_async_connection()
-        .await
-        .unwrap();
+    let mut connection = server.connection().await;
     let life: i64 = redis::cmd("PTTL")
         .arg("fumehood:limits:short")
         .query_async(&mut connection)
@@ -319,25 +343,54 @@ async fn what_has_drained_leaves_no_key_behind() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_set_back_locks_nobody_out() {
+    let Some(server) = Server::start().await else { return };
+    let mut connection = server.connection().await;
+    let (now, _): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+    let in_an_hour = format!("{} {}", 100_000_000, (now + 3600) * 1_000_000);
+    let () = redis::cmd("SET")
+        .arg("fumehood:limits:ahead")
+        .arg(in_an_hour)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let (rates, quota) = (server.rates(), quota("1/100ms"));
+    let wait = refused(&rates, "ahead", quota, 1).await;
+    assert!(wait <= Duration::from_millis(101), "{wait:?}");
+    tokio::time::sleep(wait).await;
+    assert!(fits(&rates, "ahead", quota, 1).await, "{wait:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_goes_away_is_noticed_and_its_return_as_well() {
     let Some(mut server) = Server::start().await else {
         return;
     };
-    let (rates, guard) = (server.rates(), Guard::default());
-    let quota = quota("1000/hour");
-    let ask = async || guard.ask(rates.take(&[want("outage", quota, 1)])).await;
-    assert!(ask().await.is_ok());
+    let org = OrgName::default_org();
+    let limited = OrgLimits {
+        turns: Some("100000/hour".parse().unwrap()),
+        fail: FailMode::Closed,
+        ..OrgLimits::none()
+    };
+    let limits = Limits::shared([(org.clone(), limited)].into(), Arc::new(server.rates()));
+    assert!(limits.turn(&org).await.is_ok());
     server.stop();
-    assert!(ask().await.is_err());
-    // No check of the outage waits for the server: but for the few that try, they are refused at once.
     let begun = Instant::now();
-    for _ in 0..1000 {
-        assert!(ask().await.is_err());
+    while limits.turn(&org).await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "the outage was not noticed");
     }
-    assert!(begun.elapsed() < PATIENCE, "checks waited for a dead server");
+    // No check of the outage waits for the server: they are refused at once.
+    for _ in 0..1000 {
+        let mut check = Box::pin(limits.turn(&org));
+        let answer = futures::poll!(&mut check);
+        assert!(
+            matches!(answer, std::task::Poll::Ready(Err(_))),
+            "a check waited for a dead server"
+        );
+    }
     server.restart().await;
     let begun = Instant::now();
-    while ask().await.is_err() {
+    while limits.turn(&org).await.is_err() {
         assert!(begun.elapsed() < PATIENCE, "the return was not noticed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Drained limits are looked for when there are twice as many as were left the last time, and at least this many.
@@ -74,16 +74,22 @@ impl RateStore for MemoryRates {
     async fn take(&self, wants: &[Want<'_>]) -> Result<Taken, StoreDown> {
         let now = self.now_ns();
         let mut kept = self.kept();
+        let mut refused: Option<(Duration, usize, u64)> = None;
         for (index, want) in wants.iter().enumerate() {
             let backlog = kept.backlog_ns(want.key, now);
-            let retry_after = want.quota.wait(backlog, want.quota.take_ns(want.units));
-            if !retry_after.is_zero() {
-                return Ok(Taken::Nothing {
-                    index,
-                    standing: want.quota.standing(backlog),
-                    retry_after,
-                });
+            let wait = want.quota.wait(backlog, want.quota.take_ns(want.units));
+            if wait > refused.map_or(Duration::ZERO, |(longest, ..)| longest) {
+                refused = Some((wait, index, backlog));
             }
+        }
+        if let Some((retry_after, index, backlog)) = refused
+            && let Some(want) = wants.get(index)
+        {
+            return Ok(Taken::Nothing {
+                index,
+                standing: want.quota.standing(backlog),
+                retry_after,
+            });
         }
         for want in wants {
             let backlog = kept.backlog_ns(want.key, now);

@@ -11,24 +11,26 @@ mod memory;
 mod places;
 mod rate;
 mod reached;
+mod told;
 mod valkey;
 
 pub use gcra::{Quota, Standing};
 pub use memory::MemoryRates;
 pub use places::Place;
 pub use rate::{RateStore, StoreDown, Taken, Want};
-pub use reached::Limited;
+pub use reached::{Crowd, Limited};
 pub use valkey::{UrlError, ValkeyRates};
 
-use fumehood_core::{digest::Digest, metric, name::OrgName};
+use fumehood_core::{digest::Digest, id::SessionId, metric, name::OrgName};
 use fumehood_policy::quantity::{ByteRate, Rate};
 use guarded::Guard;
-use places::{Crowded, Places};
+use places::Places;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Instant,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
+use told::Told;
 
 /// What an org may use; what is absent is not limited. `Default` is what an org has for which nothing is configured.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct OrgLimits {
     pub turns: Option<Rate>,
     /// Calls at the same time; more wait.
     pub concurrent_calls: Option<u32>,
+    /// Clients that listen to events or wait for a turn at the same time.
+    pub concurrent_streams: Option<u32>,
     /// What happens while the store of the rates does not answer.
     pub fail: FailMode,
 }
@@ -61,11 +65,18 @@ pub enum FailMode {
 /// there is always an instance for another org.
 const DEFAULT_CONCURRENT_CALLS: u32 = 1000;
 
+/// And what its clients that listen or wait may be: few enough that the host's connections are there for other orgs.
+const DEFAULT_CONCURRENT_STREAMS: u32 = 256;
+
+/// The longest that a call waits for its place which nothing else ends.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 impl Default for OrgLimits {
     /// Rates are the operator's to set: which are right depends on what the machine and the model's account bear.
     fn default() -> Self {
         Self {
             concurrent_calls: Some(DEFAULT_CONCURRENT_CALLS),
+            concurrent_streams: Some(DEFAULT_CONCURRENT_STREAMS),
             ..Self::none()
         }
     }
@@ -81,6 +92,7 @@ impl OrgLimits {
             egress_bytes: None,
             turns: None,
             concurrent_calls: None,
+            concurrent_streams: None,
             fail: FailMode::Open,
         }
     }
@@ -94,8 +106,15 @@ pub struct Limits {
     store: Arc<dyn RateStore>,
     /// Absent where the store can't fail.
     guard: Option<Guard>,
-    /// Until when an org has been told that its turns are limited.
-    told: Mutex<HashMap<OrgName, Instant>>,
+}
+
+/// Something that was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The limit, by its key in the configuration or the manifest.
+    pub limit: &'static str,
+    /// Where it stands now.
+    pub standing: Standing,
 }
 
 struct Org {
@@ -104,13 +123,15 @@ struct Org {
     egress_bytes: Option<Limit>,
     turns: Option<Limit>,
     places: Option<Places>,
+    streams: Option<Places>,
     fail: FailMode,
+    told: Told,
 }
 
 /// One limit of one org.
 struct Limit {
     name: &'static str,
-    key: String,
+    key: Arc<str>,
     quota: Quota,
     /// As it is configured.
     text: String,
@@ -122,7 +143,7 @@ impl Limit {
         let text = rate.to_string();
         Self {
             name,
-            key: format!("{{{org}}}:{name}:{text}"),
+            key: format!("{{{org}}}:{name}:{text}").into(),
             quota: rate.into(),
             text,
         }
@@ -131,17 +152,34 @@ impl Limit {
     fn of_component(org: &OrgName, component: Digest, rate: Rate) -> Self {
         Self {
             name: "rate.calls",
-            key: format!("{{{org}}}:{component}:{rate}"),
+            key: format!("{{{org}}}:{component}:{rate}").into(),
             quota: rate.into(),
             text: rate.to_string(),
         }
     }
 
-    fn want(&self, units: u64) -> Want<'_> {
+    fn units(&self, units: u64) -> Units {
+        Units {
+            key: Arc::clone(&self.key),
+            quota: self.quota,
+            units,
+        }
+    }
+}
+
+/// Some units of a limit, for a check that may outlast who asks.
+struct Units {
+    key: Arc<str>,
+    quota: Quota,
+    units: u64,
+}
+
+impl Units {
+    fn want(&self) -> Want<'_> {
         Want {
             key: &self.key,
             quota: self.quota,
-            units,
+            units: self.units,
         }
     }
 }
@@ -162,16 +200,15 @@ impl Limits {
             orgs: RwLock::default(),
             store: Arc::new(MemoryRates::default()),
             guard: None,
-            told: Mutex::default(),
         }
     }
 
-    /// Limits that are kept elsewhere, where a check may fail.
+    /// Limits that are kept elsewhere, where a check may fail. Call it within a Tokio runtime.
     #[must_use]
     pub fn shared(orgs: BTreeMap<OrgName, OrgLimits>, store: Arc<dyn RateStore>) -> Self {
         Self {
+            guard: Some(Guard::new(Arc::clone(&store))),
             store,
-            guard: Some(Guard::default()),
             ..Self::new(orgs)
         }
     }
@@ -181,7 +218,7 @@ impl Limits {
     ///
     /// # Errors
     /// When the org has begun as many as it may. Then nothing is counted.
-    pub async fn turn(&self, org: &OrgName) -> Result<Option<Standing>, Limited> {
+    pub async fn turn(&self, org: &OrgName) -> Result<Option<Counted>, Limited> {
         let org = self.org(org);
         self.take(&org, [org.turns.as_ref().map(|limit| (limit, 1)), None])
             .await
@@ -190,20 +227,21 @@ impl Limits {
     /// Gives a turn back that was counted and then not begun.
     pub async fn give_back_turn(&self, org: &OrgName) {
         if let Some(limit) = &self.org(org).turns {
+            let (store, turn) = (Arc::clone(&self.store), limit.units(1));
             // A store that is down counted nothing.
-            let _ = self.ask(self.store.give_back(limit.want(1))).await;
+            let _ = self.ask(async move { store.give_back(turn.want()).await }).await;
         }
     }
 
-    /// Whether the org has not been told within the wait that it was told the last time.
-    pub(crate) fn is_news(&self, org: &OrgName, limited: &Limited) -> bool {
-        let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(org).is_some_and(|until| *until > now) {
-            return false;
-        }
-        told.insert(org.clone(), now + limited.retry_after());
-        true
+    /// Whether the session is to be told of a refusal: once for as long as it said to wait. It counts as told then.
+    pub(crate) fn is_news(&self, org: &OrgName, session: SessionId, limited: &Limited) -> bool {
+        let until = Instant::now() + limited.retry_after();
+        self.org(org).told.is_news(session, limited.limit(), until)
+    }
+
+    /// Takes it back that the session was told.
+    pub(crate) fn not_told(&self, org: &OrgName, session: SessionId, limited: &Limited) {
+        self.org(org).told.forget(session, limited.limit());
     }
 
     /// Counts a request through the door.
@@ -223,8 +261,9 @@ impl Limits {
         if bytes > 0
             && let Some(limit) = &self.org(org).egress_bytes
         {
+            let (store, moved) = (Arc::clone(&self.store), limit.units(bytes));
             // A store that is down is counted as such by the guard.
-            let _ = self.ask(self.store.charge(limit.want(bytes))).await;
+            let _ = self.ask(async move { store.charge(moved.want()).await }).await;
         }
     }
 
@@ -232,32 +271,30 @@ impl Limits {
     ///
     /// # Errors
     /// When the org, or this component in it, has made as many as it may. Then nothing is counted, of neither.
-    pub async fn call(
-        &self,
-        org: &OrgName,
-        component: Digest,
-        rate: Option<Rate>,
-    ) -> Result<Option<Standing>, Limited> {
+    pub async fn call(&self, org: &OrgName, component: Digest, rate: Option<Rate>) -> Result<Option<Counted>, Limited> {
         let own = rate.map(|rate| Limit::of_component(org, component, rate));
         let org = self.org(org);
         let calls = org.tool_calls.as_ref().map(|limit| (limit, 1));
         self.take(&org, [calls, own.as_ref().map(|limit| (limit, 1))]).await
     }
 
-    /// Waits for a call's place among the org's calls. Cancel-safe. Calls that tools make don't ask: they run in the place of
-    /// the call that makes them, which would else wait for itself.
+    /// Waits for a call's place among the org's calls: at most as long as it is told, or, where something else ends the wait, for as
+    /// long as that takes. Cancel-safe. Calls that tools make don't ask: they run in the place of the call that makes them, which
+    /// would else wait for itself.
     ///
     /// # Errors
     /// When too many wait already, or none came free in time.
-    pub async fn place(&self, org: &OrgName) -> Result<Place, Limited> {
-        let org = self.org(org);
-        match &org.places {
-            None => Ok(Place::unbounded()),
-            Some(places) => places.take().await.map_err(|Crowded| {
-                metrics::counter!(metric::LIMITS_REACHED.name, "limit" => "concurrent_calls").increment(1);
-                Limited::Crowded
-            }),
-        }
+    pub async fn place(&self, org: &OrgName, longest: Option<Duration>) -> Result<Place, Limited> {
+        one_of(self.org(org).places.as_ref(), "concurrent_calls", longest).await
+    }
+
+    // THREAT[T-org-connections]: who listens holds a connection of the host's for as long as it likes.
+    /// A place among the org's clients that listen to events or wait for a turn.
+    ///
+    /// # Errors
+    /// When there are as many as may.
+    pub async fn stream(&self, org: &OrgName) -> Result<Place, Limited> {
+        one_of(self.org(org).streams.as_ref(), "concurrent_streams", None).await
     }
 
     fn org(&self, name: &OrgName) -> Arc<Org> {
@@ -275,18 +312,27 @@ impl Limits {
     }
 
     /// Takes from one or two limits, both or neither.
-    async fn take(&self, org: &Org, limits: [Option<(&Limit, u64)>; 2]) -> Result<Option<Standing>, Limited> {
+    async fn take(&self, org: &Org, limits: [Option<(&Limit, u64)>; 2]) -> Result<Option<Counted>, Limited> {
         let [first, second] = match limits {
             [None, second] => [second, None],
             both => both,
         };
         let Some((first, units)) = first else { return Ok(None) };
-        let taken = match second {
-            None => self.ask(self.store.take(&[first.want(units)])).await,
-            Some((second, more)) => self.ask(self.store.take(&[first.want(units), second.want(more)])).await,
+        let store = Arc::clone(&self.store);
+        let units = first.units(units);
+        let more = second.map(|(second, more)| second.units(more));
+        let check = async move {
+            match &more {
+                None => store.take(&[units.want()]).await,
+                Some(more) => store.take(&[units.want(), more.want()]).await,
+            }
         };
+        let taken = self.ask(check).await;
         match taken {
-            Ok(Taken::All { standing }) => Ok(Some(standing)),
+            Ok(Taken::All { standing }) => Ok(Some(Counted {
+                limit: first.name,
+                standing,
+            })),
             Ok(Taken::Nothing {
                 index,
                 standing,
@@ -309,7 +355,10 @@ impl Limits {
         }
     }
 
-    async fn ask<T>(&self, check: impl Future<Output = Result<T, StoreDown>>) -> Result<T, StoreDown> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        check: impl Future<Output = Result<T, StoreDown>> + Send + 'static,
+    ) -> Result<T, StoreDown> {
         match &self.guard {
             Some(guard) => guard.ask(check).await,
             None => check.await,
@@ -325,10 +374,26 @@ impl Org {
             egress_requests: rate("egress_requests", limits.egress_requests),
             egress_bytes: limits.egress_bytes.map(|rate| Limit::new(name, "egress_bytes", rate)),
             turns: rate("turns", limits.turns),
-            places: limits.concurrent_calls.map(Places::new),
+            places: limits.concurrent_calls.map(Places::waited_for),
+            streams: limits.concurrent_streams.map(Places::at_once),
             fail: limits.fail,
+            told: Told::default(),
         }
     }
+}
+
+async fn one_of(places: Option<&Places>, limit: &'static str, longest: Option<Duration>) -> Result<Place, Limited> {
+    let Some(places) = places else {
+        return Ok(Place::unbounded());
+    };
+    places.take(longest).await.map_err(|crowd| {
+        metrics::counter!(metric::LIMITS_REACHED.name, "limit" => limit).increment(1);
+        Limited::Crowded {
+            limit,
+            places: places.all(),
+            crowd,
+        }
+    })
 }
 
 #[cfg(test)]

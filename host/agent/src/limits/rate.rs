@@ -25,7 +25,7 @@ pub enum Taken {
     },
     /// Nothing was taken, because one does not fit.
     Nothing {
-        /// The place of the first that does not fit.
+        /// The place of the one that does not fit; of several, of the one that does not for longest.
         index: usize,
         /// Where that limit stands.
         standing: Standing,

@@ -1,6 +1,6 @@
 //! A limit that was reached, for those who have to wait.
 
-use super::{gcra::Standing, places::LONGEST_WAIT};
+use super::gcra::Standing;
 use fumehood_core::call::{CallError, CallErrorCode};
 use std::{fmt, time::Duration};
 
@@ -18,13 +18,29 @@ pub enum Limited {
         /// When it fits.
         retry_after: Duration,
     },
-    /// As many calls run as may, and no place came free.
-    Crowded,
+    /// As many calls run, or streams are open, as may.
+    Crowded {
+        /// The limit, by its key in the configuration.
+        limit: &'static str,
+        /// How many there may be at once.
+        places: u32,
+        /// Why there is no place.
+        crowd: Crowd,
+    },
     /// The limit can't be known now, and the org is to be refused then.
     Unknown {
         /// The limit, by its key in the configuration.
         limit: &'static str,
     },
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// None came free in this time.
+    Waited(Duration),
+    /// As many as may wait for one already.
+    NoneMayWait(usize),
 }
 
 impl std::error::Error for Limited {}
@@ -40,12 +56,15 @@ impl fmt::Display for Limited {
                     "the {whose} limit `{limit} = {text}` is reached; try again in {wait}"
                 )
             }
-            Self::Crowded => write!(
-                f,
-                "the org's limit `concurrent_calls` is reached, and no call ended while this one waited (at most {}); \
-                 try again in {wait}",
-                Words(LONGEST_WAIT)
-            ),
+            Self::Crowded { limit, places, crowd } => {
+                write!(f, "the org's limit `{limit} = {places}` is reached")?;
+                match crowd {
+                    Crowd::Waited(time) => write!(f, ", and no place came free within {}", Words(*time))?,
+                    Crowd::NoneMayWait(0) => {}
+                    Crowd::NoneMayWait(waiting) => write!(f, ", and {waiting} wait for a place already")?,
+                }
+                write!(f, "; end one, or try again in {wait}")
+            }
             Self::Unknown { limit } => write!(
                 f,
                 "the org's limit `{limit}` can't be checked now, because the store of the limits does not answer; \
@@ -60,8 +79,7 @@ impl Limited {
     #[must_use]
     pub const fn limit(&self) -> &'static str {
         match self {
-            Self::Rate { limit, .. } | Self::Unknown { limit } => limit,
-            Self::Crowded => "concurrent_calls",
+            Self::Rate { limit, .. } | Self::Crowded { limit, .. } | Self::Unknown { limit } => limit,
         }
     }
 
@@ -70,7 +88,7 @@ impl Limited {
     pub const fn retry_after(&self) -> Duration {
         match self {
             Self::Rate { retry_after, .. } => *retry_after,
-            Self::Crowded | Self::Unknown { .. } => Duration::from_secs(1),
+            Self::Crowded { .. } | Self::Unknown { .. } => Duration::from_secs(1),
         }
     }
 }
@@ -112,5 +130,21 @@ mod tests {
         assert_eq!(said(1_000_000_001), "2 s");
         assert_eq!(said(120_000_000_000), "2 min");
         assert_eq!(said(3_599_000_000_000), "60 min");
+    }
+
+    #[test]
+    fn a_crowd_is_told_with_its_number_and_what_was_waited_for() {
+        let said = |crowd| {
+            let (limit, places) = ("concurrent_calls", 8);
+            Limited::Crowded { limit, places, crowd }.to_string()
+        };
+        let waited = said(Crowd::Waited(Duration::from_secs(10)));
+        assert!(
+            waited.contains("`concurrent_calls = 8`") && waited.contains("within 10 s"),
+            "{waited}"
+        );
+        let full = said(Crowd::NoneMayWait(64));
+        assert!(full.contains("64 wait") && !full.contains("within"), "{full}");
+        assert!(!said(Crowd::NoneMayWait(0)).contains("wait for"));
     }
 }

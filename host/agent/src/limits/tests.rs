@@ -1,6 +1,9 @@
 use super::*;
 use fumehood_core::call::{CallError, CallErrorCode};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 fn limits(limits: OrgLimits) -> Limits {
     Limits::new([(OrgName::default_org(), limits)].into())
@@ -17,8 +20,9 @@ async fn what_goes_beyond_the_rate_is_told_when_to_come_back() {
         ..OrgLimits::none()
     });
     let org = OrgName::default_org();
-    let standing = limits.turn(&org).await.unwrap().unwrap();
-    assert_eq!((standing.limit, standing.remaining), (2, 1));
+    let counted = limits.turn(&org).await.unwrap().unwrap();
+    assert_eq!(counted.limit, "turns");
+    assert_eq!((counted.standing.limit, counted.standing.remaining), (2, 1));
     limits.turn(&org).await.unwrap();
     let limited = limits.turn(&org).await.unwrap_err();
     let wait = limited.retry_after();
@@ -49,9 +53,9 @@ async fn an_org_without_a_section_has_the_default_limits() {
     assert_eq!(limits.turn(&org).await.unwrap(), None, "no rate is assumed");
     let mut places = Vec::new();
     for _ in 0..1000 {
-        places.push(limits.place(&org).await.unwrap());
+        places.push(limits.place(&org, None).await.unwrap());
     }
-    let mut next = Box::pin(limits.place(&org));
+    let mut next = Box::pin(limits.place(&org, None));
     assert!(
         futures::poll!(&mut next).is_pending(),
         "calls at the same time are bounded"
@@ -150,4 +154,72 @@ async fn while_the_store_is_down_an_org_is_admitted_or_refused_as_it_is_configur
         assert!(limited.to_string().contains("does not answer"), "{limited}");
     }
     limits.egress_bytes(&open, 1).await;
+}
+
+/// A busy store: right, but each answer takes longer than a healthy one's.
+#[derive(Default)]
+struct Slow {
+    rates: MemoryRates,
+    asked: AtomicU32,
+}
+
+impl Slow {
+    async fn dawdle(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+}
+
+#[async_trait::async_trait]
+impl RateStore for Slow {
+    async fn take(&self, wants: &[Want<'_>]) -> Result<Taken, StoreDown> {
+        self.dawdle().await;
+        self.rates.take(wants).await
+    }
+    async fn charge(&self, want: Want<'_>) -> Result<(), StoreDown> {
+        self.dawdle().await;
+        self.rates.charge(want).await
+    }
+    async fn give_back(&self, want: Want<'_>) -> Result<(), StoreDown> {
+        self.dawdle().await;
+        self.rates.give_back(want).await
+    }
+    async fn ping(&self) -> Result<(), StoreDown> {
+        self.dawdle().await;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_load_of_one_org_does_not_switch_the_limits_off() {
+    let org = OrgName::default_org();
+    let limited = OrgLimits {
+        turns: rate("60/hour"),
+        ..OrgLimits::none()
+    };
+    let limits = Arc::new(Limits::shared(
+        [(org.clone(), limited)].into(),
+        Arc::new(Slow::default()),
+    ));
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..500 {
+        let (limits, org) = (Arc::clone(&limits), org.clone());
+        asking.spawn(async move { limits.turn(&org).await });
+    }
+    let counted = asking.join_all().await.iter().filter(|asked| asked.is_ok()).count();
+    assert_eq!(counted, 60);
+}
+
+#[tokio::test]
+async fn who_listens_takes_a_place_of_the_org_and_no_more_than_there_are() {
+    let limits = limits(OrgLimits {
+        concurrent_streams: Some(1),
+        ..OrgLimits::none()
+    });
+    let (org, other) = (OrgName::default_org(), OrgName::new("acme").unwrap());
+    let first = limits.stream(&org).await.unwrap();
+    assert_eq!(limits.stream(&org).await.unwrap_err().limit(), "concurrent_streams");
+    assert!(limits.stream(&other).await.is_ok());
+    drop(first);
+    assert!(limits.stream(&org).await.is_ok());
 }

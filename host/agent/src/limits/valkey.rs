@@ -78,11 +78,21 @@ impl ValkeyRates {
         wants: &[Want<'_>],
         cost: impl Fn(&Want<'_>) -> i128,
     ) -> Result<(usize, u64), StoreDown> {
+        let costs = wants.iter().map(|want| (want.key, cost(want), want.quota.period_ns()));
+        self.invoke(mode, costs).await
+    }
+
+    /// Runs the script on keys with their costs and periods.
+    async fn invoke<'a>(
+        &self,
+        mode: &str,
+        costs: impl Iterator<Item = (&'a str, i128, u64)>,
+    ) -> Result<(usize, u64), StoreDown> {
         let mut invocation = self.script.prepare_invoke();
         invocation.arg(mode);
-        for want in wants {
-            invocation.key(format!("{}{}", self.prefix, want.key));
-            invocation.arg(cost(want).to_string()).arg(want.quota.period_ns());
+        for (key, cost, period) in costs {
+            invocation.key(format!("{}{key}", self.prefix));
+            invocation.arg(cost.to_string()).arg(period);
         }
         let mut connection = self.connection.clone();
         let (place, backlog): (usize, String) = invocation
@@ -149,11 +159,8 @@ impl RateStore for ValkeyRates {
     }
 
     async fn ping(&self) -> Result<(), StoreDown> {
-        let mut connection = self.connection.clone();
-        redis::cmd("PING")
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| down(&error))
+        // What every check does, at no cost: a server that is there may still refuse to write.
+        self.invoke("charge", [("ping", 0, 1)].into_iter()).await.map(|_| ())
     }
 }
 

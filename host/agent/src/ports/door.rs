@@ -206,10 +206,10 @@ impl Ledger for StoreLedger {
             };
             let written = self.store.ledger_settle(settlement.id, &settled).await;
             written.map_err(|error| LedgerError(error.to_string()))?;
-            telemetry::egress_settled(settlement);
         }
-        // After the last that can fail: a batch that is tried again is charged once.
+        // After the last that can fail: a batch that is tried again is counted and charged once.
         for settlement in settlements {
+            telemetry::egress_settled(settlement);
             let bytes = settlement.bytes_sent.saturating_add(settlement.bytes_received);
             self.limits.egress_bytes(&settlement.scope.org, bytes).await;
         }

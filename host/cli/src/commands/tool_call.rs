@@ -67,9 +67,9 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
         }
         None => host.call_tool(&org, Some(session.id), &args.tool, arguments).await,
     };
-    let (call, result, metering) = called?;
-    let mut value = json!({"call": call, "status": status_of(&result), "metering": metering});
-    match result {
+    let called = called?;
+    let mut value = json!({"call": called.id, "status": status_of(&called.result), "metering": called.metering});
+    match called.result {
         Ok(output) => value["output"] = json!(output),
         Err(error) => value["error"] = json!(error),
     }

@@ -26,6 +26,9 @@ pub(super) struct Section {
     /// Calls at the same time.
     #[serde(default)]
     concurrent_calls: Option<NonZeroU32>,
+    /// Clients that listen to events or wait for a turn at the same time.
+    #[serde(default)]
+    concurrent_streams: Option<NonZeroU32>,
     /// What happens while the store of the rates does not answer.
     #[serde(default)]
     fail: FailMode,
@@ -82,6 +85,9 @@ impl Section {
             concurrent_calls: self
                 .concurrent_calls
                 .map_or(defaults.concurrent_calls, |calls| Some(calls.get())),
+            concurrent_streams: self
+                .concurrent_streams
+                .map_or(defaults.concurrent_streams, |streams| Some(streams.get())),
             fail: match self.fail {
                 FailMode::Open => limits::FailMode::Open,
                 FailMode::Closed => limits::FailMode::Closed,

@@ -117,10 +117,12 @@ fn a_limit_that_does_not_parse_or_would_forbid_everything_is_refused_with_its_li
 #[tokio::test]
 async fn an_org_has_the_default_limits_but_for_what_its_section_says() {
     let text = "[limits_store]\nurl = \"\"\n[org.acme.limits]\nturns = \"1/hour\"\ntool_calls = \"unlimited\"\negress_bytes = \"1GiB/h\"\n\
-                concurrent_calls = 2\nfail = \"closed\"";
+                concurrent_calls = 2\nconcurrent_streams = 1\nfail = \"closed\"";
     let limits = with_file(text, &[]).unwrap().config.limits().unwrap();
     let (acme, other) = (OrgName::new("acme").unwrap(), OrgName::default_org());
-    assert_eq!(limits.turn(&acme).await.unwrap().unwrap().limit, 1);
+    assert_eq!(limits.turn(&acme).await.unwrap().unwrap().standing.limit, 1);
+    let _stream = limits.stream(&acme).await.unwrap();
+    assert!(limits.stream(&acme).await.is_err());
     assert_eq!(limits.turn(&other).await.unwrap(), None);
     let component = Digest::of(b"x");
     assert_eq!(limits.call(&acme, component, None).await.unwrap(), None);

@@ -5,6 +5,7 @@ use crate::{
     auth::Client,
     input::{At, JsonBody},
     problem::{Answer, Problem, ProblemCode},
+    refusal::tell_standing,
     schema,
 };
 use axum::{Json, extract::State};
@@ -12,6 +13,7 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallStatus, Metering, Output, status_of},
     id::{CallId, SessionId},
 };
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -64,27 +66,32 @@ async fn call_tool(
     client: Client,
     At(tool): At<String>,
     JsonBody(body): JsonBody<CallTool>,
-) -> Answer<Json<Called>> {
+) -> Answer<(HeaderMap, Json<Called>)> {
     // Asked first: in a result, `tool_not_found` may also be what a tool says of another one.
     if let Err(error) = app.host.tools(&client.org).await?.find(&tool)
         && error.code == CallErrorCode::ToolNotFound
     {
         return Err(Problem::new(ProblemCode::NotFound, error.message));
     }
-    let (call, result, metering) = app
+    let called = app
         .host
         .call_tool(&client.org, body.session, &tool, body.arguments)
         .await?;
-    let status = status_of(&result);
-    let (output, error) = match result {
+    let mut headers = HeaderMap::new();
+    if let Some(counted) = &called.counted {
+        tell_standing(&mut headers, counted);
+    }
+    let status = status_of(&called.result);
+    let (output, error) = match called.result {
         Ok(output) => (Some(output), None),
         Err(error) => (None, Some(error)),
     };
-    Ok(Json(Called {
-        call,
+    let called = Called {
+        call: called.id,
         status,
         output,
         error,
-        metering,
-    }))
+        metering: called.metering,
+    };
+    Ok((headers, Json(called)))
 }

@@ -99,8 +99,10 @@ async fn list_events(
             Scope::Turn(turn.id)
         }
     };
+    let place = app.host.listening(&client.org).await?;
     let listener = app.host.subscribe(session);
-    Ok(sse::respond(Feed::new(app, client, session, scope, listener, after)))
+    let feed = Feed::new(app, client, session, scope, listener, after, place);
+    Ok(sse::respond(feed))
 }
 
 async fn page(app: &App, client: &Client, session: SessionId, after: u64, limit: u32) -> Answer<Listed<Event>> {

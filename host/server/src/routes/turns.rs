@@ -217,12 +217,13 @@ async fn submit_turn(
     match Reply::wanted(&headers) {
         Reply::Stream => {
             let seen = last_event_id(&headers)?;
+            let place = app.host.listening(&client.org).await?;
             // Before the turn begins, so that nothing of it is missed.
             let listener = app.host.subscribe(session);
             let submitted = app.host.submit_turn(&client.org, session, request).await?;
             let after = seen.unwrap_or(0).max(submitted.turn.first_seq.saturating_sub(1));
             let scope = Scope::Turn(submitted.turn.id);
-            let feed = Feed::new(app, client, session, scope, listener, after);
+            let feed = Feed::new(app, client, session, scope, listener, after, place);
             Ok(told(&submitted, sse::respond(feed)))
         }
         Reply::Later => {
@@ -235,6 +236,7 @@ async fn submit_turn(
             ))
         }
         Reply::Wait => {
+            let _place = app.host.listening(&client.org).await?;
             let submitted = app.host.submit_turn(&client.org, session, request).await?;
             let turn = submitted.turn.id;
             let view = tokio::select! {
@@ -255,8 +257,8 @@ fn told(submitted: &Submitted, mut response: Response) -> Response {
     if let Ok(location) = HeaderValue::try_from(format!("/v1/turns/{}", submitted.turn.id)) {
         headers.insert(header::LOCATION, location);
     }
-    if let Some(standing) = &submitted.standing {
-        tell_standing(headers, "turns", standing);
+    if let Some(counted) = &submitted.counted {
+        tell_standing(headers, counted);
     }
     if submitted.repeated {
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));

@@ -1,4 +1,6 @@
 use crate::house::{Frames, House, kinds, seqs};
+use fumehood_agent::limits::{Limits, OrgLimits};
+use fumehood_core::name::OrgName;
 use fumehood_server::ServerConfig;
 use serde_json::json;
 use std::time::Duration;
@@ -223,4 +225,39 @@ async fn a_last_event_id_that_is_no_number_is_refused() {
         .answer()
         .await;
     assert_eq!(answer.problem(), "invalid_header");
+}
+
+#[tokio::test]
+async fn an_orgs_streams_and_waiting_requests_are_counted_together() {
+    let few = OrgLimits {
+        concurrent_streams: Some(2),
+        ..OrgLimits::none()
+    };
+    let limits = Limits::new([(OrgName::default_org(), few)].into());
+    let house = House::limited(ServerConfig::default(), limits).await;
+    let path = house.session().await;
+    let (events, turns) = (format!("{path}/events"), format!("{path}/turns"));
+    let stream = house.get(&events).stream().await;
+    let model = house.next_answer();
+    let turn = || house.post(&turns).json(&serde_json::json!({"input": "hi"}));
+    let mut waiting = Box::pin(turn().answer());
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let refused = house.get(&events).with("accept", "text/event-stream").answer().await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.problem().as_str()),
+        (429, "rate_limited")
+    );
+    assert_eq!(refused.json()["limit"], "concurrent_streams");
+    assert_eq!(refused.headers["ratelimit-limit"], "2");
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(
+        turn().answer().await.problem(),
+        "rate_limited",
+        "no turn was begun for it"
+    );
+    model.say("Hi.");
+    model.done();
+    assert_eq!(waiting.await.status.as_u16(), 200);
+    drop(stream);
+    assert_eq!(turn().answer().await.status.as_u16(), 200);
 }

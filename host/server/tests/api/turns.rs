@@ -1,6 +1,133 @@
 use crate::house::{House, kinds, seqs};
+use fumehood_agent::{
+    host::{HostError, TurnRequest},
+    limits::{Limits, OrgLimits},
+};
+use fumehood_core::{
+    content::Content,
+    digest::Digest,
+    id::{SessionId, TurnId},
+    name::OrgName,
+    turn::{Budget, TurnStatus},
+};
+use fumehood_server::ServerConfig;
+use fumehood_store::record::{Accepted, NewTurn};
 use http::StatusCode;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn id(path: &str) -> SessionId {
+    path.rsplit('/').next().unwrap().parse().unwrap()
+}
+
+fn hello() -> TurnRequest {
+    TurnRequest {
+        input: vec![Content::text("hi")],
+        ..TurnRequest::default()
+    }
+}
+
+/// A turn as a host leaves it that could not work it.
+async fn left(house: &House, session: SessionId, idempotency: Option<(String, Digest)>) -> TurnId {
+    let new = NewTurn {
+        id: TurnId::new(),
+        input: vec![Content::text("hi")],
+        system: None,
+        budget: Budget::default(),
+        idempotency,
+    };
+    let org = OrgName::default_org();
+    match house.host.store().accept_turn(&org, session, &new).await.unwrap() {
+        Some(Accepted::New(turn, _)) => turn.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_turn_whose_client_left_while_it_was_accepted_is_worked() {
+    let house = House::new().await;
+    let org = OrgName::default_org();
+    // The client leaves after its first poll, after its second, and so on.
+    for polls in 1..=12 {
+        let session = id(&house.session().await);
+        let mut submitting = Box::pin(house.host.submit_turn(&org, session, hello()));
+        for _ in 0..polls {
+            if futures::poll!(&mut submitting).is_ready() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(submitting);
+    }
+    let begun = Instant::now();
+    let unfinished = [TurnStatus::Queued, TurnStatus::Running];
+    while !house.host.store().turns_in(&unfinished).await.unwrap().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "a turn is left behind");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_was_left_is_taken_up_by_who_asks_for_it_again() {
+    let house = House::new().await;
+    let org = OrgName::default_org();
+    let session = id(&house.session().await);
+    let key = ("again".to_owned(), Digest::of(b"the request"));
+    let turn = left(&house, session, Some(key.clone())).await;
+    let request = TurnRequest {
+        idempotency: Some(key),
+        ..hello()
+    };
+    let submitted = house.host.submit_turn(&org, session, request).await.unwrap();
+    assert_eq!((submitted.turn.id, submitted.repeated), (turn, true));
+    let view = house.host.wait_for_turn(&org, turn).await.unwrap();
+    assert_eq!(view.status, TurnStatus::Completed);
+
+    let turn = left(&house, session, None).await;
+    let refused = house.host.submit_turn(&org, session, hello()).await.unwrap_err();
+    assert!(matches!(refused, HostError::Busy(busy) if busy == turn), "{refused}");
+    let view = house.host.wait_for_turn(&org, turn).await.unwrap();
+    assert_eq!(view.status, TurnStatus::Completed);
+}
+
+#[tokio::test]
+async fn every_session_is_told_of_a_limit_of_turns_once_and_one_that_is_not_there_takes_nothing_from_it() {
+    let limited = OrgLimits {
+        turns: Some("1/hour".parse().unwrap()),
+        ..OrgLimits::none()
+    };
+    let limits = Limits::new([(OrgName::default_org(), limited)].into());
+    let house = House::limited(ServerConfig::default(), limits).await;
+    let (one, other) = (house.session().await, house.session().await);
+    let submit = async |path: &str| {
+        let turn = house.post(&format!("{path}/turns")).json(&json!({"input": "hi"}));
+        turn.answer().await
+    };
+    assert_eq!(submit(&one).await.status, StatusCode::OK);
+    let nowhere = format!("/v1/sessions/{}", SessionId::new());
+    assert_eq!(submit(&nowhere).await.problem(), "not_found");
+    for path in [&one, &other, &one, &other] {
+        let refused = submit(path).await;
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limited")
+        );
+    }
+    for path in [&one, &other] {
+        let events = house
+            .get(&format!("{path}/events"))
+            .with("accept", "application/json")
+            .answer()
+            .await
+            .json();
+        let told = events["items"].as_array().unwrap().iter();
+        let told = told.filter(|event| event["type"] == "limit.reached").count();
+        assert_eq!(told, 1, "{events}");
+    }
+}
 
 #[tokio::test]
 async fn a_turn_is_waited_for() {
