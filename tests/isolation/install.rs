@@ -107,6 +107,18 @@ async fn features_that_would_go_round_the_limits_are_not_offered() {
 }
 
 #[tokio::test]
+async fn types_that_unfold_to_more_than_is_kept_are_refused() {
+    let place = Place::new("");
+    let host = place.serve().await;
+    let before = Process::of(&host).status("VmHWM");
+    let why = refused(&host, &hand_written("nested-types")).await;
+    assert!(why.contains("the function take") && why.contains("unfold"), "{why}");
+    let grown = Process::of(&host).status("VmHWM") - before;
+    assert!(grown < 64 << 10, "the host took {grown} KiB");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn structures_without_end_are_refused_soon() {
     let place = Place::new("[limits.install]\ncompile_time = \"20s\"\n");
     let host = place.serve().await;

@@ -122,6 +122,25 @@ async fn a_result_passes_up_to_its_limit_and_not_beyond() {
 }
 
 #[tokio::test]
+async fn a_result_that_is_little_for_the_guest_and_much_for_the_host_is_not_made() {
+    let place = Place::new("");
+    let host = place.serve().await;
+    add(&host, "flags", "").await;
+    let sets = with(&host, "give_flags", 100).await;
+    let sets = returned(&sets).as_array().unwrap();
+    assert_eq!((sets.len(), sets[0].as_array().unwrap().len()), (100, 32));
+    let before = Process::of(&host).status("VmHWM");
+    for n in [10_000, 100_000, 1_000_000] {
+        let beyond = with(&host, "give_flags", n).await;
+        assert_eq!(beyond["error"]["code"], "output_too_large", "{beyond}");
+    }
+    let grown = Process::of(&host).status("VmHWM") - before;
+    assert!(grown < 64 << 10, "the host took {grown} KiB");
+    still_serves(&host).await;
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn nesting_ends_at_the_stack_and_a_little_is_fine() {
     let place = Place::new("");
     let host = place.serve().await;

@@ -320,7 +320,7 @@ impl Caller {
             }
         };
         let prepared = match redact::arguments(secrets.guard(), &mut arguments) {
-            Ok(()) => self.prepare(scope, tools, id, tool, &arguments, &secrets).await,
+            Ok(()) => self.prepare(scope, tools, id, tool, &mut arguments, &secrets).await,
             Err(error) => Err(error.into()),
         };
         match prepared {
@@ -352,6 +352,7 @@ impl Caller {
             events,
             share,
             counted,
+            nested,
             _place,
         } = prepared;
         let call = Call {
@@ -363,6 +364,7 @@ impl Caller {
             locale: None,
             deadline: None,
             share,
+            nested,
         };
         let report = self
             .sandbox
@@ -387,7 +389,7 @@ impl Caller {
         tools: &Arc<OfferedTools>,
         id: CallId,
         tool: &ToolName,
-        arguments: &Arguments,
+        arguments: &mut Arguments,
         secrets: &Arc<SecretsInUse>,
     ) -> Result<Prepared, Refused> {
         let installed = Arc::clone(tools.get(tool)?);
@@ -431,6 +433,7 @@ impl Caller {
             events,
             share: ShareKey::of(&scope.org),
             counted,
+            nested: scope.depth > 0,
             _place: place,
         })
     }
@@ -509,5 +512,6 @@ struct Prepared {
     events: Option<Arc<CallEvents>>,
     share: ShareKey,
     counted: Option<Counted>,
+    nested: bool,
     _place: Option<Place>,
 }

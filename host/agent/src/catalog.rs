@@ -52,16 +52,24 @@ impl InstalledTool {
     ///
     /// # Errors
     /// `invalid_arguments`, with the place and the reason of the first few faults.
-    pub fn check(&self, arguments: &Arguments) -> Result<(), CallError> {
+    pub fn check(&self, arguments: &mut Arguments) -> Result<(), CallError> {
+        // The validator wants a `Value`: they are moved into one and back, since they may be large.
+        let value = serde_json::Value::Object(std::mem::take(arguments));
+        let checked = self.fits(&value);
+        if let serde_json::Value::Object(back) = value {
+            *arguments = back;
+        }
+        checked
+    }
+
+    fn fits(&self, arguments: &serde_json::Value) -> Result<(), CallError> {
         const FAULTS: usize = 3;
-        // The validator wants a `Value`; valid arguments, the usual case, are not copied for the messages.
-        let value = serde_json::Value::Object(arguments.clone());
-        if self.schema.is_valid(&value) {
+        if self.schema.is_valid(arguments) {
             return Ok(());
         }
         let faults: Vec<_> = self
             .schema
-            .iter_errors(&value)
+            .iter_errors(arguments)
             .take(FAULTS)
             .map(|fault| describe(&fault))
             .collect();

@@ -326,7 +326,7 @@ limits! {
     why "One per function that is called indirectly: a few thousand in a large program. A slot of the pool has 100000.";
 
     /// Core instances inside the component.
-    instances: u32 = 64, at most 256;
+    instances: u32 = 64, at most 64;
     beyond "trap `memory`, before anything runs";
-    why "A compiler makes up to four, a composition a few times that.";
+    why "A compiler makes up to four, one that links libraries at run time two dozen, a composition a few times that. The pool has room for the ceiling, times the calls at once.";
 }

@@ -8,7 +8,7 @@ use crate::{
     keyvalue::Bucket,
     meter::{Meter, Metered},
     output,
-    plain::Function,
+    plain::{Function, Stopped, Work},
     ports::Ports,
     sandbox::{Sandbox, Shared},
     share::ShareKey,
@@ -27,7 +27,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::SemaphorePermit;
 use wasmtime::{
     Store, UpdateDeadline,
     component::{ComponentExportIndex, ComponentType, Instance, Lower, Resource, ResourceTable, types},
@@ -53,6 +52,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// On whose account it computes.
     pub share: ShareKey,
+    /// Another call makes it, and waits for it. It does not wait for a slot then.
+    pub nested: bool,
 }
 
 /// Something the call was refused, that its interface has no words for.
@@ -110,7 +111,8 @@ pub(crate) fn typecheck(function: &types::ComponentFunc, component: &types::Comp
 impl Sandbox {
     /// Runs one call of one of the component's tools to its end, whatever that is.
     ///
-    /// Waits for a free slot if the host runs as many calls as it can, within the call's time limit.
+    /// Waits for a free slot if the host runs as many calls as it can, within the call's time limit; a nested call is
+    /// refused instead.
     /// Cancel-safe: dropping the future stops the guest at once and frees what it had; operations on
     /// files that have begun on a blocking thread end by themselves.
     pub async fn call(&self, component: &Component, call: Call, authority: Arc<Authority>, ports: Ports) -> CallReport {
@@ -134,8 +136,14 @@ impl Sandbox {
         let own = started + authority.limits.time.as_duration();
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
         let prepared = Prepared { call, tool, deadline };
-        let Some(_slot) = self.shared.slot(deadline).await else {
-            let busy = "the host runs as many calls as it can, and none ended within this call's time; try again";
+        let slots = &self.shared.slots;
+        let slot = if prepared.call.nested {
+            slots.try_take(prepared.call.share)
+        } else {
+            slots.take(prepared.call.share, deadline).await
+        };
+        let Some(_slot) = slot else {
+            let busy = "the host runs as many calls of this org as it can, and none ended in time; try again";
             let error = CallError {
                 retry_after_ms: Some(1000),
                 ..CallError::new(CallErrorCode::Unavailable, busy)
@@ -173,17 +181,6 @@ impl CallReport {
 }
 
 impl Shared {
-    /// A free slot, if there is one by then. Almost always there is, and then nothing is set up to wait.
-    async fn slot(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
-        if let Ok(slot) = self.slots.try_acquire() {
-            return Some(slot);
-        }
-        tokio::time::timeout_at(deadline.into(), self.slots.acquire())
-            .await
-            .ok()?
-            .ok()
-    }
-
     async fn run(
         &self,
         component: &Inner,
@@ -211,6 +208,7 @@ impl Shared {
         let result = match timed {
             Ok(Ok(result)) => result,
             Ok(Err(Ended::Refused(error))) => Err(error),
+            Ok(Err(Ended::Trapped(error))) if trap::returned_too_much(&error) => Err(output::too_large(&limits)),
             Ok(Err(Ended::Trapped(error))) => {
                 look_for_handles(&mut store);
                 Err(trap::classify(&error, &store.data().meter, &limits, &prepared.call.id))
@@ -271,11 +269,10 @@ impl Shared {
             ports,
             authority,
         };
-        // What one host call may copy out of the guest; a guest cannot have more to copy than it has
-        // memory, but converted values can be larger than what they are made of.
-        let copied = state.authority.limits.memory.as_usize().clamp(1 << 20, 64 << 20);
+        // THREAT[T-box-host-memory]: what is copied out of the guest at once. It may point at the same bytes very often.
+        let copied = state.authority.limits.output.as_usize().saturating_mul(2);
         let mut store = Store::new(&self.engine, state);
-        store.set_hostcall_fuel(copied);
+        store.set_hostcall_fuel(copied.max(COPIED));
         // Handles of the guest's own resources are memory of the host as well. Above the host's table, so
         // that this is not what ends a guest which holds only the host's: waiting for one counts it again.
         store.set_max_component_handles(handles.saturating_mul(ENGINE_HANDLES));
@@ -295,6 +292,10 @@ impl Shared {
     }
 }
 
+/// The most that a host call copies out of the guest, and a result as far as it is looked at: twice the largest result, and
+/// more than programs write at once.
+const COPIED: usize = 8 << 20;
+
 /// How many handles the engine allows for each of the host's.
 const ENGINE_HANDLES: usize = 4;
 
@@ -313,6 +314,15 @@ fn look_for_handles(store: &mut Store<CallState>) {
 enum Ended {
     Refused(CallError),
     Trapped(wasmtime::Error),
+}
+
+impl From<Stopped> for Ended {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Unfit(error) => Self::Refused(error),
+            Stopped::Limit(limit) => Self::Trapped(limit.into()),
+        }
+    }
 }
 
 impl From<wasmtime::Error> for Ended {
@@ -372,25 +382,22 @@ async fn call_function(
     limits: &Limits,
     store: &mut Store<CallState>,
 ) -> Result<CallResult, Ended> {
-    let arguments = function
-        .arguments(prepared.call.arguments.clone())
-        .map_err(Ended::Refused)?;
+    let arguments = prepared.call.arguments.clone();
+    let arguments = function.arguments(arguments, &mut Work::new(&store.data().meter, limits))?;
     let instance = component.pre.instantiate_async(&mut *store).await?;
     let entry = instance
         .get_func(&mut *store, function.index)
         .ok_or_else(|| Ended::Refused(output::failed("the component does not export the function")))?;
     let mut results = function.results();
+    store.set_hostcall_fuel(function.copied(limits));
     entry.call_async(&mut *store, &arguments, &mut results).await?;
-    let result = function.output(results);
-    Ok(result.and_then(|output| {
-        let size: usize = output
-            .content
-            .iter()
-            .map(fumehood_core::content::Content::byte_len)
-            .sum();
-        output::within_limit(size as u64, limits)?;
-        Ok(output)
-    }))
+    let output = function.output(results, &mut Work::new(&store.data().meter, limits))?;
+    let size: usize = output
+        .content
+        .iter()
+        .map(fumehood_core::content::Content::byte_len)
+        .sum();
+    Ok(output::within_limit(size as u64, limits).map(|()| output))
 }
 
 /// The instance limit is known before anything runs: a component says how many core instances it has.

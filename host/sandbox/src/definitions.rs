@@ -23,10 +23,7 @@ pub(crate) fn check(definitions: Vec<Definition>) -> Result<Vec<ToolDefinition>,
         return Err(LoadError::NoTools);
     }
     if definitions.len() > MAX_TOOLS {
-        return Err(LoadError::TooManyTools {
-            actual: definitions.len(),
-            limit: MAX_TOOLS,
-        });
+        return Err(LoadError::TooManyTools { limit: MAX_TOOLS });
     }
     // THREAT[T-box-compile]
     let text: usize = definitions.iter().map(text_len).sum();

@@ -2,6 +2,7 @@
 //! else relies on; the comment says which.
 
 use crate::error::SandboxError;
+use fumehood_policy::limits::Limits;
 use std::num::NonZeroUsize;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
@@ -21,17 +22,15 @@ const WASM_STACK: usize = 512 << 10;
 /// address space; what is not touched costs no memory.
 const FIBER_STACK: usize = WASM_STACK + (512 << 10);
 
-/// One component may instantiate this many core modules at a time. A component from one compiler has
-/// up to four (the program, an adapter, two shims); composed ones have a few times that.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 40;
-const MEMORIES_PER_COMPONENT: u32 = 8;
-const TABLES_PER_COMPONENT: u32 = 40;
+/// One component may instantiate this many core modules at a time: as many as any call may. A component from one compiler has
+/// up to four (the program, an adapter, two shims), from one that links libraries at run time two dozen; composed ones have a few
+/// times that.
+const CORE_INSTANCES_PER_COMPONENT: u32 = Limits::default_ceilings().instances;
 
-/// The pool's stock per possible call. Most components have one memory, two tables and three or four
-/// core instances; whoever needs more takes it from those who need less.
-const MEMORIES_PER_CALL: u32 = 2;
-const TABLES_PER_CALL: u32 = 4;
-const CORE_INSTANCES_PER_CALL: u32 = 6;
+/// One component may have this many memories and tables, each of any size up to the limit for all together. A program has one
+/// memory and two tables.
+pub(crate) const MEMORIES_PER_COMPONENT: u32 = 8;
+pub(crate) const TABLES_PER_COMPONENT: u32 = 16;
 
 /// How many frames of a guest's backtrace are kept for the log: enough to see a recursion.
 pub(crate) const MAX_FRAMES: usize = 64;
@@ -98,14 +97,13 @@ fn common() -> Config {
 fn pool(max_concurrent_calls: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     let calls = max_concurrent_calls.max(1);
+    // What one call may have, for each: whoever has a slot finds room, whatever the components of others are made of. It is
+    // address space (48 TiB at 1250 calls) and a megabyte or two of the host's lists.
+    // THREAT[T-org-slots]
     pool.total_component_instances(calls)
-        .total_core_instances(
-            calls
-                .saturating_mul(CORE_INSTANCES_PER_CALL)
-                .max(CORE_INSTANCES_PER_COMPONENT),
-        )
-        .total_memories(calls.saturating_mul(MEMORIES_PER_CALL).max(MEMORIES_PER_COMPONENT))
-        .total_tables(calls.saturating_mul(TABLES_PER_CALL).max(TABLES_PER_COMPONENT))
+        .total_core_instances(calls.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(calls.saturating_mul(MEMORIES_PER_COMPONENT))
+        .total_tables(calls.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(calls)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
@@ -140,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_engine_is_pooled() {
-        let (_, allocation) = engine(64).unwrap();
+        let (_, allocation) = engine(1250).unwrap();
         assert_eq!(allocation, Allocation::Pooled);
     }
 }

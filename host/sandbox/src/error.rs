@@ -116,12 +116,23 @@ pub enum LoadError {
     #[error("one instance of the component needs {0}; make it smaller")]
     TooDemanding(String),
     /// A plain function has a type that JSON cannot carry.
-    #[error("the function {function} uses a {what}, which has no JSON form; use plain values")]
+    #[error("the function {function} uses a {what}, which this host has no JSON form for; use plain values")]
     UnsupportedType {
         /// The function.
         function: String,
         /// What cannot be converted.
         what: &'static str,
+    },
+    /// What its plain functions take and return is too long to write out.
+    #[error(
+        "the types of the function {function}, with those of the functions before it, unfold to more than the {limit} bytes of \
+         JSON Schema that this host keeps of a component; use simpler types, or fewer functions"
+    )]
+    TypesTooLarge {
+        /// The function.
+        function: String,
+        /// The most.
+        limit: usize,
     },
     /// Two functions give the same tool name, or none.
     #[error("the function {function} cannot become a tool: {why}")]
@@ -135,10 +146,8 @@ pub enum LoadError {
     #[error("the component's `definitions` failed: {0}; it must work without files, network and environment")]
     DefinitionsFailed(String),
     /// There are too many.
-    #[error("the component defines {actual} tools, more than the {limit} that one component may have; split it")]
+    #[error("the component defines more than {limit} tools, the most that one component may have; split it")]
     TooManyTools {
-        /// How many.
-        actual: usize,
         /// The limit.
         limit: usize,
     },

@@ -31,6 +31,7 @@ mod plain;
 pub mod ports;
 mod sandbox;
 mod share;
+mod slots;
 mod state;
 mod stdio;
 mod telemetry;

@@ -18,7 +18,7 @@ use crate::{
     telemetry, trap,
 };
 use bytes::Bytes;
-use fumehood_core::{call::CallError, digest::Digest, id::CallId};
+use fumehood_core::{call::CallError, digest::Digest, id::CallId, tool::ToolDefinition};
 use fumehood_policy::{
     authority::{Authority, Origins},
     files::{Access, Files},
@@ -107,11 +107,11 @@ impl Shared {
         })
         .await
         .map_err(|error| internal("loading a component panicked", &error))??;
-        let (compiled, inspection) = match prepared {
+        let linked = match prepared {
             Ready::Cached(inner) => return Ok(inner),
-            Ready::Compiled(compiled, inspection) => (compiled, inspection),
+            Ready::Linked(linked) => linked,
         };
-        let inner = Arc::new(self.introduce(compiled, inspection, digest).await?);
+        let inner = Arc::new(self.introduce(linked, digest).await?);
         if self.cache.is_some() {
             let shared = Arc::clone(self);
             let kept = Arc::clone(&inner);
@@ -149,7 +149,7 @@ impl Shared {
             .ok()
     }
 
-    /// The part that computes: digest, structure, compilation. Blocks.
+    /// The part that computes: digest, structure, compilation, linking. Blocks.
     fn prepare(&self, wasm: &[u8], digest: Digest) -> Result<Ready, LoadError> {
         // THREAT[T-supply-digest]
         let actual = Digest::of(wasm);
@@ -166,7 +166,19 @@ impl Shared {
         let begun = Instant::now();
         let compiled = self.compiler.compile(&self.engine, wasm)?;
         telemetry::compiled(begun.elapsed());
-        Ok(Ready::Compiled(compiled, inspection))
+        let pre = self.link(&compiled)?;
+        let exports = match tools_exports(&compiled)? {
+            Some(exports) => Exports::Tools(exports),
+            None => {
+                let (functions, tools) = plain::functions(&self.engine, &compiled)?;
+                Exports::Functions(functions, tools)
+            }
+        };
+        Ok(Ready::Linked(Linked {
+            pre,
+            inspection,
+            exports,
+        }))
     }
 
     fn link(&self, compiled: &Compiled) -> Result<InstancePre<crate::state::CallState>, LoadError> {
@@ -184,21 +196,22 @@ impl Shared {
             .map_err(|error| LoadError::ImportMismatch(one_line(&error)))
     }
 
-    /// Links a freshly compiled component and learns its tools.
-    async fn introduce(&self, compiled: Compiled, inspection: Inspection, digest: Digest) -> Result<Inner, LoadError> {
-        let pre = self.link(&compiled)?;
-        let (kind, entry, tools) = match tools_exports(&compiled)? {
-            Some(exports) => {
+    /// Learns the tools of a component.
+    async fn introduce(&self, linked: Linked, digest: Digest) -> Result<Inner, LoadError> {
+        let Linked {
+            pre,
+            inspection,
+            exports,
+        } = linked;
+        let (kind, entry, tools) = match exports {
+            Exports::Tools(exports) => {
                 let definitions = self
                     .definitions(&pre, &exports.definitions, inspection.core_instances)
                     .await?;
                 let tools = definitions::check(definitions)?;
                 (ComponentKind::FumehoodTool, Entry::Tools(exports.call), tools)
             }
-            None => {
-                let (functions, tools) = plain::functions(&self.engine, &compiled)?;
-                (ComponentKind::PlainFunctions, Entry::Functions(functions), tools)
-            }
+            Exports::Functions(functions, tools) => (ComponentKind::PlainFunctions, Entry::Functions(functions), tools),
         };
         Ok(Inner {
             about: About {
@@ -227,7 +240,12 @@ impl Shared {
         }
         let ports = Ports::denied();
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
-        let _slot = self.slots.acquire().await.map_err(|_| LoadError::Busy)?;
+        let within = Instant::now() + limits.time.as_duration();
+        let _slot = self
+            .slots
+            .take(ShareKey::default(), within)
+            .await
+            .ok_or(LoadError::Busy)?;
         let _running = (self.ticker.run(), telemetry::Living::new());
         // On nobody's account: what runs at install runs for all.
         let share = ShareKey::default();
@@ -267,7 +285,20 @@ impl Shared {
 
 enum Ready {
     Cached(Arc<Inner>),
-    Compiled(Compiled, Inspection),
+    Linked(Linked),
+}
+
+/// A component that was compiled and linked just now.
+struct Linked {
+    pre: InstancePre<crate::state::CallState>,
+    inspection: Inspection,
+    exports: Exports,
+}
+
+enum Exports {
+    Tools(ToolsExports),
+    /// And the tools they become.
+    Functions(Vec<plain::Function>, Vec<ToolDefinition>),
 }
 
 struct ToolsExports {

@@ -9,6 +9,7 @@
 //! A host call is every exit of the guest into the host that is not the clock's doing: each function
 //! of each interface (WASI's, too), dropping a host resource, growing a memory or a table.
 
+use crate::engine::{MEMORIES_PER_COMPONENT, TABLES_PER_COMPONENT};
 use fumehood_policy::limits::Limits;
 use std::{
     pin::Pin,
@@ -153,11 +154,6 @@ pub(crate) struct Meter {
     instance_limit: usize,
 }
 
-/// No component has reason to have more memories or tables than this; each may be small, and the sum
-/// of their sizes is limited apart.
-const MAX_MEMORIES: usize = 8;
-const MAX_TABLES: usize = 40;
-
 impl Meter {
     pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
         Self {
@@ -184,9 +180,7 @@ impl Meter {
             CallHook::CallingHost => {
                 // THREAT[T-box-cpu]: the epoch interrupts a guest that only computes; this catches
                 // one that computes between host calls, or in them.
-                if u128::from(self.clock.running()) > self.cpu_limit.as_nanos() {
-                    return Err(LimitReached::Cpu);
-                }
+                self.within_cpu()?;
                 // THREAT[T-box-host-calls]
                 self.host_calls += 1;
                 if self.host_calls > self.host_call_limit {
@@ -195,6 +189,14 @@ impl Meter {
                 Ok(())
             }
         }
+    }
+
+    /// Whether CPU time is left, while the call is being polled.
+    pub(crate) fn within_cpu(&self) -> Result<(), LimitReached> {
+        if u128::from(self.clock.running()) > self.cpu_limit.as_nanos() {
+            return Err(LimitReached::Cpu);
+        }
+        Ok(())
     }
 
     /// The clock interrupted the guest: that exit was not its doing.
@@ -278,10 +280,10 @@ impl ResourceLimiter for Meter {
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES
+        TABLES_PER_COMPONENT as usize
     }
 
     fn memories(&self) -> usize {
-        MAX_MEMORIES
+        MEMORIES_PER_COMPONENT as usize
     }
 }

@@ -40,17 +40,21 @@ fn output_from_guest(output: GuestOutput, limits: &Limits) -> CallResult {
 /// Refuses a result of more bytes than the call may return.
 // THREAT[T-box-output]
 pub(crate) fn within_limit(size: u64, limits: &Limits) -> Result<(), CallError> {
-    let limit = limits.output;
-    if size <= limit.bytes() {
+    if size <= limits.output.bytes() {
         return Ok(());
     }
-    Err(CallError::new(
+    Err(too_large(limits))
+}
+
+/// A result of more bytes than the call may return.
+pub(crate) fn too_large(limits: &Limits) -> CallError {
+    CallError::new(
         CallErrorCode::OutputTooLarge,
         format!(
-            "the result is {size} bytes, more than the {limit} that this call may return; ask for less, or raise `output` \
-             in `[limits]`"
+            "the result is larger than the {} that this call may return; ask for less, or raise `output` in `[limits]`",
+            limits.output
         ),
-    ))
+    )
 }
 
 fn size(output: &GuestOutput) -> u64 {

@@ -9,14 +9,22 @@
 
 mod schema;
 mod values;
+mod work;
 
-use crate::error::LoadError;
+pub(crate) use work::{Stopped, Work};
+
+use crate::{
+    definitions::{MAX_TEXT, MAX_TOOLS},
+    error::LoadError,
+};
 use fumehood_core::{
-    call::{Arguments, CallError, CallErrorCode, CallResult, Output},
+    call::{Arguments, CallError, CallErrorCode, Output},
     content::Content,
     name::ToolName,
     tool::{Effect, ToolDefinition},
 };
+use fumehood_policy::limits::Limits;
+use schema::{Room, Unfit};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use wasmtime::{
@@ -32,9 +40,14 @@ pub(crate) struct Function {
     pub(crate) index: ComponentExportIndex,
     params: Vec<(String, Type)>,
     result: Option<Type>,
+    /// Flags are among its types.
+    flags: bool,
 }
 
-/// The functions of a component and the tools they become, in the same order.
+/// More parameters than any function has; the canonical ABI passes sixteen in registers.
+const MAX_PARAMS: usize = 256;
+
+/// The functions of a component and the tools they become, in the same order. Computes.
 pub(crate) fn functions(
     engine: &Engine,
     component: &Component,
@@ -44,6 +57,7 @@ pub(crate) fn functions(
         functions: Vec::new(),
         tools: Vec::new(),
         names: HashSet::new(),
+        room: Room::new(MAX_TEXT),
     };
     for (name, export) in component.component_type().exports(engine) {
         match export.ty {
@@ -64,12 +78,6 @@ pub(crate) fn functions(
     if found.tools.is_empty() {
         return Err(LoadError::NoTools);
     }
-    if found.tools.len() > crate::definitions::MAX_TOOLS {
-        return Err(LoadError::TooManyTools {
-            actual: found.tools.len(),
-            limit: crate::definitions::MAX_TOOLS,
-        });
-    }
     Ok((found.functions, found.tools))
 }
 
@@ -78,6 +86,8 @@ struct Found<'a> {
     functions: Vec<Function>,
     tools: Vec<ToolDefinition>,
     names: HashSet<ToolName>,
+    /// For the schemas and descriptions of all tools.
+    room: Room,
 }
 
 impl Found<'_> {
@@ -91,12 +101,24 @@ impl Found<'_> {
             Some((interface, _)) => format!("{interface}.{name}"),
             None => name.to_owned(),
         };
-        let unsupported = |what| LoadError::UnsupportedType {
-            function: full_name.clone(),
-            what,
+        let unfit = |unfit| match unfit {
+            Unfit::Unsupported(what) => LoadError::UnsupportedType {
+                function: full_name.clone(),
+                what,
+            },
+            Unfit::TooLarge => LoadError::TypesTooLarge {
+                function: full_name.clone(),
+                limit: MAX_TEXT,
+            },
         };
+        if self.tools.len() == MAX_TOOLS {
+            return Err(LoadError::TooManyTools { limit: MAX_TOOLS });
+        }
         if function.async_() {
-            return Err(unsupported("asynchronous signature"));
+            return Err(unfit(Unfit::Unsupported("asynchronous signature")));
+        }
+        if function.params().len() > MAX_PARAMS {
+            return Err(unfit(Unfit::Unsupported("list of more than 256 parameters")));
         }
         let tool_name = tool_name(interface.map(|(interface, _)| interface), name, &full_name)?;
         if !self.names.insert(tool_name.clone()) {
@@ -107,17 +129,16 @@ impl Found<'_> {
         }
         let params: Vec<(String, Type)> = function.params().map(|(name, ty)| (name.to_owned(), ty)).collect();
         let result = function.results().next();
-        let input_schema = schema::params(&params).map_err(unsupported)?;
-        let output_schema = result
-            .as_ref()
-            .map(schema::result)
-            .transpose()
-            .map_err(unsupported)?
-            .flatten();
+        let input_schema = schema::params(&params, &mut self.room).map_err(unfit)?;
+        let output_schema = match &result {
+            Some(result) => schema::result(result, &mut self.room).map_err(unfit)?,
+            None => None,
+        };
         let Some(index) = self.component.get_export_index(interface.map(|(_, index)| index), name) else {
             return Err(LoadError::Internal);
         };
         let signature = schema::signature(&full_name, &params, result.as_ref());
+        self.room.take(signature.len()).map_err(unfit)?;
         self.tools.push(ToolDefinition {
             name: tool_name,
             title: None,
@@ -129,7 +150,12 @@ impl Found<'_> {
             destructive: false,
             open_world: false,
         });
-        self.functions.push(Function { index, params, result });
+        self.functions.push(Function {
+            index,
+            params,
+            result,
+            flags: self.room.met_flags(),
+        });
         Ok(())
     }
 }
@@ -152,21 +178,21 @@ fn tool_name(interface: Option<&str>, name: &str, full_name: &str) -> Result<Too
 
 impl Function {
     /// The arguments as the function takes them.
-    pub(crate) fn arguments(&self, mut arguments: Arguments) -> Result<Vec<Val>, CallError> {
+    pub(crate) fn arguments(&self, mut arguments: Arguments, work: &mut Work<'_>) -> Result<Vec<Val>, Stopped> {
         let mut values = Vec::with_capacity(self.params.len());
         for (name, ty) in &self.params {
             let value = arguments
                 .remove(name)
                 .or_else(|| arguments.remove(&name.replace('-', "_")));
             let value = match value {
-                Some(value) => values::from_json(ty, value),
+                Some(value) => values::from_json(ty, value, work),
                 None => values::absent(ty),
             };
-            values.push(value.map_err(|error| invalid(error.at(name)))?);
+            values.push(value.map_err(|error| error.of(name))?);
         }
         match arguments.keys().next() {
             None => Ok(values),
-            Some(unknown) => Err(invalid(format!("there is no parameter `{unknown}`"))),
+            Some(unknown) => Err(invalid(format!("there is no parameter `{unknown}`")).into()),
         }
     }
 
@@ -175,24 +201,39 @@ impl Function {
         vec![Val::Bool(false); usize::from(self.result.is_some())]
     }
 
+    /// How many bytes of values may be copied out of the guest at once, so that a result within `output` fits and what
+    /// does not fit takes little.
+    ///
+    /// A byte of JSON is a value of up to forty bytes before it is JSON. A set of flags is copied as a list of their
+    /// names, of which the engine counts nothing but the letters: half a hundred times as much as it counts.
+    // THREAT[T-box-plain-values]
+    pub(crate) fn copied(&self, limits: &Limits) -> usize {
+        let output = limits.output.as_usize();
+        if self.flags {
+            output.clamp(64 << 10, 1 << 20)
+        } else {
+            output.saturating_mul(size_of::<Val>()).clamp(1 << 20, 32 << 20)
+        }
+    }
+
     /// The results as a tool's output.
-    pub(crate) fn output(&self, mut results: Vec<Val>) -> CallResult {
+    pub(crate) fn output(&self, mut results: Vec<Val>, work: &mut Work<'_>) -> Result<Output, Stopped> {
         let (Some(value), Some(ty)) = (results.pop(), &self.result) else {
             return Ok(Output::default());
         };
-        match (ty, value) {
-            (Type::Result(_), Val::Result(Ok(None))) => Ok(Output::default()),
-            (Type::Result(result), Val::Result(Ok(value))) => Ok(succeeded(values::side(result.ok(), value)?)),
+        Ok(match (ty, value) {
+            (Type::Result(_), Val::Result(Ok(None))) => Output::default(),
+            (Type::Result(result), Val::Result(Ok(value))) => succeeded(values::side(result.ok(), value, work)?),
             (Type::Result(_), Val::Result(Err(None))) => {
-                Ok(erred(&"the function returned an error without a description".into()))
+                erred("the function returned an error without a description".into())
             }
-            (Type::Result(result), Val::Result(Err(value))) => Ok(erred(&values::side(result.err(), value)?)),
-            (ty, value) => Ok(succeeded(values::to_json(ty, value)?)),
-        }
+            (Type::Result(result), Val::Result(Err(value))) => erred(values::side(result.err(), value, work)?),
+            (ty, value) => succeeded(values::to_json(ty, value, work)?),
+        })
     }
 }
 
-fn erred(why: &Value) -> Output {
+fn erred(why: Value) -> Output {
     Output {
         content: vec![content(why)],
         structured: None,
@@ -202,16 +243,16 @@ fn erred(why: &Value) -> Output {
 
 fn succeeded(value: Value) -> Output {
     Output {
-        content: vec![content(&value)],
+        content: vec![content(value.clone())],
         structured: Some(Value::Object(Map::from_iter([("result".to_owned(), value)]))),
         is_error: false,
     }
 }
 
-fn content(value: &Value) -> Content {
+fn content(value: Value) -> Content {
     match value {
-        Value::String(text) => Content::text(text),
-        value => Content::Json { json: value.clone() },
+        Value::String(text) => Content::Text { text },
+        json => Content::Json { json },
     }
 }
 

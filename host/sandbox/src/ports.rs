@@ -192,8 +192,11 @@ pub trait Signer: Send + Sync + 'static {
 /// Calls other tools of the same session.
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
-    /// Runs another tool to its end, under its own grant. Checks the caller's `call_tools` list, which
-    /// takes knowing whose tool it is; here it was only checked that the list is not closed.
+    /// Whether there is such a tool and the caller's `call_tools` list has it, which takes knowing whose tool it is; here
+    /// it was only checked that the list is not closed. Asked before the arguments are looked at.
+    fn may_call(&self, tool: &ToolName) -> Result<(), CallError>;
+
+    /// Runs another tool, which the caller may call, to its end, under its own grant.
     async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult;
 }
 
@@ -325,13 +328,21 @@ impl Signer for DeniedSigner {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeniedPeers;
 
+fn denied_peer(tool: &ToolName) -> CallError {
+    CallError::new(
+        CallErrorCode::Denied,
+        format!("calling {tool} was denied: this call may call no other tools"),
+    )
+}
+
 #[async_trait]
 impl Peers for DeniedPeers {
+    fn may_call(&self, tool: &ToolName) -> Result<(), CallError> {
+        Err(denied_peer(tool))
+    }
+
     async fn call(&self, tool: &ToolName, _: Arguments) -> CallResult {
-        Err(CallError::new(
-            CallErrorCode::Denied,
-            format!("calling {tool} was denied: this call may call no other tools"),
-        ))
+        Err(denied_peer(tool))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     linker,
     load::LoadSlot,
     share::Gate,
+    slots::Slots,
     state::CallState,
     ticker::Ticker,
 };
@@ -34,8 +35,8 @@ pub struct SandboxConfig {
     /// Where the calls' `/tmp` directories are made. Belongs to this process alone: it is emptied at
     /// start. `None`: a new directory among the system's temporary files.
     pub tmp_dir: Option<PathBuf>,
-    /// How many calls run at once, nested ones included; more wait. Each reserves address space, and
-    /// memory only while it runs. At least 1.
+    /// How many calls run at once, nested ones included; more wait. Calls of one share never hold all. Each reserves address
+    /// space, and memory only while it runs. At least 1.
     pub max_concurrent_calls: u32,
     /// The largest component that is taken, in bytes.
     pub max_component_size: u64,
@@ -77,8 +78,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     /// Who works on files next.
     pub(crate) file_threads: Arc<Threads>,
-    /// One permit per slot of the pool.
-    pub(crate) slots: Semaphore,
+    /// As many as the pool has room for.
+    pub(crate) slots: Arc<Slots>,
     pub(crate) compilations: Arc<Semaphore>,
     pub(crate) max_component_size: u64,
     pub(crate) compiler: Compiler,
@@ -107,7 +108,7 @@ impl Sandbox {
             tracing::error!(%error, "cannot make the directory for temporary files");
             SandboxError::Tmp { kind: error.kind() }
         })?;
-        let slots = usize::try_from(config.max_concurrent_calls.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
+        let slots = usize::try_from(config.max_concurrent_calls.max(1)).unwrap_or(usize::MAX);
         let gate = Arc::new(Gate::new(threads()));
         let shared = Shared {
             ticker: Ticker::start(engine.clone()).map_err(SandboxError::Ticker)?,
@@ -117,7 +118,7 @@ impl Sandbox {
             tmp: Arc::new(tmp),
             file_threads: Arc::new(Threads::new(Arc::clone(&gate), threads())),
             gate,
-            slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
+            slots: Slots::new(slots),
             compilations: Arc::new(Semaphore::new(2)),
             max_component_size: config.max_component_size,
             compiler: config.compiler.clone(),
@@ -140,7 +141,7 @@ fn threads() -> usize {
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sandbox")
-            .field("free_slots", &self.shared.slots.available_permits())
+            .field("free_slots", &self.shared.slots.free())
             .finish_non_exhaustive()
     }
 }

@@ -20,6 +20,9 @@ use fumehood_core::{
 /// A message to sign; larger ones are to be hashed by the guest.
 const MAX_SIGNED_MESSAGE: usize = 1 << 20;
 
+/// Arguments for another tool, as text. As JSON they may take the host thirty times as much.
+const MAX_ARGUMENTS: usize = 1 << 20;
+
 impl crate::bindings::fumehood::tool::types::Host for CallState {}
 
 impl progress::Host for CallState {
@@ -97,6 +100,15 @@ impl peers::Host for CallState {
         // Which tools exactly is the port's to decide: it knows which component a name belongs to.
         if let Some(refusal) = self.authority.calls_nothing(&tool) {
             return Ok(Err(self.denied(refusal.message)));
+        }
+        if let Err(error) = self.ports.peers.may_call(&tool) {
+            return Ok(Err(output::failure_to_guest(error)));
+        }
+        // THREAT[T-box-host-memory]: what is read here becomes many small values.
+        if arguments.len() > MAX_ARGUMENTS {
+            return Ok(Err(Failure::InvalidArguments(format!(
+                "the arguments for {tool} are larger than 1 MiB; pass large data in a file"
+            ))));
         }
         let arguments: Arguments = match serde_json::from_str(&arguments) {
             Ok(arguments) => arguments,

@@ -1,4 +1,4 @@
-//! How a call that did not return ended, by the types of the errors, never by their text.
+//! How a call that did not return ended, by the types of the errors, never by their text, but for one that has no type.
 //!
 //! The guest's backtrace goes to the log; the result gets the kind, the limit and the key that
 //! raises it.
@@ -39,6 +39,8 @@ enum Cause {
     Handles,
     Exit(i32),
     Trap(Trap),
+    /// It handed the host more at once than that copies.
+    Copied,
     /// The guest broke the rules of an interface, or the host did; the log tells which.
     Misuse,
 }
@@ -81,8 +83,22 @@ fn cause(error: &wasmtime::Error, meter: &Meter) -> Cause {
         (Some(Trap::MemoryOutOfBounds), _) if nested_deep(error) => Cause::Trap(Trap::StackOverflow),
         (Some(trap), _) => Cause::Trap(*trap),
         (None, None) if meter.out_of_handles() => Cause::Handles,
+        (None, None) if copied_too_much(error) => Cause::Copied,
         (None, None) => Cause::Misuse,
     }
+}
+
+/// Whether the guest returned, and what it returned is more than the host copies.
+pub(crate) fn returned_too_much(error: &wasmtime::Error) -> bool {
+    // What happens in a host call has the frames that led to it.
+    copied_too_much(error) && !error.is::<WasmBacktrace>()
+}
+
+/// The engine's error for that has no type of its own that could be named.
+fn copied_too_much(error: &wasmtime::Error) -> bool {
+    const TEXT: &str =
+        "too much data is being copied between the host and the guest: fuel allocated for hostcalls has been exhausted";
+    error.root_cause().to_string() == TEXT
 }
 
 /// Whether the backtrace is as long as it gets and made of a few functions over and over.
@@ -137,6 +153,10 @@ fn describe(cause: Cause, limits: &Limits) -> (TrapKind, String) {
             format!("the tool ended its process with exit code {code} instead of returning a result"),
         ),
         Cause::Trap(trap) => of_trap(trap, limits),
+        Cause::Copied => (
+            TrapKind::Memory,
+            "the tool handed the host more at once than it takes; pass large data in pieces".to_owned(),
+        ),
         Cause::Misuse => (
             TrapKind::Unreachable,
             "the tool broke the rules of an interface that it uses; the host's log has the details".to_owned(),

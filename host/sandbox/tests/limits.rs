@@ -242,6 +242,21 @@ async fn a_result_beyond_the_limit_is_too_large() {
 }
 
 #[tokio::test]
+async fn a_result_beyond_what_the_host_copies_is_too_large() {
+    let authority = with_limits(|limits| limits.memory = ByteSize::mib(64));
+    let grow = "(drop (memory.grow (i32.const 400)))";
+    let report = run(
+        tool(
+            "",
+            &format!("{grow} (call $text (i32.const 0) (i32.const {}))", 9 << 20),
+        ),
+        authority,
+    )
+    .await;
+    assert_eq!(error(report).code, CallErrorCode::OutputTooLarge);
+}
+
+#[tokio::test]
 async fn a_result_that_claims_to_be_json_and_is_not_fails_the_call() {
     let error = error(run(tool("", "(call $json (i32.const 0) (i32.const 4))"), authority()).await);
     assert_eq!(error.code, CallErrorCode::Failed);

@@ -198,3 +198,54 @@ async fn functions_that_take_resources_are_refused_with_words() {
         "{error}"
     );
 }
+
+/// A function that takes a value of this type.
+fn taking(types: &str, ty: &str) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(component
+  (core module $m (memory (export "memory") 1) (func (export "f") (param i32 i32))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 16)))
+  (core instance $i (instantiate $m))
+  {types}
+  (func (export "use") (param "all" {ty})
+    (canon lift (core func $i "f") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))"#
+    ))
+    .unwrap()
+}
+
+async fn refused(wasm: Vec<u8>) -> LoadError {
+    let digest = Digest::of(&wasm);
+    sandbox().load(wasm, digest).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn types_that_unfold_without_end_are_refused() {
+    let doubled = |depth: usize| {
+        let types = (1..=depth).map(|i| format!("(type $t{i} (tuple $t{0} $t{0}))", i - 1));
+        let types = types.collect::<Vec<_>>().join(" ");
+        taking(&format!("(type $t0 (tuple u8)) {types}"), &format!("(list $t{depth})"))
+    };
+    load(&sandbox(), doubled(8)).await;
+    let error = refused(doubled(18)).await;
+    assert!(matches!(error, LoadError::TypesTooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn types_of_very_many_names_are_refused() {
+    let of = |kind: &str, count: usize| {
+        let names = (0..count).map(|n| match kind {
+            "variant" => format!("(case \"n{n}\")"),
+            _ => format!("\"n{n}\""),
+        });
+        let names = names.collect::<Vec<_>>().join(" ");
+        taking(
+            &format!("(type $t' ({kind} {names})) (export $t \"t\" (type $t'))"),
+            "(list $t)",
+        )
+    };
+    for kind in ["enum", "variant"] {
+        load(&sandbox(), of(kind, 1000)).await;
+        let error = refused(of(kind, 1001)).await;
+        assert!(matches!(error, LoadError::UnsupportedType { .. }), "{error}");
+    }
+}

@@ -38,11 +38,15 @@ struct SessionPeers {
 
 #[async_trait]
 impl Peers for SessionPeers {
-    async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult {
+    fn may_call(&self, tool: &ToolName) -> Result<(), CallError> {
         let component = &self.tools.get(tool)?.component.record.name;
-        if let Err(refusal) = self.authority.may_call(component, tool) {
-            return Err(CallError::new(CallErrorCode::Denied, refusal.message));
-        }
+        self.authority
+            .may_call(component, tool)
+            .map_err(|refusal| CallError::new(CallErrorCode::Denied, refusal.message))
+    }
+
+    async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult {
+        self.may_call(tool)?;
         let caller = Arc::clone(&self.caller);
         caller
             .call(&self.scope, &self.tools, CallId::new(), tool, arguments)

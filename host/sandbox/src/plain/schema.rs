@@ -19,27 +19,84 @@
 use serde_json::{Map, Value, json};
 use wasmtime::component::Type;
 
-/// What a type is called that has no JSON form.
-type Unsupported = &'static str;
+/// More names than anybody chooses from: of an `enum`, a `variant`, a `flags`.
+const MAX_NAMES: usize = 1000;
+
+/// About what a type takes in a schema, beside its names.
+const TYPE: usize = 64;
+
+/// Why a type has no schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It has no JSON form: what it is called.
+    Unsupported(&'static str),
+    /// It unfolds to more than is left.
+    TooLarge,
+}
+
+/// What is left for schemas, in bytes. A type may be made of one that is made of one, each of them twice: what takes a few
+/// lines in a component unfolds to any size.
+// THREAT[T-box-plain-types]
+#[derive(Debug)]
+pub(super) struct Room {
+    left: usize,
+    flags: bool,
+}
+
+impl Room {
+    pub(super) const fn new(bytes: usize) -> Self {
+        Self {
+            left: bytes,
+            flags: false,
+        }
+    }
+
+    /// Whether flags were among the types since this was asked last.
+    pub(super) const fn met_flags(&mut self) -> bool {
+        std::mem::replace(&mut self.flags, false)
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Unfit> {
+        self.left = self.left.checked_sub(bytes).ok_or(Unfit::TooLarge)?;
+        Ok(())
+    }
+
+    fn names<'a>(&mut self, names: impl ExactSizeIterator<Item = &'a str>) -> Result<Vec<&'a str>, Unfit> {
+        few(names.len())?;
+        names
+            .map(|name| {
+                self.take(name.len())?;
+                Ok(name)
+            })
+            .collect()
+    }
+}
+
+fn few(names: usize) -> Result<(), Unfit> {
+    if names > MAX_NAMES {
+        return Err(Unfit::Unsupported("type of more than 1000 names"));
+    }
+    Ok(())
+}
 
 /// The schema of a function's arguments.
-pub(super) fn params(params: &[(String, Type)]) -> Result<Value, Unsupported> {
-    object(params.iter().map(|(name, ty)| (name.as_str(), ty.clone())))
+pub(super) fn params(params: &[(String, Type)], room: &mut Room) -> Result<Value, Unfit> {
+    object(params.iter().map(|(name, ty)| (name.as_str(), ty.clone())), room)
 }
 
 /// The schema of a function's structured result, if it has one.
-pub(super) fn result(ty: &Type) -> Result<Option<Value>, Unsupported> {
+pub(super) fn result(ty: &Type, room: &mut Room) -> Result<Option<Value>, Unfit> {
     let value = match ty {
         Type::Result(result) => {
             if let Some(error) = result.err() {
-                of(&error)?;
+                of(&error, room)?;
             }
             match result.ok() {
-                Some(ok) => of(&ok)?,
+                Some(ok) => of(&ok, room)?,
                 None => return Ok(None),
             }
         }
-        ty => of(ty)?,
+        ty => of(ty, room)?,
     };
     Ok(Some(json!({
         "type": "object",
@@ -48,7 +105,7 @@ pub(super) fn result(ty: &Type) -> Result<Option<Value>, Unsupported> {
     })))
 }
 
-/// `name(a: u32, b: string) -> u32`, for the description.
+/// `name(a: u32, b: string) -> u32`, for the description. Of types that have a schema.
 pub(super) fn signature(name: &str, params: &[(String, Type)], result: Option<&Type>) -> String {
     let params: Vec<String> = params
         .iter()
@@ -67,7 +124,8 @@ pub(super) fn is_bytes(element: &Type) -> bool {
     matches!(element, Type::U8)
 }
 
-fn of(ty: &Type) -> Result<Value, Unsupported> {
+fn of(ty: &Type, room: &mut Room) -> Result<Value, Unfit> {
+    room.take(TYPE)?;
     Ok(match ty {
         Type::Bool => json!({ "type": "boolean" }),
         Type::S8 => integer(i8::MIN, i8::MAX),
@@ -84,37 +142,43 @@ fn of(ty: &Type) -> Result<Value, Unsupported> {
         Type::Char => json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
         Type::String => json!({ "type": "string" }),
         Type::List(list) if is_bytes(&list.ty()) => json!({ "type": "string", "contentEncoding": "base64" }),
-        Type::List(list) => json!({ "type": "array", "items": of(&list.ty())? }),
+        Type::List(list) => json!({ "type": "array", "items": of(&list.ty(), room)? }),
         Type::FixedLengthList(list) => json!({
-            "type": "array", "items": of(&list.ty())?, "minItems": list.len(), "maxItems": list.len()
+            "type": "array", "items": of(&list.ty(), room)?, "minItems": list.len(), "maxItems": list.len()
         }),
-        Type::Record(record) => object(record.fields().map(|field| (field.name, field.ty)))?,
+        Type::Record(record) => object(record.fields().map(|field| (field.name, field.ty)), room)?,
         Type::Tuple(tuple) => {
-            let items = tuple.types().map(|ty| of(&ty)).collect::<Result<Vec<_>, _>>()?;
+            let items = tuple.types().map(|ty| of(&ty, room)).collect::<Result<Vec<_>, _>>()?;
             json!({ "type": "array", "minItems": items.len(), "maxItems": items.len(), "prefixItems": items })
         }
         Type::Variant(variant) => {
+            few(variant.cases().len())?;
             let cases = variant
                 .cases()
-                .map(|case| tagged(case.name, case.ty))
+                .map(|case| tagged(case.name, case.ty, room))
                 .collect::<Result<Vec<_>, _>>()?;
             json!({ "oneOf": cases })
         }
-        Type::Enum(names) => json!({ "type": "string", "enum": names.names().collect::<Vec<_>>() }),
+        Type::Enum(names) => json!({ "type": "string", "enum": room.names(names.names())? }),
         Type::Option(option) if takes_null(&option.ty()) => json!({
-            "anyOf": [{ "type": "null" }, one("some", Some(option.ty()))?]
+            "anyOf": [{ "type": "null" }, one("some", Some(option.ty()), room)?]
         }),
-        Type::Option(option) => json!({ "anyOf": [of(&option.ty())?, { "type": "null" }] }),
-        Type::Result(result) => json!({ "oneOf": [one("ok", result.ok())?, one("error", result.err())?] }),
-        Type::Flags(flags) => json!({
-            "type": "array", "uniqueItems": true,
-            "items": { "type": "string", "enum": flags.names().collect::<Vec<_>>() }
+        Type::Option(option) => json!({ "anyOf": [of(&option.ty(), room)?, { "type": "null" }] }),
+        Type::Result(result) => json!({
+            "oneOf": [one("ok", result.ok(), room)?, one("error", result.err(), room)?]
         }),
-        Type::Own(_) | Type::Borrow(_) => return Err("resource"),
-        Type::Future(_) => return Err("future"),
-        Type::Stream(_) => return Err("stream"),
-        Type::ErrorContext => return Err("error context"),
-        Type::Map(_) => return Err("map"),
+        Type::Flags(flags) => {
+            room.flags = true;
+            json!({
+                "type": "array", "uniqueItems": true,
+                "items": { "type": "string", "enum": room.names(flags.names())? }
+            })
+        }
+        Type::Own(_) | Type::Borrow(_) => return Err(Unfit::Unsupported("resource")),
+        Type::Future(_) => return Err(Unfit::Unsupported("future")),
+        Type::Stream(_) => return Err(Unfit::Unsupported("stream")),
+        Type::ErrorContext => return Err(Unfit::Unsupported("error context")),
+        Type::Map(_) => return Err(Unfit::Unsupported("map")),
     })
 }
 
@@ -122,11 +186,12 @@ fn integer<T: serde::Serialize>(minimum: T, maximum: T) -> Value {
     json!({ "type": "integer", "minimum": minimum, "maximum": maximum })
 }
 
-fn object<'a>(fields: impl Iterator<Item = (&'a str, Type)>) -> Result<Value, Unsupported> {
+fn object<'a>(fields: impl Iterator<Item = (&'a str, Type)>, room: &mut Room) -> Result<Value, Unfit> {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for (name, ty) in fields {
-        properties.insert(name.to_owned(), of(&ty)?);
+        room.take(name.len())?;
+        properties.insert(name.to_owned(), of(&ty, room)?);
         if !takes_null(&ty) {
             required.push(name.to_owned());
         }
@@ -136,12 +201,13 @@ fn object<'a>(fields: impl Iterator<Item = (&'a str, Type)>) -> Result<Value, Un
     }))
 }
 
-fn tagged(tag: &str, ty: Option<Type>) -> Result<Value, Unsupported> {
+fn tagged(tag: &str, ty: Option<Type>, room: &mut Room) -> Result<Value, Unfit> {
+    room.take(TYPE + tag.len())?;
     let mut properties = Map::new();
     properties.insert("tag".to_owned(), json!({ "const": tag }));
     let mut required = vec!["tag"];
     if let Some(ty) = ty {
-        properties.insert("value".to_owned(), of(&ty)?);
+        properties.insert("value".to_owned(), of(&ty, room)?);
         required.push("value");
     }
     Ok(json!({
@@ -150,9 +216,10 @@ fn tagged(tag: &str, ty: Option<Type>) -> Result<Value, Unsupported> {
 }
 
 /// `{"name": value}`, with `null` for no value.
-fn one(name: &str, ty: Option<Type>) -> Result<Value, Unsupported> {
+fn one(name: &str, ty: Option<Type>, room: &mut Room) -> Result<Value, Unfit> {
+    room.take(TYPE)?;
     let value = match ty {
-        Some(ty) => of(&ty)?,
+        Some(ty) => of(&ty, room)?,
         None => json!({ "type": "null" }),
     };
     Ok(json!({

@@ -1,36 +1,54 @@
 //! Values between JSON and WIT; the forms are those of [`schema`](super::schema).
 
-use super::schema::{is_bytes, takes_null};
-use crate::output::failed;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use fumehood_core::call::CallError;
+use super::{
+    schema::{is_bytes, takes_null},
+    work::{Stopped, Work},
+};
+use crate::{meter::LimitReached, output::failed};
+use base64::{Engine as _, encoded_len, engine::general_purpose::STANDARD};
 use serde_json::{Map, Number, Value, json};
 use std::fmt;
 use wasmtime::component::{Type, Val, types::Case};
 
-/// Why a JSON value is none of the type: where, and what was expected.
+/// Why a JSON value does not become one of the type.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mismatch {
-    path: String,
-    expected: String,
+pub(super) enum Mismatch {
+    /// It is none: where, and what was expected.
+    At { path: String, expected: String },
+    /// Finding out takes longer than the call has.
+    Limit(LimitReached),
 }
 
 impl Mismatch {
     fn new(expected: impl Into<String>) -> Self {
-        Self {
+        Self::At {
             path: String::new(),
             expected: expected.into(),
         }
     }
 
-    fn within(mut self, step: impl fmt::Display) -> Self {
-        self.path = format!("{step}{}", self.path);
-        self
+    fn within(self, step: impl fmt::Display) -> Self {
+        match self {
+            Self::At { path, expected } => Self::At {
+                path: format!("{step}{path}"),
+                expected,
+            },
+            limit @ Self::Limit(_) => limit,
+        }
     }
 
     /// In words, for the parameter `name`.
-    pub(super) fn at(&self, name: &str) -> String {
-        format!("`{name}{}` must be {}", self.path, self.expected)
+    pub(super) fn of(self, name: &str) -> Stopped {
+        match self {
+            Self::At { path, expected } => super::invalid(format!("`{name}{path}` must be {expected}")).into(),
+            Self::Limit(limit) => limit.into(),
+        }
+    }
+}
+
+impl From<LimitReached> for Mismatch {
+    fn from(limit: LimitReached) -> Self {
+        Self::Limit(limit)
     }
 }
 
@@ -45,7 +63,8 @@ pub(super) fn absent(ty: &Type) -> Converted {
     }
 }
 
-pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
+pub(super) fn from_json(ty: &Type, value: Value, work: &mut Work<'_>) -> Converted {
+    work.step()?;
     match ty {
         Type::Bool => value
             .as_bool()
@@ -65,9 +84,9 @@ pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
         Type::Char => single_char(&value),
         Type::String => string(value).map(Val::String),
         Type::List(list) if is_bytes(&list.ty()) && value.is_string() => bytes(value),
-        Type::List(list) => items(value, &list.ty()).map(Val::List),
+        Type::List(list) => items(value, &list.ty(), work).map(Val::List),
         Type::FixedLengthList(list) => {
-            let items = items(value, &list.ty())?;
+            let items = items(value, &list.ty(), work)?;
             if items.len() == usize::try_from(list.len()).unwrap_or(usize::MAX) {
                 Ok(Val::FixedLengthList(items))
             } else {
@@ -81,8 +100,8 @@ pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
                 _ => return Err(Mismatch::new(format!("an array of {} items", types.len()))),
             };
             let converted = types.iter().zip(values).enumerate();
-            let converted =
-                converted.map(|(i, (ty, value))| from_json(ty, value).map_err(|error| error.within(format!("[{i}]"))));
+            let converted = converted
+                .map(|(i, (ty, value))| from_json(ty, value, work).map_err(|error| error.within(format!("[{i}]"))));
             Ok(Val::Tuple(converted.collect::<Result<_, _>>()?))
         }
         Type::Record(record) => {
@@ -90,7 +109,7 @@ pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
             let mut values = Vec::new();
             for field in record.fields() {
                 let value = take(&mut fields, field.name)
-                    .map_or_else(|| absent(&field.ty), |value| from_json(&field.ty, value));
+                    .map_or_else(|| absent(&field.ty), |value| from_json(&field.ty, value, work));
                 values.push((
                     field.name.to_owned(),
                     value.map_err(|error| error.within(format!(".{}", field.name)))?,
@@ -99,7 +118,7 @@ pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
             none_left(&fields)?;
             Ok(Val::Record(values))
         }
-        Type::Variant(variant) => tagged(value, variant.cases()),
+        Type::Variant(variant) => tagged(value, variant.cases(), work),
         Type::Enum(names) => one_of(&value, names.names()).map(Val::Enum),
         Type::Option(option) => match value {
             Value::Null => Ok(Val::Option(None)),
@@ -107,17 +126,17 @@ pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
                 let mut fields = object(value)?;
                 let some = take(&mut fields, "some").ok_or_else(|| Mismatch::new("null or {\"some\": …}"))?;
                 none_left(&fields)?;
-                Ok(Val::Option(Some(Box::new(from_json(&option.ty(), some)?))))
+                Ok(Val::Option(Some(Box::new(from_json(&option.ty(), some, work)?))))
             }
-            value => Ok(Val::Option(Some(Box::new(from_json(&option.ty(), value)?)))),
+            value => Ok(Val::Option(Some(Box::new(from_json(&option.ty(), value, work)?)))),
         },
         Type::Result(result) => {
             let expected = || Mismatch::new("{\"ok\": …} or {\"error\": …}");
             let mut fields = object(value)?;
             let converted = if let Some(ok) = take(&mut fields, "ok") {
-                Ok(payload(result.ok(), ok)?)
+                Ok(payload(result.ok(), ok, work)?)
             } else if let Some(error) = take(&mut fields, "error") {
-                Err(payload(result.err(), error)?)
+                Err(payload(result.err(), error, work)?)
             } else {
                 return Err(expected());
             };
@@ -128,7 +147,10 @@ pub(super) fn from_json(ty: &Type, value: Value) -> Converted {
             let Value::Array(values) = value else {
                 return Err(Mismatch::new("an array of strings"));
             };
-            let names = values.iter().map(|value| one_of(value, flags.names()));
+            let names = values.iter().map(|value| {
+                work.step()?;
+                one_of(value, flags.names())
+            });
             Ok(Val::Flags(names.collect::<Result<_, _>>()?))
         }
         // Refused when the component was loaded.
@@ -197,13 +219,13 @@ fn bytes(value: Value) -> Converted {
     Ok(Val::List(bytes.into_iter().map(Val::U8).collect()))
 }
 
-fn items(value: Value, ty: &Type) -> Result<Vec<Val>, Mismatch> {
+fn items(value: Value, ty: &Type, work: &mut Work<'_>) -> Result<Vec<Val>, Mismatch> {
     let Value::Array(values) = value else {
         return Err(Mismatch::new("an array"));
     };
     let converted = values.into_iter().enumerate();
     converted
-        .map(|(i, value)| from_json(ty, value).map_err(|error| error.within(format!("[{i}]"))))
+        .map(|(i, value)| from_json(ty, value, work).map_err(|error| error.within(format!("[{i}]"))))
         .collect()
 }
 
@@ -225,7 +247,7 @@ fn none_left(fields: &Map<String, Value>) -> Result<(), Mismatch> {
     }
 }
 
-fn tagged<'a>(value: Value, cases: impl Iterator<Item = Case<'a>>) -> Converted {
+fn tagged<'a>(value: Value, cases: impl Iterator<Item = Case<'a>>, work: &mut Work<'_>) -> Converted {
     // A case without a value may be given by its name alone.
     let mut fields = match value {
         Value::String(tag) => Map::from_iter([("tag".to_owned(), Value::String(tag))]),
@@ -240,7 +262,7 @@ fn tagged<'a>(value: Value, cases: impl Iterator<Item = Case<'a>>) -> Converted 
         .and_then(|case| case.ty);
     let value = match ty {
         Some(ty) => {
-            let value = take(&mut fields, "value").map_or_else(|| absent(&ty), |value| from_json(&ty, value));
+            let value = take(&mut fields, "value").map_or_else(|| absent(&ty), |value| from_json(&ty, value, work));
             Some(Box::new(value.map_err(|error| error.within(".value"))?))
         }
         None => None,
@@ -249,9 +271,9 @@ fn tagged<'a>(value: Value, cases: impl Iterator<Item = Case<'a>>) -> Converted 
     Ok(Val::Variant(name, value))
 }
 
-fn payload(ty: Option<Type>, value: Value) -> Result<Option<Box<Val>>, Mismatch> {
+fn payload(ty: Option<Type>, value: Value, work: &mut Work<'_>) -> Result<Option<Box<Val>>, Mismatch> {
     match ty {
-        Some(ty) => Ok(Some(Box::new(from_json(&ty, value)?))),
+        Some(ty) => Ok(Some(Box::new(from_json(&ty, value, work)?))),
         None if value.is_null() => Ok(None),
         None => Err(Mismatch::new("null")),
     }
@@ -262,16 +284,24 @@ fn one_of<'a>(value: &Value, names: impl Iterator<Item = &'a str>) -> Result<Str
     let given = value.as_str();
     names
         .iter()
-        .find(|name| given == Some(name) || given == Some(&name.replace('-', "_")))
+        .find(|name| given.is_some_and(|given| named(given, name)))
         .map(|name| (*name).to_owned())
         .ok_or_else(|| Mismatch::new(format!("one of {}", names.join(", "))))
+}
+
+/// Whether a name is the one that is given, perhaps with underscores.
+fn named(given: &str, name: &str) -> bool {
+    let underscored = name.bytes().map(|byte| if byte == b'-' { b'_' } else { byte });
+    given == name || (given.len() == name.len() && given.bytes().eq(underscored))
 }
 
 /// A returned value of the type.
 ///
 /// # Errors
-/// When it holds a handle; such functions were refused at load.
-pub(super) fn to_json(ty: &Type, value: Val) -> Result<Value, CallError> {
+/// When it is more than the call may return, or takes longer than the call has; and when it holds a handle, but such
+/// functions were refused at load.
+pub(super) fn to_json(ty: &Type, value: Val, work: &mut Work<'_>) -> Result<Value, Stopped> {
+    work.write(written(&value))?;
     Ok(match (ty, value) {
         (_, Val::Bool(value)) => value.into(),
         (_, Val::S8(value)) => value.into(),
@@ -286,19 +316,27 @@ pub(super) fn to_json(ty: &Type, value: Val) -> Result<Value, CallError> {
         (_, Val::Float64(value)) => number(value),
         (_, Val::Char(value)) => value.to_string().into(),
         (_, Val::String(value)) => value.into(),
-        (Type::List(list), Val::List(values)) if is_bytes(&list.ty()) => base64(&values).into(),
-        (Type::List(list), Val::List(values)) => array(std::iter::repeat(list.ty()), values)?,
-        (Type::FixedLengthList(list), Val::FixedLengthList(values)) => array(std::iter::repeat(list.ty()), values)?,
-        (Type::Tuple(tuple), Val::Tuple(values)) => array(tuple.types(), values)?,
+        (Type::List(list), Val::List(values)) if is_bytes(&list.ty()) => {
+            work.write(encoded_len(values.len(), true).unwrap_or(usize::MAX))?;
+            base64(&values).into()
+        }
+        (Type::List(list), Val::List(values)) => array(std::iter::repeat(list.ty()), values, work)?,
+        (Type::FixedLengthList(list), Val::FixedLengthList(values)) => {
+            array(std::iter::repeat(list.ty()), values, work)?
+        }
+        (Type::Tuple(tuple), Val::Tuple(values)) => array(tuple.types(), values, work)?,
         (Type::Record(record), Val::Record(values)) => {
-            let fields = record.fields().zip(values);
-            let fields = fields.map(|(field, (name, value))| Ok((name, to_json(&field.ty, value)?)));
-            Value::Object(fields.collect::<Result<_, CallError>>()?)
+            let mut fields = Map::new();
+            for (field, (name, value)) in record.fields().zip(values) {
+                work.write(name.len() + QUOTES)?;
+                fields.insert(name, to_json(&field.ty, value, work)?);
+            }
+            Value::Object(fields)
         }
         (Type::Variant(variant), Val::Variant(tag, value)) => {
             let ty = variant.cases().find(|case| case.name == tag).and_then(|case| case.ty);
             match (ty, value) {
-                (Some(ty), Some(value)) => json!({ "tag": tag, "value": to_json(&ty, *value)? }),
+                (Some(ty), Some(value)) => json!({ "tag": tag, "value": to_json(&ty, *value, work)? }),
                 _ => json!({ "tag": tag }),
             }
         }
@@ -306,24 +344,45 @@ pub(super) fn to_json(ty: &Type, value: Val) -> Result<Value, CallError> {
         (_, Val::Option(None)) => Value::Null,
         (Type::Option(option), Val::Option(Some(value))) => {
             let ty = option.ty();
-            let value = to_json(&ty, *value)?;
+            let value = to_json(&ty, *value, work)?;
             if takes_null(&ty) {
                 json!({ "some": value })
             } else {
                 value
             }
         }
-        (Type::Result(result), Val::Result(Ok(value))) => json!({ "ok": side(result.ok(), value)? }),
-        (Type::Result(result), Val::Result(Err(value))) => json!({ "error": side(result.err(), value)? }),
-        (_, Val::Flags(names)) => names.into(),
-        _ => return Err(failed("the function returned a value that has no JSON form")),
+        (Type::Result(result), Val::Result(Ok(value))) => json!({ "ok": side(result.ok(), value, work)? }),
+        (Type::Result(result), Val::Result(Err(value))) => json!({ "error": side(result.err(), value, work)? }),
+        (_, Val::Flags(names)) => {
+            for name in &names {
+                work.write(name.len() + QUOTES)?;
+            }
+            names.into()
+        }
+        _ => return Err(failed("the function returned a value that has no JSON form").into()),
     })
 }
 
+/// Those of a string in JSON.
+const QUOTES: usize = 2;
+
+/// How many bytes of JSON a value has at least, without what is in it.
+fn written(value: &Val) -> usize {
+    match value {
+        // A result that is text alone has no quotes.
+        Val::String(text) | Val::Enum(text) => text.len(),
+        Val::Variant(tag, _) => tag.len() + r#"{"tag":""}"#.len(),
+        Val::Result(_) => r#"{"ok":}"#.len(),
+        Val::List(_) | Val::FixedLengthList(_) | Val::Tuple(_) | Val::Option(Some(_)) => 0,
+        Val::Record(_) | Val::Flags(_) => "{}".len(),
+        _ => 1,
+    }
+}
+
 /// The value of one side of a `result`.
-pub(super) fn side(ty: Option<Type>, value: Option<Box<Val>>) -> Result<Value, CallError> {
+pub(super) fn side(ty: Option<Type>, value: Option<Box<Val>>, work: &mut Work<'_>) -> Result<Value, Stopped> {
     match (ty, value) {
-        (Some(ty), Some(value)) => to_json(&ty, *value),
+        (Some(ty), Some(value)) => to_json(&ty, *value, work),
         _ => Ok(Value::Null),
     }
 }
@@ -348,7 +407,10 @@ fn base64(values: &[Val]) -> String {
     STANDARD.encode(bytes)
 }
 
-fn array(types: impl Iterator<Item = Type>, values: Vec<Val>) -> Result<Value, CallError> {
-    let values = types.zip(values).map(|(ty, value)| to_json(&ty, value));
-    Ok(Value::Array(values.collect::<Result<_, _>>()?))
+fn array(types: impl Iterator<Item = Type>, values: Vec<Val>, work: &mut Work<'_>) -> Result<Value, Stopped> {
+    let values = types.zip(values).map(|(ty, value)| {
+        work.write(",".len())?;
+        to_json(&ty, value, work)
+    });
+    Ok(Value::Array(values.collect::<Result<_, Stopped>>()?))
 }

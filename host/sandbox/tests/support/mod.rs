@@ -194,6 +194,7 @@ pub fn call(tool: &str, arguments: &str) -> Call {
         locale: None,
         deadline: None,
         share: ShareKey::default(),
+        nested: false,
     }
 }
 
