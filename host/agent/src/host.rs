@@ -2,6 +2,8 @@
 //!
 //! Every operation names the org it acts for; what another org has reads as not there.
 
+mod deletion;
+
 use crate::{
     caller::{CallScope, Caller},
     catalog::Catalog,
@@ -355,40 +357,6 @@ impl Host {
         let (session, events) = updated.ok_or(HostError::NotFound("session"))?;
         self.publish(events);
         Ok(session)
-    }
-
-    /// Deletes a session with everything in it. A turn that runs is cancelled.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`].
-    pub async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
-        self.session(org, id).await?;
-        for turn in self
-            .inner
-            .store
-            .turns(org, id)
-            .await?
-            .iter()
-            .filter(|turn| !turn.status.is_terminal())
-        {
-            self.cancel_turn(org, turn.id).await?;
-        }
-        // The files go out of reach first: a call that still runs must not write into what nobody owns any more, and a crash
-        // in between leaves a session to delete again, not files that nobody can delete.
-        let files = &self.inner.workspaces;
-        files.retire(id).await?;
-        match self.inner.store.delete_session(org, id).await {
-            Ok(true) => self.inner.caller.narrowings().forget(org, id),
-            Ok(false) => return Err(HostError::NotFound("session")),
-            Err(error) => {
-                if let Err(error) = files.restore(id).await {
-                    tracing::error!(%error, session = %id, "the files of a session that could not be deleted can't be put back");
-                }
-                return Err(error.into());
-            }
-        }
-        files.purge(id).await?;
-        Ok(())
     }
 
     /// What a model is shown of the session.

@@ -92,6 +92,7 @@ pub async fn open_with(data_dir: &Path, url: &StoreUrl, quota: workspace::Quota)
     let keys = MasterKeys::from_env_or_file(lock.path())?;
     let sqlite = SqliteStore::open_with(&lock, url, &keys).await?;
     let master = keys.first().clone();
+    workspace::restore_of_sessions(&lock, &sqlite).await?;
     Ok(Opened {
         store: Arc::new(sqlite.clone()),
         workspaces: Workspaces::open(&lock, quota)?,

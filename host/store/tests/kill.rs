@@ -1,4 +1,4 @@
-//! What was told to be written is there after the process is killed in the middle of writing.
+//! What was told to be written is there after the process is killed in the middle of writing, and what was half deleted is put right.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -9,7 +9,7 @@ use fumehood_core::{
     now,
 };
 use fumehood_policy::authority::SessionNarrowing;
-use fumehood_store::{StoreUrl, record::Session};
+use fumehood_store::{StoreUrl, record::Session, workspace::Precondition};
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
@@ -19,12 +19,8 @@ use std::{
 /// Names the data directory to the process that is to be killed.
 const VARIABLE: &str = "FUMEHOOD_TEST_KILL_DIR";
 
-/// Writes from several tasks, and says each place that was told to be durable, until it is killed.
-async fn write_until_killed(dir: &Path) {
-    let opened = fumehood_store::open(dir, &StoreUrl::InDataDir).await.unwrap();
-    let org = OrgName::default_org();
-    opened.store.create_org(&org).await.unwrap();
-    let session = Session {
+fn session_of(org: &OrgName) -> Session {
+    Session {
         id: SessionId::new(),
         org: org.clone(),
         agent: AgentName::new("assistant").unwrap(),
@@ -33,7 +29,15 @@ async fn write_until_killed(dir: &Path) {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
-    };
+    }
+}
+
+/// Writes from several tasks, and says each place that was told to be durable, until it is killed.
+async fn write_until_killed(dir: &Path) {
+    let opened = fumehood_store::open(dir, &StoreUrl::InDataDir).await.unwrap();
+    let org = OrgName::default_org();
+    opened.store.create_org(&org).await.unwrap();
+    let session = session_of(&org);
     opened.store.create_session(&session, &[]).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -98,4 +102,37 @@ async fn what_was_told_to_be_written_survives_a_kill() {
         events.len()
     );
     assert_eq!(events.len() % 2, 0, "half an append is kept");
+}
+
+#[tokio::test]
+async fn files_of_a_session_that_was_not_deleted_to_the_end_are_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let org = OrgName::default_org();
+    let (kept, deleted) = (session_of(&org), session_of(&org));
+    let path: fumehood_store::WorkspacePath = "a/b".parse().unwrap();
+    {
+        let opened = fumehood_store::open(dir.path(), &StoreUrl::InDataDir).await.unwrap();
+        opened.store.create_org(&org).await.unwrap();
+        for session in [&kept, &deleted] {
+            opened.store.create_session(session, &[]).await.unwrap();
+            let written = opened
+                .workspaces
+                .write(session.id, &path, b"x".to_vec(), Precondition::Any);
+            written.await.unwrap();
+            opened.workspaces.retire(session.id).await.unwrap();
+        }
+        // Killed before the one, and after the other was deleted.
+        opened.store.delete_session(&org, deleted.id).await.unwrap();
+        opened.close().await;
+    }
+    let opened = fumehood_store::open(dir.path(), &StoreUrl::InDataDir).await.unwrap();
+    let read = opened.workspaces.read(kept.id, &path).await.unwrap();
+    assert_eq!(read.unwrap().bytes, b"x");
+    opened.workspaces.tree(kept.id).await.unwrap();
+    assert_eq!(opened.workspaces.read(deleted.id, &path).await.unwrap(), None);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("workspaces.gone")).unwrap().count(),
+        0
+    );
+    opened.close().await;
 }

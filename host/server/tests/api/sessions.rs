@@ -1,6 +1,13 @@
 use crate::house::House;
+use fumehood_agent::host::NewSession;
+use fumehood_core::name::OrgName;
+use fumehood_store::workspace::{Kept, Starter};
 use http::{Method, StatusCode};
 use serde_json::json;
+use std::time::Duration;
+
+/// Long enough for a machine under load; reached only when a test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_session_is_made_shown_changed_and_deleted() {
@@ -211,4 +218,37 @@ async fn messages_page_from_the_oldest() {
         .json();
     assert_eq!(second["items"][0]["parts"][0]["text"], "Hello.");
     assert_eq!(second.get("next"), None);
+}
+
+#[tokio::test]
+async fn a_session_whose_deletion_nobody_waits_for_is_deleted_whole() {
+    let house = House::new().await;
+    let (host, org) = (&house.host, OrgName::default_org());
+    let starter = Starter {
+        path: "a".parse().unwrap(),
+        bytes: b"x".to_vec(),
+        kept: Kept::Changeable,
+    };
+    let new = NewSession {
+        starter: vec![starter],
+        ..NewSession::default()
+    };
+    let session = host.create_session(&org, new).await.unwrap().id;
+    {
+        let mut deletion = std::pin::pin!(host.delete_session(&org, session));
+        // Until the files are out of reach, and no further.
+        while host.workspaces().tree(session).await.is_ok() {
+            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(deletion.as_mut().poll(context)));
+            if polled.await.is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let gone = async {
+        while host.session(&org, session).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("it is half deleted");
 }

@@ -121,6 +121,17 @@ async fn change(
     Ok(Some((row.session, events)))
 }
 
+impl SqliteStore {
+    /// Whether any org has the session.
+    pub(crate) async fn has_session(&self, id: SessionId) -> Result<bool> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sessions WHERE id = ?1)")
+            .bind(&id.uuid().as_bytes()[..])
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed)
+    }
+}
+
 #[async_trait]
 impl Sessions for SqliteStore {
     async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {

@@ -22,16 +22,21 @@ pub use list::{Depth, ListRequest};
 pub use path::{WorkspacePath, WorkspacePathError};
 
 use self::trees::{Trees, stripe};
-use crate::{data_dir::DataDir, disk, error::OpenError, record::Page};
+use crate::{data_dir::DataDir, disk, error::OpenError, record::Page, sqlite::SqliteStore};
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_files::{FileError, Full, Tree, remove_all};
 use std::{
     io,
+    path::Path,
     sync::{Arc, Mutex},
 };
 use tokio::sync::Semaphore;
 
+/// Where the sessions' directories are, in the data directory.
+const ROOT: &str = "workspaces";
+/// Where they are moved to be removed.
+const GONE: &str = "workspaces.gone";
 /// How many operations touch the disk at once; others wait their turn.
 const AT_ONCE: usize = 32;
 /// `ELOOP`; its `ErrorKind` is not stable yet.
@@ -218,24 +223,18 @@ impl Workspaces {
     /// # Errors
     /// When the system refuses.
     pub fn open(data_dir: &DataDir, quota: Quota) -> std::result::Result<Self, OpenError> {
-        let open = |name: &str| {
-            let path = data_dir.path().join(name);
-            disk::private_dir(&path)
-                .and_then(|()| Dir::open_ambient_dir(&path, ambient_authority()))
-                .map_err(|error| OpenError::io(&path, &error))
-        };
         let swept = |name: &str| {
-            let dir = open(name)?;
-            sweep(&dir).map_err(|error| OpenError::io(data_dir.path().join(name), &error))?;
+            let path = data_dir.path().join(name);
+            let dir = open_private(&path)?;
+            sweep(&dir).map_err(|error| OpenError::io(&path, &error))?;
             Ok::<_, OpenError>(dir)
         };
-        let root = open("workspaces")?;
-        let handle = root
-            .try_clone()
-            .map_err(|error| OpenError::io(data_dir.path().join("workspaces"), &error))?;
+        let path = data_dir.path().join(ROOT);
+        let root = open_private(&path)?;
+        let handle = root.try_clone().map_err(|error| OpenError::io(&path, &error))?;
         Ok(Self {
             inner: Arc::new(Inner {
-                trees: Trees::new(handle, swept("workspaces.gone")?, quota),
+                trees: Trees::new(handle, swept(GONE)?, quota),
                 root,
                 temporary: swept("workspaces.new")?,
                 writers: [const { Mutex::new(()) }; STRIPES],
@@ -447,6 +446,47 @@ impl Workspaces {
         .await
         .unwrap_or_else(|_| Err(stopping()))
     }
+}
+
+/// Puts back the files of sessions that were about to be deleted and are still there.
+///
+/// # Errors
+/// When the database or the system refuses.
+pub(crate) async fn restore_of_sessions(
+    data_dir: &DataDir,
+    sessions: &SqliteStore,
+) -> std::result::Result<(), OpenError> {
+    let path = data_dir.path().join(GONE);
+    let failed = |error: io::Error| OpenError::io(&path, &error);
+    let gone = open_private(&path)?;
+    let root = open_private(&data_dir.path().join(ROOT))?;
+    for entry in gone.entries().map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(session) = name.to_str().and_then(|name| name.parse::<SessionId>().ok()) else {
+            continue;
+        };
+        let is_there = sessions.has_session(session).await;
+        let is_there = is_there.map_err(|error| OpenError::Unavailable {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        if !is_there {
+            continue;
+        }
+        tracing::warn!(%session, "the session was not deleted to the end; its files are put back");
+        match gone.rename(&name, &root, &name) {
+            // It has files already: these are swept.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            moved => moved.map_err(failed)?,
+        }
+    }
+    Ok(())
+}
+
+fn open_private(path: &Path) -> std::result::Result<Dir, OpenError> {
+    disk::private_dir(path)
+        .and_then(|()| Dir::open_ambient_dir(path, ambient_authority()))
+        .map_err(|error| OpenError::io(path, &error))
 }
 
 impl Inner {

@@ -1,0 +1,51 @@
+//! Deleting a session with everything in it.
+
+use super::{Host, HostError};
+use fumehood_core::{id::SessionId, name::OrgName};
+
+impl Host {
+    /// Deletes a session with everything in it. A turn that runs is cancelled.
+    ///
+    /// Dropped before its end, either nothing was deleted or all is.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
+        self.session(org, id).await?;
+        for turn in self
+            .inner
+            .store
+            .turns(org, id)
+            .await?
+            .iter()
+            .filter(|turn| !turn.status.is_terminal())
+        {
+            self.cancel_turn(org, turn.id).await?;
+        }
+        // A task of the host's, which waits for it when it shuts down: a client that goes away must not leave a session
+        // without its files.
+        // THREAT[T-org-deleted-session]
+        let (host, org) = (self.clone(), org.clone());
+        let deletion = self.inner.tasks.spawn(async move { host.delete_now(&org, id).await });
+        deletion.await.unwrap_or(Err(HostError::ShuttingDown))
+    }
+
+    /// The files go out of reach first: a call that still runs must not write into what nobody owns any more. After a crash in
+    /// between, they are put back at the next start, and the session is there to delete again.
+    async fn delete_now(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
+        let files = &self.inner.workspaces;
+        files.retire(id).await?;
+        match self.inner.store.delete_session(org, id).await {
+            Ok(true) => self.inner.caller.narrowings().forget(org, id),
+            Ok(false) => return Err(HostError::NotFound("session")),
+            Err(error) => {
+                if let Err(error) = files.restore(id).await {
+                    tracing::error!(%error, session = %id, "the files of a session that could not be deleted can't be put back");
+                }
+                return Err(error.into());
+            }
+        }
+        files.purge(id).await?;
+        Ok(())
+    }
+}
