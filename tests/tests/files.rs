@@ -296,3 +296,92 @@ async fn no_answer_shows_where_the_files_are() {
         assert!(!answers.contains(shown), "{shown} in {answers}");
     }
 }
+
+#[tokio::test]
+async fn key_values_of_a_session_end_at_their_quota_for_tools_and_clients() {
+    let place = Place::new("[kv]\nentries = 3\nbytes = \"1KiB\"\n");
+    let host = host(&place).await;
+    let session = host.session(json!({})).await;
+    let set = |key: String, times: u32| {
+        let arguments = json!({"key": key, "value": "x", "times": times});
+        host.call("kv_set", Some(&session), arguments)
+    };
+    for key in ["a", "b", "c"] {
+        assert_eq!(set(key.into(), 100).await["status"], "ok");
+    }
+    let message = |answer: &Value| answer["error"]["message"].as_str().unwrap_or_default().to_owned();
+    let full = message(&set("d".into(), 1).await);
+    assert!(
+        full.contains("3 keys") && full.contains("`entries` in `[kv]`"),
+        "{full}"
+    );
+    let full = message(&set("a".into(), 1000).await);
+    assert!(
+        full.contains("1024 bytes") && full.contains("`bytes` in `[kv]`"),
+        "{full}"
+    );
+    let put = |key: &str, bytes: usize| {
+        let path = format!("/v1/sessions/{session}/kv/{key}");
+        host.request(Method::PUT, &path).body(vec![b'x'; bytes])
+    };
+    assert_eq!(refused(put("d", 1), 413, "quota_exceeded").await["limit"], 3);
+    assert_eq!(refused(put("a", 1000), 413, "quota_exceeded").await["limit"], 1024);
+    assert!(put("a", 10).send().await.unwrap().status().is_success());
+    assert_eq!(set("b".into(), 700).await["status"], "ok");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_calls_had_in_tmp_when_the_host_was_killed_is_removed_at_the_next_start() {
+    let place = Place::new("");
+    let host = host(&place).await;
+    let many = json!({"ops": [
+        {"op": "nest", "path": "/tmp/deep", "depth": 50},
+        {"op": "write", "path": "/tmp/left", "bytes": 1000},
+        {"op": "swap_and_read", "link": "/tmp/l", "first": "/tmp/left", "second": "/tmp/left", "times": 10_000_000},
+    ]});
+    let running = host
+        .request(Method::POST, "/v1/tools/file_ops/call")
+        .json(&json!({"arguments": many}));
+    let running = tokio::spawn(running.send());
+    let tmp = place.data().join("tmp");
+    let of_calls = || std::fs::read_dir(&tmp).unwrap().flatten();
+    let is_left = || of_calls().any(|call| call.path().join("left").exists());
+    while !is_left() {
+        assert!(!running.is_finished(), "the call ended");
+        tokio::task::yield_now().await;
+    }
+    host.kill().await;
+    let _ = running.await;
+    assert!(is_left());
+    let host = place.serve().await;
+    assert_eq!(of_calls().count(), 0);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn names_on_the_disk_that_are_no_text_keep_nobody_from_the_others_and_go_with_the_session() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = Place::new("");
+    let host = host(&place).await;
+    let session = host.session(json!({})).await;
+    host.put_file(&session, "a", "x").await;
+    let dir = place.data().join("workspaces").join(&session);
+    std::fs::write(dir.join(std::ffi::OsStr::from_bytes(b"odd\xff")), "y").unwrap();
+    let listed = host.get(&format!("/v1/sessions/{session}/files?list")).await;
+    let names: Vec<&str> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["a"]);
+    let read = ops(&host, &session, json!([{"op": "read", "path": "/workspace/a"}])).await;
+    assert_eq!(read["status"], "ok", "{read}");
+    let odd = ops(&host, &session, json!([{"op": "list", "path": "/workspace"}])).await;
+    assert!(odd["error"].is_object(), "{odd}");
+    let request = host.request(Method::DELETE, &format!("/v1/sessions/{session}"));
+    assert_eq!(request.send().await.unwrap().status(), 204);
+    host.stop().await;
+    assert_eq!(named(&place.data(), "odd"), Vec::<String>::new());
+}

@@ -47,7 +47,7 @@ impl Running {
 /// Opens the store as it is configured.
 pub(crate) async fn open(config: &Config) -> Result<Opened, OpenError> {
     let url: StoreUrl = config.store_url().parse()?;
-    fumehood_store::open_with(&config.data_dir, &url, config.file_quota()).await
+    fumehood_store::open_with(&config.data_dir, &url, config.quotas()).await
 }
 
 /// Opens the store and starts the host.
@@ -162,7 +162,7 @@ pub(crate) fn inspecting(config: &Config) -> anyhow::Result<Sandbox> {
 pub(crate) fn server_config(config: &Config) -> ServerConfig {
     ServerConfig {
         component_body: config.call_limits().install.component_size.as_usize(),
-        file_body: usize::try_from(config.file_quota().file_bytes).unwrap_or(usize::MAX),
+        file_body: usize::try_from(config.quotas().files.file_bytes).unwrap_or(usize::MAX),
         ..ServerConfig::default()
     }
 }

@@ -6,6 +6,7 @@
 mod effective;
 mod faults;
 mod files;
+mod kv;
 mod limits;
 mod org_limits;
 mod overrides;
@@ -30,7 +31,7 @@ use fumehood_policy::{
     network::{NetworkList, NetworkRule},
     toml_text,
 };
-use fumehood_store::workspace::Quota;
+use fumehood_store::Quotas;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -77,6 +78,9 @@ pub(crate) struct Config {
     /// What the files of each session may take.
     #[serde(default)]
     files: files::FilesSection,
+    /// What the key-values of each session may take.
+    #[serde(default)]
+    kv: kv::KvSection,
     /// Per org.
     #[serde(default)]
     org: BTreeMap<OrgName, OrgSection>,
@@ -243,9 +247,12 @@ impl Config {
         &self.limits
     }
 
-    /// What the files of each session may take.
-    pub(crate) fn file_quota(&self) -> Quota {
-        self.files.in_effect()
+    /// What each session may keep.
+    pub(crate) fn quotas(&self) -> Quotas {
+        Quotas {
+            files: self.files.in_effect(),
+            key_values: self.kv.in_effect(),
+        }
     }
 
     /// The models, with `main` taken from the environment where the file has none.

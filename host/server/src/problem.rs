@@ -119,7 +119,7 @@ problem_codes! {
     FileReadOnly, "file_read_only", FORBIDDEN, "The file is read-only";
     /// The directory still has something in it. Delete that first.
     DirectoryNotEmpty, "directory_not_empty", CONFLICT, "The directory is not empty";
-    /// The session's files would use more than their quota. Nothing was changed.
+    /// The session's files or key-values would use more than their quota. Nothing was changed.
     QuotaExceeded, "quota_exceeded", PAYLOAD_TOO_LARGE, "The quota is used up";
     /// The component can't be added: it is not a component, asks for what this host does not have, or its manifest is not valid.
     ComponentRefused, "component_refused", UNPROCESSABLE_ENTITY, "The component is refused";

@@ -53,6 +53,9 @@ impl From<StoreError> for Problem {
             StoreError::Exists { what } => Self::new(ProblemCode::Conflict, format!("{what} already exists")),
             StoreError::Gone { what } => Self::not_found(what),
             StoreError::Invalid { reason } => Self::new(ProblemCode::InvalidRequest, reason),
+            error @ StoreError::Full { limit, .. } => {
+                Self::new(ProblemCode::QuotaExceeded, error.to_string()).with("limit", limit)
+            }
             StoreError::BadCursor => Self::new(
                 ProblemCode::InvalidCursor,
                 "the cursor is not the `next` of a page of this list; start again without it",

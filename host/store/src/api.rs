@@ -37,6 +37,14 @@ pub enum StoreError {
         /// Which rule it breaks.
         reason: String,
     },
+    /// The session's key-values would take more than they may: nothing was changed.
+    #[error("the session's key-values would pass their limit of {limit} {of}: delete some, or store less")]
+    Full {
+        /// What the limit counts: `bytes` or `keys`.
+        of: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
     /// A page cursor that this store did not make.
     #[error("the page cursor is not valid here: start again without it")]
     BadCursor,
@@ -176,7 +184,8 @@ pub trait Journal {
 }
 
 /// Key-values. Keys are 1 to 255 bytes, values at most 1 MiB; others are [`StoreError::Invalid`].
-/// Writing for an owner that does not exist is [`StoreError::Gone`].
+/// Writing for an owner that does not exist is [`StoreError::Gone`]. What those of a session take, keys and values, has a quota;
+/// what would pass it is [`StoreError::Full`], and what does not grow is always taken.
 #[async_trait]
 pub trait KeyValues {
     /// A value.

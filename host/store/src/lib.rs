@@ -15,6 +15,7 @@ mod disk;
 mod envelope;
 mod error;
 mod master;
+mod quotas;
 pub mod record;
 pub mod rotation;
 pub mod sqlite;
@@ -29,6 +30,7 @@ pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};
 pub use error::OpenError;
 pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
+pub use quotas::{KvQuota, Quotas};
 pub use sqlite::{SqliteStore, check::Problem};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 
@@ -80,22 +82,22 @@ impl Opened {
 /// of a newer version, or the master key is unusable or not the one its secrets were made with. Nothing was changed then,
 /// except that a missing directory or master key may have been made.
 pub async fn open(data_dir: &Path, url: &StoreUrl) -> Result<Opened, OpenError> {
-    open_with(data_dir, url, workspace::Quota::default()).await
+    open_with(data_dir, url, Quotas::default()).await
 }
 
-/// The same, with what each session's files may take.
+/// The same, with what each session may keep.
 ///
 /// # Errors
 /// As [`open`].
-pub async fn open_with(data_dir: &Path, url: &StoreUrl, quota: workspace::Quota) -> Result<Opened, OpenError> {
+pub async fn open_with(data_dir: &Path, url: &StoreUrl, quotas: Quotas) -> Result<Opened, OpenError> {
     let lock = DataDir::open(data_dir).await?;
     let keys = MasterKeys::from_env_or_file(lock.path())?;
-    let sqlite = SqliteStore::open_with(&lock, url, &keys).await?;
+    let sqlite = SqliteStore::open_within(&lock, url, &keys, quotas.key_values).await?;
     let master = keys.first().clone();
     workspace::restore_of_sessions(&lock, &sqlite).await?;
     Ok(Opened {
         store: Arc::new(sqlite.clone()),
-        workspaces: Workspaces::open(&lock, quota)?,
+        workspaces: Workspaces::open(&lock, quotas.files)?,
         blobs: Blobs::open(&lock)?,
         master,
         lock,

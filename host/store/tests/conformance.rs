@@ -35,7 +35,8 @@ impl Sqlite {
             last.close().await;
         }
         let data_dir = DataDir::open(self.dir.path()).await.unwrap();
-        let store = SqliteStore::open(&data_dir, &StoreUrl::InDataDir, &self.master)
+        let keys = self.master.clone().into();
+        let store = SqliteStore::open_within(&data_dir, &StoreUrl::InDataDir, &keys, conformance::KV_QUOTA)
             .await
             .unwrap();
         last.insert(store).clone()

@@ -426,3 +426,28 @@ async fn append_throughput() {
     }
     println!("one reader: {:.1} µs a read", began.elapsed().as_secs_f64() * 500.0);
 }
+
+#[tokio::test]
+async fn what_is_deleted_is_overwritten_where_it_was() {
+    let place = Place::new();
+    let org = OrgName::default_org();
+    let owner = Owner::Org(org.clone());
+    let (deleted, kept) = (b"this is deleted".repeat(3), b"this is kept".repeat(3));
+    let store = place.open().await.unwrap();
+    store.create_org(&org).await.unwrap();
+    store.kv_set(&owner, "deleted", &deleted).await.unwrap();
+    store.kv_set(&owner, "kept", &kept).await.unwrap();
+    store.kv_delete(&owner, "deleted").await.unwrap();
+    // Closing brings all into the file and removes the log.
+    store.close().await;
+    let contains = |bytes: &[u8]| {
+        let files = std::fs::read_dir(place.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let mut files = files
+            .filter(|path| path.is_file())
+            .map(|path| std::fs::read(path).unwrap());
+        files.any(|file| file.windows(bytes.len()).any(|part| part == bytes))
+    };
+    assert!(contains(&kept) && !contains(&deleted));
+}

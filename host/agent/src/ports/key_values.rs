@@ -8,10 +8,15 @@ use fumehood_store::{
     Store, StoreError,
     record::{Owner, PageRequest},
 };
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Keys of one page.
 const PAGE: u32 = 100;
+/// How many cursors a call may go on from: those it was handed last.
+const CURSORS: usize = 64;
 
 /// The session's key-values, as far as `access` goes.
 pub(crate) fn key_values(
@@ -24,6 +29,7 @@ pub(crate) fn key_values(
         store: Arc::clone(store),
         owner: Owner::Session(org, session),
         access,
+        cursors: Mutex::default(),
     })
 }
 
@@ -31,6 +37,30 @@ struct SessionKeyValues {
     store: Arc<dyn Store>,
     owner: Owner,
     access: KvAccess,
+    cursors: Mutex<Cursors>,
+}
+
+/// The cursor of `wasi:keyvalue` is a number, the store's a text: which number stands for which text, in this call.
+#[derive(Default)]
+struct Cursors {
+    handed_out: u64,
+    last: VecDeque<(u64, String)>,
+}
+
+impl Cursors {
+    fn hand_out(&mut self, text: String) -> u64 {
+        self.handed_out += 1;
+        if self.last.len() == CURSORS {
+            self.last.pop_front();
+        }
+        self.last.push_back((self.handed_out, text));
+        self.handed_out
+    }
+
+    fn find(&self, number: u64) -> Option<String> {
+        let (_, text) = self.last.iter().find(|(handed_out, _)| *handed_out == number)?;
+        Some(text.clone())
+    }
 }
 
 impl SessionKeyValues {
@@ -40,6 +70,11 @@ impl SessionKeyValues {
         } else {
             Err(KeyValueError::Denied)
         }
+    }
+
+    fn cursors(&self) -> MutexGuard<'_, Cursors> {
+        // Every change leaves it consistent.
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn may_write(&self) -> Result<(), KeyValueError> {
@@ -76,28 +111,23 @@ impl KeyValues for SessionKeyValues {
         Ok(self.get(key).await?.is_some())
     }
 
-    /// The cursor of `wasi:keyvalue` is a number, the store's a key: the number counts pages from the start.
+    // THREAT[T-box-kv-quota]: a page is one query, wherever it is.
     async fn list(&self, cursor: Option<u64>) -> Result<KeyPage, KeyValueError> {
         self.may_read()?;
-        let wanted = cursor.unwrap_or(0);
-        let mut request = PageRequest {
-            after: None,
-            limit: PAGE,
+        let after = match cursor {
+            None => None,
+            Some(number) => Some(self.cursors().find(number).ok_or_else(|| {
+                KeyValueError::Other(format!(
+                    "{number} is none of the last {CURSORS} cursors that this call was given; list again from the start"
+                ))
+            })?),
         };
-        for number in 0..=wanted {
-            let page = self.store.kv_keys(&self.owner, "", &request).await.map_err(for_guest)?;
-            if number == wanted {
-                return Ok(KeyPage {
-                    keys: page.items,
-                    cursor: page.next.is_some().then_some(wanted + 1),
-                });
-            }
-            match page.next {
-                Some(next) => request.after = Some(next),
-                None => break,
-            }
-        }
-        Ok(KeyPage::default())
+        let request = PageRequest { after, limit: PAGE };
+        let page = self.store.kv_keys(&self.owner, "", &request).await.map_err(for_guest)?;
+        Ok(KeyPage {
+            keys: page.items,
+            cursor: page.next.map(|next| self.cursors().hand_out(next)),
+        })
     }
 }
 
@@ -105,9 +135,101 @@ impl KeyValues for SessionKeyValues {
 fn for_guest(error: StoreError) -> KeyValueError {
     match error {
         StoreError::Invalid { reason } => KeyValueError::Other(reason),
+        StoreError::Full { of, limit } => KeyValueError::Other(format!(
+            "the session's key-values would pass their limit of {limit} {of}; delete some, store less, or have the operator \
+             raise `{}` in `[kv]`",
+            if of == "keys" { "entries" } else { "bytes" }
+        )),
         error => {
             tracing::error!(%error, "a key-value operation failed");
             KeyValueError::Other("the host's store is not available; try again later".into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fumehood_core::{event::NewEvent, now};
+    use fumehood_policy::authority::SessionNarrowing;
+    use fumehood_store::{DataDir, KvQuota, MasterKey, SqliteStore, StoreUrl, record::Session};
+
+    async fn bucket(quota: KvQuota) -> (tempfile::TempDir, Arc<dyn KeyValues>) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).await.unwrap();
+        let keys = MasterKey::random().unwrap().into();
+        let store = SqliteStore::open_within(&data, &StoreUrl::InDataDir, &keys, quota).await;
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        let org = OrgName::default_org();
+        store.create_org(&org).await.unwrap();
+        let session = Session {
+            id: SessionId::new(),
+            org: org.clone(),
+            agent: "assistant".parse().unwrap(),
+            title: None,
+            metadata: serde_json::json!({}),
+            narrowing: SessionNarrowing::default(),
+            created: now(),
+            updated: now(),
+        };
+        store.create_session(&session, &[] as &[NewEvent]).await.unwrap();
+        (dir, key_values(&store, org, session.id, KvAccess::ReadWrite))
+    }
+
+    #[tokio::test]
+    async fn pages_of_keys_go_on_where_the_last_one_ended_whatever_is_set_meanwhile() {
+        let (_dir, bucket) = bucket(KvQuota::default()).await;
+        for number in 100..350 {
+            bucket.set(&number.to_string(), vec![]).await.unwrap();
+        }
+        let mut page = bucket.list(None).await.unwrap();
+        let (mut seen, first) = (Vec::new(), page.cursor);
+        loop {
+            seen.append(&mut page.keys);
+            // Before all that are still to come.
+            bucket.set(&format!("0{}", seen.len()), vec![]).await.unwrap();
+            match page.cursor {
+                Some(cursor) => page = bucket.list(Some(cursor)).await.unwrap(),
+                None => break,
+            }
+        }
+        let expected: Vec<String> = (100..350).map(|number: u32| number.to_string()).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(bucket.list(first).await.unwrap().keys[0], "200", "a cursor again");
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_was_not_handed_out_or_long_ago_is_refused() {
+        let (_dir, bucket) = bucket(KvQuota::default()).await;
+        for number in 0..=PAGE {
+            bucket.set(&number.to_string(), vec![]).await.unwrap();
+        }
+        for cursor in [0, 1, 1 << 63, u64::MAX] {
+            assert!(bucket.list(Some(cursor)).await.is_err(), "{cursor}");
+        }
+        let first = bucket.list(None).await.unwrap().cursor;
+        for _ in 0..CURSORS {
+            bucket.list(None).await.unwrap();
+        }
+        assert!(bucket.list(first).await.is_err(), "remembered without end");
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_told_which_quota_of_key_values_is_used_up() {
+        let quota = KvQuota { entries: 2, bytes: 100 };
+        let (_dir, bucket) = bucket(quota).await;
+        let refusal = |result: Result<(), KeyValueError>| result.unwrap_err().to_string();
+        let bytes = refusal(bucket.set("a", vec![0; 100]).await);
+        assert!(
+            bytes.contains("100 bytes") && bytes.contains("`bytes` in `[kv]`"),
+            "{bytes}"
+        );
+        bucket.set("a", vec![]).await.unwrap();
+        bucket.set("b", vec![]).await.unwrap();
+        let entries = refusal(bucket.set("c", vec![]).await);
+        assert!(
+            entries.contains("2 keys") && entries.contains("`entries` in `[kv]`"),
+            "{entries}"
+        );
     }
 }

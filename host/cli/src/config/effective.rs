@@ -4,6 +4,7 @@ use super::Loaded;
 use fumehood_core::name::{AgentName, ModelName};
 use fumehood_model::SecretLookup;
 use fumehood_policy::{agent::AgentConfig, authority::HostPolicy, quantity::ByteSize};
+use fumehood_store::Quotas;
 use serde::Serialize;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -19,6 +20,7 @@ pub(crate) struct Effective {
     agents: BTreeMap<AgentName, AgentConfig>,
     host: HostPolicy,
     files: EffectiveFiles,
+    kv: EffectiveKv,
     largest_component: ByteSize,
 }
 
@@ -30,6 +32,12 @@ struct EffectiveFiles {
 }
 
 #[derive(Debug, Serialize)]
+struct EffectiveKv {
+    entries: u64,
+    bytes: ByteSize,
+}
+
+#[derive(Debug, Serialize)]
 struct EffectiveModel {
     provider: &'static str,
     model: String,
@@ -38,7 +46,7 @@ struct EffectiveModel {
 impl Effective {
     pub(crate) fn new(loaded: &Loaded, secrets: &SecretLookup<'_>) -> Self {
         let config = &loaded.config;
-        let files = config.file_quota();
+        let Quotas { files, key_values } = config.quotas();
         let models = config.models(secrets).into_iter().map(|(name, model)| {
             (
                 name,
@@ -61,6 +69,10 @@ impl Effective {
                 quota: ByteSize(files.bytes),
                 file: ByteSize(files.file_bytes),
                 entries: files.entries,
+            },
+            kv: EffectiveKv {
+                entries: key_values.entries,
+                bytes: ByteSize(key_values.bytes),
             },
             largest_component: config.call_limits().install.component_size,
         }

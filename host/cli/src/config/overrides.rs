@@ -40,7 +40,16 @@ impl Override {
 /// `FUMEHOOD_LISTEN` sets `listen`, `FUMEHOOD_STORE_URL` sets `store.url`, `FUMEHOOD_MODEL__MAIN__BASE_URL` sets
 /// `model.main.base_url`: `__` goes one section down, and may be `_` where that is unmistakable.
 pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Vec<Override>> {
-    const SECTIONS: &[&str] = &["store", "bus", "limits_store", "network", "files", "metrics", "log"];
+    const SECTIONS: &[&str] = &[
+        "store",
+        "bus",
+        "limits_store",
+        "network",
+        "files",
+        "kv",
+        "metrics",
+        "log",
+    ];
     let mut found = Vec::new();
     for (variable, text) in variables {
         let Some(key) = variable.strip_prefix("FUMEHOOD_") else {

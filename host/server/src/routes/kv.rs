@@ -105,7 +105,7 @@ async fn show_value(
 
 /// Set a value
 ///
-/// The body is the value, as it is, whatever its content type: at most 1 MiB.
+/// The body is the value, as it is, whatever its content type: at most 1 MiB. Keys and values of a session have a quota.
 #[utoipa::path(put, path = "/v1/sessions/{session}/kv/{key}", tag = "kv",
     params(("session" = String, Path, description = "`ses_…`"), ("key" = String, Path, description = "1 to 255 bytes, percent-encoded")),
     request_body(content = inline(Vec<u8>), content_type = "application/octet-stream"),

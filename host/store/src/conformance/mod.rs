@@ -11,6 +11,7 @@ mod work;
 
 use crate::{
     api::{Store, StoreError},
+    quotas::KvQuota,
     record::{Accepted, NewTurn, Session, Turn},
 };
 use async_trait::async_trait;
@@ -25,7 +26,13 @@ use fumehood_core::{
 use fumehood_policy::authority::SessionNarrowing;
 use std::{future::Future, pin::Pin, sync::Arc};
 
-/// Opens a backend.
+/// What the key-values of a session may take in a store that is tried: few, so that the end is soon reached.
+pub const KV_QUOTA: KvQuota = KvQuota {
+    entries: 50,
+    bytes: 10_000,
+};
+
+/// Opens a backend, with [`KV_QUOTA`].
 #[async_trait]
 pub trait Factory: Send + Sync {
     /// Opens the same data again. Stores given before are not used any more.

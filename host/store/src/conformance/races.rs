@@ -20,7 +20,7 @@ promises! {
 const AT_ONCE: usize = 64;
 
 /// Runs a future per number, at once.
-async fn at_once<T, F>(count: usize, make: impl Fn(usize) -> F) -> Result<Vec<T>, Broken>
+pub(super) async fn at_once<T, F>(count: usize, make: impl Fn(usize) -> F) -> Result<Vec<T>, Broken>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,

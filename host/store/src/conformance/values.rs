@@ -1,6 +1,6 @@
 //! Key-values, secrets and the ledger.
 
-use super::{Broken, Outcome, World, ensure, ensure_eq, promises};
+use super::{Broken, KV_QUOTA, Outcome, World, ensure, ensure_eq, promises, races::at_once};
 use crate::{
     api::{Settlement, Store, StoreError},
     record::{Owner, PageRequest},
@@ -12,11 +12,13 @@ use fumehood_core::{
     now,
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use std::sync::Arc;
 
 promises! {
     "a key-value is read as it was set, binary or empty" => key_values,
     "keys are listed by prefix, in order, page by page" => key_pages,
     "keys and values out of bounds are refused" => bounds,
+    "what the key-values of a session take ends at its quota" => quota,
     "a session's secret shadows the org's" => secrets,
     "the secrets' stamp changes with the secrets" => stamps,
     "a ledger entry is settled once" => ledger,
@@ -125,6 +127,59 @@ async fn key_pages(world: &World) -> Outcome {
     };
     let result = store.kv_keys(&owner, "", &page).await;
     ensure!(matches!(result, Err(StoreError::BadCursor)), "a bad cursor: {result:?}");
+    Ok(())
+}
+
+async fn quota(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let own = Owner::Session(org.clone(), world.session(&org).await?.id);
+    // Writers at once share what there is.
+    let keys: Vec<String> = (0..100).map(|number| format!("{number:0>3}")).collect();
+    let written = at_once(keys.len(), |number| {
+        let (store, own, key) = (Arc::clone(store), own.clone(), keys[number].clone());
+        async move { store.kv_set(&own, &key, b"1234567").await }
+    })
+    .await?;
+    let taken = written.iter().filter(|result| result.is_ok()).count() as u64;
+    ensure_eq!(taken, KV_QUOTA.entries, "keys that were taken");
+    for refused in written.iter().filter_map(|result| result.as_ref().err()) {
+        ensure!(matches!(refused, StoreError::Full { of: "keys", .. }), "{refused:?}");
+    }
+    let there = store
+        .kv_keys(
+            &own,
+            "",
+            &PageRequest {
+                after: None,
+                limit: 1000,
+            },
+        )
+        .await?;
+    ensure_eq!(there.items.len() as u64, KV_QUOTA.entries, "keys that are there");
+    // All keys have 3 bytes, and their values 7: what is left is for one of them to grow by, to the byte.
+    let first = &there.items[0];
+    let left = usize::try_from(KV_QUOTA.bytes).unwrap_or(0) - 10 * there.items.len();
+    let result = store.kv_set(&own, first, &vec![0; 7 + left + 1]).await;
+    ensure!(
+        matches!(result, Err(StoreError::Full { of: "bytes", .. })),
+        "a byte too many: {result:?}"
+    );
+    ensure_eq!(
+        store.kv_get(&own, first).await?.map(|value| value.len()),
+        Some(7),
+        "after a refusal"
+    );
+    store.kv_set(&own, first, &vec![0; 7 + left]).await?;
+    // What does not grow is taken, what is deleted leaves room, and nobody else has less.
+    store.kv_set(&own, &there.items[1], b"7654321").await?;
+    ensure!(store.kv_delete(&own, first).await?, "it was not deleted");
+    store.kv_set(&own, "new", &vec![0; 7 + left]).await?;
+    let another = Owner::Session(org.clone(), world.session(&org).await?.id);
+    store.kv_set(&another, "k", b"x").await?;
+    for key in &keys {
+        store.kv_set(&Owner::Org(org.clone()), key, b"x").await?;
+    }
     Ok(())
 }
 

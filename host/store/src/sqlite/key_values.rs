@@ -3,10 +3,12 @@
 use super::{SqliteStore, cursor, cursor::List, failed, insert_failed};
 use crate::{
     api::{KeyValues, Result, StoreError},
+    quotas::KvQuota,
     record::{Owner, Page, PageRequest},
 };
 use async_trait::async_trait;
 use fumehood_core::id::SessionId;
+use sqlx::sqlite::SqliteConnection;
 
 const LONGEST_KEY: usize = 255;
 const LARGEST_VALUE: usize = 1024 * 1024;
@@ -58,6 +60,67 @@ fn end_of(prefix: &str) -> Option<String> {
     None
 }
 
+/// What a key holds, by its length.
+async fn length_of(connection: &mut SqliteConnection, owner: &Owner, key: &str) -> Result<Option<i64>> {
+    sqlx::query_scalar("SELECT length(value) FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 AND key = ?3")
+        .bind(owner.org().as_str())
+        .bind(session_bytes(owner))
+        .bind(key)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)
+}
+
+/// What a change makes of what a session's key-values take.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    entries: i64,
+    bytes: i64,
+}
+
+impl Growth {
+    /// `key` has a value of the second length instead of the first.
+    fn new(key: &str, before: Option<i64>, after: Option<i64>) -> Self {
+        let of_key = i64::try_from(key.len()).unwrap_or(i64::MAX);
+        let taken = |len: Option<i64>| len.map_or(0, |len| len.saturating_add(of_key));
+        Self {
+            entries: i64::from(after.is_some()) - i64::from(before.is_some()),
+            bytes: taken(after) - taken(before),
+        }
+    }
+}
+
+/// Keeps the account of a session, in the transaction of the change.
+// THREAT[T-box-kv-quota]
+async fn account(connection: &mut SqliteConnection, owner: &Owner, growth: Growth, quota: KvQuota) -> Result<()> {
+    let Owner::Session(org, session) = owner else {
+        return Ok(());
+    };
+    let used: Option<(i64, i64)> = sqlx::query_as(
+        "UPDATE sessions SET kv_entries = kv_entries + ?3, kv_bytes = kv_bytes + ?4 WHERE org = ?1 AND id = ?2 \
+         RETURNING kv_entries, kv_bytes",
+    )
+    .bind(org.as_str())
+    .bind(&session.uuid().as_bytes()[..])
+    .bind(growth.entries)
+    .bind(growth.bytes)
+    .fetch_optional(connection)
+    .await
+    .map_err(failed)?;
+    let (entries, bytes) = used.ok_or(StoreError::Gone { what: "session" })?;
+    let parts = [
+        ("keys", growth.entries, entries, quota.entries),
+        ("bytes", growth.bytes, bytes, quota.bytes),
+    ];
+    for (of, growth, used, limit) in parts {
+        if growth > 0 && u64::try_from(used).is_ok_and(|used| used > limit) {
+            // The change is undone with the error.
+            return Err(StoreError::Full { of, limit });
+        }
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl KeyValues for SqliteStore {
     async fn kv_get(&self, owner: &Owner, key: &str) -> Result<Option<Vec<u8>>> {
@@ -73,8 +136,12 @@ impl KeyValues for SqliteStore {
     async fn kv_set(&self, owner: &Owner, key: &str, value: &[u8]) -> Result<()> {
         check(key, value)?;
         let (owner, key, value) = (owner.clone(), key.to_owned(), value.to_vec());
+        let quota = self.inner.key_values;
         self.write(move |connection| {
             Box::pin(async move {
+                let before = length_of(connection, &owner, &key).await?;
+                let after = i64::try_from(value.len()).ok();
+                account(connection, &owner, Growth::new(&key, before, after), quota).await?;
                 sqlx::query(
                     "INSERT INTO key_values (org, session, key, value) VALUES (?1, nullif(?2, x''), ?3, ?4) \
                      ON CONFLICT (org, ifnull(session, x''), key) DO UPDATE SET value = ?4",
@@ -94,8 +161,13 @@ impl KeyValues for SqliteStore {
 
     async fn kv_delete(&self, owner: &Owner, key: &str) -> Result<bool> {
         let (owner, key) = (owner.clone(), key.to_owned());
+        let quota = self.inner.key_values;
         self.write(move |connection| {
             Box::pin(async move {
+                let Some(before) = length_of(connection, &owner, &key).await? else {
+                    return Ok(false);
+                };
+                account(connection, &owner, Growth::new(&key, Some(before), None), quota).await?;
                 let result =
                     sqlx::query("DELETE FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 AND key = ?3")
                         .bind(owner.org().as_str())

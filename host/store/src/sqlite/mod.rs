@@ -26,6 +26,7 @@ use crate::{
     envelope::Vault,
     error::OpenError,
     master::{MasterKey, MasterKeys},
+    quotas::KvQuota,
 };
 use sqlx::{SqlitePool, sqlite::SqliteConnection};
 use stamps::Stamps;
@@ -46,6 +47,7 @@ struct Inner {
     writer: Writer,
     vault: Vault,
     stamps: Stamps,
+    key_values: KvQuota,
 }
 
 impl SqliteStore {
@@ -66,6 +68,19 @@ impl SqliteStore {
         url: &StoreUrl,
         keys: &MasterKeys,
     ) -> std::result::Result<Self, OpenError> {
+        Self::open_within(data_dir, url, keys, KvQuota::default()).await
+    }
+
+    /// The same with what the key-values of each session may take.
+    ///
+    /// # Errors
+    /// See [`crate::open`].
+    pub async fn open_within(
+        data_dir: &DataDir,
+        url: &StoreUrl,
+        keys: &MasterKeys,
+        key_values: KvQuota,
+    ) -> std::result::Result<Self, OpenError> {
         let opened = open::open(data_dir, url, keys).await?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -73,6 +88,7 @@ impl SqliteStore {
                 writer: Writer::start(opened.writer, data_dir.clone()),
                 vault: opened.vault,
                 stamps: Stamps::new(opened.exclusive),
+                key_values,
             }),
         })
     }

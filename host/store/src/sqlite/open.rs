@@ -77,6 +77,8 @@ fn options(file: &Path) -> SqliteConnectOptions {
         // A schema from a tampered file runs no functions.
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
+        // What is deleted is overwritten where it was, if that costs no writes of its own.
+        .pragma("secure_delete", "FAST")
         .pragma("journal_size_limit", "67108864")
         // THREAT[T-sec-log]
         .disable_statement_logging()
