@@ -17,7 +17,7 @@ use fumehood_policy::{
     agent::{AgentSpec, offers},
     tool_pattern::ToolPattern,
 };
-use fumehood_sandbox::Sandbox;
+use fumehood_sandbox::{Sandbox, ShareKey};
 use fumehood_store::{Blobs, Store, StoreError, record};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -323,7 +323,7 @@ impl Catalog {
         let standings = self.standings.take(org, generation, &records);
         let mut components = Vec::new();
         for (record, standing) in records.into_iter().zip(standings) {
-            match self.load(record.digest).await {
+            match self.load(org, record.digest).await {
                 Ok(code) => components.push(InstalledComponent { record, code, standing }),
                 Err(error) => {
                     tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered");
@@ -349,13 +349,14 @@ impl Catalog {
         Ok(Arc::clone(&kept.tools))
     }
 
-    async fn load(&self, digest: Digest) -> Result<fumehood_sandbox::Component, String> {
+    async fn load(&self, org: &OrgName, digest: Digest) -> Result<fumehood_sandbox::Component, String> {
         if let Some(component) = self.sandbox.load_cached(digest).await {
             return Ok(component);
         }
         let wasm = self.blobs.get(&digest).await.map_err(|error| error.to_string())?;
         let wasm = wasm.ok_or("its code is missing from the data directory; add it again")?;
-        self.sandbox.load(wasm, digest).await.map_err(|error| error.to_string())
+        let loaded = self.sandbox.load_for(ShareKey::of(org), wasm, digest).await;
+        loaded.map_err(|error| error.to_string())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrgName, Snapshot>> {

@@ -13,7 +13,7 @@ use fumehood_policy::{
     grant::{Difference, Grant},
     manifest::{Manifest, ManifestError},
 };
-use fumehood_sandbox::LoadError;
+use fumehood_sandbox::{LoadError, Sandbox, ShareKey};
 use fumehood_store::{
     BlobError,
     record::{Component, Put},
@@ -42,6 +42,14 @@ pub enum InstallError {
     /// The code could not be kept.
     #[error(transparent)]
     Blob(#[from] BlobError),
+}
+
+impl InstallError {
+    /// Whether the same may go well when other installs are done.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Self::Load(LoadError::Busy))
+    }
 }
 
 /// A component to be added.
@@ -98,12 +106,12 @@ pub struct Update {
 }
 
 impl Host {
-    /// Reads and compiles a component and says what it is, without keeping it.
+    /// Reads and compiles a component for an org and says what it is, without keeping it.
     ///
     /// # Errors
     /// [`InstallError`], with what to do about it.
-    pub async fn inspect_component(&self, new: &NewComponent) -> Result<Inspected, HostError> {
-        Ok(inspect(self.catalog().sandbox(), new).await?)
+    pub async fn inspect_component(&self, org: &OrgName, new: &NewComponent) -> Result<Inspected, HostError> {
+        Ok(inspect(self.catalog().sandbox(), ShareKey::of(org), new).await?)
     }
 
     /// Adds a component, or replaces the one of the same name. Turns that run keep the tools they began with.
@@ -119,7 +127,7 @@ impl Host {
             digest,
             manifest,
             tools,
-        } = self.inspect_component(&new).await?;
+        } = self.inspect_component(org, &new).await?;
         let grant = match new.grant {
             // The store knows what was decided before, and whether that holds for this request.
             NewGrant::Undecided => None,
@@ -162,14 +170,15 @@ impl Host {
     }
 }
 
-/// Reads and compiles a component.
+/// Reads and compiles a component, on this account.
 ///
 /// # Errors
 /// [`InstallError`], with what to do about it.
-pub async fn inspect(sandbox: &fumehood_sandbox::Sandbox, new: &NewComponent) -> Result<Inspected, InstallError> {
+pub async fn inspect(sandbox: &Sandbox, share: ShareKey, new: &NewComponent) -> Result<Inspected, InstallError> {
     // THREAT[T-supply-digest]: a component is what its bytes are; names and versions pin nothing.
     let digest = Digest::of(&new.wasm);
-    let component = sandbox.load(new.wasm.clone(), digest).await?;
+    let _installing = sandbox.begin_install(share)?;
+    let component = sandbox.load_for(share, new.wasm.clone(), digest).await?;
     let manifest = match (&new.manifest, component.manifest(), &new.name) {
         (Some(manifest), _, _) => manifest.clone(),
         (None, Some(text), _) => Manifest::parse_toml(text)?,

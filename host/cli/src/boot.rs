@@ -86,6 +86,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         tmp_dir: Some(opened.lock.path().join("tmp")),
         max_component_size: config.call_limits().install.component_size.bytes(),
         compiler: compiler(config),
+        ceilings: config.host_policy().ceilings,
         ..SandboxConfig::new()?
     })?;
     let policy = config.host_policy();
@@ -154,6 +155,7 @@ pub(crate) fn inspecting(config: &Config) -> anyhow::Result<Sandbox> {
         max_concurrent_calls: 4,
         max_component_size: config.call_limits().install.component_size.bytes(),
         compiler: compiler(config),
+        ceilings: config.host_policy().ceilings,
         ..SandboxConfig::new()?
     })?)
 }

@@ -69,7 +69,10 @@ pub(crate) async fn install(host: &Host, loaded: &Loaded, org: &OrgName) -> anyh
     for configured in read(loaded)? {
         let name = configured.name;
         let refused = || format!("[tool.{name}] is refused");
-        let inspected = host.inspect_component(&configured.new).await.with_context(refused)?;
+        let inspected = host
+            .inspect_component(org, &configured.new)
+            .await
+            .with_context(refused)?;
         configured.check(&inspected)?;
         let unchanged = host.store().component(org, name).await?.is_some_and(|installed| {
             installed.digest == inspected.digest

@@ -20,7 +20,7 @@ use fumehood_policy::{
     grant::{Difference, Grant},
     world::{Installed, World},
 };
-use fumehood_sandbox::Sandbox;
+use fumehood_sandbox::{Sandbox, ShareKey};
 use fumehood_store::{OpenError, Opened};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,9 @@ pub(crate) async fn fill(world: &mut World, loaded: &Loaded, expectations: &[Exp
         standard::all()
     };
     for due in due {
-        let inspected = inspect(&sandbox, &due.new).await.context("a standard tool is broken")?;
+        let inspected = inspect(&sandbox, ShareKey::default(), &due.new)
+            .await
+            .context("a standard tool is broken")?;
         add_due(world, &due, inspected);
     }
     overlay(world, &digests, loaded, &sandbox).await
@@ -138,7 +140,7 @@ fn add_due(world: &mut World, due: &Due, inspected: Inspected) {
 async fn overlay(world: &mut World, digests: &Digests, loaded: &Loaded, sandbox: &Sandbox) -> anyhow::Result<()> {
     for configured in configured::read(loaded)? {
         let name = configured.name;
-        let inspected = inspect(sandbox, &configured.new)
+        let inspected = inspect(sandbox, ShareKey::default(), &configured.new)
             .await
             .with_context(|| format!("[tool.{name}] is refused"))?;
         configured.check(&inspected)?;

@@ -93,7 +93,7 @@ pub(crate) async fn install(host: &Host, org: &OrgName) -> anyhow::Result<()> {
     for Due { mut new, first } in due(store, org).await? {
         if first {
             let inspected = host
-                .inspect_component(&new)
+                .inspect_component(org, &new)
                 .await
                 .context("a standard tool is broken")?;
             new.grant = NewGrant::Exactly(Box::new(grant(&inspected.manifest)));

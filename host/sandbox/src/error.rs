@@ -173,8 +173,8 @@ pub enum LoadError {
     /// The embedded manifest is not text.
     #[error("the custom section fumehood:manifest is not UTF-8 text; embed the tool.toml itself")]
     ManifestNotText,
-    /// The host has no room for one more instance.
-    #[error("the host is busy; try again")]
+    /// Too many components are being loaded.
+    #[error("the host is busy with components to compile, this org's or others'; try again when they are done")]
     Busy,
     /// The host failed; the details are in its log.
     #[error("the host failed to load the component; its log says why")]

@@ -44,5 +44,6 @@ pub use call::{Call, CallReport, Denial};
 pub use compile::{Compiler, CompilerChild, compile_for_parent};
 pub use component::{Component, ComponentKind};
 pub use error::{LoadError, SandboxError};
+pub use load::Installing;
 pub use sandbox::{Sandbox, SandboxConfig};
 pub use share::ShareKey;

@@ -14,6 +14,7 @@ use crate::{
     ports::Ports,
     sandbox::{Sandbox, Shared},
     share::ShareKey,
+    slots::Slot,
     stdio::CallLog,
     telemetry, trap,
 };
@@ -22,7 +23,7 @@ use fumehood_core::{call::CallError, digest::Digest, id::CallId, tool::ToolDefin
 use fumehood_policy::{
     authority::{Authority, Origins},
     files::{Access, Files},
-    limits::Limits,
+    limits::{Limits, LimitsRequest},
     network::{Layer, NetworkList, NetworkPolicy},
     quantity::{ByteSize, Span},
     tool_pattern::ToolFilter,
@@ -30,7 +31,7 @@ use fumehood_policy::{
 use std::{
     pin::pin,
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::OnceCell;
 use wasmtime::component::{Component as Compiled, ComponentExportIndex, InstancePre, types::ComponentItem};
@@ -39,6 +40,13 @@ const TOOLS_INTERFACE: &str = "fumehood:tool/tools@0.1.0";
 
 /// One load per digest at a time; who comes later gets what the first one made, while anybody has it.
 pub(crate) type LoadSlot = Arc<OnceCell<Weak<Inner>>>;
+
+/// The longest that a component waits for its turn to be compiled.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// An install that goes on, until dropped.
+#[must_use]
+pub struct Installing(#[expect(dead_code, reason = "held")] Slot);
 
 impl Sandbox {
     /// Loads a component: from the cache of compiled code, or by compiling it, once however many ask
@@ -49,6 +57,19 @@ impl Sandbox {
     /// # Errors
     /// When the bytes are not those of `digest` or are no component that this host can call.
     pub async fn load(&self, wasm: impl Into<Bytes>, digest: Digest) -> Result<Component, LoadError> {
+        self.load_for(ShareKey::default(), wasm, digest).await
+    }
+
+    /// The same, on a share's account: compiling takes turns, and a share compiles one component at a time.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`LoadError::Busy`] when its turn did not come.
+    pub async fn load_for(
+        &self,
+        share: ShareKey,
+        wasm: impl Into<Bytes>,
+        digest: Digest,
+    ) -> Result<Component, LoadError> {
         let wasm = wasm.into();
         let limit = self.shared.max_component_size;
         if wasm.len() as u64 > limit {
@@ -57,7 +78,18 @@ impl Sandbox {
                 limit,
             });
         }
-        self.single_flight(digest, || self.shared.load(wasm, digest)).await
+        self.single_flight(digest, || self.shared.load(share, wasm, digest))
+            .await
+    }
+
+    /// A place among the installs of a share, to be held while one goes on.
+    ///
+    /// # Errors
+    /// [`LoadError::Busy`] when too many go on already.
+    // THREAT[T-org-compile]
+    pub fn begin_install(&self, share: ShareKey) -> Result<Installing, LoadError> {
+        let place = self.shared.installs.try_take(share).ok_or(LoadError::Busy)?;
+        Ok(Installing(place))
     }
 
     /// Loads a component whose compiled code this host has kept, without its WebAssembly. `None` when
@@ -94,23 +126,20 @@ impl Sandbox {
 }
 
 impl Shared {
-    async fn load(self: &Arc<Self>, wasm: Bytes, digest: Digest) -> Result<Arc<Inner>, LoadError> {
-        // At most a few compilations at once: each uses all cores.
-        let permit = Arc::clone(&self.compilations)
-            .acquire_owned()
-            .await
-            .map_err(|_| LoadError::Internal)?;
+    async fn load(self: &Arc<Self>, share: ShareKey, wasm: Bytes, digest: Digest) -> Result<Arc<Inner>, LoadError> {
+        let (shared, checked) = (Arc::clone(self), wasm.clone());
+        if let Some(inner) = blocking(move || shared.look_up(&checked, digest)).await? {
+            return Ok(inner);
+        }
+        let within = Instant::now() + LONGEST_WAIT;
+        // THREAT[T-org-compile]
+        let turn = self.compilations.take(share, within).await.ok_or(LoadError::Busy)?;
         let shared = Arc::clone(self);
-        let prepared = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            shared.prepare(&wasm, digest)
+        let linked = blocking(move || {
+            let _turn = turn;
+            shared.prepare(&wasm)
         })
-        .await
-        .map_err(|error| internal("loading a component panicked", &error))??;
-        let linked = match prepared {
-            Ready::Cached(inner) => return Ok(inner),
-            Ready::Linked(linked) => linked,
-        };
+        .await?;
         let inner = Arc::new(self.introduce(linked, digest).await?);
         if self.cache.is_some() {
             let shared = Arc::clone(self);
@@ -149,8 +178,8 @@ impl Shared {
             .ok()
     }
 
-    /// The part that computes: digest, structure, compilation, linking. Blocks.
-    fn prepare(&self, wasm: &[u8], digest: Digest) -> Result<Ready, LoadError> {
+    /// Checks the digest and looks into the cache. Blocks.
+    fn look_up(&self, wasm: &[u8], digest: Digest) -> Result<Option<Arc<Inner>>, LoadError> {
         // THREAT[T-supply-digest]
         let actual = Digest::of(wasm);
         if actual != digest {
@@ -159,9 +188,11 @@ impl Shared {
                 actual,
             });
         }
-        if let Some(inner) = self.cached(&digest) {
-            return Ok(Ready::Cached(inner));
-        }
+        Ok(self.cached(&digest))
+    }
+
+    /// The part that computes: structure, compilation, linking. Blocks.
+    fn prepare(&self, wasm: &[u8]) -> Result<Linked, LoadError> {
         let inspection = inspect(wasm)?;
         let begun = Instant::now();
         let compiled = self.compiler.compile(&self.engine, wasm)?;
@@ -174,11 +205,11 @@ impl Shared {
                 Exports::Functions(functions, tools)
             }
         };
-        Ok(Ready::Linked(Linked {
+        Ok(Linked {
             pre,
             inspection,
             exports,
-        }))
+        })
     }
 
     fn link(&self, compiled: &Compiled) -> Result<InstancePre<crate::state::CallState>, LoadError> {
@@ -233,7 +264,7 @@ impl Shared {
         index: &ComponentExportIndex,
         core_instances: u32,
     ) -> Result<Vec<Definition>, LoadError> {
-        let authority = Arc::new(nothing());
+        let authority = Arc::new(nothing(&self.ceilings));
         let limits = authority.limits;
         if core_instances > limits.instances {
             return Err(LoadError::TooDemanding(format!("{core_instances} core instances")));
@@ -283,11 +314,6 @@ impl Shared {
     }
 }
 
-enum Ready {
-    Cached(Arc<Inner>),
-    Linked(Linked),
-}
-
 /// A component that was compiled and linked just now.
 struct Linked {
     pre: InstancePre<crate::state::CallState>,
@@ -327,7 +353,17 @@ fn tools_exports(compiled: &Compiled) -> Result<Option<ToolsExports>, LoadError>
 }
 
 /// No authority, and little room: what `definitions` runs under.
-fn nothing() -> Authority {
+fn nothing(ceilings: &Limits) -> Authority {
+    let little = Limits {
+        memory: ByteSize::mib(64),
+        cpu: Span::from_secs(2),
+        time: Span::from_secs(10),
+        tmp: ByteSize(0),
+        host_calls: 10_000,
+        http_requests: 0,
+        ..Limits::default()
+    };
+    let unasked = LimitsRequest::default();
     Authority {
         network: NetworkPolicy {
             layers: vec![(Layer::Host, NetworkList::nothing())],
@@ -338,15 +374,7 @@ fn nothing() -> Authority {
         sign: Vec::new(),
         call_tools: ToolFilter::all_of([Vec::new()]),
         env: Vec::new(),
-        limits: Limits {
-            memory: ByteSize::mib(64),
-            cpu: Span::from_secs(2),
-            time: Span::from_secs(10),
-            tmp: ByteSize(0),
-            host_calls: 10_000,
-            http_requests: 0,
-            ..Limits::default()
-        },
+        limits: Limits::effective(&little, &unasked, &unasked, ceilings),
         rate: None,
         origins: Origins::default(),
     }
@@ -366,6 +394,14 @@ fn few(mut names: Vec<String>) -> Vec<String> {
 /// An error of wasmtime for whoever installs: what is wrong with the component, on one line.
 fn one_line(error: &wasmtime::Error) -> String {
     compile::one_line(&format!("{error:#}"))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| internal("loading a component panicked", &error))?
 }
 
 fn internal(what: &'static str, error: &dyn std::fmt::Display) -> LoadError {

@@ -10,11 +10,12 @@ use crate::{
     linker,
     load::LoadSlot,
     share::Gate,
-    slots::Slots,
+    slots::{self, Slots},
     state::CallState,
     ticker::Ticker,
 };
 use fumehood_core::digest::Digest;
+use fumehood_policy::limits::Limits;
 use std::{
     collections::HashMap,
     fmt,
@@ -22,7 +23,6 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::Semaphore;
 use wasmtime::{Engine, component::Linker};
 
 /// How a sandbox is set up.
@@ -42,6 +42,8 @@ pub struct SandboxConfig {
     pub max_component_size: u64,
     /// Where components are compiled.
     pub compiler: Compiler,
+    /// What no call passes, nor what runs at install. The authority of a call is within them already.
+    pub ceilings: Limits,
 }
 
 impl SandboxConfig {
@@ -58,9 +60,17 @@ impl SandboxConfig {
             max_concurrent_calls: 1250,
             max_component_size: 64 << 20,
             compiler: Compiler::InProcess,
+            ceilings: Limits::default_ceilings(),
         })
     }
 }
+
+/// Compilations at once, each of another share.
+const COMPILATIONS: usize = 2;
+/// Installs of one share at once: one that compiles, and four that wait.
+const INSTALLS_PER_SHARE: usize = 5;
+/// Installs of all shares at once: each holds a component in memory.
+const INSTALLS: usize = 256;
 
 /// Loads components and runs calls. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -80,9 +90,13 @@ pub(crate) struct Shared {
     pub(crate) file_threads: Arc<Threads>,
     /// As many as the pool has room for.
     pub(crate) slots: Arc<Slots>,
-    pub(crate) compilations: Arc<Semaphore>,
+    /// Who compiles: each uses all cores.
+    pub(crate) compilations: Arc<Slots>,
+    /// Who has asked for that.
+    pub(crate) installs: Arc<Slots>,
     pub(crate) max_component_size: u64,
     pub(crate) compiler: Compiler,
+    pub(crate) ceilings: Limits,
     loads: Mutex<HashMap<Digest, LoadSlot>>,
 }
 
@@ -118,10 +132,12 @@ impl Sandbox {
             tmp: Arc::new(tmp),
             file_threads: Arc::new(Threads::new(Arc::clone(&gate), threads())),
             gate,
-            slots: Slots::new(slots),
-            compilations: Arc::new(Semaphore::new(2)),
+            slots: Slots::new(slots, slots::four_times_the_free),
+            compilations: Slots::new(COMPILATIONS, |_| 1),
+            installs: Slots::new(INSTALLS, |_| INSTALLS_PER_SHARE),
             max_component_size: config.max_component_size,
             compiler: config.compiler.clone(),
+            ceilings: config.ceilings,
             loads: Mutex::default(),
         };
         Ok(Self {

@@ -1,8 +1,8 @@
-//! Which calls run: slots for instances, handed out so that calls of one share (an org) can't hold them all.
+//! Who goes first where there is room for only so many: slots, handed out so that one share (an org) can't hold them all.
 //!
-//! A share may take one more slot while it holds fewer than four times as many as are free. So a share that is alone gets four
-//! fifths, two get four ninths each, and whoever comes new finds a free one. A call that finds none for its share waits; the
-//! next goes to the share that holds the fewest, and in it to the call that came first.
+//! How many a share may hold depends on how many are free. For calls that is four times as many: so a share that is alone gets
+//! four fifths of the slots, two get four ninths each, and whoever comes new finds a free one. Who finds none for its share
+//! waits; the next goes to the share that holds the fewest, and among those to who came first.
 //!
 //! A call that another call makes never waits: what it would wait for might be its caller's to give back.
 
@@ -15,17 +15,23 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// For each that is free, a share may hold so many.
-const HELD_PER_FREE: usize = 4;
-
-/// For each slot, so many calls of a share may wait.
+/// For each slot, so many of a share may wait.
 const WAITING_PER_SLOT: usize = 4;
 
-/// The slots of a sandbox.
+/// So many slots.
 pub(crate) struct Slots {
     state: Mutex<State>,
-    /// The most calls of one share that wait.
+    /// How many a share may hold, by how many are free.
+    most: Most,
+    /// The most of one share that wait.
     may_wait: usize,
+}
+
+type Most = fn(usize) -> usize;
+
+/// What a share may hold of the slots for calls.
+pub(crate) fn four_times_the_free(free: usize) -> usize {
+    free.saturating_mul(4)
 }
 
 /// Holds a slot until dropped.
@@ -40,16 +46,24 @@ struct State {
     /// By those that hold any.
     held: HashMap<ShareKey, usize>,
     /// By those of which any wait. Who gave up stays until its turn, or until the queue is full.
-    waiting: HashMap<ShareKey, VecDeque<oneshot::Sender<Slot>>>,
+    waiting: HashMap<ShareKey, VecDeque<Waiter>>,
+    /// How many ever waited.
+    waited: u64,
+}
+
+struct Waiter {
+    number: u64,
+    given: oneshot::Sender<Slot>,
 }
 
 impl Slots {
-    pub(crate) fn new(slots: usize) -> Arc<Self> {
+    pub(crate) fn new(slots: usize, most: Most) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 free: slots,
                 ..State::default()
             }),
+            most,
             may_wait: slots.saturating_mul(WAITING_PER_SLOT),
         })
     }
@@ -57,26 +71,28 @@ impl Slots {
     /// A slot, if the share can have one now.
     // THREAT[T-org-slots]
     pub(crate) fn try_take(self: &Arc<Self>, share: ShareKey) -> Option<Slot> {
-        self.lock().take(share).then(|| self.slot(share))
+        self.lock().take(share, self.most).then(|| self.slot(share))
     }
 
     /// A slot, if there is one by then and not too many wait for it. Cancel-safe.
     pub(crate) async fn take(self: &Arc<Self>, share: ShareKey, deadline: Instant) -> Option<Slot> {
         let given = {
             let mut state = self.lock();
-            if state.take(share) {
+            if state.take(share, self.most) {
                 return Some(self.slot(share));
             }
+            state.waited += 1;
+            let number = state.waited;
             let waiting = state.waiting.entry(share).or_default();
             if waiting.len() >= self.may_wait {
-                waiting.retain(|waiter| !waiter.is_closed());
+                waiting.retain(|waiter| !waiter.given.is_closed());
             }
             // THREAT[T-org-flood]: what waits holds memory.
             if waiting.len() >= self.may_wait {
                 return None;
             }
-            let (waiter, given) = oneshot::channel();
-            waiting.push_back(waiter);
+            let (sender, given) = oneshot::channel();
+            waiting.push_back(Waiter { number, given: sender });
             given
         };
         tokio::time::timeout_at(deadline.into(), given).await.ok()?.ok()
@@ -93,8 +109,8 @@ impl Slots {
     fn give_back(self: &Arc<Self>, share: ShareKey) {
         let mut state = self.lock();
         state.give_back(share);
-        while let Some((share, waiter)) = state.next() {
-            if let Err(mut slot) = waiter.send(self.slot(share)) {
+        while let Some((share, waiter)) = state.next(self.most) {
+            if let Err(mut slot) = waiter.given.send(self.slot(share)) {
                 // It gave up.
                 slot.home = None;
                 state.give_back(share);
@@ -114,16 +130,16 @@ impl Slots {
 }
 
 impl State {
-    fn may_take(&self, share: ShareKey) -> bool {
-        self.held(share) < self.free.saturating_mul(HELD_PER_FREE)
+    fn may_take(&self, share: ShareKey, most: Most) -> bool {
+        self.free > 0 && self.held(share) < most(self.free)
     }
 
     fn held(&self, share: ShareKey) -> usize {
         self.held.get(&share).copied().unwrap_or_default()
     }
 
-    fn take(&mut self, share: ShareKey) -> bool {
-        let may = self.may_take(share);
+    fn take(&mut self, share: ShareKey, most: Most) -> bool {
+        let may = self.may_take(share, most);
         if may {
             self.free -= 1;
             *self.held.entry(share).or_default() += 1;
@@ -141,19 +157,21 @@ impl State {
         }
     }
 
-    /// The call that gets a slot now, which is taken for it.
-    fn next(&mut self) -> Option<(ShareKey, oneshot::Sender<Slot>)> {
-        let shares = self.waiting.keys().copied();
-        let share = shares
-            .filter(|share| self.may_take(*share))
-            .min_by_key(|share| self.held(*share))?;
+    /// Who gets a slot now, which is taken for it.
+    fn next(&mut self, most: Most) -> Option<(ShareKey, Waiter)> {
+        let fronts = self
+            .waiting
+            .iter()
+            .filter(|(share, _)| self.may_take(**share, most))
+            .filter_map(|(share, waiting)| Some((*share, waiting.front()?.number)));
+        let (share, _) = fronts.min_by_key(|(share, number)| (self.held(*share), *number))?;
         let waiting = self.waiting.get_mut(&share)?;
         let waiter = waiting.pop_front();
         if waiting.is_empty() {
             self.waiting.remove(&share);
         }
         let waiter = waiter?;
-        self.take(share).then_some((share, waiter))
+        self.take(share, most).then_some((share, waiter))
     }
 }
 
@@ -205,13 +223,13 @@ mod tests {
 
     #[test]
     fn a_share_that_is_alone_leaves_a_fifth_of_the_slots() {
-        let slots = Slots::new(1250);
+        let slots = Slots::new(1250, four_times_the_free);
         assert_eq!(take_all(&slots, "a").len(), 1000);
     }
 
     #[test]
     fn whoever_comes_new_finds_a_slot_beside_shares_that_take_all_they_can() {
-        let slots = Slots::new(1250);
+        let slots = Slots::new(1250, four_times_the_free);
         let _first = take_all(&slots, "a");
         let _second = take_all(&slots, "b");
         let third = take_all(&slots, "c");
@@ -220,12 +238,12 @@ mod tests {
 
     #[test]
     fn the_only_slot_can_be_taken() {
-        assert_eq!(take_all(&Slots::new(1), "a").len(), 1);
+        assert_eq!(take_all(&Slots::new(1, four_times_the_free), "a").len(), 1);
     }
 
     #[tokio::test]
     async fn the_next_slot_goes_to_the_share_that_holds_the_fewest() {
-        let slots = Slots::new(4);
+        let slots = Slots::new(4, four_times_the_free);
         let mut many = take_all(&slots, "a");
         assert_eq!(many.len(), 4);
         let mut same = waits(&slots, "a");
@@ -239,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_of_a_share_are_served_in_the_order_they_came() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, four_times_the_free);
         let slot = slots.try_take(share("a"));
         let mut first = waits(&slots, "a");
         let mut second = waits(&slots, "a");
@@ -254,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_takes_no_slot_along() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, four_times_the_free);
         let slot = slots.try_take(share("a"));
         drop(waits(&slots, "a"));
         let given = waits(&slots, "a");
@@ -270,12 +288,29 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_wait_for_a_slot_and_who_gives_up_makes_room() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, four_times_the_free);
         let _slot = slots.try_take(share("a"));
         let mut waiting: Vec<_> = (0..WAITING_PER_SLOT).map(|_| waits(&slots, "a")).collect();
         let soon = Instant::now() + Duration::from_secs(600);
         assert!(slots.take(share("a"), soon).await.is_none());
         waiting.pop();
         let _last = waits(&slots, "a");
+    }
+
+    #[tokio::test]
+    async fn shares_that_may_hold_one_each_take_turns() {
+        let slots = Slots::new(2, |_| 1);
+        let first = slots.try_take(share("a"));
+        let mut again = waits(&slots, "a");
+        // The second slot is for another share.
+        let _other = slots.try_take(share("b")).unwrap();
+        let mut third = waits(&slots, "c");
+        drop(first);
+        let Poll::Ready(Some(slot)) = poll(&mut again) else {
+            panic!("it came first");
+        };
+        assert!(poll(&mut third).is_pending());
+        drop(slot);
+        assert!(matches!(poll(&mut third), Poll::Ready(Some(_))));
     }
 }

@@ -61,8 +61,43 @@ pub(crate) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &Limits, 
     }
     let cause = cause(error, meter);
     let (kind, message) = describe(cause, limits);
-    tracing::warn!(%call, ?kind, backtrace = format!("{error:?}"), "a guest trapped");
+    let why = cut(&error.root_cause().to_string(), MAX_WHY);
+    tracing::info!(%call, ?kind, why, "a guest trapped");
+    if tracing::enabled!(tracing::Level::DEBUG)
+        && let Some(backtrace) = error.downcast_ref::<WasmBacktrace>()
+    {
+        let frames = frames(backtrace.frames().iter().map(wasmtime::FrameInfo::func_name));
+        tracing::debug!(%call, frames, "where a guest trapped");
+    }
     CallError::trapped(kind, message)
+}
+
+/// What of an error's text is logged. It may quote the guest.
+const MAX_WHY: usize = 256;
+/// What of a function's name is logged, and of the names of a whole backtrace. The guest chose them.
+const MAX_NAME: usize = 128;
+const MAX_BACKTRACE: usize = 4 << 10;
+
+/// The names of functions, innermost first.
+// THREAT[T-box-log]
+fn frames<'a>(names: impl Iterator<Item = Option<&'a str>>) -> String {
+    let mut text = String::new();
+    for name in names {
+        let name = cut(name.unwrap_or("?"), MAX_NAME);
+        if text.len() + name.len() > MAX_BACKTRACE {
+            break;
+        }
+        text.push_str(&name);
+        text.push_str("; ");
+    }
+    text
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)]
+        .escape_debug()
+        .take(most)
+        .collect()
 }
 
 fn cause(error: &wasmtime::Error, meter: &Meter) -> Cause {
@@ -169,7 +204,7 @@ fn over(what: &str, limit: &dyn fmt::Display, key: &str) -> String {
 }
 
 fn of_trap(trap: Trap, limits: &Limits) -> (TrapKind, String) {
-    let broke = |how: &str| format!("the tool broke: {how}; its backtrace is in the host's log");
+    let broke = |how: &str| format!("the tool broke: {how}; the host's log at `debug` has its backtrace");
     match trap {
         Trap::StackOverflow => (TrapKind::Stack, broke("it nested too deep and used up its stack")),
         Trap::MemoryOutOfBounds
@@ -250,5 +285,14 @@ mod tests {
             kind_of(&HostFailed::new("no temporary directory can be made", &"/secret/path: EROFS").into());
         assert_eq!(kind, None);
         assert!(!message.contains("/secret"), "{message}");
+    }
+
+    #[test]
+    fn names_that_a_guest_chose_are_cut_in_the_log() {
+        let long = "ü\n".repeat(100_000);
+        let text = frames(std::iter::repeat_n(Some(long.as_str()), MAX_FRAMES));
+        assert!(text.len() <= MAX_BACKTRACE + 2 * MAX_FRAMES, "{}", text.len());
+        assert!(!text.contains('\n'));
+        assert_eq!(frames([Some("main"), None].into_iter()), "main; ?; ");
     }
 }

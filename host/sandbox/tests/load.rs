@@ -4,7 +4,8 @@
 mod support;
 
 use fumehood_core::digest::Digest;
-use fumehood_sandbox::{CacheKey, ComponentKind, LoadError, Sandbox, SandboxConfig, ports::Ports};
+use fumehood_policy::{limits::Limits, quantity::ByteSize};
+use fumehood_sandbox::{CacheKey, ComponentKind, LoadError, Sandbox, SandboxConfig, ShareKey, ports::Ports};
 use std::{path::Path, sync::Arc};
 use support::{Definition, ECHO, SPIN, TOOL, authority, call, load, sandbox, tool, tool_defined_as};
 
@@ -248,4 +249,36 @@ async fn a_component_that_everybody_let_go_of_can_be_loaded_again() {
     drop(load(&sandbox, wasm.clone()).await);
     let component = load(&sandbox, wasm).await;
     assert!(echoes(&sandbox, &component).await);
+}
+
+#[tokio::test]
+async fn only_so_many_installs_of_an_org_go_on_at_once() {
+    let sandbox = sandbox();
+    let (one, other) = (ShareKey::of("one"), ShareKey::of("other"));
+    let mut held: Vec<_> = (0..5).map(|_| sandbox.begin_install(one).unwrap()).collect();
+    assert_eq!(sandbox.begin_install(one).err(), Some(LoadError::Busy));
+    assert!(sandbox.begin_install(other).is_ok());
+    held.pop();
+    assert!(sandbox.begin_install(one).is_ok());
+}
+
+#[tokio::test]
+async fn what_runs_at_install_keeps_to_the_operators_ceilings() {
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 4,
+        ceilings: Limits {
+            memory: ByteSize(1 << 16),
+            ..Limits::default_ceilings()
+        },
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    load(&sandbox, tool("", ECHO)).await;
+    // A page more than there may be, from the start.
+    let wasm = tool(
+        ";;; (func $start (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))) (start $start)",
+        ECHO,
+    );
+    let error = sandbox.load(wasm.clone(), Digest::of(&wasm)).await.unwrap_err();
+    assert!(error.to_string().contains("`memory`"), "{error}");
 }

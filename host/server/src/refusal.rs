@@ -38,10 +38,15 @@ impl From<HostError> for Problem {
     }
 }
 
+/// When to try an install again that found the host busy with others, in seconds.
+const INSTALL_RETRY_AFTER: u64 = 10;
+
 impl From<InstallError> for Problem {
     fn from(error: InstallError) -> Self {
         match error {
             InstallError::Blob(error) => store_unavailable(&error),
+            error if error.is_busy() => Self::new(ProblemCode::RateLimited, error.to_string())
+                .with_header(header::RETRY_AFTER, INSTALL_RETRY_AFTER),
             error => Self::new(ProblemCode::ComponentRefused, error.to_string()),
         }
     }

@@ -30,6 +30,8 @@ const WARM_UP: u32 = 4000;
 const CLIENTS: u32 = 24;
 /// What the memory may grow by after the warm-up, in KiB: fragmentation, not a leak per call.
 const MEMORY_SLACK: u64 = 24 * 1024;
+/// What a call may take of memory while it runs, in KiB: twice the limit of the guest's own.
+const MEMORY_PER_CALL: u64 = 32 * 1024;
 /// Handles of idle connections and of the database's, which come and go.
 const HANDLE_SLACK: u64 = 24;
 /// Threads for blocking work end some seconds after their last task.
@@ -92,6 +94,12 @@ async fn main() {
     let honest = host.call("echo", None, json!({"text": "still here"})).await;
     assert_eq!(honest["status"], "ok", "{honest}");
     after.compare(&before);
+    // Also while it ran: what each call may have, and as much again beside it.
+    let peak = status(&format!("/proc/{}", host.pid()), "VmHWM:");
+    assert!(
+        peak <= before.memory + u64::from(CLIENTS) * MEMORY_PER_CALL,
+        "{peak} KiB at one time"
+    );
     println!("memory, handles, threads and files are where they began");
 }
 

@@ -14,6 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::install::{NewGrant, inspect};
 use fumehood_core::name::ComponentName;
 use fumehood_policy::{grant::Grant, lint, manifest::Manifest};
+use fumehood_sandbox::ShareKey;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -229,7 +230,8 @@ pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>
 pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Result<()> {
     let file = ComponentFile::read(file)?;
     file.tell();
-    let inspected = inspect(&boot::inspecting(&loaded.config)?, &file.component(NewGrant::Undecided)).await?;
+    let sandbox = boot::inspecting(&loaded.config)?;
+    let inspected = inspect(&sandbox, ShareKey::default(), &file.component(NewGrant::Undecided)).await?;
     let warnings: Vec<String> = lint::manifest(&inspected.manifest, &loaded.config.host_policy().ceilings)
         .iter()
         .map(|finding| match &file.manifest {
