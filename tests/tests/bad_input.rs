@@ -203,6 +203,62 @@ async fn a_typing_error_in_the_configuration_is_told_with_file_line_and_the_word
 }
 
 #[tokio::test]
+async fn a_configuration_that_no_host_could_start_with_is_not_called_valid() {
+    for (config, words) in [
+        ("[store]\nurl = \"mysql://db/x\"\n", "[store] url"),
+        ("[tool.x]\nsource = \"none.wasm\"\n", "line 2: [tool.x]"),
+        (
+            "[tool.x]\nsource = \"fumehood.toml\"\ndigest = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n",
+            "has the digest",
+        ),
+        (
+            "[model.main]\nprovider = \"scripted\"\nscript = \"none.yaml\"\n",
+            "line 2: [model.main]",
+        ),
+        ("[files]\nquota = \"0B\"\n", "line 2: [files]: zero"),
+        ("[files]\nentries = 0\n", "line 2: [files]: zero"),
+        ("[agent.a.budget]\ntime = \"0s\"\n", "time is zero"),
+    ] {
+        let place = Place::new(config);
+        let output = place.run(&["config", "check"]).await;
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{config}: {message}");
+        assert!(message.contains(words), "{config}: {message}");
+    }
+    let place = Place::new("");
+    std::fs::write(place.path().join("bad.toml"), "[kv]\nacces = \"read\"\n").unwrap();
+    for command in [
+        &["tool", "grant", "files", "--grant", "bad.toml"][..],
+        &["policy", "test", "none.txt"],
+    ] {
+        assert_eq!(place.run(command).await.status.code(), Some(2), "{command:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_text_is_refused_and_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = Place::empty("");
+    let mut command = place.command(&["config", "check"]);
+    command.env("FUMEHOOD_NETWORK_ALLOW", std::ffi::OsStr::from_bytes(b"[\"a\xff\"]"));
+    let output = command.output().await.unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("FUMEHOOD_NETWORK_ALLOW"), "{message}");
+}
+
+#[tokio::test]
+async fn names_that_match_nothing_are_warned_of_at_the_start() {
+    let place = Place::new("[org.defualt.limits]\nturns = \"9/min\"\n[agent.a]\ntools = [\"flies_*\", \"files\"]\n");
+    let host = place.serve().await;
+    let log = host.stop().await;
+    for words in ["[org.defualt]", "did you mean `default`", "`flies_*` names no tool"] {
+        assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
+    }
+    assert!(!log.contains("`files` names no tool"), "{log}");
+}
+
+#[tokio::test]
 async fn rules_without_effect_are_warned_of_once_and_refuse_nothing() {
     let place = Place::new(
         "[network]\ndeny = [\"x.example.com\", \"x.example.com\"]\n\

@@ -128,8 +128,9 @@ impl OrgTools {
                 .map(|name| name.as_str())
                 .collect::<Vec<_>>()
                 .join(", ");
-            let message =
-                format!("the tool {name} is offered by several components ({names}), so by none; remove one of them");
+            let message = format!(
+                "several components offer {name} or have that name ({names}), so it is offered by none; remove one of them"
+            );
             return Err(CallError::new(CallErrorCode::ToolNotFound, message));
         }
         if let Some(component) = self.waiting.get(name) {
@@ -366,10 +367,24 @@ impl Catalog {
 
 fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgTools {
     let mut org = OrgTools::default();
+    let names: BTreeSet<ComponentName> = components
+        .iter()
+        .map(|component| component.record.name.clone())
+        .collect();
     let mut offers: BTreeMap<ToolName, Vec<Arc<InstalledTool>>> = BTreeMap::new();
     for component in components.into_iter().map(Arc::new) {
         for definition in &component.record.tools {
             let name = definition.name.clone();
+            // THREAT[T-supply-impersonation]: a list that names the component means its tools, and no stranger's.
+            let taken = names
+                .get(name.as_str())
+                .filter(|taken| **taken != component.record.name);
+            if let Some(taken) = taken {
+                tracing::warn!(org = %name_of_org, tool = %name, component = %component.record.name, "the tool has the name of another component and is not offered");
+                org.collisions
+                    .insert(name, vec![component.record.name.clone(), taken.clone()]);
+                continue;
+            }
             if component.record.grant.is_none() {
                 org.waiting.insert(name, component.record.name.clone());
                 continue;

@@ -77,6 +77,9 @@ pub enum HostError {
     /// The configured agents do not fit together.
     #[error(transparent)]
     Agents(#[from] AgentConfigError),
+    /// The component is other code than the one that was looked at.
+    #[error("the component is {0} by now, not the code that was looked at; look at what it asks for and decide again")]
+    OtherCode(Digest),
     /// The component is refused.
     #[error(transparent)]
     Install(#[from] crate::install::InstallError),

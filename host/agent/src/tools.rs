@@ -9,6 +9,7 @@ use crate::{
 };
 use fumehood_core::{
     call::{Arguments, CallResult, Metering},
+    digest::Digest,
     id::{CallId, SessionId},
     name::{AgentName, ComponentName, OrgName},
 };
@@ -129,19 +130,24 @@ impl Host {
         &self.caller().policy().ceilings
     }
 
-    /// Decides what a component may do.
+    /// Decides what a component may do. `looked_at` is the code that was decided about; absent: whatever is there now.
     ///
     /// # Errors
-    /// [`HostError::NotFound`].
+    /// [`HostError::NotFound`]; [`HostError::OtherCode`] when the component is not what was looked at. Nothing was decided then.
     pub async fn set_grant(
         &self,
         org: &OrgName,
         name: &ComponentName,
         grant: &Grant,
+        looked_at: Option<Digest>,
     ) -> Result<record::Component, HostError> {
-        let component = self.component(org, name).await?;
-        if !self.store().set_grant(org, name, &component.digest, grant).await? {
-            return Err(HostError::NotFound("component"));
+        let digest = match looked_at {
+            Some(digest) => digest,
+            None => self.component(org, name).await?.digest,
+        };
+        // THREAT[T-supply-digest]: compared where it is written, so that no update comes in between.
+        if !self.store().set_grant(org, name, &digest, grant).await? {
+            return Err(HostError::OtherCode(self.component(org, name).await?.digest));
         }
         self.catalog().refresh(org).await?;
         self.component(org, name).await
@@ -168,16 +174,22 @@ impl Host {
             Some(agent) => self.chain(org, agent).await?,
             None => Arc::from([]),
         };
-        let nothing = Grant::none();
-        let explanation = explain(
-            &component.manifest,
-            component.grant.as_ref().unwrap_or(&nothing),
-            &chain,
-            &session.map(|session| session.narrowing).unwrap_or_default(),
-            self.caller().policy(),
-            component.tools.iter().map(|tool| &tool.name),
-        );
-        Ok((component, explanation))
+        let narrowing = session.map(|session| session.narrowing).unwrap_or_default();
+        let policy = self.caller().policy().clone();
+        // Long lists take their time, and calls must not wait for it.
+        let explained = tokio::task::spawn_blocking(move || {
+            let nothing = Grant::none();
+            let explanation = explain(
+                &component.manifest,
+                component.grant.as_ref().unwrap_or(&nothing),
+                &chain,
+                &narrowing,
+                &policy,
+                component.tools.iter().map(|tool| &tool.name),
+            );
+            (component, explanation)
+        });
+        explained.await.map_err(|_| HostError::ShuttingDown)
     }
 
     /// One component.

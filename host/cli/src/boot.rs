@@ -2,18 +2,21 @@
 
 use crate::{
     config::{Config, Loaded},
-    configured, standard,
+    configured,
+    fault::OrFault as _,
+    standard,
 };
 use anyhow::Context as _;
 use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
-    catalog::Catalog,
+    catalog::{Catalog, InstalledTool, OrgTools},
     host::{Host, HostParts},
 };
 use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::build;
+use fumehood_policy::suggest::nearest;
 use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
 use fumehood_server::ServerConfig;
 use fumehood_store::{DataDir, OpenError, Opened, Store, StoreUrl, record::Key};
@@ -61,8 +64,36 @@ pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     let org = OrgName::default_org();
     standard::install(&running.host, &org).await?;
     configured::install(&running.host, loaded, &org).await?;
-    running.host.tools(&org).await?;
+    let tools = running.host.tools(&org).await?;
+    for warning in unmatched(loaded, &*running.opened.store, &tools).await? {
+        tracing::warn!("{warning}");
+    }
     Ok(running)
+}
+
+/// What the configuration names and the store does not have: it has no effect, and what was meant has none either.
+async fn unmatched(loaded: &Loaded, store: &dyn Store, tools: &OrgTools) -> anyhow::Result<Vec<String>> {
+    let orgs: Vec<String> = store.orgs().await?.iter().map(|org| org.name.to_string()).collect();
+    let mut unmatched: Vec<String> = loaded
+        .config
+        .orgs()
+        .filter(|org| !orgs.iter().any(|known| known == org.as_str()))
+        .map(|org| {
+            let hint = nearest(org.as_str(), orgs.iter().map(String::as_str));
+            format!("[org.{org}] is about an org that there is not{hint}; `fumehood org list` shows those there are")
+        })
+        .collect();
+    for (name, agent) in loaded.config.agents() {
+        for pattern in agent.tools.iter().flatten() {
+            let named = |tool: &Arc<InstalledTool>| pattern.matches(&tool.component.record.name, &tool.definition.name);
+            if !tools.iter().any(named) {
+                unmatched.push(format!(
+                    "[agent.{name}] tools: `{pattern}` names no tool that is installed and granted; `fumehood tool list` shows those there are"
+                ));
+            }
+        }
+    }
+    Ok(unmatched)
 }
 
 /// Opens the store and starts a host that has no tools yet.
@@ -180,8 +211,8 @@ pub(crate) fn models(
             if let Some(script) = &mut model.script {
                 *script = loaded.base().join(&*script);
             }
-            let provider = build(&model, &variable).with_context(|| format!("[model.{name}] can't be used"))?;
-            Ok((name, provider))
+            let provider = build(&model, &variable).with_context(|| format!("[model.{name}] can't be used"));
+            Ok((name, provider.map_err(|error| loaded.located(error)).or_fault()?))
         })
         .collect()
 }

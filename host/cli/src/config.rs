@@ -27,11 +27,12 @@ use fumehood_policy::{
     address::PrivateNetworks,
     agent::{AgentConfig, resolve_agents},
     authority::HostPolicy,
+    bounded,
     grant::Grant,
     network::{NetworkList, NetworkRule},
     toml_text,
 };
-use fumehood_store::Quotas;
+use fumehood_store::{Quotas, StoreUrl};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -139,9 +140,9 @@ pub(crate) enum LogFormat {
 struct NetworkSection {
     #[serde(default)]
     private_networks: PrivateNetworks,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::some_entries")]
     allow: Option<Vec<NetworkRule>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::entries")]
     deny: Vec<NetworkRule>,
 }
 
@@ -181,6 +182,13 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// A refusal that begins with its section, with the line of that section in the file.
+    pub(crate) fn located(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(file) = &self.file else { return error };
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        faults::located(error, &file.display().to_string(), &text)
+    }
+
     /// The directory that relative paths of the configuration start from.
     pub(crate) fn base(&self) -> &Path {
         self.file
@@ -228,6 +236,11 @@ pub(crate) fn load(
 }
 
 impl Config {
+    /// The orgs that it sets limits for.
+    pub(crate) fn orgs(&self) -> impl Iterator<Item = &OrgName> {
+        self.org.keys()
+    }
+
     /// The operator's part of every call's authority.
     pub(crate) fn host_policy(&self) -> HostPolicy {
         let network = NetworkList {
@@ -312,6 +325,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if !config.bus.url.is_empty() {
         bail!("[bus] url is set, but this version has no bus; remove it");
     }
+    config.store_url().parse::<StoreUrl>().context("[store] url")?;
     config.limits.check()?;
     org_limits::check(&config.limits_store.url)?;
     if let Some(name) = config.mcp.keys().next() {
@@ -328,6 +342,13 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);
+    for (name, agent) in &config.agent {
+        if agent.budget.time.is_some_and(|time| time.as_millis() == 0) {
+            bail!(
+                "[agent.{name}.budget] time is zero, so no turn could begin; use a span above zero, or leave the key out"
+            );
+        }
+    }
     for (name, chain) in &chains {
         let model = chain.last().map(|leaf| &leaf.model);
         if let Some(model) = model.filter(|model| !models.contains_key(*model)) {

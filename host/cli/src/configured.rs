@@ -1,6 +1,6 @@
 //! `[tool.NAME]`: the components of the configuration.
 
-use crate::{component_file::ComponentFile, config::Loaded};
+use crate::{component_file::ComponentFile, config::Loaded, fault::OrFault as _};
 use anyhow::{Context as _, bail};
 use fumehood_agent::{
     host::Host,
@@ -23,7 +23,7 @@ pub(crate) struct Configured<'c> {
 /// Reads every component of the configuration, and refuses code that is not the one it pins.
 pub(crate) fn read(loaded: &Loaded) -> anyhow::Result<Vec<Configured<'_>>> {
     let sections = loaded.config.tool.iter();
-    sections
+    let read = sections
         .map(|(name, section)| {
             let path = loaded.base().join(&section.source);
             let file = ComponentFile::read(&path).with_context(|| format!("[tool.{name}]"))?;
@@ -50,7 +50,8 @@ pub(crate) fn read(loaded: &Loaded) -> anyhow::Result<Vec<Configured<'_>>> {
                 },
             })
         })
-        .collect()
+        .collect::<anyhow::Result<_>>();
+    read.map_err(|error| loaded.located(error)).or_fault()
 }
 
 impl Configured<'_> {

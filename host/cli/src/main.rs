@@ -12,6 +12,7 @@ mod config;
 mod configured;
 mod connect;
 mod events;
+mod fault;
 mod out;
 mod planned;
 mod standard;
@@ -42,9 +43,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(FAILED, &anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = match config::load(cli.config.as_deref(), variables) {
+    let loaded = match variables().and_then(|variables| config::load(cli.config.as_deref(), variables)) {
         Ok(loaded) => loaded,
         Err(error) => return failure(CONFIGURATION, &error),
     };
@@ -53,8 +52,32 @@ fn main() -> ExitCode {
     telemetry.end();
     match ended {
         Ok(code) => ExitCode::from(code),
+        Err(error) if fault::is_fault(&error) => failure(CONFIGURATION, &error),
         Err(error) => failure(FAILED, &error),
     }
+}
+
+/// The environment. A variable that is not text is another program's, unless its name says it is meant for this one: passed
+/// over, it would leave in effect what it was to change.
+fn variables() -> anyhow::Result<Vec<(String, String)>> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let ours = name.as_encoded_bytes().starts_with(b"FUMEHOOD_");
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if ours => {
+                anyhow::bail!("the variable {name} is not UTF-8 text; set it again, or unset it")
+            }
+            (Err(name), _) if ours => {
+                anyhow::bail!(
+                    "the name of the variable {} is not UTF-8 text; unset it",
+                    name.to_string_lossy()
+                )
+            }
+            _ => {}
+        }
+    }
+    Ok(variables)
 }
 
 fn failure(code: u8, error: &anyhow::Error) -> ExitCode {

@@ -19,7 +19,11 @@ pub struct AgentConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
     /// Tools it offers the model. Absent: does not narrow. Empty: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bounded::some_entries"
+    )]
     pub tools: Option<Vec<ToolPattern>>,
     /// The agent it builds on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -121,11 +121,7 @@ impl Authority {
         }
         Self {
             network: network(request, grant, agents, session, host),
-            credentials: request
-                .credentials
-                .iter()
-                .flat_map(|wanted| grant.credentials.iter().filter_map(|granted| granted.narrow(wanted)))
-                .collect(),
+            credentials: credentials(request, grant),
             files,
             kv: request.kv.access.min(grant.kv.access),
             sign: both(&request.secrets.sign, &grant.secrets.sign),
@@ -159,6 +155,19 @@ impl Authority {
     /// As [`Authority::may_sign`].
     pub fn may_call(&self, component: &ComponentName, tool: &ToolName) -> Result<(), Refusal> {
         let Some(list) = self.call_tools.refused_by(component, tool) else {
+            return Ok(());
+        };
+        let layer = self.origins.call_tools.get(list).unwrap_or(&Layer::Grant);
+        let what = format!("calling {tool}");
+        Err(Refusal::not_allowed(layer, &what, &Setting::CallTools(tool.as_str())))
+    }
+
+    /// Whether a tool of that name may be called, whichever component it belongs to.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_call_named(&self, tool: &ToolName) -> Result<(), Refusal> {
+        let Some(list) = self.call_tools.refused_name(tool) else {
             return Ok(());
         };
         let layer = self.origins.call_tools.get(list).unwrap_or(&Layer::Grant);
@@ -296,6 +305,28 @@ pub fn narrowing(agents: &[AgentSpec], session: &SessionNarrowing, host: &HostPo
         layers.push((Layer::Host, host));
     }
     NetworkPolicy { layers }
+}
+
+/// Each place of a secret once for each host, however often request and grant name it: the door puts in every one there is.
+fn credentials(request: &Manifest, grant: &Grant) -> Vec<Credential> {
+    let mut kept: Vec<Credential> = Vec::new();
+    let granted = |wanted| {
+        grant
+            .credentials
+            .iter()
+            .filter_map(move |granted| granted.narrow(wanted))
+    };
+    for mut credential in request.credentials.iter().flat_map(granted) {
+        let same = |other: &&Credential| other.secret == credential.secret && other.inject == credential.inject;
+        let known: Vec<_> = kept.iter().filter(same).flat_map(|other| &other.hosts).collect();
+        credential
+            .hosts
+            .retain(|host| !known.iter().any(|own| own.covers(host)));
+        if !credential.hosts.is_empty() {
+            kept.push(credential);
+        }
+    }
+    kept
 }
 
 /// A tool may not be the way round the agent's own list: what the model may not call, no tool calls for it.

@@ -226,7 +226,7 @@ impl<'de> Deserialize<'de> for Injection {
 /// # Errors
 /// When the list is empty or has a `*`.
 pub(crate) fn bounded_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPattern>, D::Error> {
-    let hosts = Vec::<HostPattern>::deserialize(deserializer)?;
+    let hosts: Vec<HostPattern> = crate::bounded::entries(deserializer)?;
     if hosts.is_empty() {
         return Err(D::Error::custom("a credential needs at least one host"));
     }

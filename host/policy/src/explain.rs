@@ -20,7 +20,10 @@ use fumehood_core::name::ToolName;
 use serde::{Serialize, Serializer};
 
 /// The most rules that an explanation lists for one rule asked.
-const MOST_RULES: usize = 500;
+const MOST_RULES: usize = 64;
+/// The most comparisons of rules for one explanation. Lists that differ in every rule and overlap all the same take more than
+/// anybody would read.
+const MOST_COMPARISONS: usize = 2_000_000;
 
 /// What a component may do in a scope, and why not more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,6 +68,9 @@ pub struct Explained {
     pub extent: Extent,
     /// What is left, as a manifest would write it.
     pub has: Vec<String>,
+    /// Whether there is more left than `has` and `cuts` list: too much to be said.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What is refused although `has` names it: the `deny` rules.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Exception>,
@@ -118,9 +124,10 @@ pub fn explain<'t>(
 ) -> Explanation {
     let authority = Authority::compute(request, grant, agents, session, host);
     let asked_rules = request.network.allow.as_deref().unwrap_or_default();
+    let mut narrowing = Narrowing::default();
     let mut capabilities: Vec<Explained> = asked_rules
         .iter()
-        .map(|rule| network(rule, &authority.network.layers))
+        .map(|rule| network(rule, &authority.network.layers, &mut narrowing))
         .collect();
     capabilities.extend(request.credentials.iter().map(|wanted| credential(wanted, grant)));
     // No path at all is no access: then it asks for nothing.
@@ -165,7 +172,8 @@ fn offered(request: &Manifest, tool: &ToolName, agents: &[AgentSpec]) -> Offered
     }
 }
 
-fn network(asked: &NetworkRule, layers: &[(Layer, NetworkList)]) -> Explained {
+fn network(asked: &NetworkRule, layers: &[(Layer, NetworkList)], narrowing: &mut Narrowing) -> Explained {
+    narrowing.incomplete = false;
     let text = asked.to_string();
     let change = |layer: &Layer| advice(layer, &Setting::Network(&text));
     let mut left = vec![asked.clone()];
@@ -179,7 +187,7 @@ fn network(asked: &NetworkRule, layers: &[(Layer, NetworkList)]) -> Explained {
             None => None,
         };
         if let Some(allow) = allow {
-            let own = narrowed(std::slice::from_ref(asked), allow);
+            let own = narrowing.narrowed(std::slice::from_ref(asked), allow);
             if !own.iter().any(|rule| rule.covers(asked)) {
                 cuts.push(Cut {
                     layer: layer.clone(),
@@ -188,7 +196,7 @@ fn network(asked: &NetworkRule, layers: &[(Layer, NetworkList)]) -> Explained {
                     change: change(layer),
                 });
             }
-            left = narrowed(&left, allow);
+            left = narrowing.narrowed(&left, allow);
         }
         if let Some(deny) = list.deny.iter().find(|deny| deny.denies_all_of(asked)) {
             cuts.push(Cut {
@@ -216,29 +224,51 @@ fn network(asked: &NetworkRule, layers: &[(Layer, NetworkList)]) -> Explained {
     Explained {
         capability: Capability::Network,
         asked: Some(text),
-        extent: extent(whole, left.is_empty()),
+        extent: match narrowing.incomplete {
+            true => Extent::Part,
+            false => extent(whole, left.is_empty()),
+        },
         has: texts(&left),
+        more: narrowing.incomplete,
         except,
         cuts,
     }
 }
 
-/// The rules that allow what both lists allow, none of which another covers.
-fn narrowed(rules: &[NetworkRule], by: &[NetworkRule]) -> Vec<NetworkRule> {
-    let mut kept: Vec<NetworkRule> = Vec::new();
-    for both in rules
-        .iter()
-        .flat_map(|rule| by.iter().filter_map(|own| rule.intersect(own)))
-    {
-        if kept.len() == MOST_RULES || kept.iter().any(|rule| rule.covers(&both)) {
-            continue;
+/// Works out what lists have in common, as far as that can be said.
+#[derive(Default)]
+struct Narrowing {
+    compared: usize,
+    /// Whether something was left out.
+    incomplete: bool,
+}
+
+impl Narrowing {
+    /// The rules that allow what both lists allow, none of which another covers.
+    fn narrowed(&mut self, rules: &[NetworkRule], by: &[NetworkRule]) -> Vec<NetworkRule> {
+        let mut kept: Vec<NetworkRule> = Vec::new();
+        for (rule, own) in rules.iter().flat_map(|rule| by.iter().map(move |own| (rule, own))) {
+            if self.compared > MOST_COMPARISONS {
+                self.incomplete = true;
+                break;
+            }
+            self.compared += 1;
+            let Some(both) = rule.intersect(own) else { continue };
+            self.compared += kept.len();
+            if kept.iter().any(|rule| rule.covers(&both)) {
+                continue;
+            }
+            // Two rules that differ in their methods alone are one, so that `GET` and `POST` make up `GET,POST` again.
+            let whole = kept.iter().find_map(|rule| rule.joined(&both)).unwrap_or(both);
+            kept.retain(|rule| !whole.covers(rule));
+            if kept.len() == MOST_RULES {
+                self.incomplete = true;
+                break;
+            }
+            kept.push(whole);
         }
-        // Two rules that differ in their methods alone are one, so that `GET` and `POST` make up `GET,POST` again.
-        let whole = kept.iter().find_map(|rule| rule.joined(&both)).unwrap_or(both);
-        kept.retain(|rule| !whole.covers(rule));
-        kept.push(whole);
+        kept
     }
-    kept
 }
 
 const fn extent(whole: bool, nothing: bool) -> Extent {
@@ -290,6 +320,7 @@ fn credential(wanted: &Credential, grant: &Grant) -> Explained {
         asked: Some(words(wanted)),
         extent: extent(missing.is_none(), has.is_empty()),
         has,
+        more: false,
         except: Vec::new(),
         cuts: cut.into_iter().collect(),
     }
@@ -337,6 +368,7 @@ fn files(request: &Manifest, grant: &Grant, session: &SessionNarrowing, left: &F
         asked: Some(files_words(asked)),
         extent: extent(left.covers(asked), left.access == Access::None),
         has: some_files(left),
+        more: false,
         except: Vec::new(),
         cuts,
     }
@@ -363,6 +395,7 @@ fn key_values(asked: Access, granted: Access) -> Explained {
         asked: Some(asked.to_string()),
         extent: extent(left == asked, left == Access::None),
         has,
+        more: false,
         except: Vec::new(),
         cuts: cut.into_iter().collect(),
     }
@@ -381,6 +414,7 @@ fn named(capability: Capability, name: &str, granted: bool, setting: &Setting<'_
         asked: Some(name.to_owned()),
         extent: extent(granted, !granted),
         has: granted.then(|| name.to_owned()).into_iter().collect(),
+        more: false,
         except: Vec::new(),
         cuts: cut.into_iter().collect(),
     }
@@ -408,6 +442,7 @@ fn call_tools(wanted: &ToolPattern, grant: &Grant, agents: &[AgentSpec]) -> Expl
         asked: Some(wanted.to_string()),
         extent: extent(cuts.is_empty(), nothing),
         has: (!nothing).then(|| wanted.to_string()).into_iter().collect(),
+        more: false,
         except: Vec::new(),
         cuts,
     }
@@ -450,6 +485,7 @@ fn limits(request: &Manifest, grant: &Grant, host: &HostPolicy, left: &Limits) -
                 extent: extent(cut.is_none(), false),
                 has: vec![format!("{key} {has}")],
                 asked: wanted.map(|wanted| format!("{key} {wanted}")),
+                more: false,
                 except: Vec::new(),
                 cuts: cut.into_iter().collect(),
             }
@@ -486,6 +522,7 @@ fn rate(request: &Manifest, grant: &Grant, authority: &Authority) -> Option<Expl
         asked: asked.map(|asked| asked.to_string()),
         extent: extent(cut.is_none(), false),
         has: vec![left.to_string()],
+        more: false,
         except: Vec::new(),
         cuts: cut.into_iter().collect(),
     })

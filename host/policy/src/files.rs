@@ -106,7 +106,11 @@ pub struct Files {
     #[serde(default, rename = "workspace")]
     pub access: FileAccess,
     /// Where. Absent: the whole workspace. Empty: nowhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bounded::some_entries"
+    )]
     pub paths: Option<Vec<WorkspacePath>>,
 }
 

@@ -23,7 +23,12 @@ pub struct Grant {
     #[serde(default, skip_serializing_if = "NetworkList::is_absent")]
     pub network: NetworkList,
     /// Credentials, by the secret's name.
-    #[serde(default, rename = "credential", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "credential",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::credentials"
+    )]
     pub credentials: Vec<CredentialGrant>,
     /// Workspace files.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -221,8 +226,17 @@ impl Difference {
     /// From the version before to the new one.
     #[must_use]
     pub fn between(before: &Manifest, now: &Manifest) -> Self {
+        let mut added = wider_request(now, before);
+        // Without a limit of its own a call gets the host's default, which may be more.
+        let limits = now.limits.entries();
+        let given_up = before.limits.entries().into_iter();
+        added.extend(
+            given_up
+                .filter(|(key, _)| !limits.iter().any(|(own, _)| own == key))
+                .map(|(key, value)| format!("no longer limit itself to: {key} {value}")),
+        );
         Self {
-            added: wider_request(now, before),
+            added,
             removed: wider_request(before, now),
         }
     }

@@ -9,6 +9,7 @@
 pub mod address;
 pub mod agent;
 pub mod authority;
+pub mod bounded;
 pub mod credential;
 pub mod expect;
 pub mod explain;

@@ -15,6 +15,9 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 pub use crate::toml_text::TomlError as ManifestError;
 
+/// The longest manifest, in bytes.
+pub const MAX_MANIFEST: usize = 64 << 10;
+
 /// A manifest: the component's name, and what it asks for. What is absent is not asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +34,12 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "NetworkList::is_absent")]
     pub network: NetworkList,
     /// Secrets that the host is to put into its requests.
-    #[serde(default, rename = "credential", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "credential",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::credentials"
+    )]
     pub credentials: Vec<Credential>,
     /// Workspace files.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -70,7 +78,11 @@ pub struct KvSection {
 #[serde(deny_unknown_fields)]
 pub struct SecretsSection {
     /// Secrets to sign with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
     pub sign: Vec<SecretName>,
 }
 
@@ -79,7 +91,11 @@ pub struct SecretsSection {
 #[serde(deny_unknown_fields)]
 pub struct ToolsSection {
     /// Tools to call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
     pub call: Vec<ToolPattern>,
 }
 
@@ -88,7 +104,11 @@ pub struct ToolsSection {
 #[serde(deny_unknown_fields)]
 pub struct EnvSection {
     /// Names of variables.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
     pub names: Vec<EnvName>,
 }
 
@@ -184,6 +204,15 @@ impl Manifest {
     /// # Errors
     /// With the line, and what is accepted there; unknown keys are refused.
     pub fn parse_toml(text: &str) -> Result<Self, ManifestError> {
+        if text.len() > MAX_MANIFEST {
+            return Err(ManifestError {
+                line: None,
+                message: format!(
+                    "the manifest has {} bytes, where at most {MAX_MANIFEST} are accepted; make it shorter",
+                    text.len()
+                ),
+            });
+        }
         crate::toml_text::parse(text)
     }
 

@@ -24,6 +24,12 @@ impl ToolPattern {
         glob(self.0.as_bytes(), tool.as_bytes()) || glob(self.0.as_bytes(), component.as_bytes())
     }
 
+    /// Whether the name of a tool is named, whichever component it belongs to.
+    #[must_use]
+    pub fn names(&self, tool: &ToolName) -> bool {
+        glob(self.0.as_bytes(), tool.as_bytes())
+    }
+
     /// Whether every name that `other` fits, this fits too. May say no where it is so.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
@@ -89,6 +95,14 @@ impl ToolFilter {
         self.layers
             .iter()
             .position(|layer| !layer.iter().any(|pattern| pattern.matches(component, tool)))
+    }
+
+    /// The first list in which no pattern names a tool of that name, counted as in [`ToolFilter::refused_by`].
+    #[must_use]
+    pub fn refused_name(&self, tool: &ToolName) -> Option<usize> {
+        self.layers
+            .iter()
+            .position(|layer| !layer.iter().any(|pattern| pattern.names(tool)))
     }
 
     /// Whether no tool at all can pass.

@@ -152,7 +152,10 @@ impl World {
 
     /// Who offers a tool: the one component that has it and a grant.
     fn callee(&self, tool: &ToolName) -> Callee<'_> {
-        let offers = |(_, installed): &(&ComponentName, &Installed)| installed.tools.contains(tool);
+        // A tool that has the name of another component is offered by nobody.
+        let taken =
+            |name: &ComponentName| self.components.contains_key(tool.as_str()) && name.as_str() != tool.as_str();
+        let offers = |(name, installed): &(&ComponentName, &Installed)| installed.tools.contains(tool) && !taken(name);
         let mut granted = self
             .components
             .iter()

@@ -356,12 +356,15 @@ fn a_tool_that_waits_or_that_two_components_offer_is_called_by_nobody() {
         ("one", installed("", Some(""), &["shared", "own"])),
         ("two", installed("", Some(""), &["shared"])),
         ("new", installed("", None, &["waits", "own"])),
+        ("files", installed("", Some(""), &["files_read"])),
+        ("stranger", installed("", Some(""), &["files"])),
     ]);
     for (tool, expected) in [
         ("own", "allowed by grant: own"),
         ("shared", "denied by host: several components offer the tool"),
         ("waits", "denied by host: the tool's component has no grant yet"),
         ("missing", "denied by host: there is no such tool"),
+        ("files", "denied by host: there is no such tool"),
     ] {
         let text = format!("tool caller\nagent -\nallow call {tool}");
         assert_eq!(in_world(&world, &text), expected, "{tool}");

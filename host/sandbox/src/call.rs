@@ -63,6 +63,12 @@ pub struct Denial {
     pub reason: String,
 }
 
+impl From<String> for Denial {
+    fn from(reason: String) -> Self {
+        Self { reason }
+    }
+}
+
 impl Denial {
     pub(crate) fn new(reason: String) -> Self {
         Self { reason }

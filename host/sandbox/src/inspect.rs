@@ -2,12 +2,10 @@
 //! what it does not keep: the embedded manifest.
 
 use crate::error::LoadError;
+use fumehood_policy::manifest::MAX_MANIFEST;
 use wasmparser::{Encoding, Instance, Parser, Payload};
 
 const MANIFEST_SECTION: &str = "fumehood:manifest";
-
-/// The largest manifest that is read. One that lists a hundred rules has a few kilobytes.
-const MAX_MANIFEST: usize = 64 << 10;
 
 /// What the bytes show.
 #[derive(Debug, PartialEq, Eq)]

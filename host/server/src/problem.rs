@@ -111,8 +111,8 @@ problem_codes! {
     LimitsUnavailable, "limits_unavailable", SERVICE_UNAVAILABLE, "The limits can't be checked";
     /// The `Idempotency-Key` came with another request before. Use a new key for a new request.
     IdempotencyKeyReused, "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
-    /// The file is not the version that `If-Match` names, or exists although `If-None-Match: *` says it must not. Nothing was changed.
-    PreconditionFailed, "precondition_failed", PRECONDITION_FAILED, "The file is another version";
+    /// The file or component is not the version that `If-Match` names, or the file exists although `If-None-Match: *` says it must not. Nothing was changed.
+    PreconditionFailed, "precondition_failed", PRECONDITION_FAILED, "It is another version";
     /// The path is a directory, leads through something that is none, or leads out of the workspace.
     NotAFile, "not_a_file", CONFLICT, "The path is not that of a file";
     /// The file came with the session and is read-only, or the directory holds such a file. It goes with the session.

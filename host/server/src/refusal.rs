@@ -31,6 +31,7 @@ impl From<HostError> for Problem {
                     "the configured agents do not fit together; the operator sees why with `fumehood config check`",
                 )
             }
+            HostError::OtherCode(_) => Self::new(ProblemCode::PreconditionFailed, detail),
             HostError::Install(error) => error.into(),
             HostError::Files(error) => error.into(),
             HostError::Store(error) => error.into(),

@@ -289,6 +289,8 @@ pub(crate) struct ExplainedCapability {
     extent: String,
     /// What is left, as a manifest would write it.
     has: Vec<String>,
+    /// Whether there is more left than `has` and `cuts` list: too much to be said.
+    more: Option<bool>,
     /// Rules that refuse what `has` names.
     except: Option<Vec<AuthorityException>>,
     /// Which layers cut it, each by itself.

@@ -10,7 +10,7 @@ use fumehood_core::{
     id::CallId,
     name::ToolName,
 };
-use fumehood_policy::authority::Authority;
+use fumehood_policy::{authority::Authority, refusal::Refusal};
 use fumehood_sandbox::ports::Peers;
 use std::sync::Arc;
 
@@ -39,10 +39,18 @@ struct SessionPeers {
 #[async_trait]
 impl Peers for SessionPeers {
     fn may_call(&self, tool: &ToolName) -> Result<(), CallError> {
-        let component = &self.tools.get(tool)?.component.record.name;
-        self.authority
-            .may_call(component, tool)
-            .map_err(|refusal| CallError::new(CallErrorCode::Denied, refusal.message))
+        let denied = |refusal: Refusal| CallError::new(CallErrorCode::Denied, refusal.message);
+        match self.tools.get(tool) {
+            Ok(offered) => {
+                let component = &offered.component.record.name;
+                self.authority.may_call(component, tool).map_err(denied)
+            }
+            Err(error) => {
+                // Only who may call such a tool learns whether there is one.
+                self.authority.may_call_named(tool).map_err(denied)?;
+                Err(error)
+            }
+        }
     }
 
     async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult {

@@ -43,6 +43,9 @@ fn capability(out: Out, one: &Value) {
     if text(one, "extent") == "part" {
         out.line(format_args!("        has {}", joined(list(one, "has"))));
     }
+    if one.get("more").is_some() {
+        out.line("        and more than can be listed: the lists overlap in too many ways");
+    }
     for except in list(one, "except") {
         out.line(format_args!(
             "        except what {} denies: {}",

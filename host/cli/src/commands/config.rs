@@ -4,6 +4,7 @@ use crate::{
     args::Config,
     boot,
     config::{Effective, Loaded},
+    configured,
     out::{Out, Style},
 };
 use serde_json::json;
@@ -21,6 +22,7 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
         }),
         Config::Check => {
             boot::models(loaded)?;
+            configured::read(loaded)?;
             out.either(
                 &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": loaded.warnings}),
                 |_| {

@@ -59,10 +59,17 @@ fn configuration(loaded: &Loaded) -> Finding {
         .map_or("valid; no file, everything at its default".into(), |file| {
             format!("valid: {}", file.display())
         });
+    if loaded.warnings.is_empty() {
+        return Finding {
+            check: "configuration",
+            verdict: Verdict::Good,
+            detail,
+        };
+    }
     Finding {
         check: "configuration",
-        verdict: Verdict::Good,
-        detail,
+        verdict: Verdict::Note,
+        detail: format!("{detail}; {}", loaded.warnings.join("; ")),
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::{
     args::Policy,
     config::Loaded,
+    fault::OrFault as _,
     out::{Out, Style, printable},
     planned,
 };
@@ -31,7 +32,9 @@ pub(crate) enum Tested {
 
 pub(crate) async fn policy(out: Out, loaded: &Loaded, command: &Policy) -> anyhow::Result<Tested> {
     let Policy::Test { file } = command;
-    let content = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let content = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read {}", file.display()))
+        .or_fault()?;
     let expectations = match parse(&content) {
         Ok(expectations) => expectations,
         Err(errors) => return Ok(not_understood(out, file, &errors)),

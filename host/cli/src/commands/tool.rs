@@ -7,12 +7,12 @@ use crate::{
     commands::authority,
     component_file::ComponentFile,
     config::{Loaded, told},
+    fault::OrFault as _,
     out::{Out, Style, list, printable, text},
 };
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::install::{NewGrant, inspect};
-use fumehood_core::name::ComponentName;
 use fumehood_policy::{grant::Grant, lint, manifest::Manifest};
 use fumehood_sandbox::ShareKey;
 use reqwest::Method;
@@ -57,9 +57,12 @@ impl Decision {
 }
 
 fn read_grant_file(file: &Path) -> anyhow::Result<GrantFile> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read {}", file.display()))
+        .or_fault()?;
+    let grant = Grant::parse_toml(&text).with_context(|| format!("{} is not a grant", file.display()));
     Ok(GrantFile {
-        grant: Grant::parse_toml(&text).with_context(|| format!("{} is not a grant", file.display()))?,
+        grant: grant.or_fault()?,
         name: file.display().to_string(),
         text,
     })
@@ -97,12 +100,22 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
         }
         Tool::Grant { name, grant, yes } => {
             let decision = Decision::read(grant.as_deref(), *yes)?;
+            let looked_at = client.get(&format!("/v1/tools/{name}")).await?;
             let decided = match &decision {
                 Decision::Exactly(file) => json!(file.grant),
-                Decision::Requested => json!(everything_requested(client, name).await?),
+                Decision::Requested => json!(everything_requested(&looked_at)?),
                 Decision::Nothing => bail!("give --grant FILE or --yes"),
             };
-            let component = client.put(&format!("/v1/tools/{name}/grant"), &decided).await?;
+            // About this code and no other that comes in between.
+            let digest = text(&looked_at, "digest");
+            let request = client
+                .request(Method::PUT, &format!("/v1/tools/{name}/grant"))
+                .header(reqwest::header::IF_MATCH, format!("\"{digest}\""))
+                .json(&decided);
+            let component = client.send(request).await?;
+            if !out.json {
+                out.line(format_args!("decided about {digest}"));
+            }
             decision.warn(&component);
             out.either(&component, |component| show(out, component));
         }
@@ -112,8 +125,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
 }
 
 /// What a component asks for, as a grant.
-async fn everything_requested(client: &Client, name: &ComponentName) -> anyhow::Result<Grant> {
-    let component = client.get(&format!("/v1/tools/{name}")).await?;
+fn everything_requested(component: &Value) -> anyhow::Result<Grant> {
     let manifest = component.get("manifest").cloned().unwrap_or_default();
     let manifest: Manifest = serde_json::from_value(manifest).context("the host's answer has no manifest")?;
     Ok(Grant::everything_requested(&manifest))

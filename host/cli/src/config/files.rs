@@ -37,6 +37,9 @@ impl FilesSection {
     /// Refuses what contradicts itself or could not be kept.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let quota = self.in_effect();
+        if quota.bytes == 0 || quota.file_bytes == 0 || quota.entries == 0 {
+            bail!("[files]: zero would forbid every file; use a value above zero, or leave the key out");
+        }
         if quota.file_bytes > quota.bytes {
             bail!(
                 "[files] file = \"{}\" is more than quota = \"{}\", so no file could be that large; raise `quota` or lower `file`",

@@ -17,10 +17,18 @@ use std::{fmt, net::IpAddr};
 #[serde(deny_unknown_fields)]
 pub struct NetworkList {
     /// What the layer lets through. Absent: it does not narrow. Empty: nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bounded::some_entries"
+    )]
     pub allow: Option<Vec<NetworkRule>>,
     /// What the layer refuses, whatever `allow` says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
     pub deny: Vec<NetworkRule>,
 }
 

@@ -29,8 +29,11 @@ use fumehood_policy::{
     manifest::Manifest,
 };
 use fumehood_store::record;
-use http::{StatusCode, header};
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use http::{HeaderMap, StatusCode, header};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, IntoDeserializer as _, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -186,7 +189,50 @@ struct AddComponent {
     #[schema(value_type = Option<String>)]
     name: Option<ComponentName>,
     /// What to grant; absent: nothing yet.
+    #[serde(default, deserialize_with = "grant_body")]
     grant: Option<GrantBody>,
+}
+
+/// Read by its kind, so that a fault in a grant is told with its place.
+fn grant_body<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<GrantBody>, D::Error> {
+    struct ByKind;
+    impl<'de> Visitor<'de> for ByKind {
+        type Value = Option<GrantBody>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("\"requested\", \"none\", or a grant with the manifest's keys")
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Self::Value, E> {
+            GrantWord::deserialize(word.into_deserializer()).map(|word| Some(GrantBody::Word(word)))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            let grant = Grant::deserialize(MapAccessDeserializer::new(map))?;
+            Ok(Some(GrantBody::Exactly(Box::new(grant))))
+        }
+    }
+    deserializer.deserialize_any(ByKind)
+}
+
+/// The code that `If-Match` names.
+fn looked_at(headers: &HeaderMap) -> Answer<Option<Digest>> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let digest = text.trim_matches('"').parse();
+    digest.map(Some).map_err(|_| {
+        let detail = "If-Match is the component's digest in quotes, as in \"sha256:…\", or `*`";
+        Problem::new(ProblemCode::InvalidHeader, detail)
+    })
 }
 
 fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
@@ -360,7 +406,9 @@ async fn remove_component(
 /// The body is the whole grant, as JSON or as the text of a grant file (`application/toml`); it takes the place of the one there
 /// is. `{}` grants nothing: its tools can be called, and are denied whatever they try. `authority` in the answer says what it may
 /// do with it.
-#[utoipa::path(put, path = "/v1/tools/{component}/grant", tag = "tools", params(("component" = String, Path, description = "The component's name")),
+#[utoipa::path(put, path = "/v1/tools/{component}/grant", tag = "tools",
+    params(("component" = String, Path, description = "The component's name"),
+        ("If-Match" = Option<String>, Header, description = "The `digest` that was looked at, in quotes: refused if it is other code by now")),
     request_body(content((schema::Grant = "application/json"), (String = "application/toml"))),
     responses((status = 200, body = Component, description = "The component with its grant")))]
 async fn set_grant(
@@ -370,6 +418,7 @@ async fn set_grant(
     request: Request,
 ) -> Answer<Json<Component>> {
     let component = name::<ComponentName>(&component)?;
+    let looked_at = looked_at(request.headers())?;
     let kind = media_type(request.headers());
     let (parts, body) = request.into_parts();
     let read = read_body(&app, parts.headers, body, app.config.json_body);
@@ -383,7 +432,7 @@ async fn set_grant(
         }
         _ => return Err(wrong_media_type("application/json or application/toml")),
     };
-    app.host.set_grant(&client.org, &component, &grant).await?;
+    app.host.set_grant(&client.org, &component, &grant, looked_at).await?;
     let (component, authority) = app.host.explain(&client.org, &component, None, None).await?;
     let component = Component {
         authority: Some(authority),

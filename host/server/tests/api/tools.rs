@@ -282,3 +282,58 @@ async fn a_grant_is_read_strictly() {
         "unsupported_media_type"
     );
 }
+
+#[tokio::test]
+async fn a_tool_with_the_name_of_another_component_is_not_offered() {
+    let house = House::new().await;
+    add(&house, "?name=sums&grant=requested").await;
+    let call = || {
+        house
+            .post("/v1/tools/double/call")
+            .json(&json!({"arguments": {"n": 21}}))
+            .answer()
+    };
+    assert_eq!(call().await.json()["status"], "ok");
+    add(&house, "?name=double").await;
+    let refused = call().await.json();
+    assert!(refused["detail"].to_string().contains("have that name"), "{refused}");
+    house.put("/v1/tools/double/grant").json(&json!({})).answer().await;
+    assert_eq!(call().await.json()["status"], "ok", "it is the component's own");
+}
+
+#[tokio::test]
+async fn a_grant_is_for_the_code_that_was_looked_at() {
+    let house = House::new().await;
+    let digest = add(&house, "?name=sums").await.json()["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let other = format!("sha256:{}", "0".repeat(64));
+    let put = |tag: String| {
+        house
+            .put("/v1/tools/sums/grant")
+            .with("if-match", &tag)
+            .json(&json!({}))
+            .answer()
+    };
+    assert_eq!(put(format!("\"{other}\"")).await.problem(), "precondition_failed");
+    assert_eq!(put("\"v1\"".into()).await.problem(), "invalid_header");
+    let shown = house.get("/v1/tools/sums").answer().await.json();
+    assert_eq!(shown.get("grant"), None, "{shown}");
+    assert_eq!(put(format!("\"{digest}\"")).await.json()["grant"], json!({}));
+}
+
+#[tokio::test]
+async fn a_fault_in_a_grant_that_comes_with_a_component_is_told_with_its_place() {
+    let house = House::new().await;
+    let refused = async |grant: serde_json::Value| {
+        let body = json!({"wasm": STANDARD.encode(wasm()), "name": "sums", "grant": grant});
+        let answer = house.post("/v1/tools").json(&body).answer().await;
+        assert!(answer.status.is_client_error(), "{}", answer.text());
+        answer.text()
+    };
+    let text = refused(json!({"network": {"alow": []}})).await;
+    assert!(text.contains("alow"), "{text}");
+    let text = refused(json!("requestd")).await;
+    assert!(text.contains("requestd"), "{text}");
+}
