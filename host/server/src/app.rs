@@ -1,13 +1,9 @@
 //! What every handler shares.
 
-use crate::config::ServerConfig;
+use crate::{body::Uploads, config::ServerConfig};
 use bytes::Bytes;
 use fumehood_agent::host::Host;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-
-/// Bodies above the JSON limit that are read into memory at a time; others wait for their turn.
-const LARGE_BODIES: usize = 8;
 
 /// What every handler shares.
 pub(crate) struct App {
@@ -15,7 +11,8 @@ pub(crate) struct App {
     pub(crate) config: ServerConfig,
     /// Cancelled when the server begins to close: streams end, waits give up, new turns are refused.
     pub(crate) closing: CancellationToken,
-    pub(crate) large_bodies: Semaphore,
+    /// The places of large bodies.
+    pub(crate) uploads: Uploads,
     /// The API's description, as JSON.
     pub(crate) openapi: Bytes,
 }
@@ -26,7 +23,7 @@ impl App {
             host,
             config,
             closing,
-            large_bodies: Semaphore::new(LARGE_BODIES),
+            uploads: Uploads::default(),
             openapi,
         }
     }

@@ -2,20 +2,26 @@
 
 use crate::{
     app::App,
+    connections::Member,
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::extract::FromRequestParts;
 use fumehood_core::{digest::Digest, id::KeyId, name::OrgName};
 use fumehood_store::{Store, StoreError};
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 /// How long a key that was found stays known without asking the store: the most a revocation by another process takes.
 const KNOWN_FOR: Duration = Duration::from_secs(5);
+/// What every key of a host begins with.
+const KEY_PREFIX: &str = "fh_";
+/// Look-ups at a time: strangers with keys that nobody knows leave the store to others.
+const LOOK_UPS: usize = 16;
 /// Keys known at a time.
 const MOST_KEYS: usize = 1024;
 
@@ -38,18 +44,38 @@ impl FromRequestParts<Arc<App>> for Client {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
         // THREAT[T-org-key-theft]: only the digest of a token is compared, kept or looked up.
-        let token = Digest::of(bearer(&parts.headers)?.as_bytes());
-        let org = app.config.keys.find(&**app.host.store(), &token).await?;
-        if let Some(org) = &org {
-            tracing::Span::current().record("org", tracing::field::display(org));
+        let token = bearer(&parts.headers)?;
+        if !token.starts_with(KEY_PREFIX) {
+            return Err(unknown_key());
         }
-        org.map(|org| Self { org, token }).ok_or_else(|| {
-            Problem::new(
-                ProblemCode::Unauthorized,
-                "the key is not a live one of this host; make one with `fumehood key create`",
-            )
-        })
+        let token = Digest::of(token.as_bytes());
+        let org = app.config.keys.find(&**app.host.store(), &token).await?;
+        let org = org.ok_or_else(unknown_key)?;
+        tracing::Span::current().record("org", tracing::field::display(&org));
+        // THREAT[T-org-connections]
+        if let Some(connection) = parts.extensions.get::<Arc<Member>>()
+            && !connection.belongs_to(&org)
+        {
+            return Err(too_many_connections(app.config.connections_of_org));
+        }
+        Ok(Self { org, token })
     }
+}
+
+fn unknown_key() -> Problem {
+    Problem::new(
+        ProblemCode::Unauthorized,
+        "the key is not a live one of this host; make one with `fumehood key create`",
+    )
+}
+
+fn too_many_connections(most: usize) -> Problem {
+    let detail =
+        format!("the org has {most} connections to this host, as many as may be; close some, or use them again");
+    Problem::new(ProblemCode::RateLimited, detail)
+        .with("limit", "connections")
+        .with_header(header::RETRY_AFTER, 1)
+        .with_header(header::CONNECTION, HeaderValue::from_static("close"))
 }
 
 /// The token of the one `Authorization` header: exactly a scheme and a token.
@@ -78,9 +104,19 @@ fn bearer(headers: &HeaderMap) -> Answer<&str> {
 }
 
 /// Keys looked up lately, so that a call costs no query. Clones share one cache.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct KeyCache {
     known: Arc<Mutex<Known>>,
+    look_ups: Arc<Semaphore>,
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self {
+            known: Arc::default(),
+            look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +150,8 @@ impl KeyCache {
                 _ => known.forgotten,
             }
         };
+        // THREAT[T-api-busy]: never closed, so there is always a place to wait for.
+        let _place = self.look_ups.acquire().await.ok();
         let since = Instant::now();
         let found = store.key_by_token(token).await?;
         let mut known = self.lock();
@@ -159,13 +197,31 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn headers(values: &[&'static str]) -> HeaderMap {
         values
             .iter()
             .map(|value| (header::AUTHORIZATION, HeaderValue::from_static(value)))
             .collect()
+    }
+
+    #[tokio::test]
+    async fn only_so_many_unknown_keys_are_looked_up_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = fumehood_store::StoreUrl::Sqlite(dir.path().join("keys.db"));
+        let opened = fumehood_store::open(dir.path(), &url).await.unwrap();
+        let keys = KeyCache::default();
+        let places = Arc::clone(&keys.look_ups);
+        let others = places.acquire_many(u32::try_from(LOOK_UPS).unwrap()).await.unwrap();
+        let token = Digest::of(b"fh_unknown");
+        let mut asked = Box::pin(keys.find(&*opened.store, &token));
+        let moment = Duration::from_millis(50);
+        assert!(
+            tokio::time::timeout(moment, &mut asked).await.is_err(),
+            "the store was asked"
+        );
+        drop(others);
+        assert_eq!(asked.await.unwrap(), None);
     }
 
     #[test]

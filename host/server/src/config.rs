@@ -19,12 +19,18 @@ pub struct ServerConfig {
     pub head_time: Duration,
     /// How long a request's body may take.
     pub body_time: Duration,
+    /// How long a large body waits for a place among those that are read at a time.
+    pub upload_wait: Duration,
     /// How long a client may leave what it is sent unread before its connection is closed.
     pub unread_time: Duration,
     /// After so long without an event a stream says that it is still there, having looked whether it may be.
     pub quiet_time: Duration,
     /// Connections at a time; more wait in the system's queue.
     pub connections: usize,
+    /// Of them from one address over which no valid key came yet; one more is closed at once.
+    pub connections_of_stranger: usize,
+    /// Of them of one org; a request over one more is refused.
+    pub connections_of_org: usize,
     /// How long a shutdown waits for requests under way.
     pub drain_time: Duration,
     /// Keys looked up lately. Share it to make a revocation take effect at once.
@@ -43,9 +49,12 @@ impl Default for ServerConfig {
             file_body: 100 << 20,
             head_time: Duration::from_secs(30),
             body_time: Duration::from_secs(60),
+            upload_wait: Duration::from_secs(5),
             unread_time: Duration::from_secs(60),
             quiet_time: Duration::from_secs(15),
             connections: 4096,
+            connections_of_stranger: 1024,
+            connections_of_org: 2048,
             drain_time: Duration::from_secs(10),
             keys: KeyCache::default(),
             metrics: None,

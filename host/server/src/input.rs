@@ -2,17 +2,13 @@
 
 use crate::{
     app::App,
+    body::read_small,
     problem::{Answer, Problem, ProblemCode},
 };
-use axum::{
-    body::Body,
-    extract::{FromRequest, FromRequestParts, Path, Request},
-};
-use bytes::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use fumehood_core::id::{SessionId, TurnId};
 use fumehood_store::record::PageRequest;
 use http::{HeaderMap, header, request::Parts};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{str::FromStr, sync::Arc};
 
@@ -159,8 +155,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
             return Err(wrong_media_type("application/json"));
         }
         let limit = app.config.json_body;
-        let bytes = read_body(app, request.headers().clone(), request.into_body(), limit).await?;
-        parse_json(&bytes).map(Self)
+        let received = read_small(app, request.headers().clone(), request.into_body(), limit).await?;
+        parse_json(&received).map(Self)
     }
 }
 
@@ -180,48 +176,6 @@ pub(crate) fn wrong_media_type(takes: &str) -> Problem {
         ProblemCode::UnsupportedMediaType,
         format!("the route takes {takes}; say so in Content-Type"),
     )
-}
-
-/// Reads a body whole.
-///
-/// # Errors
-/// A problem when it is larger than `limit` bytes, late, or cut off.
-// By value: a future that holds a `Body` by reference is not `Send`.
-pub(crate) async fn read_body(app: &App, headers: HeaderMap, body: Body, limit: usize) -> Answer<Bytes> {
-    // THREAT[T-api-oversize]: refused by its own claim where it makes one, and counted while it is read.
-    let too_large = || {
-        let detail = format!("the body is larger than the {limit} bytes that the route takes");
-        Problem::new(ProblemCode::BodyTooLarge, detail).with("limit", limit as u64)
-    };
-    let claimed = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if claimed.is_some_and(|claimed| claimed > limit) {
-        return Err(too_large());
-    }
-    let is_large = claimed.is_none_or(|claimed| claimed > app.config.json_body) && limit > app.config.json_body;
-    let read = async {
-        // Bounds what uploads hold in memory together. It is never closed, so there is always a permit to wait for.
-        let _permit = if is_large {
-            app.large_bodies.acquire().await.ok()
-        } else {
-            None
-        };
-        Limited::new(body, limit).collect().await
-    };
-    // THREAT[T-net-slow-drip]: a body has a time to arrive in.
-    match tokio::time::timeout(app.config.body_time, read).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(
-            ProblemCode::BodyIncomplete,
-            "the body ended before it was whole",
-        )),
-        Err(_) => Err(Problem::new(
-            ProblemCode::BodyTimeout,
-            format!("the body did not arrive within {} s", app.config.body_time.as_secs()),
-        )),
-    }
 }
 
 /// Reads JSON into what a route takes.

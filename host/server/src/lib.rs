@@ -6,7 +6,9 @@
 
 mod app;
 mod auth;
+mod body;
 mod config;
+mod connections;
 mod feed;
 mod input;
 mod observe;

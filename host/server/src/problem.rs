@@ -129,6 +129,8 @@ problem_codes! {
     ShuttingDown, "shutting_down", SERVICE_UNAVAILABLE, "The host is shutting down";
     /// The host's store does not answer rightly now; its log says why. Nothing was changed; try again later.
     StoreUnavailable, "store_unavailable", SERVICE_UNAVAILABLE, "The store is not available";
+    /// The host has as much of such work as it takes at a time; see `Retry-After`. Nothing was changed.
+    Overloaded, "overloaded", SERVICE_UNAVAILABLE, "The host is busy";
     /// The host is up but can't work yet.
     NotReady, "not_ready", SERVICE_UNAVAILABLE, "The host is not ready";
     /// A fault of the host; its log says more, under the request's `x-request-id`.
@@ -174,7 +176,10 @@ impl Problem {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         let headers = match code {
             ProblemCode::Unauthorized => vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
-            ProblemCode::ShuttingDown | ProblemCode::StoreUnavailable | ProblemCode::NotReady => {
+            ProblemCode::ShuttingDown
+            | ProblemCode::StoreUnavailable
+            | ProblemCode::Overloaded
+            | ProblemCode::NotReady => {
                 vec![(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))]
             }
             _ => Vec::new(),

@@ -1,15 +1,24 @@
 //! Connections: accepted up to a number, each with a time for its head, for its body and for reading its answer, and all of them
 //! ended when the server ends.
 
-use crate::{config::ServerConfig, openapi::router, socket::Patient};
+use crate::{
+    config::ServerConfig,
+    connections::{Connections, Member},
+    openapi::router,
+    socket::Patient,
+};
 use axum::Router;
 use fumehood_agent::host::Host;
-use hyper::server::conn::http1;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -30,15 +39,24 @@ pub async fn serve(listener: TcpListener, host: Host, config: ServerConfig, shut
     let closing = shutdown.child_token();
     let router = router(host, config.clone(), closing.clone());
     let places = Arc::new(Semaphore::new(config.connections));
+    let whose = Arc::new(Connections::new(
+        config.connections_of_stranger,
+        config.connections_of_org,
+    ));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let _cut_when_dropped = cut.clone().drop_guard();
     let accept = async {
         // The semaphore is never closed, so there is always a place to wait for.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let stream = accept(&listener).await;
+            let (stream, address) = accept(&listener).await;
+            let Some(member) = whose.admit(address) else {
+                tracing::debug!(%address, "a connection is closed: its address has as many without a key as it may");
+                continue;
+            };
             let connection = Connection {
                 router: router.clone(),
+                member: Arc::new(member),
                 closing: closing.clone(),
                 cut: cut.clone(),
             };
@@ -65,15 +83,15 @@ pub async fn serve(listener: TcpListener, host: Host, config: ServerConfig, shut
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 // Events are small, and wanted now.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "a connection keeps its delay");
                 }
-                return stream;
+                return (stream, address.ip());
             }
             // The peer was quicker; the next one may be there already.
             Err(error)
@@ -91,21 +109,25 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 struct Connection {
     router: Router,
+    member: Arc<Member>,
     closing: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Connection {
     async fn run(self, stream: TcpStream, head_time: Duration, unread_time: Duration) {
+        let router = TowerToHyperService::new(self.router);
+        // So that who asks is found with whose connection it is.
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&self.member));
+            router.call(request)
+        });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             // THREAT[T-net-slow-drip]: also the time that a connection may be idle.
             .header_read_timeout(head_time)
             .max_header_size(LARGEST_HEAD)
-            .serve_connection(
-                TokioIo::new(Patient::new(stream, unread_time)),
-                TowerToHyperService::new(self.router),
-            );
+            .serve_connection(TokioIo::new(Patient::new(stream, unread_time)), service);
         let mut served = std::pin::pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
@@ -133,7 +155,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, connected) = tokio::join!(accept(&listener), TcpStream::connect(address));
-        assert!(accepted.nodelay().unwrap());
+        assert!(accepted.0.nodelay().unwrap());
         drop(connected);
     }
 }

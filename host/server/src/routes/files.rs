@@ -4,11 +4,13 @@ use super::own_session;
 use crate::{
     app::App,
     auth::Client,
-    input::{At, Limit, Query, name, read_body},
+    body::{Received, read_body},
+    input::{At, Limit, Query, name},
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::{
     Json,
+    body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
@@ -17,8 +19,11 @@ use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_store::{
     WorkspaceError, WorkspacePath, Workspaces,
     record::PageRequest,
-    workspace::{Depth, Entry, Found, GrepRequest, Kind, ListRequest, Precondition, Skipped, WriteOutcome},
+    workspace::{
+        Depth, Entry, Found, GrepRequest, Kind, ListRequest, OpenFile, Opened, Precondition, Skipped, WriteOutcome,
+    },
 };
+use futures::stream;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -260,15 +265,12 @@ async fn read_file(
 ) -> Answer<Response> {
     let session = own_session(&app, &client, &session).await?;
     let path = name::<WorkspacePath>(&path)?;
-    let file = app
-        .host
-        .workspaces()
-        .read(session, &path)
-        .await?
-        .ok_or_else(|| Problem::not_found("file"))?;
-    let tag = tag(&file.etag);
+    let workspaces = app.host.workspaces();
+    let file = workspaces.open_file(session, &path).await?;
+    let file = file.ok_or_else(|| Problem::not_found("file"))?;
+    let tag = tag(file.etag());
     let seen = etags(&headers, &header::IF_NONE_MATCH)?;
-    let seen = seen.is_some_and(|seen| seen.matches(Some(&file.etag)));
+    let seen = seen.is_some_and(|seen| seen.matches(Some(file.etag())));
     let common = [
         (header::ETAG, tag),
         (header::CACHE_CONTROL, "private, no-cache".to_owned()),
@@ -277,9 +279,29 @@ async fn read_file(
         return Ok((StatusCode::NOT_MODIFIED, common).into_response());
     }
     // THREAT[T-sec-exfiltration]: the tag still names the stored version, so that it can be changed by `If-Match`.
-    let bytes = app.host.guard(&client.org, Some(session)).await?.redact_vec(file.bytes);
+    let guard = app.host.guard(&client.org, Some(session)).await?;
+    let bytes = match file {
+        Opened::Whole(content) => Body::from(guard.redact_vec(content.bytes)),
+        Opened::Pieces(file) => in_pieces(workspaces.clone(), file, &guard),
+    };
     // Never a type that a browser would act on: the bytes may come from a tool that a stranger wrote.
     Ok((common, [(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+// THREAT[T-api-oversize]: a file is read as fast as the client takes it, and one piece of it lies in memory.
+fn in_pieces(workspaces: Workspaces, file: OpenFile, guard: &LeakGuard) -> Body {
+    let begin = Some((workspaces, file, guard.redactor()));
+    Body::from_stream(stream::try_unfold(begin, |reading| async move {
+        let Some((workspaces, file, mut redactor)) = reading else {
+            return Ok::<_, WorkspaceError>(None);
+        };
+        let (piece, file) = workspaces.read_on(file).await?;
+        Ok(Some(if piece.is_empty() {
+            (redactor.finish(), None)
+        } else {
+            (redactor.push(piece.into()), Some((workspaces, file, redactor)))
+        }))
+    }))
 }
 
 /// Write a file
@@ -308,13 +330,20 @@ async fn write_file(
     let path = name::<WorkspacePath>(&path)?;
     let (parts, body) = request.into_parts();
     let precondition = precondition(app.host.workspaces(), session, &path, &parts.headers).await?;
-    let bytes = read_body(&app, parts.headers, body, app.config.file_body).await?;
+    let Received { bytes, place } = read_body(&app, &client, parts.headers, body, app.config.file_body).await?;
     let size = bytes.len() as u64;
-    let written = app
-        .host
-        .workspaces()
-        .write(session, &path, bytes.into(), precondition)
-        .await?;
+    let (workspaces, at) = (app.host.workspaces().clone(), path.clone());
+    // On a task of its own: what is to be written lies in memory, and has its place there, until it is, whoever waits for that.
+    let writing = tokio::spawn(async move {
+        let written = workspaces.write(session, &at, bytes, precondition).await;
+        drop(place);
+        written
+    });
+    let written = writing.await.unwrap_or_else(|_| {
+        Err(WorkspaceError::Unavailable {
+            reason: "writing broke".into(),
+        })
+    })?;
     let status = match written.outcome {
         WriteOutcome::Created => StatusCode::CREATED,
         WriteOutcome::Replaced => StatusCode::OK,

@@ -4,7 +4,8 @@ use super::own_session;
 use crate::{
     app::App,
     auth::Client,
-    input::{At, Limit, Listed, Query, read_body, session_id},
+    body::read_body,
+    input::{At, Limit, Listed, Query, session_id},
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::{
@@ -118,7 +119,7 @@ async fn set_value(
 ) -> Answer<StatusCode> {
     let owner = owner(&client, &session, &key)?;
     let (parts, body) = request.into_parts();
-    let value = read_body(&app, parts.headers, body, LARGEST_VALUE).await?;
+    let value = read_body(&app, &client, parts.headers, body, LARGEST_VALUE).await?;
     app.host.store().kv_set(&owner, &key, &value).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,7 +11,7 @@ use axum::{
     response::IntoResponse,
 };
 use fumehood_core::name::OrgName;
-use http::{HeaderMap, header, uri::Authority};
+use http::{HeaderMap, Version, header, uri::Authority};
 use std::{net::IpAddr, sync::Arc};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,7 +34,7 @@ async fn metrics(State(app): State<Arc<App>>, request: Request) -> Answer<impl I
         ));
     };
     let (mut parts, _) = request.into_parts();
-    if !is_open(page.access, &parts.headers) {
+    if !is_open(page.access, parts.version, &parts.headers) {
         // THREAT[T-api-metrics]
         let client = Client::from_request_parts(&mut parts, &app).await?;
         if client.org != OrgName::default_org() {
@@ -53,8 +53,9 @@ async fn metrics(State(app): State<Arc<App>>, request: Request) -> Answer<impl I
 /// Whether a request may read them without a key.
 ///
 /// `Host` has to be a loopback address itself, or a page in the operator's browser could read them under a name that it
-/// points here; and what a proxy passed on was not made on this machine.
-fn is_open(access: MetricsAccess, headers: &HeaderMap) -> bool {
+/// points here; and what a proxy passed on was not made on this machine. HTTP/1.0 is what a proxy speaks that was told of nothing
+/// else, and then it adds none of the headers either.
+fn is_open(access: MetricsAccess, version: Version, headers: &HeaderMap) -> bool {
     const PASSED_ON: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     match access {
         MetricsAccess::Everybody => true,
@@ -62,7 +63,8 @@ fn is_open(access: MetricsAccess, headers: &HeaderMap) -> bool {
         MetricsAccess::Local => {
             let mut hosts = headers.get_all(header::HOST).iter();
             let host = hosts.next().and_then(|host| host.to_str().ok());
-            hosts.next().is_none()
+            version >= Version::HTTP_11
+                && hosts.next().is_none()
                 && host.is_some_and(is_loopback)
                 && !PASSED_ON.iter().any(|name| headers.contains_key(*name))
         }
@@ -87,7 +89,7 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        is_open(access, &headers.collect())
+        is_open(access, Version::HTTP_11, &headers.collect())
     }
 
     #[test]
@@ -119,6 +121,13 @@ mod tests {
                 "{header}"
             );
         }
+    }
+
+    #[test]
+    fn a_request_of_a_proxy_that_says_nothing_of_itself_needs_a_key() {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("127.0.0.1:7070"))]);
+        assert!(!is_open(MetricsAccess::Local, Version::HTTP_10, &headers));
+        assert!(is_open(MetricsAccess::Everybody, Version::HTTP_10, &headers));
     }
 
     #[test]

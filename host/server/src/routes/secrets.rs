@@ -4,7 +4,8 @@ use super::own_session;
 use crate::{
     app::App,
     auth::Client,
-    input::{At, Listed, is_json, media_type, name, parse_json, read_body, session_id, wrong_media_type},
+    body::read_small,
+    input::{At, Listed, is_json, media_type, name, parse_json, session_id, wrong_media_type},
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::{
@@ -110,11 +111,11 @@ async fn set(app: &App, owner: Owner, secret: &str, request: Request) -> Answer<
     let (parts, body) = request.into_parts();
     let value = match kind.as_deref() {
         Some(kind) if is_json(kind) => {
-            let body = read_body(app, parts.headers, body, app.config.json_body).await?;
+            let body = read_small(app, parts.headers, body, app.config.json_body).await?;
             parse_json::<SetSecret>(&body)?.value
         }
         Some("text/plain" | "application/octet-stream") => {
-            let body = read_body(app, parts.headers, body, LARGEST_SECRET).await?;
+            let body = read_small(app, parts.headers, body, LARGEST_SECRET).await?;
             let text = std::str::from_utf8(&body);
             SecretValue(
                 text.map_err(|_| Problem::new(ProblemCode::InvalidBody, "a secret is UTF-8 text"))?

@@ -3,9 +3,8 @@
 use crate::{
     app::App,
     auth::Client,
-    input::{
-        At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, read_body, session_id, wrong_media_type,
-    },
+    body::read_body,
+    input::{At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, session_id, wrong_media_type},
     problem::{Answer, Problem, ProblemCode},
     schema,
 };
@@ -273,16 +272,18 @@ async fn add_component(
     let kind = media_type(request.headers());
     let (parts, body) = request.into_parts();
     let limit = app.config.component_body;
-    let new = match kind.as_deref() {
+    // The component lies in memory until it is installed.
+    let (new, _place) = match kind.as_deref() {
         Some("application/wasm") => {
             let name = query.name.as_deref().map(name).transpose()?;
-            let wasm = read_body(&app, parts.headers, body, limit).await?.into();
-            NewComponent {
-                wasm,
+            let received = read_body(&app, &client, parts.headers, body, limit).await?;
+            let new = NewComponent {
+                wasm: received.bytes,
                 manifest: None,
                 name,
                 grant: query.grant.unwrap_or_default().into(),
-            }
+            };
+            (new, received.place)
         }
         Some(kind) if is_json(kind) => {
             if query.grant.is_some() || query.name.is_some() {
@@ -293,7 +294,8 @@ async fn add_component(
             }
             // Base64 is a third longer; the rest of the document is small.
             let limit = (limit / 3 * 4).saturating_add(app.config.json_body);
-            from_document(parse_json(&read_body(&app, parts.headers, body, limit).await?)?)?
+            let received = read_body(&app, &client, parts.headers, body, limit).await?;
+            (from_document(parse_json(&received)?)?, received.place)
         }
         _ => {
             return Err(wrong_media_type(
@@ -421,7 +423,7 @@ async fn set_grant(
     let looked_at = looked_at(request.headers())?;
     let kind = media_type(request.headers());
     let (parts, body) = request.into_parts();
-    let read = read_body(&app, parts.headers, body, app.config.json_body);
+    let read = read_body(&app, &client, parts.headers, body, app.config.json_body);
     let grant = match kind.as_deref() {
         Some(kind) if is_json(kind) => parse_json::<Grant>(&read.await?)?,
         Some("application/toml") => {

@@ -1,6 +1,7 @@
 use crate::house::House;
 use fumehood_server::ServerConfig;
 use http::StatusCode;
+use http_body_util::BodyExt as _;
 
 #[tokio::test]
 async fn a_file_is_made_read_replaced_and_deleted() {
@@ -195,4 +196,37 @@ async fn a_file_above_the_limit_is_refused() {
         "not_found",
         "nothing was written"
     );
+}
+
+#[tokio::test]
+async fn a_large_file_is_read_piece_by_piece_and_without_its_secrets() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let set = house
+        .put(&format!("{path}/secrets/TOKEN"))
+        .body("text/plain", "hunter2-hunter2");
+    assert!(set.answer().await.status.is_success());
+    // Over the border of two pieces.
+    let mut bytes = vec![b'x'; 300_000];
+    bytes[65_530..65_545].copy_from_slice(b"hunter2-hunter2");
+    let file = format!("{path}/files/large");
+    let written = house.put(&file).body("x/x", bytes.clone()).answer().await;
+    let read = house.get(&file).response().await;
+    assert_eq!(read.headers()["etag"], written.headers["etag"]);
+    let (mut body, mut all) = (read.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let piece = frame.unwrap().into_data().unwrap();
+        assert!(piece.len() <= 128 << 10, "{}", piece.len());
+        all.extend(piece);
+    }
+    let text = String::from_utf8(all).unwrap();
+    assert!(text.contains("[secret:TOKEN]") && !text.contains("hunter2"));
+    assert_eq!(
+        text.len(),
+        bytes.len() - "hunter2-hunter2".len() + "[secret:TOKEN]".len()
+    );
+    let seen = house
+        .get(&file)
+        .with("if-none-match", written.headers["etag"].to_str().unwrap());
+    assert_eq!(seen.answer().await.status.as_u16(), 304);
 }

@@ -4,7 +4,10 @@ use crate::house::House;
 use axum::body::Body;
 use bytes::Bytes;
 use fumehood_server::ServerConfig;
-use futures::stream;
+use futures::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 use http::{Method, StatusCode};
 use serde_json::json;
 use std::{convert::Infallible, time::Duration};
@@ -150,6 +153,58 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     assert_eq!(
         (answer.status, answer.problem().as_str()),
         (StatusCode::REQUEST_TIMEOUT, "body_timeout")
+    );
+}
+
+/// A large body of which no more comes than made it one.
+fn hanging() -> Body {
+    let begun = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; (1 << 20) + 1]))]);
+    Body::from_stream(begun.chain(stream::pending()))
+}
+
+#[tokio::test]
+async fn an_org_that_uploads_slowly_keeps_no_other_from_it() {
+    let house = House::with(ServerConfig {
+        upload_wait: Duration::from_millis(20),
+        ..ServerConfig::default()
+    })
+    .await;
+    let path = house.session().await;
+    let put = |name: &str| house.put(&format!("{path}/files/{name}"));
+    let mut slow: FuturesUnordered<_> = (0..8)
+        .map(|at| put(&at.to_string()).body("x/x", hanging()).answer())
+        .collect();
+    // Those beyond the org's places are refused; two have them and keep them.
+    for _ in 0..6 {
+        let answer = slow.next().await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.problem().as_str()),
+            (429, "rate_limited")
+        );
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    let own = put("one").body("x/x", vec![b'x'; 2 << 20]).answer().await;
+    assert_eq!(own.problem(), "rate_limited");
+    assert_eq!(put("small").body("x/x", "small").answer().await.status.as_u16(), 201);
+    let made = house
+        .post("/v1/sessions")
+        .by_other_org()
+        .json(&json!({}))
+        .answer()
+        .await;
+    let other = made.headers["location"].to_str().unwrap();
+    let other = house.put(&format!("{other}/files/large")).by_other_org();
+    let answer = other.body("x/x", vec![b'x'; 2 << 20]).answer().await;
+    assert_eq!(answer.status.as_u16(), 201, "{}", answer.text());
+    drop(slow);
+    assert_eq!(
+        put("one")
+            .body("x/x", vec![b'x'; 2 << 20])
+            .answer()
+            .await
+            .status
+            .as_u16(),
+        201
     );
 }
 

@@ -1,6 +1,6 @@
 //! Real connections.
 
-use crate::house::{House, KEY};
+use crate::house::{House, KEY, OTHER_KEY};
 use fumehood_server::{ServerConfig, serve};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
@@ -156,4 +156,47 @@ async fn a_client_that_goes_away_does_not_end_its_turn() {
     model.done();
     let mut events = serving.house.get(&format!("{path}/events")).stream().await;
     events.until("turn.completed").await;
+}
+
+#[tokio::test]
+async fn connections_without_a_key_leave_places_to_others_and_those_of_an_org_are_its_own() {
+    let serving = start(ServerConfig {
+        connections_of_stranger: 1,
+        connections_of_org: 1,
+        ..ServerConfig::default()
+    })
+    .await;
+    let silent = serving.connect("").await;
+    assert_eq!(
+        all(serving.connect("").await).await,
+        "",
+        "a second one is closed at once"
+    );
+    drop(silent);
+    let asking = format!("GET /v1/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+    let mut first = ask_when_there_is_a_place(&serving, &asking).await;
+    // It is the org's now, and no stranger's.
+    let second = serving.connect(&asking).await;
+    let refused = all(second).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 429") && refused.contains("rate_limited"),
+        "{refused}"
+    );
+    let asking_other = asking.replace(KEY, OTHER_KEY);
+    ask_when_there_is_a_place(&serving, &asking_other).await;
+    first.write_all(asking.as_bytes()).await.unwrap();
+    until(&mut first, "200 OK").await;
+}
+
+/// Connects again until the server has seen that an earlier connection is gone.
+async fn ask_when_there_is_a_place(serving: &Serving, request: &str) -> TcpStream {
+    loop {
+        let mut stream = serving.connect(request).await;
+        let mut piece = [0; 1024];
+        match stream.read(&mut piece).await {
+            Ok(count) if piece[..count].starts_with(b"HTTP/1.1 200") => return stream,
+            Ok(0) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Ok(count) => panic!("{}", String::from_utf8_lossy(&piece[..count])),
+        }
+    }
 }

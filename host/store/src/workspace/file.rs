@@ -4,7 +4,9 @@ use super::{
     FileContent, Precondition, Quota, Result, WorkspaceError, WorkspacePath, WriteOutcome, Written, failed, refused,
     unavailable,
 };
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{
+    Dir, DirBuilder, DirBuilderExt as _, File, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _,
+};
 use fumehood_core::{Time, digest::Digest, id::EventId};
 use fumehood_files::{FileError, Placed, Tree, Usage};
 use std::{
@@ -25,9 +27,9 @@ pub(super) fn modified(metadata: &Metadata) -> Time {
         .map_or(Time::UNIX_EPOCH, |time| Time::from(time.into_std()))
 }
 
-/// A file of the workspace, if it is there; what is neither file nor directory is refused unopened, because opening
+/// Opens a file of the workspace, if it is there; what is neither file nor directory is refused unopened, because opening
 /// a pipe waits for its other end.
-pub(super) fn read(dir: &Dir, path: &WorkspacePath, largest: u64) -> Result<Option<FileContent>> {
+pub(super) fn open(dir: &Dir, path: &WorkspacePath, largest: u64) -> Result<Option<(File, Metadata)>> {
     let metadata = match dir.metadata(path.as_str()) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -39,31 +41,46 @@ pub(super) fn read(dir: &Dir, path: &WorkspacePath, largest: u64) -> Result<Opti
     if !metadata.is_file() {
         return Err(WorkspaceError::Blocked { path: path.clone() });
     }
-    let too_large = || WorkspaceError::Quota {
-        of: "bytes in one file",
-        limit: largest,
-    };
     if metadata.len() > largest {
-        return Err(too_large());
+        return Err(too_large(largest));
     }
-    let file = match dir.open(path.as_str()) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(path, &error)),
-    };
+    match dir.open(path.as_str()) {
+        Ok(file) => Ok(Some((file, metadata))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+/// A file's bytes, if it is there.
+pub(super) fn read(dir: &Dir, path: &WorkspacePath, largest: u64) -> Result<Option<FileContent>> {
+    match open(dir, path, largest)? {
+        Some((file, metadata)) => content(file, &metadata, path, largest).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The bytes of an open file.
+pub(super) fn content(file: File, metadata: &Metadata, path: &WorkspacePath, largest: u64) -> Result<FileContent> {
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     // A guest may be appending meanwhile: never take more than the limit.
-    file.take(largest + 1)
+    file.take(largest.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|error| failed(path, &error))?;
     if bytes.len() as u64 > largest {
-        return Err(too_large());
+        return Err(too_large(largest));
     }
-    Ok(Some(FileContent {
+    Ok(FileContent {
         etag: Digest::of(&bytes),
         bytes,
-        modified: modified(&metadata),
-    }))
+        modified: modified(metadata),
+    })
+}
+
+pub(super) const fn too_large(largest: u64) -> WorkspaceError {
+    WorkspaceError::Quota {
+        of: "bytes in one file",
+        limit: largest,
+    }
 }
 
 pub(super) fn fits_alone(bytes: &[u8], quota: Quota) -> Result<()> {

@@ -13,12 +13,14 @@
 mod file;
 mod grep;
 mod list;
+mod open;
 mod path;
 mod trees;
 
 pub use fumehood_files::{Quota, Usage};
 pub use grep::{Found, GrepLine, GrepRequest, Skipped};
 pub use list::{Depth, ListRequest};
+pub use open::{OpenFile, Opened};
 pub use path::{WorkspacePath, WorkspacePathError};
 
 use self::trees::{Trees, stripe};
@@ -294,6 +296,27 @@ impl Workspaces {
             None => Ok(None),
         })
         .await
+    }
+
+    /// The same for a file of any size: a large one is read on piece by piece, so that it never lies in memory whole.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub async fn open_file(&self, session: SessionId, path: &WorkspacePath) -> Result<Option<Opened>> {
+        let path = path.clone();
+        self.blocking(move |inner| match inner.there(session)? {
+            Some(dir) => open::open(&dir, &path, inner.trees.quota().file_bytes),
+            None => Ok(None),
+        })
+        .await
+    }
+
+    /// The next piece of a file, which is empty at its end, and the file to read on.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`], and [`WorkspaceError::Unavailable`] when the file was changed meanwhile.
+    pub async fn read_on(&self, mut file: OpenFile) -> Result<(Vec<u8>, OpenFile)> {
+        self.blocking(move |_| file.read_on().map(|piece| (piece, file))).await
     }
 
     /// Writes a file, with the directories on its way: whole and durable, or not at all.
