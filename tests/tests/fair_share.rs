@@ -241,3 +241,44 @@ async fn an_org_is_served_while_another_spins_and_hangs_at_its_cap() {
     drop(busy);
     host.kill().await;
 }
+
+#[tokio::test]
+async fn a_direct_call_says_where_its_limit_stands_and_its_session_is_told_when_it_is_reached() {
+    let place = Place::scripted(SCRIPT, "[org.default.limits]\ntool_calls = \"1/day\"\n");
+    let host = place.serve().await;
+    let session = host.session(json!({})).await;
+    let call = || {
+        host.request(Method::POST, "/v1/tools/clock_now/call")
+            .json(&json!({"session": session, "arguments": {}}))
+    };
+    let ran = call().send().await.unwrap();
+    assert_eq!(ran.status(), 200);
+    assert_eq!(ran.headers()["ratelimit-policy"], "\"tool_calls\";q=1;w=86400");
+    assert_eq!(ran.headers()["ratelimit-remaining"], "0");
+    for _ in 0..3 {
+        let problem = refused(call(), 429, "rate_limited").await;
+        assert_eq!(problem["limit"], "tool_calls");
+    }
+    let events = host.events(&session).await;
+    let told: Vec<_> = events.iter().filter(|event| event["type"] == "limit.reached").collect();
+    assert_eq!(told.len(), 1, "{events:?}");
+    assert_eq!(told[0]["data"]["limit"], "tool_calls");
+    assert!(told[0]["data"]["call"].is_string(), "{told:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_calls_of_a_turn_wait_for_each_other_at_a_small_cap() {
+    let calls = "        - { tool: clock_now, arguments: {} }\n".repeat(8);
+    let script = format!("\notherwise:\n  steps:\n    - tool_calls:\n{calls}    - text: \"Done.\"\n");
+    let place = Place::scripted(&script, "[org.default.limits]\nconcurrent_calls = 1\n");
+    let host = place.serve().await;
+    let session = host.session(json!({})).await;
+    let done = host.turn(&session, "go").await;
+    assert_eq!(done["status"], "completed", "{done}");
+    let events = host.events(&session).await;
+    let ended = events.iter().filter(|event| event["type"] == "tool.completed");
+    let ended: Vec<_> = ended.map(|event| event["data"]["status"].as_str().unwrap()).collect();
+    assert_eq!(ended, ["ok"; 8]);
+    host.stop().await;
+}
