@@ -256,6 +256,14 @@ impl MasterKeys {
         key.write(&data_dir.join(FILE_NEXT))
     }
 
+    /// Gives up a change of the key in the files.
+    pub(crate) fn forget_next(data_dir: &Path) -> Result<(), OpenError> {
+        let file = data_dir.join(FILE_NEXT);
+        fs::remove_file(&file)
+            .and_then(|()| disk::sync_dir(data_dir))
+            .map_err(|error| OpenError::io(file, &error))
+    }
+
     /// Ends a change of the key in the files: the next one takes the place of the old one, which stays under its own name for
     /// backups. At no moment is there no key.
     pub(crate) fn take_next(data_dir: &Path, old: &MasterKey) -> Result<PathBuf, OpenError> {

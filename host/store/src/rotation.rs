@@ -38,8 +38,19 @@ pub struct Rotated {
     pub rewrapped: u64,
     /// How many were under it already.
     pub unchanged: u64,
-    /// Where the old key is kept, for backups.
-    pub retired: Option<PathBuf>,
+    /// Where the old key is now.
+    pub retired: Retired,
+}
+
+/// Where the key is that was the first before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retired {
+    /// There is none: nothing was changed.
+    None,
+    /// In this file, for backups.
+    InFile(PathBuf),
+    /// In the environment, where the operator can remove it.
+    InEnvironment,
 }
 
 /// Why the key was not changed, or not completely.
@@ -58,6 +69,14 @@ pub enum RotateError {
          when it has succeeded, remove {VARIABLE_BEFORE}"
     )]
     NoNewKey,
+    /// The key that was given is the one there is.
+    #[error(
+        "the key given is the present master key {key}, so nothing would change: give another one, or none to have one made"
+    )]
+    PresentKey {
+        /// Its name.
+        key: String,
+    },
     /// A key was given, and another change is under way.
     #[error(
         "a change to the master key {next} was broken off: run this again without a key of your own to complete it first"
@@ -102,7 +121,7 @@ async fn rotate_with(
         KeySource::Environment if keys.others().is_empty() => return Err(RotateError::NoNewKey),
         KeySource::Environment => keys,
         KeySource::Files => {
-            let next = begin(lock.path(), rotation)?;
+            let next = begin(lock.path(), &old, rotation)?;
             keys.led_by(next)
         }
     };
@@ -110,9 +129,10 @@ async fn rotate_with(
     let rotated = rewrap_all(&store, &ring).await;
     store.close().await;
     let mut rotated = rotated?;
-    if source == KeySource::Files && ring.first().fingerprint() != old.fingerprint() {
-        rotated.retired = Some(MasterKeys::take_next(lock.path(), &old)?);
-    }
+    rotated.retired = match source {
+        KeySource::Files => Retired::InFile(MasterKeys::take_next(lock.path(), &old)?),
+        KeySource::Environment => Retired::InEnvironment,
+    };
     Ok(rotated)
 }
 
@@ -134,17 +154,27 @@ async fn dry_run(lock: &DataDir, url: &StoreUrl, keys: &MasterKeys) -> Result<Ro
         unchanged: count(true),
         to,
         from,
-        retired: None,
+        retired: Retired::None,
     })
 }
 
-/// The key to change to, kept before anything is sealed with it.
-fn begin(data_dir: &Path, rotation: Rotation) -> Result<MasterKey, RotateError> {
+/// The key to change to, which is another than the present one, kept before anything is sealed with it.
+fn begin(data_dir: &Path, present: &MasterKey, rotation: Rotation) -> Result<MasterKey, RotateError> {
     let given = match rotation {
         Rotation::To(key) => Some(key),
         Rotation::NewKey | Rotation::DryRun => None,
     };
-    match (MasterKeys::next(data_dir)?, given) {
+    let present = present.fingerprint();
+    if given.as_ref().is_some_and(|given| given.fingerprint() == present) {
+        return Err(RotateError::PresentKey { key: present });
+    }
+    let mut begun = MasterKeys::next(data_dir)?;
+    if begun.as_ref().is_some_and(|next| next.fingerprint() == present) {
+        // It leads nowhere, and would stand in the way of every change to come.
+        MasterKeys::forget_next(data_dir)?;
+        begun = None;
+    }
+    match (begun, given) {
         (Some(next), Some(given)) if next.fingerprint() != given.fingerprint() => Err(RotateError::Unfinished {
             next: next.fingerprint(),
         }),
@@ -169,7 +199,7 @@ async fn rewrap_all(store: &SqliteStore, ring: &MasterKeys) -> Result<Rotated, R
         from: store.secret_keys().await?,
         rewrapped: 0,
         unchanged: 0,
-        retired: None,
+        retired: Retired::None,
     };
     let (mut after, mut reasons) = (0, Vec::new());
     loop {

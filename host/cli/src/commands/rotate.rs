@@ -4,7 +4,7 @@ use crate::{args::Rotate, config::Loaded, out::Out};
 use anyhow::bail;
 use fumehood_store::{
     MasterKey, StoreUrl,
-    rotation::{self, RotateError, Rotated, Rotation},
+    rotation::{self, Retired, RotateError, Rotated, Rotation},
 };
 use serde_json::json;
 
@@ -32,7 +32,10 @@ pub(crate) async fn rotate(out: Out, loaded: &Loaded, args: &Rotate) -> anyhow::
 }
 
 fn tell(out: Out, dry_run: bool, rotated: &Rotated) {
-    let retired = rotated.retired.as_ref().map(|file| file.display().to_string());
+    let retired = match &rotated.retired {
+        Retired::InFile(file) => Some(file.display().to_string()),
+        Retired::None | Retired::InEnvironment => None,
+    };
     let from: Vec<_> = rotated
         .from
         .iter()
@@ -54,14 +57,22 @@ fn tell(out: Out, dry_run: bool, rotated: &Rotated) {
             ));
             return;
         }
-        out.line(format_args!("{count} put under {to}, {there} were already"));
-        match &retired {
-            Some(file) => out.line(format_args!(
-                "the old key is in {file} now: backups from before open only with it; delete it when there are none"
+        if count == 0 {
+            out.line(format_args!(
+                "there was nothing to do for {there} secrets: they are under {to}"
+            ));
+        } else {
+            out.line(format_args!("{count} put under {to}, {there} were already"));
+        }
+        match &rotated.retired {
+            Retired::InFile(file) => out.line(format_args!(
+                "the old key is in {} now: backups from before open only with it; delete it when there are none",
+                file.display()
             )),
-            None => out.line(format_args!(
+            Retired::InEnvironment => out.line(format_args!(
                 "the old key can be removed from FUMEHOOD_MASTER_KEY_PREVIOUS; backups from before open only with it"
             )),
+            Retired::None => {}
         }
     });
 }

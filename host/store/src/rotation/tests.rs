@@ -97,7 +97,9 @@ async fn after_a_change_the_new_key_alone_opens_every_secret_and_the_old_one_non
     place.assert_whole(COUNT).await;
     assert!(place.keys().others().is_empty(), "the change is over");
 
-    let kept = rotated.retired.unwrap();
+    let Retired::InFile(kept) = rotated.retired else {
+        panic!("{rotated:?}")
+    };
     assert_eq!(MasterKey::from_file(&kept).unwrap().fingerprint(), old.fingerprint());
     let lock = place.lock().await;
     let refused = SqliteStore::open(&lock, &StoreUrl::InDataDir, &old).await.unwrap_err();
@@ -121,7 +123,7 @@ async fn a_change_that_breaks_off_anywhere_leaves_every_secret_open_and_is_compl
         let place = Place::with_secrets().await;
         let old = place.keys().first().clone();
         let lock = place.lock().await;
-        let next = begin(lock.path(), Rotation::NewKey).unwrap();
+        let next = begin(lock.path(), place.keys().first(), Rotation::NewKey).unwrap();
         if let Some(batches) = batches {
             let ring = place.keys().led_by(next.clone());
             let store = SqliteStore::open_with(&lock, &StoreUrl::InDataDir, &ring)
@@ -170,7 +172,7 @@ async fn a_key_of_one_s_own_is_taken_and_does_not_cut_into_a_change_under_way() 
             .first()
             .clone()
     };
-    begin(place.dir.path(), Rotation::NewKey).unwrap();
+    begin(place.dir.path(), place.keys().first(), Rotation::NewKey).unwrap();
     let refused = place.rotate(Rotation::To(given())).await.unwrap_err();
     assert!(matches!(refused, RotateError::Unfinished { .. }), "{refused}");
     place.rotate(Rotation::NewKey).await.unwrap();
@@ -205,7 +207,7 @@ async fn keys_in_the_environment_are_changed_there() {
     let rotated = rotate_with(&lock, &url, keys(NEW, Some(OLD)), Rotation::NewKey)
         .await
         .unwrap();
-    assert_eq!((rotated.rewrapped, rotated.retired), (1, None));
+    assert_eq!((rotated.rewrapped, rotated.retired), (1, Retired::InEnvironment));
     let store = SqliteStore::open_with(&lock, &url, &keys(NEW, None)).await.unwrap();
     assert_eq!(store.secrets_in_effect(&org, None).await.unwrap().len(), 1);
     store.close().await;
@@ -241,4 +243,22 @@ async fn a_secret_that_opens_with_no_key_keeps_the_old_one_from_being_retired() 
     store.close().await;
     place.rotate(Rotation::NewKey).await.unwrap();
     assert_ne!(place.keys().first().fingerprint(), old);
+}
+
+#[tokio::test]
+async fn the_present_key_is_no_key_to_change_to_and_stands_in_no_change_s_way() {
+    let place = Place::with_secrets().await;
+    let present = place.keys().first().clone();
+    let refused = place.rotate(Rotation::To(present.clone())).await.unwrap_err();
+    assert!(matches!(&refused, RotateError::PresentKey { key } if *key == present.fingerprint()));
+    assert!(
+        MasterKeys::next(place.dir.path()).unwrap().is_none(),
+        "nothing was begun"
+    );
+    // Left by whatever: a change that leads to where it began.
+    MasterKeys::keep_next(place.dir.path(), &present).unwrap();
+    let rotated = place.rotate(Rotation::NewKey).await.unwrap();
+    assert_ne!(rotated.to, Some(present.fingerprint()));
+    assert!(matches!(rotated.retired, Retired::InFile(_)));
+    place.assert_whole(COUNT).await;
 }
