@@ -195,5 +195,30 @@ async fn requests_above_their_number_are_denied() {
     )
     .await;
     assert_eq!(world.arrived().len(), 3);
+    let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
+    assert_eq!(refusals(&ledger), ["limit: http_requests = 3"], "{ledger}");
+    host.stop().await;
+}
+
+/// The rules by which requests were refused.
+fn refusals(ledger: &Value) -> Vec<&str> {
+    let items = ledger["items"].as_array().unwrap().iter();
+    let refused = items.filter(|entry| entry["outcome"] == "denied");
+    refused.map(|entry| entry["rule"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn requests_at_the_same_time_above_their_number_stand_in_the_ledger() {
+    let world = World::start().await;
+    let place = Place::new(LOOPBACK);
+    let allow = format!("http://127.0.0.1:{}", world.port);
+    let grant = json!({"network": {"allow": [allow]}, "limits": {"http_concurrent": 2}});
+    let host = host_with_grant(&place, grant).await;
+    let session = host.session(json!({})).await;
+    let arguments = json!({"url": world.url("/n"), "n": 5, "parallel": 5});
+    let result = host.call("http_get_many", Some(&session), arguments).await;
+    assert_eq!(result["output"]["structured"]["refused"], 3, "{result}");
+    let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
+    assert_eq!(refusals(&ledger), ["limit: http_concurrent"; 3], "{ledger}");
     host.stop().await;
 }

@@ -5,7 +5,7 @@ use crate::{
     catalog::{InstalledTool, OfferedTools},
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
-    ports::{self, CallEvents, StoreLedger},
+    ports::{self, CallEvents, Observe, StoreLedger},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
     telemetry::{ObservedCall, OneMore},
@@ -30,7 +30,6 @@ use fumehood_sandbox::{
 };
 use fumehood_store::{Store, Workspaces};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 /// How deep tools may call tools.
@@ -44,7 +43,7 @@ pub struct CallScope {
     pub(crate) turn: Option<TurnId>,
     pub(crate) chain: Arc<[AgentSpec]>,
     recorded: Option<Result<Arc<Authority>, CallError>>,
-    observe: Option<mpsc::Sender<NewEvent>>,
+    observe: Option<Observe>,
     files: Option<Arc<Tree>>,
     depth: u8,
 }
@@ -64,11 +63,7 @@ impl CallScope {
     }
 
     /// The same for one call, with the authority that was recorded for it, reporting what happens in it.
-    pub(crate) fn for_call(
-        &self,
-        observe: mpsc::Sender<NewEvent>,
-        recorded: Result<Arc<Authority>, CallError>,
-    ) -> Self {
+    pub(crate) fn for_call(&self, observe: Observe, recorded: Result<Arc<Authority>, CallError>) -> Self {
         Self {
             recorded: Some(recorded),
             observe: Some(observe),
@@ -96,8 +91,7 @@ impl CallScope {
                 message: limited.to_string(),
             },
         };
-        // Nobody observes any more: the turn is over.
-        let _ = observe.send(reached).await;
+        observe.decided(reached).await;
     }
 
     /// The same, for a call that a tool makes.
@@ -418,9 +412,9 @@ impl Caller {
             let message = format!("what {tool} may do was changed while the call waited to run; call it again");
             return Err(CallError::new(CallErrorCode::Unavailable, message).into());
         }
-        let events = scope.observe.clone().map(|sender| {
+        let events = scope.observe.clone().map(|observe| {
             let guard = secrets.guard().clone();
-            Arc::new(CallEvents::new(sender, scope.turn, id, tool.clone(), guard))
+            Arc::new(CallEvents::new(observe, scope.turn, id, tool.clone(), guard))
         });
         let ports = self
             .ports(scope, tools, id, &installed, &authority, secrets, events.as_ref())

@@ -7,6 +7,7 @@ use crate::{
     caller::{CallScope, Caller},
     catalog::OfferedTools,
     machine::Next,
+    ports::{self, Observe, Observed},
     recorder::Recorder,
     retry,
     telemetry::{self, ModelCall},
@@ -27,14 +28,12 @@ use fumehood_policy::authority::Authority;
 use fumehood_store::StoreError;
 use futures::StreamExt as _;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 /// Calls of one step that run at the same time.
 const PARALLEL_CALLS: usize = 8;
-/// What calls may report faster than the journal takes it; more is dropped, the result never.
-const OBSERVATIONS: usize = 256;
 
 /// What a turn is worked with, fixed when it begins.
 pub(crate) struct TurnPlan {
@@ -340,7 +339,7 @@ impl Driver {
         }
         self.recorder.record(refused).await?;
 
-        let (observe, mut observed) = mpsc::channel(OBSERVATIONS);
+        let (observe, mut observed) = ports::observe();
         // Dropping the set, on any way out, stops every guest in it.
         let mut running = JoinSet::new();
         let mut starting = Vec::new();
@@ -367,7 +366,7 @@ impl Driver {
         &mut self,
         starting: &mut Vec<AdmittedCall>,
         running: &mut JoinSet<Ended>,
-        observe: &mpsc::Sender<NewEvent>,
+        observe: &Observe,
     ) -> Result<(), Stop> {
         let (mut events, mut authorities) = (Vec::new(), Vec::new());
         for admitted in &*starting {
@@ -400,13 +399,13 @@ impl Driver {
     async fn next_happening(
         &self,
         running: &mut JoinSet<Ended>,
-        observed: &mut mpsc::Receiver<NewEvent>,
+        observed: &mut Observed,
     ) -> Result<(Vec<NewEvent>, Option<Ended>), Stop> {
         let mut events = Vec::new();
         let waiting = async {
             tokio::select! {
                 Some(ended) = running.join_next() => Some(ended),
-                Some(event) = observed.recv() => {
+                Some(event) = observed.next() => {
                     events.push(event);
                     None
                 }
@@ -424,7 +423,7 @@ impl Driver {
                 }));
             }
         };
-        while let Ok(event) = observed.try_recv() {
+        while let Some(event) = observed.ready() {
             events.push(event);
         }
         Ok((events, ended))

@@ -30,7 +30,6 @@ pub(crate) struct HttpHooks {
     door: Arc<dyn Door>,
     log: Arc<CallLog>,
     requests: u64,
-    request_limit: u64,
     concurrent_limit: u32,
     body_limit: u64,
     shared: Arc<Exchanges>,
@@ -89,7 +88,6 @@ impl HttpHooks {
         Self {
             door,
             requests: 0,
-            request_limit: u64::from(limits.http_requests),
             concurrent_limit: limits.http_concurrent,
             body_limit: limits.http_body.bytes(),
             shared: Arc::new(Exchanges {
@@ -106,10 +104,17 @@ impl HttpHooks {
         self.requests
     }
 
-    /// Refuses a request, with a reason for the report.
-    fn refuse(&self, reason: String, code: Error) -> Sending {
-        self.log.deny(Denial::new(reason));
-        Box::new(std::future::ready(Err(code)))
+    /// Refuses a request, with a reason for the report and for the door's ledger.
+    // THREAT[T-net-ledger-bypass]
+    fn refuse(&self, request: http::Request<WasiBody>, limit: &'static str, reason: String, code: Error) -> Sending {
+        self.log.deny(Denial::new(reason.clone()));
+        let door = Arc::clone(&self.door);
+        let request = request.map(|body| outgoing(body, self.body_limit, Arc::clone(&self.shared)));
+        let refusing = async move {
+            door.refuse(request, limit, reason).await;
+            Err(code)
+        };
+        Box::new(refusing.in_current_span())
     }
 }
 
@@ -126,14 +131,8 @@ impl WasiHttpHooks for HttpHooks {
         options: Option<RequestOptions>,
         _: Completion,
     ) -> Sending {
+        // How many there may be is the door's to say: it counts, and records what it refuses.
         self.requests += 1;
-        if self.requests > self.request_limit {
-            let limit = self.request_limit;
-            let reason = format!(
-                "the call made more than {limit} HTTP requests, its limit; raise `http_requests` in `[limits]`"
-            );
-            return self.refuse(reason, Error::HttpRequestDenied);
-        }
         // THREAT[T-box-host-memory]: each holds a connection, its buffers and a task.
         let Some(place) = Place::take(&self.shared, self.concurrent_limit) else {
             let limit = self.concurrent_limit;
@@ -141,7 +140,7 @@ impl WasiHttpHooks for HttpHooks {
                 "the call had more than {limit} HTTP requests at the same time, its limit; read and drop answers, or \
                  raise `http_concurrent` in `[limits]`"
             );
-            return self.refuse(reason, Error::ConnectionLimitReached);
+            return self.refuse(request, "http_concurrent", reason, Error::ConnectionLimitReached);
         };
         let door = Arc::clone(&self.door);
         let shared = Arc::clone(&self.shared);

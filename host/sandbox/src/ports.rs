@@ -114,6 +114,9 @@ pub trait Door: Send + Sync + 'static {
         request: ::http::Request<Body>,
         timeouts: Timeouts,
     ) -> Result<::http::Response<Body>, DoorError>;
+
+    /// Takes note of a request that the sandbox refuses itself, by a limit of the call.
+    async fn refuse(&self, request: ::http::Request<Body>, limit: &'static str, reason: String);
 }
 
 /// Why a key-value operation failed.
@@ -283,6 +286,8 @@ impl Door for DeniedDoor {
              in the manifest and in the grant"
         )))
     }
+
+    async fn refuse(&self, _: ::http::Request<Body>, _: &'static str, _: String) {}
 }
 
 /// Refuses every key-value operation.

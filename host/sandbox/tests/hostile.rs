@@ -459,6 +459,11 @@ impl Door for Fake {
             .push(format!("{} {}", request.method(), request.uri()));
         (self.answer)()
     }
+
+    async fn refuse(&self, request: http::Request<Body>, limit: &'static str, _: String) {
+        let refused = format!("{limit}: {} {}", request.method(), request.uri());
+        self.requests.lock().unwrap().push(refused);
+    }
 }
 
 fn body(len: usize) -> Body {
@@ -501,14 +506,15 @@ async fn a_response_beyond_its_limit_is_cut_with_an_error() {
 }
 
 #[tokio::test]
-async fn more_requests_than_the_limit_do_not_reach_the_door() {
+async fn a_request_that_the_sandbox_refuses_is_told_to_the_door() {
     let door = fake(|| Ok(http::Response::new(body(1))));
-    let few = with_limits(|limits| limits.http_requests = 3);
-    let arguments = r#"{"url":"https://example.com/","n":5}"#;
+    let few = with_limits(|limits| limits.http_concurrent = 0);
+    let arguments = r#"{"url":"https://example.com/","n":2}"#;
     let report = run("http_get_many", arguments, few, behind(&door)).await;
-    assert_eq!(door.requests.lock().unwrap().len(), 3);
-    assert_eq!(report.metering.http_requests, 5);
-    assert!(report.denials[0].reason.contains("http_requests"), "{report:?}");
+    let refused = "http_concurrent: GET https://example.com/";
+    assert_eq!(*door.requests.lock().unwrap(), [refused, refused]);
+    assert_eq!(report.metering.http_requests, 2);
+    assert!(report.denials[0].reason.contains("http_concurrent"), "{report:?}");
 }
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use fumehood_core::{
     call::CallError,
     id::CallId,
-    ledger::{EgressOutcome, EgressScope, LedgerEntry},
+    ledger::{EgressScope, LedgerEntry},
 };
 use fumehood_egress::{
     BoundCredential, Direction, Egress, EgressError, EgressGrant, EgressLimits, Ledger, LedgerError, RequestBudget,
@@ -75,13 +75,14 @@ struct CallDoor {
 impl Door for CallDoor {
     /// The stages' timeouts are the door's own, which no guest can lengthen; a guest that wants shorter ones stops waiting.
     async fn send(&self, request: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, DoorError> {
-        let aborted = |error: DoorError| EgressError::RequestBody {
-            reason: error.to_string(),
-        };
-        let request = request.map(|body| body.map_err(aborted).boxed_unsync());
-        if let Err(limited) = self.limits.egress_request(&self.grant.scope.org).await {
+        let request = for_door(request);
+        // What the call's own number of requests refuses is not charged to its org.
+        let budget = &self.grant.limits.requests;
+        if budget.asked() < budget.limit()
+            && let Err(limited) = self.limits.egress_request(&self.grant.scope.org).await
+        {
             if let Some(events) = &self.events {
-                events.limit_reached(&limited);
+                events.limit_reached(&limited).await;
             }
             let refused = self
                 .egress
@@ -92,6 +93,17 @@ impl Door for CallDoor {
         let response = self.egress.send(&self.grant, request).await.map_err(for_guest)?;
         Ok(response.map(|body| body.map_err(for_guest).boxed_unsync()))
     }
+
+    async fn refuse(&self, request: http::Request<Body>, limit: &'static str, reason: String) {
+        self.egress.refuse(&self.grant, for_door(request), limit, reason).await;
+    }
+}
+
+fn for_door(request: http::Request<Body>) -> http::Request<fumehood_egress::Body> {
+    let aborted = |error: DoorError| EgressError::RequestBody {
+        reason: error.to_string(),
+    };
+    request.map(|body| body.map_err(aborted).boxed_unsync())
 }
 
 /// What a guest is told. `wasi:http` has codes, not words; the words of a refusal travel with the call's report.
@@ -154,19 +166,9 @@ impl StoreLedger {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, entry: &LedgerEntry) {
-        let Some(events) = self.watchers().get(&entry.scope.call).cloned() else {
-            return;
-        };
-        match &entry.outcome {
-            EgressOutcome::Denied { reason } => events.egress_denied(entry, reason),
-            _ => {
-                events.egress_allowed(entry);
-                for secret in &entry.secrets {
-                    events.secret_used(secret.clone(), &entry.host);
-                }
-            }
-        }
+    /// Whoever wants to know of a call's decisions.
+    fn watcher(&self, call: CallId) -> Option<Arc<CallEvents>> {
+        self.watchers().get(&call).cloned()
     }
 }
 
@@ -185,12 +187,18 @@ impl Drop for Watched {
 #[async_trait]
 impl Ledger for StoreLedger {
     async fn open(&self, entry: &LedgerEntry) -> Result<(), LedgerError> {
-        self.store
-            .ledger_open(entry)
-            .await
-            .map_err(|error| LedgerError(error.to_string()))?;
+        let written = || self.store.ledger_open(entry);
+        let failed = |error: fumehood_store::StoreError| LedgerError(error.to_string());
+        match self.watcher(entry.scope.call) {
+            None => written().await.map_err(failed)?,
+            Some(events) => {
+                // A place for the events before the entry is there: no entry is without them.
+                let places = events.places(1 + entry.secrets.len()).await;
+                written().await.map_err(failed)?;
+                events.decided(places, entry);
+            }
+        }
         telemetry::egress_decided(entry);
-        self.tell(entry);
         Ok(())
     }
 

@@ -1,14 +1,15 @@
 //! What happens inside a call, as events of its turn.
 //!
-//! Nothing here waits: when events come faster than the turn's driver records them, or a call says more than its share,
-//! the rest is dropped. A call's result does not pass here.
+//! What a tool says waits for nobody: when it comes faster than the turn's driver records it, or a call says more than its
+//! share, the rest is dropped. What was decided about a call is never dropped: a decision waits until it can be told. A
+//! call's result does not pass here.
 
 use crate::limits::Limited;
 use bytes::Bytes;
 use fumehood_core::{
     event::{EventBody, NewEvent, OutputChannel, Source},
     id::{CallId, TurnId},
-    ledger::LedgerEntry,
+    ledger::{EgressOutcome, LedgerEntry},
     name::{SecretName, ToolName},
 };
 use fumehood_egress::{LeakGuard, Redactor};
@@ -26,9 +27,61 @@ const REPORT_LENGTH: usize = 4096;
 /// Channels of one call that are kept apart; what is written to more of them is dropped.
 const CHANNELS: usize = 8;
 
+/// Where the calls of a step report to: what tools say, and what was decided, each with room of its own.
+#[derive(Clone)]
+pub(crate) struct Observe {
+    said: mpsc::Sender<NewEvent>,
+    decided: mpsc::Sender<NewEvent>,
+}
+
+/// The other end.
+pub(crate) struct Observed {
+    said: mpsc::Receiver<NewEvent>,
+    decided: mpsc::Receiver<NewEvent>,
+}
+
+/// Room for events in each of the two.
+const ROOM: usize = 256;
+
+pub(crate) fn observe() -> (Observe, Observed) {
+    let (said, all_said) = mpsc::channel(ROOM);
+    let (decided, all_decided) = mpsc::channel(ROOM);
+    let observed = Observed {
+        said: all_said,
+        decided: all_decided,
+    };
+    (Observe { said, decided }, observed)
+}
+
+impl Observe {
+    /// Reports a decision. Waits for room; when nobody observes any more, the turn is over.
+    pub(crate) async fn decided(&self, event: NewEvent) {
+        let _ = self.decided.send(event).await;
+    }
+}
+
+impl Observed {
+    /// The next event, decisions first. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<NewEvent> {
+        tokio::select! {
+            biased;
+            Some(event) = self.decided.recv() => Some(event),
+            event = self.said.recv() => event,
+        }
+    }
+
+    /// An event that is there already.
+    pub(crate) fn ready(&mut self) -> Option<NewEvent> {
+        self.decided.try_recv().or_else(|_| self.said.try_recv()).ok()
+    }
+}
+
+/// Room for the events of one decision.
+pub(crate) struct Places<'e>(Option<mpsc::PermitIterator<'e, NewEvent>>);
+
 /// Turns what a call does into events.
 pub(crate) struct CallEvents {
-    sender: mpsc::Sender<NewEvent>,
+    observe: Observe,
     turn: Option<TurnId>,
     call: CallId,
     tool: ToolName,
@@ -39,15 +92,9 @@ pub(crate) struct CallEvents {
 }
 
 impl CallEvents {
-    pub(crate) fn new(
-        sender: mpsc::Sender<NewEvent>,
-        turn: Option<TurnId>,
-        call: CallId,
-        tool: ToolName,
-        guard: LeakGuard,
-    ) -> Self {
+    pub(crate) fn new(observe: Observe, turn: Option<TurnId>, call: CallId, tool: ToolName, guard: LeakGuard) -> Self {
         Self {
-            sender,
+            observe,
             turn,
             call,
             tool,
@@ -80,72 +127,79 @@ impl CallEvents {
         }
     }
 
-    /// A request passed every list.
-    pub(crate) fn egress_allowed(&self, entry: &LedgerEntry) {
-        self.by_door(EventBody::EgressAllowed {
-            call: self.call,
-            method: entry.method.clone(),
-            host: entry.host.clone(),
-            path: entry.path.clone(),
-            rule: entry.rule.clone(),
-            shapes: entry.shapes.clone(),
-        });
+    /// Waits for room for so many events. None when nobody observes any more.
+    pub(crate) async fn places(&self, count: usize) -> Places<'_> {
+        Places(self.observe.decided.reserve_many(count.min(ROOM)).await.ok())
     }
 
-    /// A request was refused.
-    pub(crate) fn egress_denied(&self, entry: &LedgerEntry, reason: &str) {
-        self.by_door(EventBody::EgressDenied {
-            call: self.call,
-            method: entry.method.clone(),
-            host: entry.host.clone(),
-            path: entry.path.clone(),
-            reason: reason.to_owned(),
+    /// A request passed every list, perhaps with secrets; or it was refused.
+    pub(crate) fn decided(&self, places: Places<'_>, entry: &LedgerEntry) {
+        let (call, method) = (self.call, entry.method.clone());
+        let (host, path) = (entry.host.clone(), entry.path.clone());
+        let decision = match &entry.outcome {
+            EgressOutcome::Denied { reason } => EventBody::EgressDenied {
+                call,
+                method,
+                host,
+                path,
+                reason: reason.clone(),
+            },
+            _ => EventBody::EgressAllowed {
+                call,
+                method,
+                host,
+                path,
+                rule: entry.rule.clone(),
+                shapes: entry.shapes.clone(),
+            },
+        };
+        let used = entry.secrets.iter().map(|secret| EventBody::SecretUsed {
+            call,
+            secret: secret.clone(),
+            used_for: entry.host.clone(),
         });
+        let bodies = std::iter::once(decision).chain(used);
+        for (place, body) in places.0.into_iter().flatten().zip(bodies) {
+            place.send(self.event(Source::Egress { call }, body));
+        }
     }
 
     /// A limit of the org kept a request from leaving.
-    pub(crate) fn limit_reached(&self, limited: &Limited) {
+    pub(crate) async fn limit_reached(&self, limited: &Limited) {
         let body = EventBody::LimitReached {
             call: Some(self.call),
             limit: limited.limit().to_owned(),
             message: limited.to_string(),
         };
-        self.send(Source::Host, body);
+        self.observe.decided(self.event(Source::Host, body)).await;
     }
 
-    /// A secret was sent to a host.
-    pub(crate) fn secret_used(&self, secret: SecretName, host: &str) {
-        self.by_door(EventBody::SecretUsed {
+    /// A secret signed something.
+    pub(crate) async fn secret_used(&self, secret: SecretName, used_for: &str) {
+        let body = EventBody::SecretUsed {
             call: self.call,
             secret,
-            used_for: host.into(),
-        });
+            used_for: used_for.into(),
+        };
+        self.observe
+            .decided(self.event(Source::Egress { call: self.call }, body))
+            .await;
+    }
+
+    fn event(&self, source: Source, body: EventBody) -> NewEvent {
+        NewEvent {
+            turn: self.turn,
+            source,
+            body,
+        }
     }
 
     fn by_tool(&self, body: EventBody) {
-        self.send(
-            Source::Tool {
-                tool: self.tool.to_string(),
-                call: self.call,
-            },
-            body,
-        );
-    }
-
-    fn by_door(&self, body: EventBody) {
-        self.send(Source::Egress { call: self.call }, body);
-    }
-
-    fn send(&self, source: Source, body: EventBody) {
-        if self
-            .sender
-            .try_send(NewEvent {
-                turn: self.turn,
-                source,
-                body,
-            })
-            .is_err()
-        {
+        let source = Source::Tool {
+            tool: self.tool.to_string(),
+            call: self.call,
+        };
+        if self.observe.said.try_send(self.event(source, body)).is_err() {
             tracing::debug!(call = %self.call, "an event of a call was dropped: they come faster than they are recorded");
         }
     }
@@ -215,5 +269,52 @@ impl Observer for CallEvents {
         {
             self.wrote(channel, &passed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(observe: &Observe) -> CallEvents {
+        let tool = ToolName::new("talk").unwrap();
+        CallEvents::new(observe.clone(), None, CallId::new(), tool, LeakGuard::default())
+    }
+
+    #[tokio::test]
+    async fn a_decision_is_told_however_much_tools_say() {
+        let (observe, mut observed) = observe();
+        for _ in 0..=ROOM / REPORTS as usize {
+            let talking = call(&observe);
+            (0..REPORTS).for_each(|_| talking.output("log", "more"));
+        }
+        assert!(observe.said.capacity() == 0, "some of it was dropped");
+        let call = call(&observe);
+        call.secret_used(SecretName::new("KEY").unwrap(), "api.example.com")
+            .await;
+        let first = observed.next().await.unwrap();
+        assert_eq!(first.body.type_name(), "secret.used");
+        assert_eq!(std::iter::from_fn(|| observed.ready()).count(), ROOM);
+    }
+
+    #[tokio::test]
+    async fn a_decision_waits_for_room_instead_of_being_dropped() {
+        let (observe, mut observed) = observe();
+        let call = call(&observe);
+        let many = async {
+            for _ in 0..3 * ROOM {
+                call.secret_used(SecretName::new("KEY").unwrap(), "sign").await;
+            }
+            drop(call);
+            drop(observe);
+        };
+        let all = async {
+            let mut count = 0;
+            while observed.next().await.is_some() {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(tokio::join!(many, all).1, 3 * ROOM);
     }
 }

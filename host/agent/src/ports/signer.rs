@@ -62,7 +62,7 @@ impl Signer for SecretSigner {
             SignAlgorithm::Ed25519 => ed25519(name, value, message)?,
         };
         if let Some(events) = &self.events {
-            events.secret_used(name.clone(), "sign");
+            events.secret_used(name.clone(), "sign").await;
         }
         Ok(signature)
     }
