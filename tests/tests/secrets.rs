@@ -247,6 +247,85 @@ async fn what_a_client_kept_itself_leaves_without_the_value_and_keeps_its_tag() 
 }
 
 #[tokio::test]
+async fn a_value_in_a_name_or_over_lines_or_beyond_a_cut_does_not_leave() {
+    const WORD: &str = "in-a-name-0123456789";
+    let place = Place::new("");
+    let host = place.serve().await;
+    let session = host.session(json!({})).await;
+    let value = "two-lines-of-it\nand-the-second-one";
+    let long = format!("{}{WORD} after\n{value} end\n", "x".repeat(1015));
+    host.put_file(&session, "long.txt", long).await;
+    host.put_file(&session, &format!("by-{WORD}.txt"), "found here".to_owned())
+        .await;
+    let kv = format!("/v1/sessions/{session}/kv");
+    let put = host
+        .request(Method::PUT, &format!("{kv}/k-{WORD}"))
+        .body("v")
+        .send()
+        .await
+        .unwrap();
+    assert!(put.status().is_success());
+    reply(&host, Method::PUT, "/v1/secrets/WORD", Some(json!({"value": WORD}))).await;
+    reply(&host, Method::PUT, "/v1/secrets/LINES", Some(json!({"value": value}))).await;
+    let made = json!({"title": format!("about {WORD}"), "metadata": {"note": WORD, "more": [value]}});
+    let made = host.session(made).await;
+    let patch = json!({"title": format!("still {WORD}"), "metadata": {"again": WORD}});
+    let files = format!("/v1/sessions/{session}/files");
+    let mut all = reply(&host, Method::PATCH, &format!("/v1/sessions/{made}"), Some(patch)).await;
+    for path in [
+        files.clone(),
+        format!("{files}?grep=x&context=5"),
+        format!("{files}?grep=end&context=5"),
+        format!("{files}?grep=found"),
+        kv,
+        format!("/v1/sessions/{made}"),
+        format!("/v1/sessions/{made}/events"),
+        "/v1/sessions".to_owned(),
+    ] {
+        all.extend(reply(&host, Method::GET, &path, None).await);
+    }
+    let all = String::from_utf8(all).unwrap();
+    for part in [WORD, &WORD[..8], "two-lines", "second-one"] {
+        assert!(!all.contains(part), "{part} in {all}");
+    }
+    assert!(
+        all.contains("by-[secret:WORD].txt") && all.contains("k-[secret:WORD]"),
+        "{all}"
+    );
+    assert!(all.contains("[secret:LINES]"), "{all}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_of_the_wrong_type_is_refused_without_being_repeated() {
+    let place = Place::new("");
+    let host = place.serve().await;
+    for (method, path, body) in [
+        (Method::PUT, "/v1/secrets/NOTE", json!({"value": 48_151_623_421_u64})),
+        (Method::PUT, "/v1/secrets/NOTE", json!({"value": -48_151_623_421_i64})),
+        (Method::PUT, "/v1/secrets/NOTE", json!({"value": 48_151.623_421})),
+        (Method::PUT, "/v1/secrets/NOTE", json!({"value": ["48151623421"]})),
+        (Method::PUT, "/v1/secrets/NOTE", json!("48151623421")),
+        (Method::PUT, "/v1/secrets/NOTE", json!(48_151_623_421_u64)),
+        (
+            Method::POST,
+            "/v1/sessions",
+            json!({"secrets": {"NOTE": 48_151_623_421_u64}}),
+        ),
+        (Method::POST, "/v1/sessions", json!({"secrets": "48151623421"})),
+        (Method::POST, "/v1/sessions", json!({"secrets": 48_151_623_421_u64})),
+    ] {
+        let shown = String::from_utf8(reply(&host, method, path, Some(body.clone())).await).unwrap();
+        assert!(!shown.contains("48151"), "{body}: {shown}");
+        assert!(
+            shown.contains("\"status\":422") || shown.contains("\"status\":400"),
+            "{body}: {shown}"
+        );
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_s_secret_is_known_in_that_session_and_shadows_the_org_s() {
     let place = Place::new("");
     let host = place.serve().await;

@@ -11,6 +11,7 @@ use crate::{
     hub::Hub,
     limits::{Counted, Limited, Place},
     recorder::{self, Recorder},
+    redact,
     telemetry::{self, OneMore},
     transcript::Transcript,
     view::TurnView,
@@ -279,20 +280,22 @@ impl Host {
         let agent = new.agent.unwrap_or_else(|| self.inner.default_agent.clone());
         self.chain(org, &agent).await?;
         let time = now();
+        // THREAT[T-sec-exfiltration]: of the session's own secrets none is set yet.
+        let guard = self.guard(org, None).await?;
+        let title = new.title.map(|title| guard.redact_str(&title).into_owned());
+        let mut metadata = new.metadata.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        redact::json(&guard, &mut metadata);
         let session = Session {
             id: SessionId::new(),
             org: org.clone(),
             agent: agent.clone(),
-            title: new.title.clone(),
-            metadata: new.metadata.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            title: title.clone(),
+            metadata,
             narrowing: new.narrowing,
             created: time,
             updated: time,
         };
-        let created = by_client(EventBody::SessionCreated {
-            agent,
-            title: new.title,
-        });
+        let created = by_client(EventBody::SessionCreated { agent, title });
         // Placed before anybody can find the session: a tool may rely on them.
         let files = &self.inner.workspaces;
         if !new.starter.is_empty() {
@@ -330,8 +333,16 @@ impl Host {
         &self,
         org: &OrgName,
         id: SessionId,
-        change: SessionChange,
+        mut change: SessionChange,
     ) -> Result<Session, HostError> {
+        // THREAT[T-sec-exfiltration]
+        let guard = self.guard(org, Some(id)).await?;
+        if let Some(Some(title)) = &mut change.title {
+            *title = guard.redact_str(title).into_owned();
+        }
+        if let Some(metadata) = &mut change.metadata {
+            redact::json(&guard, metadata);
+        }
         if let Some(agent) = &change.agent {
             self.chain(org, agent).await?;
         }

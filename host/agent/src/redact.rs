@@ -112,8 +112,17 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
                 text(guard, &mut error.message);
             }
         }
+        EventBody::SessionCreated { title, .. } => title.iter_mut().for_each(|title| text(guard, title)),
         // The host's own words: names, ids, numbers, and paths and rules that the door has searched.
-        _ => {}
+        EventBody::SessionUpdated { .. }
+        | EventBody::TurnStarted { .. }
+        | EventBody::TurnCancelled { .. }
+        | EventBody::StepStarted { .. }
+        | EventBody::StepCompleted { .. }
+        | EventBody::ToolStarted { .. }
+        | EventBody::EgressAllowed { .. }
+        | EventBody::SecretUsed { .. }
+        | EventBody::BudgetExhausted { .. } => {}
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! One entry per org, and one per session that has secrets of its own. An entry is made at the first use, used without a look
 //! into the database while the store says that nothing changed, and dropped when it was not used for a while: no value of an
-//! org without activity stays in memory. Values are wiped on drop. What several orgs keep is bounded by [`Bounds`]; an entry
-//! that doesn't fit is made anew for each use.
+//! org without activity stays in memory. Values are wiped on drop. What one org keeps, and what all do, is bounded by
+//! [`Bounds`]; whoever needs an entry that is being made waits for it.
 //!
 //! A call or turn that began before a change of a secret goes on with what it began with.
 
@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex as AsyncMutex;
 
 /// The secrets of an org, or of the org and one of its sessions.
 #[derive(Default)]
@@ -61,11 +62,17 @@ impl SecretsInUse {
                 (name, value.ok())
             })
             .collect();
-        let known = values
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.as_ref()?)));
-        let guard = LeakGuard::new(known);
-        Ok(Self { values, guard })
+        // THREAT[T-org-scan]: not on a thread that serves others; large values take their time.
+        let making = tokio::task::spawn_blocking(move || {
+            let known = values
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), value.as_ref()?)));
+            let guard = LeakGuard::new(known);
+            Self { values, guard }
+        });
+        making.await.map_err(|error| StoreError::Unavailable {
+            reason: format!("the guard of the secrets could not be made: {error}"),
+        })
     }
 
     fn size(&self) -> usize {
@@ -79,6 +86,8 @@ impl SecretsInUse {
 pub(crate) struct Bounds {
     /// Entries of one org: its own, and its sessions'.
     pub(crate) per_org: usize,
+    /// Bytes of one org's entries. More than the largest takes that there can be.
+    pub(crate) org_bytes: usize,
     /// Bytes of all entries.
     pub(crate) bytes: usize,
     /// How long an entry that isn't used is kept.
@@ -89,7 +98,8 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             per_org: 64,
-            bytes: 64 << 20,
+            org_bytes: 64 << 20,
+            bytes: 256 << 20,
             idle: Duration::from_secs(300),
         }
     }
@@ -105,6 +115,8 @@ struct Kept {
     bounds: Bounds,
     orgs: HashMap<OrgName, HashMap<Option<SessionId>, Entry>>,
     bytes: usize,
+    /// Held by whoever makes an entry; the others wait and find it made.
+    making: HashMap<(OrgName, Option<SessionId>), Weak<AsyncMutex<()>>>,
 }
 
 struct Entry {
@@ -122,6 +134,7 @@ impl SecretCache {
             bounds,
             orgs: HashMap::new(),
             bytes: 0,
+            making: HashMap::new(),
         }));
         tokio::spawn(forget_unused(Arc::downgrade(&kept), bounds.idle));
         Self { store, kept }
@@ -132,21 +145,30 @@ impl SecretCache {
     /// # Errors
     /// When the store can't be read.
     pub(crate) async fn of(&self, org: &OrgName, session: Option<SessionId>) -> Result<Arc<SecretsInUse>, StoreError> {
-        // Taken before the values are read: a change in between shows at the next use.
-        let Some(stamp) = self.store.secrets_stamp(org, session).await? else {
-            return Ok(Arc::new(SecretsInUse::read(&*self.store, org, session).await?));
-        };
-        let (session, stamp) = if stamp.sessions_have_own {
-            (session, stamp)
-        } else {
-            (None, SecretsStamp { session: 0, ..stamp })
-        };
-        if let Some(secrets) = lock(&self.kept).get(org, session, stamp) {
-            return Ok(secrets);
+        let mut making = None;
+        loop {
+            // Taken before the values are read: a change in between shows at the next use.
+            let Some(stamp) = self.store.secrets_stamp(org, session).await? else {
+                return Ok(Arc::new(SecretsInUse::read(&*self.store, org, session).await?));
+            };
+            let (of, stamp) = if stamp.sessions_have_own {
+                (session, stamp)
+            } else {
+                (None, SecretsStamp { session: 0, ..stamp })
+            };
+            if let Some(secrets) = lock(&self.kept).get(org, of, stamp) {
+                return Ok(secrets);
+            }
+            if making.as_ref().is_some_and(|(made, _)| *made == of) {
+                let secrets = Arc::new(SecretsInUse::read(&*self.store, org, of).await?);
+                lock(&self.kept).put(org, of, stamp, &secrets);
+                return Ok(secrets);
+            }
+            // THREAT[T-org-scan]: one at a time, and then looked for again.
+            drop(making.take());
+            let turn = lock(&self.kept).making(org, of);
+            making = Some((of, turn.lock_owned().await));
         }
-        let secrets = Arc::new(SecretsInUse::read(&*self.store, org, session).await?);
-        lock(&self.kept).put(org, session, stamp, &secrets);
-        Ok(secrets)
     }
 }
 
@@ -161,20 +183,36 @@ impl Kept {
         Some(Arc::clone(&entry.secrets))
     }
 
+    fn making(&mut self, org: &OrgName, session: Option<SessionId>) -> Arc<AsyncMutex<()>> {
+        self.making.retain(|_, turn| turn.strong_count() > 0);
+        let turn = self.making.entry((org.clone(), session)).or_default();
+        turn.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *turn = Arc::downgrade(&new);
+            new
+        })
+    }
+
     fn put(&mut self, org: &OrgName, session: Option<SessionId>, stamp: SecretsStamp, secrets: &Arc<SecretsInUse>) {
         let size = secrets.size();
         self.remove(org, session);
-        if size > self.bounds.bytes {
+        let Bounds {
+            per_org,
+            org_bytes,
+            bytes,
+            ..
+        } = self.bounds;
+        if size > bytes.min(org_bytes) {
             return;
         }
-        while self
-            .orgs
-            .get(org)
-            .is_some_and(|entries| entries.len() >= self.bounds.per_org)
-        {
+        // An org's own entries go first, so that one with many large ones takes no room from others.
+        let is_full = |entries: &HashMap<_, Entry>| {
+            entries.len() >= per_org || entries.values().map(|entry| entry.size).sum::<usize>() + size > org_bytes
+        };
+        while self.orgs.get(org).is_some_and(is_full) {
             self.remove_oldest(Some(org));
         }
-        while self.bytes + size > self.bounds.bytes {
+        while self.bytes + size > bytes {
             self.remove_oldest(None);
         }
         self.bytes += size;
@@ -210,7 +248,9 @@ impl Kept {
     }
 
     fn remove_unused(&mut self) {
-        let Self { bounds, orgs, bytes } = self;
+        let Self {
+            bounds, orgs, bytes, ..
+        } = self;
         orgs.retain(|_, entries| {
             entries.retain(|_, entry| {
                 let keep = entry.used.elapsed() < bounds.idle;

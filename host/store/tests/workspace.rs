@@ -201,7 +201,7 @@ async fn a_link_that_leads_out_is_never_followed() {
     f.put("file", b"mine").await.unwrap();
     assert_eq!(fs::read(outside.join("secret")).unwrap(), b"outside");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
-    let found = f.files.grep(f.session, search("outside")).await.unwrap();
+    let found = f.files.grep(f.session, search("outside"), |bytes| bytes).await.unwrap();
     assert_eq!(found.matches, []);
     assert!(f.files.remove(f.session).await.unwrap());
     assert_eq!(fs::read(outside.join("secret")).unwrap(), b"outside");
@@ -234,7 +234,14 @@ async fn what_is_no_ordinary_file_is_refused_without_waiting_for_it() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     assert!(matches!(f.get("pipe").await, Err(WorkspaceError::Blocked { .. })));
-    assert_eq!(f.files.grep(f.session, search("x")).await.unwrap().matches, []);
+    assert_eq!(
+        f.files
+            .grep(f.session, search("x"), |bytes| bytes)
+            .await
+            .unwrap()
+            .matches,
+        []
+    );
 }
 
 #[tokio::test]
@@ -520,7 +527,7 @@ async fn grep_finds_lines_with_their_surroundings() {
         context: 1,
         ..search("^t(wo|hree)")
     };
-    let found = f.files.grep(f.session, request).await.unwrap();
+    let found = f.files.grep(f.session, request, |bytes| bytes).await.unwrap();
     let shown: Vec<_> = found
         .matches
         .iter()
@@ -546,7 +553,12 @@ async fn grep_finds_lines_with_their_surroundings() {
             ..search("^two")
         };
         assert_eq!(
-            f.files.grep(f.session, request).await.unwrap().matches.len(),
+            f.files
+                .grep(f.session, request, |bytes| bytes)
+                .await
+                .unwrap()
+                .matches
+                .len(),
             count,
             "{glob}"
         );
@@ -557,7 +569,7 @@ async fn grep_finds_lines_with_their_surroundings() {
         limit: 1,
         ..search("o")
     };
-    let found = f.files.grep(f.session, request).await.unwrap();
+    let found = f.files.grep(f.session, request, |bytes| bytes).await.unwrap();
     assert_eq!(
         (found.matches[0].number, found.stopped),
         (2, Some(Skipped::MoreMatches))
@@ -568,7 +580,11 @@ async fn grep_finds_lines_with_their_surroundings() {
 async fn grep_refuses_costly_patterns() {
     let f = fixture().await;
     for pattern in ["(", &"x".repeat(1001), r"\w{999}{999}", "(?=x)"] {
-        let error = f.files.grep(f.session, search(pattern)).await.unwrap_err();
+        let error = f
+            .files
+            .grep(f.session, search(pattern), |bytes| bytes)
+            .await
+            .unwrap_err();
         assert!(matches!(error, WorkspaceError::BadRequest { .. }), "{pattern}: {error}");
     }
     for glob in ["[", &"x".repeat(1001)] {
@@ -576,7 +592,7 @@ async fn grep_refuses_costly_patterns() {
             glob: Some(glob.into()),
             ..search("x")
         };
-        let error = f.files.grep(f.session, request).await.unwrap_err();
+        let error = f.files.grep(f.session, request, |bytes| bytes).await.unwrap_err();
         assert!(matches!(error, WorkspaceError::BadRequest { .. }), "{glob}: {error}");
     }
 }
@@ -585,21 +601,21 @@ async fn grep_refuses_costly_patterns() {
 async fn grep_stops_at_its_limits_and_says_so() {
     let f = fixture().await;
     f.put("large", &b"x\n".repeat(300 * 1024)).await.unwrap();
-    let found = f.files.grep(f.session, search("x")).await.unwrap();
+    let found = f.files.grep(f.session, search("x"), |bytes| bytes).await.unwrap();
     assert_eq!((found.matches.len(), found.skipped_files), (0, 1));
     f.put("long", &b"x".repeat(400 * 1024)).await.unwrap();
-    let found = f.files.grep(f.session, search("x")).await.unwrap();
+    let found = f.files.grep(f.session, search("x"), |bytes| bytes).await.unwrap();
     assert_eq!(found.matches[0].text.chars().count(), 1025);
     f.put("many", &[&b"x".repeat(900)[..], b"\n"].concat().repeat(200))
         .await
         .unwrap();
-    let found = f.files.grep(f.session, search("x")).await.unwrap();
+    let found = f.files.grep(f.session, search("x"), |bytes| bytes).await.unwrap();
     assert_eq!(found.stopped, Some(Skipped::AnswerFull));
     assert!(found.matches.iter().map(|line| line.text.len()).sum::<usize>() <= 64 * 1024);
     for number in 0..11 {
         f.put(&format!("scan{number}"), &b"y".repeat(500 * 1024)).await.unwrap();
     }
-    let found = f.files.grep(f.session, search("z")).await.unwrap();
+    let found = f.files.grep(f.session, search("z"), |bytes| bytes).await.unwrap();
     assert_eq!(found.stopped, Some(Skipped::ScanLimit));
 }
 
@@ -612,4 +628,23 @@ async fn what_an_interrupted_write_left_is_swept_at_start() {
     fs::write(&left, b"half").unwrap();
     Workspaces::open(&data, Quota::default()).unwrap();
     assert!(!left.exists());
+}
+
+#[tokio::test]
+async fn a_file_is_cleaned_whole_before_it_is_searched_split_and_cut() {
+    let f = fixture().await;
+    let long = format!("{}begin\nend of it\nlast\n", "x".repeat(1020));
+    f.put("a", long.as_bytes()).await.unwrap();
+    let clean = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace("begin\nend", "[gone]").into_bytes()
+    };
+    let found = f.files.grep(f.session, search("of it"), clean).await.unwrap();
+    assert_eq!(found.matches.len(), 1);
+    assert_eq!(found.matches[0].number, 1);
+    assert!(found.matches[0].text.ends_with("x[gon…"), "{}", found.matches[0].text);
+    assert_eq!(
+        f.files.grep(f.session, search("begin"), clean).await.unwrap().matches,
+        []
+    );
 }

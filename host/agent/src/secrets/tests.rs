@@ -140,3 +140,40 @@ fn a_damaged_secret_is_refused_alone_and_shadows_all_the_same() {
     assert!(value("ABSENT").unwrap().is_none());
     assert_eq!(value("BAD").unwrap_err().code, CallErrorCode::Unavailable);
 }
+
+#[tokio::test]
+async fn an_org_that_needs_much_room_takes_it_from_itself() {
+    let place = place().await;
+    place.set("KEY", "first-value").await;
+    let secrets = place.cache(Bounds::default()).of(&place.org, None).await.unwrap();
+    let cache = place.cache(Bounds {
+        org_bytes: secrets.size() * 2,
+        ..Bounds::default()
+    });
+    let stamp = SecretsStamp {
+        org: 0,
+        session: 0,
+        sessions_have_own: true,
+    };
+    let other = OrgName::new("other").unwrap();
+    let mut kept = lock(&cache.kept);
+    kept.put(&other, None, stamp, &secrets);
+    for _ in 0..5 {
+        kept.put(&place.org, Some(SessionId::new()), stamp, &secrets);
+    }
+    assert!(kept.get(&other, None, stamp).is_some());
+    assert_eq!(kept.orgs[&place.org].len(), 2);
+    assert_eq!(kept.bytes, secrets.size() * 3);
+}
+
+#[tokio::test]
+async fn who_needs_what_is_being_made_waits_for_it_and_shares_it() {
+    let place = place().await;
+    place.set("KEY", "first-value").await;
+    let cache = place.cache(Bounds::default());
+    let all = futures::future::join_all((0..20).map(|_| cache.of(&place.org, None))).await;
+    let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+    assert!(all.iter().all(|one| Arc::ptr_eq(one, &all[0])), "each was made once");
+    drop(lock(&cache.kept).making(&place.org, None));
+    assert!(lock(&cache.kept).making.len() <= 1);
+}

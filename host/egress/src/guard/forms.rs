@@ -237,28 +237,48 @@ struct Style {
 
 /// The value inside a JSON string, as the common encoders write it, and inside a JSON string within a JSON string.
 fn add_json(forms: &mut Vec<Form>, value: &str) {
-    // The encoders that escape what HTML would read differ on quotes and plus signs.
-    for html in ["", "<>&", "<>&'+", "<>&'+\"`"] {
-        for bits in 0..8_u8 {
-            let style = Style {
-                slash: bits & 1 != 0,
-                html,
-                non_ascii: bits & 2 != 0,
-                upper: bits & 4 != 0,
-            };
-            let rare = !html.is_empty() || style.upper;
-            if rare && value.len() > MAX_RARE {
-                continue;
-            }
-            let once = mapped(value.chars(), |out, c| escape(out, c, style));
-            if value.len() <= MAX_RARE {
-                let again = Style { html: "", ..style };
-                forms.push(mapped(once.chars(), |out, c| escape(out, c, again)));
-            }
-            forms.push(once);
+    for (number, (html, slash, non_ascii, upper)) in STYLES.into_iter().enumerate() {
+        let style = Style {
+            slash,
+            html,
+            non_ascii,
+            upper,
+        };
+        if value.len() > MAX_RARE && number >= COMMON_STYLES {
+            break;
         }
+        let once = mapped(value.chars(), |out, c| escape(out, c, style));
+        if value.len() <= MAX_RARE {
+            let again = Style { html: "", ..style };
+            forms.push(mapped(once.chars(), |out, c| escape(out, c, again)));
+        }
+        forms.push(once);
     }
 }
+
+/// What encoders escape: for HTML, slashes, what is not ASCII, and whether in upper case.
+const STYLES: [(&str, bool, bool, bool); 14] = [
+    ("", false, false, false),
+    ("", true, false, false),
+    ("", false, true, false),
+    ("", true, true, false),
+    ("", false, true, true),
+    // Go, Ruby on Rails.
+    ("<>&", false, false, false),
+    ("<>&", true, false, false),
+    ("<>&", false, true, false),
+    // Gson.
+    ("<>&'=", false, false, false),
+    ("<>&'", false, true, false),
+    ("<>&'+", false, false, false),
+    ("<>&'+", false, false, true),
+    // .NET.
+    ("<>&'+\"`", false, true, true),
+    // PHP with all its flags.
+    ("<>&'\"", true, true, true),
+];
+/// The first of them, which a long value is searched for in as well.
+const COMMON_STYLES: usize = 4;
 
 fn escape(out: &mut dyn Write, c: char, style: Style) -> fmt::Result {
     match c {
@@ -338,6 +358,7 @@ mod tests {
         let value = "say \"key/one\" & go";
         for form in [
             "say \\u0022key/one\\u0022 \\u0026 go",
+            "say \\u0022key\\/one\\u0022 \\u0026 go",
             "say \\\\\\\"key/one\\\\\\\" & go",
             "say \\\\u0022key/one\\\\u0022 \\\\u0026 go",
         ] {
@@ -368,6 +389,15 @@ mod tests {
         assert!(!of(&value).iter().any(|form| form.bytes().all(|b| b == b'0')));
         assert!(of(&value).iter().any(|form| form.contains("a key that")));
         assert!(!of(&"0".repeat(2000)).is_empty());
+    }
+
+    #[test]
+    fn the_forms_of_a_value_take_a_few_hundred_times_its_memory_at_most() {
+        for (length, most) in [(4096, 250), (64 << 10, 80)] {
+            let value: String = "\"<>&'+/?\\`\u{1}ö".chars().cycle().take(length).collect();
+            let bytes: usize = of(&value).iter().map(|form| form.capacity() + size_of::<Form>()).sum();
+            assert!(bytes < most * value.len(), "{} times", bytes / value.len());
+        }
     }
 
     #[test]

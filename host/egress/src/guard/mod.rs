@@ -87,8 +87,10 @@ impl LeakGuard {
     /// How many bytes of memory it takes, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        // The forms in names are fewer than all.
-        self.search.as_deref().map_or(0, |search| 2 * search.matcher.size())
+        self.search.as_deref().map_or(0, |search| {
+            let in_names = search.matcher.forms().iter().filter(|form| can_be_name(form));
+            search.matcher.size() + in_names.map(|form| form.len() + size_of::<Form>()).sum::<usize>()
+        })
     }
 
     /// The secret whose value, in any form, occurs first in `bytes`.

@@ -90,15 +90,16 @@ enum EntryKind {
     Other,
 }
 
-impl From<Entry> for FileEntry {
-    fn from(entry: Entry) -> Self {
+impl FileEntry {
+    // THREAT[T-sec-exfiltration]: a name is a text like any other. The cursor stays what it is.
+    fn of(entry: &Entry, guard: &LeakGuard) -> Self {
         let kind = match entry.kind {
             Kind::File => EntryKind::File,
             Kind::Directory => EntryKind::Directory,
             Kind::Other => EntryKind::Other,
         };
         Self {
-            path: entry.path.to_string(),
+            path: guard.redact_str(entry.path.as_str()).into_owned(),
             kind,
             size: entry.size,
             modified: entry.modified,
@@ -192,8 +193,10 @@ async fn list_files(
             },
         };
         let page = app.host.workspaces().list(session, request).await?;
+        let guard = app.host.guard(&client.org, Some(session)).await?;
+        let entry = |entry: &Entry| FileEntry::of(entry, &guard);
         return Ok(Json(FilesAnswer::Entries {
-            items: page.items.into_iter().map(Into::into).collect(),
+            items: page.items.iter().map(entry).collect(),
             next: page.next,
         }));
     };
@@ -217,13 +220,15 @@ async fn list_files(
         offset,
         limit: limit as usize,
     };
-    let found = app.host.workspaces().grep(session, request).await?;
     let guard = app.host.guard(&client.org, Some(session)).await?;
+    // THREAT[T-sec-exfiltration]: what is searched is what reading the file would show; a pattern can't ask for a value.
+    let clean = guard.clone();
+    let clean = move |bytes| clean.redact_vec(bytes);
+    let found = app.host.workspaces().grep(session, request, clean).await?;
     Ok(Json(lines(found, offset, &guard)))
 }
 
 fn lines(found: Found, offset: usize, guard: &LeakGuard) -> FilesAnswer {
-    let clean = |text: String| guard.redact_str(&text).into_owned();
     let more = matches!(found.stopped, Some(Skipped::MoreMatches | Skipped::AnswerFull));
     FilesAnswer::Lines {
         next: more.then(|| offset.saturating_add(found.matches.len()).to_string()),
@@ -231,11 +236,11 @@ fn lines(found: Found, offset: usize, guard: &LeakGuard) -> FilesAnswer {
             .matches
             .into_iter()
             .map(|line| MatchedLine {
-                path: line.path.to_string(),
+                path: guard.redact_str(line.path.as_str()).into_owned(),
                 line: line.number,
-                text: clean(line.text),
-                before: line.before.into_iter().map(clean).collect(),
-                after: line.after.into_iter().map(clean).collect(),
+                text: line.text,
+                before: line.before,
+                after: line.after,
             })
             .collect(),
         skipped_files: found.skipped_files,

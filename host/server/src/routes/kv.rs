@@ -73,14 +73,19 @@ async fn list_keys(
         after: query.cursor,
         limit: Limit::or_default(query.limit),
     };
-    let owner = Owner::Session(client.org, session);
+    let owner = Owner::Session(client.org.clone(), session);
     let page = app
         .host
         .store()
         .kv_keys(&owner, query.prefix.as_deref().unwrap_or_default(), &page)
         .await?;
+    // THREAT[T-sec-exfiltration]: a key is a text like any other. The cursor stays what it is.
+    let guard = app.host.guard(&client.org, Some(session)).await?;
+    let entry = |key: String| KvEntry {
+        key: guard.redact_str(&key).into_owned(),
+    };
     Ok(Json(Listed {
-        items: page.items.into_iter().map(|key| KvEntry { key }).collect(),
+        items: page.items.into_iter().map(entry).collect(),
         next: page.next,
     }))
 }

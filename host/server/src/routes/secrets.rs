@@ -16,8 +16,11 @@ use fumehood_core::name::SecretName;
 use fumehood_store::record::Owner;
 use http::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer, Serialize};
-use std::sync::Arc;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess},
+};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -30,6 +33,29 @@ pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(set_org_secret, delete_org_secret))
         .routes(routes!(list_session_secrets))
         .routes(routes!(set_session_secret, delete_session_secret))
+}
+
+/// Refuses numbers and truth values without repeating them, as serde's own words would: a value that was sent in the wrong
+/// type is a value all the same.
+// THREAT[T-sec-log]
+macro_rules! refuse_scalars {
+    ($why:expr) => {
+        fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+            Err(E::custom($why))
+        }
+
+        fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+            Err(E::custom($why))
+        }
+
+        fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+            Err(E::custom($why))
+        }
+
+        fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+            Err(E::custom($why))
+        }
+    };
 }
 
 /// The value of a secret: never shown, not even to a log.
@@ -60,26 +86,65 @@ impl SecretValue {
 
 impl<'de> Deserialize<'de> for SecretValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+        struct Text;
 
-        impl serde::de::Visitor<'_> for Visitor {
+        impl serde::de::Visitor<'_> for Text {
             type Value = SecretValue;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SecretValue, E> {
+            fn visit_str<E: Error>(self, text: &str) -> Result<SecretValue, E> {
                 Ok(SecretValue(text.into()))
             }
 
-            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<SecretValue, E> {
+            fn visit_string<E: Error>(self, text: String) -> Result<SecretValue, E> {
                 Ok(SecretValue(text.into()))
             }
+
+            refuse_scalars!("a secret is a text: write it between quotes");
         }
 
-        deserializer.deserialize_string(Visitor)
+        // Whatever it is: asked for a text alone, the reader would repeat what stands there instead.
+        deserializer.deserialize_any(Text)
     }
+}
+
+/// Several, by name.
+///
+/// # Errors
+/// When it is no object, a name is not one, or a value is no text.
+pub(crate) fn by_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<SecretName, SecretValue>, D::Error> {
+    const OBJECT: &str = "secrets are an object: their names, and the value of each as a text";
+
+    struct Object;
+
+    impl<'de> serde::de::Visitor<'de> for Object {
+        type Value = BTreeMap<SecretName, SecretValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut secrets = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry()? {
+                secrets.insert(name, value);
+            }
+            Ok(secrets)
+        }
+
+        fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+            Err(E::custom(OBJECT))
+        }
+
+        refuse_scalars!(OBJECT);
+    }
+
+    deserializer.deserialize_any(Object)
 }
 
 /// A secret to be kept.
@@ -112,6 +177,13 @@ async fn set(app: &App, owner: Owner, secret: &str, request: Request) -> Answer<
     let value = match kind.as_deref() {
         Some(kind) if is_json(kind) => {
             let body = read_small(app, parts.headers, body, app.config.json_body).await?;
+            // A body that is the value itself would be repeated in what is wrong with it.
+            if !body.trim_ascii_start().starts_with(b"{") {
+                return Err(Problem::new(
+                    ProblemCode::InvalidBody,
+                    "a secret in JSON is `{\"value\": \"…\"}`; send the bare value as text/plain",
+                ));
+            }
             parse_json::<SetSecret>(&body)?.value
         }
         Some("text/plain" | "application/octet-stream") => {

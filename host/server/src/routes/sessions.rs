@@ -7,7 +7,7 @@ use crate::{
     input::{At, JsonBody, Listed, PageQuery, Query, session_id},
     problem::{Answer, Problem, ProblemCode},
     routes::{
-        secrets::SecretValue,
+        secrets::{self, SecretValue},
         starter::{self, SessionFiles},
     },
     schema,
@@ -97,7 +97,7 @@ struct CreateSession {
     #[schema(value_type = Option<schema::SessionFiles>)]
     files: Option<SessionFiles>,
     /// Secrets of the session, by name. They are never shown again, and shadow the org's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "secrets::by_name")]
     #[schema(value_type = BTreeMap<String, String>)]
     secrets: BTreeMap<SecretName, SecretValue>,
 }

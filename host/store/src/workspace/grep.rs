@@ -102,7 +102,7 @@ impl Search {
         })
     }
 
-    pub(super) fn run(&self, dir: &Dir) -> Result<Found> {
+    pub(super) fn run(&self, dir: &Dir, clean: &dyn Fn(Vec<u8>) -> Vec<u8>) -> Result<Found> {
         let mut entries = list::entries(dir, self.directory.as_ref(), list::Depth::Below)?;
         entries.retain(|entry| {
             entry.kind == Kind::File && self.glob.as_ref().is_none_or(|glob| glob.is_match(entry.path.as_str()))
@@ -140,7 +140,8 @@ impl Search {
                 progress.found.skipped_files += 1;
                 continue;
             }
-            progress.found.stopped = self.search(&entry.path, &bytes, &mut progress);
+            // The whole file, before it is split into lines and these are cut: a part of what is to be cleaned away is not found.
+            progress.found.stopped = self.search(&entry.path, &clean(bytes), &mut progress);
             if progress.found.stopped.is_some() {
                 break;
             }

@@ -391,10 +391,15 @@ impl Workspaces {
     ///
     /// # Errors
     /// [`WorkspaceError::BadRequest`] for a pattern or glob that is too long, too costly or not valid; those of [`Self::list`].
-    pub async fn grep(&self, session: SessionId, request: GrepRequest) -> Result<Found> {
+    pub async fn grep(
+        &self,
+        session: SessionId,
+        request: GrepRequest,
+        clean: impl Fn(Vec<u8>) -> Vec<u8> + Send + 'static,
+    ) -> Result<Found> {
         let search = grep::Search::new(&request)?;
         self.blocking(move |inner| match inner.there(session)? {
-            Some(dir) => search.run(&dir),
+            Some(dir) => search.run(&dir, &clean),
             None => Ok(Found::default()),
         })
         .await
