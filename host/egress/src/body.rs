@@ -149,6 +149,8 @@ impl HttpBody for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         match self.declared {
+            // Of a body that is said to be empty nothing would be asked for, so nobody would learn that it is not.
+            Some(0) if !self.ended => SizeHint::default(),
             Some(declared) => SizeHint::with_exact(declared.saturating_sub(self.exchange.sent.load(Ordering::Relaxed))),
             None => SizeHint::default(),
         }

@@ -218,6 +218,14 @@ impl Inner {
         if outgoing.declared.is_some_and(|length| length > grant.limits.body_out) {
             return Err(too_large);
         }
+        // Known to be wrong before a connection is made. THREAT[T-net-header-smuggling]
+        if body
+            .size_hint()
+            .exact()
+            .is_some_and(|length| outgoing.declared != Some(length))
+        {
+            return Err(EgressError::LengthMismatch);
+        }
         let mut lease = self.lease(grant, entry, allowed).await?;
         let body = RequestBody::new(
             body,
