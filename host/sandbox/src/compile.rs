@@ -23,8 +23,9 @@ use wasmtime::{Engine, component::Component as Compiled};
 const CODE: u8 = b'+';
 const MESSAGE: u8 = b'-';
 
-/// More than the code of the largest component that is worth keeping in memory.
-const LARGEST_CODE: u64 = 1 << 30;
+/// What compiled code may take. It is several times as large as the component, and it stays in memory while the component is
+/// installed: a language's whole runtime compiles to some 50 MiB.
+const LARGEST_CODE: u64 = 256 << 20;
 
 /// How much the child gives way: it takes what the host and its calls leave.
 const NICE: i32 = 10;
@@ -58,14 +59,16 @@ impl Compiler {
         match self {
             Self::InProcess => Compiled::from_binary(engine, wasm).map_err(|error| unsupported(&error)),
             Self::Child(child) => {
-                let code = child.compile(wasm)?;
-                aot::from_own_child(engine, &code).map_err(|error| unsupported(&error))
+                let answer = child.compile(wasm)?;
+                let code = child.code(&answer)?;
+                aot::from_own_child(engine, code).map_err(|error| unsupported(&error))
             }
         }
     }
 }
 
 impl CompilerChild {
+    /// Has a child compile, and returns what it answered.
     // THREAT[T-box-compile]: what a component does to the compiler, it does to a process that can be killed.
     fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
         let mut child = Command::new(&self.program)
@@ -88,7 +91,7 @@ impl CompilerChild {
             scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(wasm)));
             scope.spawn(move || {
                 let mut answer = Vec::new();
-                let read = stdout.map(|stdout| stdout.take(LARGEST_CODE).read_to_end(&mut answer));
+                let read = stdout.map(|stdout| stdout.take(LARGEST_CODE + 2).read_to_end(&mut answer));
                 // Whoever waited may have given up.
                 let _ = sender.send(read.is_some_and(|read| read.is_ok()).then_some(answer));
             });
@@ -101,10 +104,16 @@ impl CompilerChild {
         let Ok(answer) = answer else {
             return Err(LoadError::CompileTime { limit: self.time });
         };
-        match answer.unwrap_or_default().split_first() {
-            Some((&CODE, code)) => Ok(code.to_vec()),
+        // It died where there is nothing: an allocation that fails ends a process.
+        Ok(answer.unwrap_or_default())
+    }
+
+    /// The code in an answer, where it is.
+    fn code<'a>(&self, answer: &'a [u8]) -> Result<&'a [u8], LoadError> {
+        match answer.split_first() {
+            Some((&CODE, code)) if code.len() as u64 > LARGEST_CODE => Err(LoadError::CodeSize { limit: LARGEST_CODE }),
+            Some((&CODE, code)) => Ok(code),
             Some((&MESSAGE, message)) => Err(LoadError::Unsupported(one_line(&String::from_utf8_lossy(message)))),
-            // It died: an allocation that fails ends a process.
             _ => Err(LoadError::CompileMemory { limit: self.memory }),
         }
     }
@@ -155,4 +164,25 @@ pub(crate) fn one_line(text: &str) -> String {
     const LONGEST: usize = 2000;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line[..line.floor_char_boundary(LONGEST)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_code_that_is_not_too_large_or_words_or_nothing() {
+        let child = CompilerChild {
+            program: PathBuf::new(),
+            arguments: Vec::new(),
+            time: Duration::ZERO,
+            memory: 1,
+        };
+        assert_eq!(child.code(b"+code").unwrap(), b"code");
+        assert!(matches!(child.code(b"-words"), Err(LoadError::Unsupported(words)) if words == "words"));
+        assert!(matches!(child.code(b""), Err(LoadError::CompileMemory { limit: 1 })));
+        let mut large = vec![0; usize::try_from(LARGEST_CODE).unwrap() + 2];
+        large[0] = CODE;
+        assert!(matches!(child.code(&large), Err(LoadError::CodeSize { .. })));
+    }
 }

@@ -80,6 +80,14 @@ pub enum LoadError {
         /// The host's limit.
         limit: u64,
     },
+    /// Its code would stay in the host's memory, and there is too much of it.
+    #[error(
+        "the component compiles to more than {limit} bytes of code, the most this host keeps; remove functions that it does not use, or divide it"
+    )]
+    CodeSize {
+        /// The host's limit, in bytes.
+        limit: u64,
+    },
     /// A part that is kept and shown is too long.
     #[error("the component's {what} has {actual} bytes, more than the {limit} that this host keeps; shorten it")]
     TooLong {
