@@ -66,7 +66,7 @@ pub enum FailMode {
 const DEFAULT_CONCURRENT_CALLS: u32 = 1000;
 
 /// And what its clients that listen or wait may be: few enough that the host's connections are there for other orgs.
-const DEFAULT_CONCURRENT_STREAMS: u32 = 256;
+const DEFAULT_CONCURRENT_STREAMS: u32 = 1000;
 
 /// The longest that a call waits for its place which nothing else ends.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
