@@ -1,7 +1,7 @@
 //! Which tools an org has, ready to run, and which of them a session's agents offer.
 //!
 //! A snapshot per org is built from the store once and replaced when a component is added, granted or removed; turns keep
-//! the snapshot they began with, and with it its code; what that may do is looked up for each call, in [`crate::standing`].
+//! the snapshot they began with, and with it its code; what that may do is looked up for each call, in `standing`.
 
 use crate::{
     standing::{Standing, Standings},

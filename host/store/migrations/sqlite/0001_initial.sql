@@ -45,8 +45,6 @@ CREATE TABLE grants (
     component TEXT NOT NULL,
     digest    BLOB NOT NULL,
     what      TEXT NOT NULL,
-    -- the manifest that was decided about
-    request   TEXT NOT NULL,
     PRIMARY KEY (org, component, digest),
     FOREIGN KEY (org, component) REFERENCES components (org, name) ON DELETE CASCADE
 ) STRICT;
