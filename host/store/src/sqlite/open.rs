@@ -229,3 +229,28 @@ fn refused(file: &Path, error: sqlx::Error) -> OpenError {
         _ => OpenError::Unavailable { path, reason },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn grants_of_an_earlier_database_are_for_what_the_installed_version_asks() {
+        let mut database = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let first = Migrator {
+            migrations: MIGRATIONS.iter().take(1).cloned().collect::<Vec<_>>().into(),
+            ..Migrator::DEFAULT
+        };
+        first.run_direct(None, &mut database, false).await.unwrap();
+        let rows = "INSERT INTO orgs (name, created) VALUES ('acme', 0);
+            INSERT INTO components VALUES ('acme', 'a', x'02', '{\"name\":\"a\"}', '[]', 0);
+            INSERT INTO grants VALUES ('acme', 'a', x'01', 'of a version before'), ('acme', 'a', x'02', 'of this one');";
+        sqlx::raw_sql(rows).execute(&mut database).await.unwrap();
+        MIGRATIONS.run_direct(None, &mut database, false).await.unwrap();
+        let grants: Vec<(String, String)> = sqlx::query_as("SELECT what, request FROM grants")
+            .fetch_all(&mut database)
+            .await
+            .unwrap();
+        assert_eq!(grants, [("of this one".into(), "{\"name\":\"a\"}".into())]);
+    }
+}
