@@ -33,7 +33,7 @@ use fumehood_policy::{
     toml_text,
 };
 use fumehood_store::{Quotas, StoreUrl};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -125,7 +125,7 @@ pub(crate) struct LogSection {
 }
 
 /// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LogFormat {
     /// For people.
@@ -327,7 +327,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     }
     config.store_url().parse::<StoreUrl>().context("[store] url")?;
     config.limits.check()?;
-    org_limits::check(&config.limits_store.url)?;
+    org_limits::check(config)?;
     if let Some(name) = config.mcp.keys().next() {
         bail!("[mcp.{name}] is set, but this version does not use MCP servers; remove it");
     }

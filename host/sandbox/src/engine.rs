@@ -2,7 +2,7 @@
 //! else relies on; the comment says which.
 
 use crate::error::SandboxError;
-use fumehood_policy::limits::Limits;
+use fumehood_policy::{limits::Limits, quantity::ByteSize};
 use std::num::NonZeroUsize;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
@@ -34,6 +34,17 @@ pub(crate) const TABLES_PER_COMPONENT: u32 = 16;
 
 /// How many frames of a guest's backtrace are kept for the log: enough to see a recursion.
 pub(crate) const MAX_FRAMES: usize = 64;
+
+/// These limits, none above what the engine has for a call; nothing that an operator says makes that more.
+#[must_use]
+pub fn within_engine(limits: Limits) -> Limits {
+    Limits {
+        memory: limits.memory.min(ByteSize(MAX_MEMORY)),
+        tables: limits.tables.min(u32::try_from(MAX_TABLE_ELEMENTS).unwrap_or(u32::MAX)),
+        instances: limits.instances.min(CORE_INSTANCES_PER_COMPONENT),
+        ..limits
+    }
+}
 
 /// How instances are allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

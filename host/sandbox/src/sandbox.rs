@@ -25,6 +25,9 @@ use std::{
 };
 use wasmtime::{Engine, component::Linker};
 
+/// How many calls a host runs at once, of all orgs together.
+pub const CALLS_AT_ONCE: u32 = 1250;
+
 /// How a sandbox is set up.
 #[derive(Debug, Clone)]
 pub struct SandboxConfig {
@@ -57,7 +60,7 @@ impl SandboxConfig {
             cache_dir: None,
             cache_key: CacheKey::random()?,
             tmp_dir: None,
-            max_concurrent_calls: 1250,
+            max_concurrent_calls: CALLS_AT_ONCE,
             max_component_size: 64 << 20,
             compiler: Compiler::InProcess,
             ceilings: Limits::default_ceilings(),

@@ -1,14 +1,22 @@
 //! What `config show` shows: the configuration as it is in effect.
 
-use super::Loaded;
-use fumehood_core::name::{AgentName, ModelName};
+use super::{Loaded, LogFormat, org_limits};
+use fumehood_core::{
+    digest::Digest,
+    name::{AgentName, ComponentName, ModelName, OrgName},
+};
 use fumehood_model::SecretLookup;
-use fumehood_policy::{agent::AgentConfig, authority::HostPolicy, quantity::ByteSize};
+use fumehood_policy::{
+    agent::AgentConfig,
+    authority::HostPolicy,
+    quantity::{ByteSize, Span},
+};
 use fumehood_store::Quotas;
 use serde::Serialize;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-/// The configuration as it is in effect, for `config show`. Holds no secret: keys are named by their variables.
+/// The configuration as it is in effect, for `config show`. Holds no secret: keys are named by their variables, and who logs in
+/// to a database is left out.
 #[derive(Debug, Serialize)]
 pub(crate) struct Effective {
     file: Option<PathBuf>,
@@ -16,12 +24,43 @@ pub(crate) struct Effective {
     listen: SocketAddr,
     data_dir: PathBuf,
     store: String,
+    limits_store: Option<String>,
+    log: EffectiveLog,
+    metrics: EffectiveMetrics,
     models: BTreeMap<ModelName, EffectiveModel>,
     agents: BTreeMap<AgentName, AgentConfig>,
     host: HostPolicy,
     files: EffectiveFiles,
     kv: EffectiveKv,
-    largest_component: ByteSize,
+    install: EffectiveInstall,
+    /// Those with a section of their own.
+    orgs: BTreeMap<OrgName, org_limits::Shown>,
+    tools: BTreeMap<ComponentName, EffectiveTool>,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveLog {
+    format: Option<LogFormat>,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveMetrics {
+    public: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveInstall {
+    component_size: ByteSize,
+    compile_time: Span,
+    compile_memory: ByteSize,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveTool {
+    source: PathBuf,
+    digest: Option<Digest>,
+    /// Whether the configuration grants it something; else somebody decides with `fumehood tool grant`.
+    granted: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,12 +95,30 @@ impl Effective {
                 },
             )
         });
+        let install = config.call_limits().install;
+        let tools = config.tool.iter().map(|(name, tool)| {
+            let tool = EffectiveTool {
+                source: tool.source.clone(),
+                digest: tool.digest,
+                granted: tool.grant.is_some(),
+            };
+            (name.clone(), tool)
+        });
         Self {
             file: loaded.file.clone(),
             variables: loaded.variables.clone(),
             listen: config.listen,
             data_dir: config.data_dir.clone(),
-            store: config.store_url(),
+            store: without_login(&config.store_url()),
+            limits_store: Some(&config.limits_store.url)
+                .filter(|url| !url.is_empty())
+                .map(|url| without_login(url)),
+            log: EffectiveLog {
+                format: config.log.format,
+            },
+            metrics: EffectiveMetrics {
+                public: config.metrics.public,
+            },
             models: models.collect(),
             agents: config.agents(),
             host: config.host_policy(),
@@ -74,7 +131,44 @@ impl Effective {
                 entries: key_values.entries,
                 bytes: ByteSize(key_values.bytes),
             },
-            largest_component: config.call_limits().install.component_size,
+            install: EffectiveInstall {
+                component_size: install.component_size,
+                compile_time: install.compile_time,
+                compile_memory: install.compile_memory,
+            },
+            orgs: config
+                .org
+                .iter()
+                .map(|(name, org)| (name.clone(), org.limits.shown()))
+                .collect(),
+            tools: tools.collect(),
+        }
+    }
+}
+
+/// A URL without the name and password before its host.
+fn without_login(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[host..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_logs_in_to_a_store_is_not_shown() {
+        for (url, shown) in [
+            ("rediss://user:p@ss@h:6379/0", "rediss://h:6379/0"),
+            ("redis://:pw@h", "redis://h"),
+            ("redis://h/1?a=b@c", "redis://h/1?a=b@c"),
+            ("sqlite:.fumehood/fumehood.db", "sqlite:.fumehood/fumehood.db"),
+        ] {
+            assert_eq!(without_login(url), shown);
         }
     }
 }

@@ -5,6 +5,7 @@ use fumehood_policy::{
     limits::{Limits, LimitsRequest},
     quantity::{ByteSize, Span},
 };
+use fumehood_sandbox::within_engine;
 use serde::Deserialize;
 
 /// `[limits]`
@@ -91,14 +92,12 @@ impl CallLimits {
         Limits::effective(&defaults, &nothing, &nothing, &self.ceilings())
     }
 
-    /// Refuses a default that no call would get.
+    /// Refuses a default that no call would get, and a ceiling that no call could come near.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let above: Vec<String> = self
-            .default
-            .above_ceilings(&self.ceilings())
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let above = |limits: &LimitsRequest, ceilings: &Limits| {
+            let above = limits.above_ceilings(ceilings);
+            above.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
         let InstallLimits {
             component_size,
             compile_time,
@@ -107,12 +106,14 @@ impl CallLimits {
         if component_size.bytes() == 0 || compile_time.as_millis() == 0 || compile_memory.bytes() == 0 {
             bail!("[limits.install]: zero would forbid every component; use a value above zero, or leave the key out");
         }
-        if above.is_empty() {
-            return Ok(());
+        let impossible = above(&self.ceiling, &within_engine(self.ceilings()));
+        if !impossible.is_empty() {
+            bail!("[limits.ceiling]: {impossible}, which is the most that the engine has for a call; lower it");
         }
-        bail!(
-            "[limits.default]: {}; lower it, or raise the ceiling in [limits.ceiling]",
-            above.join("; ")
-        );
+        let ungiven = above(&self.default, &self.ceilings());
+        if !ungiven.is_empty() {
+            bail!("[limits.default]: {ungiven}; lower it, or raise the ceiling in [limits.ceiling]");
+        }
+        Ok(())
     }
 }

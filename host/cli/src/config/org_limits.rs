@@ -1,10 +1,11 @@
 //! `[org.NAME.limits]` and `[limits_store]`: what orgs may use, and where that is kept.
 
 use super::Config;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fumehood_agent::limits::{self, Limits, OrgLimits, RateStore as _, StoreDown, ValkeyRates};
 use fumehood_policy::quantity::{ByteRate, Rate};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use fumehood_sandbox::CALLS_AT_ONCE;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 
 /// `[org.NAME.limits]`; what is absent is at its default, for every org.
@@ -64,7 +65,7 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Setting<T> {
 }
 
 /// What a limit does when it can't be known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum FailMode {
     /// Lets pass.
@@ -74,7 +75,40 @@ enum FailMode {
     Closed,
 }
 
+/// What an org may use, in words; without the rates that it has not.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    tool_calls: Option<String>,
+    egress_requests: Option<String>,
+    egress_bytes: Option<String>,
+    turns: Option<String>,
+    concurrent_calls: Option<u32>,
+    concurrent_streams: Option<u32>,
+    fail: FailMode,
+}
+
 impl Section {
+    pub(super) fn shown(&self) -> Shown {
+        let OrgLimits {
+            tool_calls,
+            egress_requests,
+            egress_bytes,
+            turns,
+            concurrent_calls,
+            concurrent_streams,
+            fail: _,
+        } = self.in_effect();
+        Shown {
+            tool_calls: tool_calls.map(|rate| rate.to_string()),
+            egress_requests: egress_requests.map(|rate| rate.to_string()),
+            egress_bytes: egress_bytes.map(|rate| rate.to_string()),
+            turns: turns.map(|rate| rate.to_string()),
+            concurrent_calls,
+            concurrent_streams,
+            fail: self.fail,
+        }
+    }
+
     fn in_effect(&self) -> OrgLimits {
         let defaults = OrgLimits::default();
         OrgLimits {
@@ -130,10 +164,18 @@ impl Config {
     }
 }
 
-/// Refuses a URL that names no store of limits.
-pub(super) fn check(url: &str) -> anyhow::Result<()> {
+/// Refuses a URL that names no store of limits, and room for more calls than the host runs.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    let url = &config.limits_store.url;
     if !url.is_empty() {
         ValkeyRates::check(url).context("[limits_store] url can't be used")?;
+    }
+    for (name, org) in &config.org {
+        if let Some(calls) = org.limits.concurrent_calls.filter(|calls| calls.get() > CALLS_AT_ONCE) {
+            bail!(
+                "[org.{name}.limits] concurrent_calls = {calls} is more than the {CALLS_AT_ONCE} calls that a host runs at once, of all orgs; lower it"
+            );
+        }
     }
     Ok(())
 }

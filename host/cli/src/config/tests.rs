@@ -114,6 +114,43 @@ fn a_limit_that_does_not_parse_or_would_forbid_everything_is_refused_with_its_li
     }
 }
 
+#[test]
+fn limits_that_no_host_could_give_are_refused() {
+    for (text, says) in [
+        ("[limits.ceiling]\nmemory = \"900GiB\"", "4GiB"),
+        ("[limits.ceiling]\ntables = 4000000", "100000"),
+        ("[limits.ceiling]\ninstances = 65", "64"),
+        ("[org.acme.limits]\nconcurrent_calls = 4000000000", "1250"),
+    ] {
+        let error = refusal(text, &[]);
+        assert!(
+            error.contains(says) && error.contains("lower it") && error.contains("line"),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
+fn what_is_in_effect_is_shown_without_passwords() {
+    let text = "[limits_store]\nurl = \"redis://:hunter2@127.0.0.1:1\"\n[org.acme.limits]\nturns = \"1/hour\"\n\
+                [metrics]\npublic = false\n[log]\nformat = \"json\"\n[tool.http]\nsource = \"http.wasm\"";
+    let shown = serde_json::to_value(Effective::new(&with_file(text, &[]).unwrap(), &|_| None)).unwrap();
+    assert_eq!(shown["limits_store"], "redis://127.0.0.1:1");
+    assert_eq!(
+        (&shown["orgs"]["acme"]["turns"], &shown["orgs"]["acme"]["fail"]),
+        (&"1/hour".into(), &"open".into())
+    );
+    assert_eq!(
+        (&shown["metrics"]["public"], &shown["log"]["format"]),
+        (&false.into(), &"json".into())
+    );
+    assert_eq!(
+        (&shown["tools"]["http"]["source"], &shown["tools"]["http"]["granted"]),
+        (&"http.wasm".into(), &false.into())
+    );
+    assert!(!shown.to_string().contains("hunter2"));
+}
+
 #[tokio::test]
 async fn an_org_has_the_default_limits_but_for_what_its_section_says() {
     let text = "[limits_store]\nurl = \"\"\n[org.acme.limits]\nturns = \"1/hour\"\ntool_calls = \"unlimited\"\negress_bytes = \"1GiB/h\"\n\
