@@ -28,11 +28,7 @@ use crate::{data_dir::DataDir, disk, error::OpenError, record::Page, sqlite::Sql
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_files::{FileError, Full, Tree, remove_all};
-use std::{
-    io,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{io, path::Path, sync::Arc};
 use tokio::sync::Semaphore;
 
 /// Where the sessions' directories are, in the data directory.
@@ -214,7 +210,8 @@ struct Inner {
     trees: Trees,
     /// Beside the workspaces, so that a file being written is not seen in one.
     temporary: Dir,
-    writers: [Mutex<()>; STRIPES],
+    /// One permit each.
+    writers: [Arc<Semaphore>; STRIPES],
     turns: Arc<Semaphore>,
     _data_dir: DataDir,
 }
@@ -239,7 +236,7 @@ impl Workspaces {
                 trees: Trees::new(handle, swept(GONE)?, quota),
                 root,
                 temporary: swept("workspaces.new")?,
-                writers: [const { Mutex::new(()) }; STRIPES],
+                writers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 turns: Arc::new(Semaphore::new(AT_ONCE)),
                 _data_dir: data_dir.clone(),
             }),
@@ -262,8 +259,7 @@ impl Workspaces {
     /// # Errors
     /// Those of [`Self::write`]; [`WorkspaceError::Precondition`] when two are in the same place.
     pub async fn start_with(&self, session: SessionId, files: Vec<Starter>) -> Result<()> {
-        self.blocking(move |inner| {
-            let _turn = stripe(&inner.writers, session);
+        self.changing(session, move |inner| {
             let placed = inner.trees.made(session).and_then(|tree| {
                 for file in &files {
                     file::fits_alone(&file.bytes, inner.trees.quota())?;
@@ -332,8 +328,7 @@ impl Workspaces {
     ) -> Result<Written> {
         let path = path.clone();
         let length = bytes.len();
-        let written = self.blocking(move |inner| {
-            let _turn = stripe(&inner.writers, session);
+        let written = self.changing(session, move |inner| {
             // Looked at first, so that a refused write doesn't even make the session's directory.
             file::fits_alone(&bytes, inner.trees.quota())?;
             let tree = inner.trees.made(session)?;
@@ -348,13 +343,10 @@ impl Workspaces {
     /// [`WorkspaceError::Precondition`], [`WorkspaceError::NotEmpty`], and those of [`Self::read`].
     pub async fn delete(&self, session: SessionId, path: &WorkspacePath, precondition: Precondition) -> Result<bool> {
         let path = path.clone();
-        self.blocking(move |inner| {
-            let _turn = stripe(&inner.writers, session);
-            match inner.trees.there(session)? {
-                Some(tree) => file::delete(&tree, &path, precondition),
-                None if precondition == Precondition::Any => Ok(false),
-                None => Err(WorkspaceError::Precondition { current: None }),
-            }
+        self.changing(session, move |inner| match inner.trees.there(session)? {
+            Some(tree) => file::delete(&tree, &path, precondition),
+            None if precondition == Precondition::Any => Ok(false),
+            None => Err(WorkspaceError::Precondition { current: None }),
         })
         .await
     }
@@ -424,11 +416,7 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`].
     pub async fn retire(&self, session: SessionId) -> Result<bool> {
-        self.blocking(move |inner| {
-            let _turn = stripe(&inner.writers, session);
-            inner.trees.retire(session)
-        })
-        .await
+        self.changing(session, move |inner| inner.trees.retire(session)).await
     }
 
     /// Undoes [`Self::retire`].
@@ -457,10 +445,23 @@ impl Workspaces {
         Ok(was_there)
     }
 
+    /// Like [`Self::blocking`], and apart from other changes of the session.
+    // THREAT[T-org-starve]: who waits for another writer of a session holds no turn that other sessions wait for.
+    async fn changing<T: Send + 'static>(
+        &self,
+        session: SessionId,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let stripe = Arc::clone(stripe(&self.inner.writers, session));
+        let alone = stripe.acquire_owned().await.map_err(|_| stopping())?;
+        self.blocking(move |inner| {
+            let _alone = alone;
+            work(inner)
+        })
+        .await
+    }
+
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
-        let stopping = || WorkspaceError::Unavailable {
-            reason: "the host is shutting down".into(),
-        };
         // The permit goes along, so that work whose caller has gone still counts.
         let permit = Arc::clone(&self.inner.turns)
             .acquire_owned()
@@ -473,6 +474,12 @@ impl Workspaces {
         })
         .await
         .unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+fn stopping() -> WorkspaceError {
+    WorkspaceError::Unavailable {
+        reason: "the host is shutting down".into(),
     }
 }
 
@@ -569,4 +576,39 @@ fn sweep(dir: &Dir) -> io::Result<()> {
         remove_all(dir, entry?.file_name())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    #[tokio::test]
+    async fn writers_of_one_session_that_wait_for_each_other_keep_no_other_session_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let workspaces = Workspaces::open(&DataDir::open(place.path()).await.unwrap(), Quota::default()).unwrap();
+        let [busy, other] = [1, 2].map(|n| SessionId::from_uuid(uuid::Uuid::from_u128(n)));
+        let path: WorkspacePath = "a".parse().unwrap();
+        let first = Arc::clone(stripe(&workspaces.inner.writers, busy))
+            .acquire_owned()
+            .await
+            .unwrap();
+        let mut waiting: Vec<_> = (0..2 * AT_ONCE)
+            .map(|_| Box::pin(workspaces.write(busy, &path, vec![1], Precondition::Any)))
+            .collect();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(
+            waiting
+                .iter_mut()
+                .all(|write| write.as_mut().poll(&mut context).is_pending())
+        );
+        workspaces
+            .write(other, &path, vec![2], Precondition::Any)
+            .await
+            .unwrap();
+        drop(first);
+        for write in waiting {
+            write.await.unwrap();
+        }
+    }
 }

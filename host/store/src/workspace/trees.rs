@@ -161,6 +161,8 @@ impl Trees {
 
     fn opener(&self, session: SessionId) -> MutexGuard<'_, ()> {
         stripe(&self.openers, session)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -201,8 +203,7 @@ impl Known {
 }
 
 /// One of many locks, the same for the same session.
-pub(super) fn stripe(locks: &[Mutex<()>], session: SessionId) -> MutexGuard<'_, ()> {
+pub(super) fn stripe<T>(locks: &[T], session: SessionId) -> &T {
     // The last byte of the id is random.
-    let stripe = session.uuid().as_bytes()[15] as usize % locks.len();
-    locks[stripe].lock().unwrap_or_else(PoisonError::into_inner)
+    &locks[session.uuid().as_bytes()[15] as usize % locks.len()]
 }
