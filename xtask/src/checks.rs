@@ -141,7 +141,7 @@ fn guests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
 
 /// Everything the tests run, in the shape in which they run it: the test runner then
 /// compiles nothing again.
-fn build(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+pub(crate) fn build(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     step.run(&mut workspace.cargo(["build", "--workspace", "--all-targets"]), LONG)?;
     Ok(Outcome::Done)
 }

@@ -1,8 +1,11 @@
 //! `cargo xtask soak`: many mixed calls against one host, which must end where it began.
 
+use std::env;
+
 use anyhow::{Context, Result, bail};
 
-use crate::demo::{self, Profile};
+use crate::checks;
+use crate::demo;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
@@ -22,16 +25,19 @@ pub(crate) fn parse(args: &[&str]) -> Result<u32, String> {
     }
 }
 
-/// Builds the host as the tests do and runs the soak, its table on the terminal.
+/// Builds what the tests build and runs the soak, its table on the terminal.
 pub(crate) fn soak(workspace: &Workspace, progress: &mut Progress, calls: u32) -> Result<()> {
-    demo::build(workspace, progress, Profile::Dev)?;
-    let mut soak = workspace.cargo(["run", "--quiet", "-p", "fumehood-tests", "--bin", "soak", "--"]);
-    let status = soak
+    demo::tools(workspace, progress)?;
+    progress.step("build", |step| checks::build(workspace, step))?;
+    let host = workspace.fumehood("debug");
+    let soak = host.with_file_name(format!("soak{}", env::consts::EXE_SUFFIX));
+    let status = workspace
+        .command(&soak)
         .arg(calls.to_string())
         .env("FUMEHOOD_GUESTS", workspace.guests())
-        .env("FUMEHOOD_BIN", workspace.fumehood("debug"))
+        .env("FUMEHOOD_BIN", &host)
         .status()
-        .context("cannot start cargo")?;
+        .with_context(|| format!("cannot start {}", workspace.shown(&soak)))?;
     if !status.success() {
         bail!("the host did not end where it began, or a call ended otherwise than it must: {status}");
     }

@@ -1,17 +1,20 @@
 //! What a call may use, and what it has used: CPU time, host calls, memory, tables.
 //!
-//! CPU time is the time that the executor spends in the call's future, by the monotonic clock: the
-//! guest's code and the host functions that it calls, but not waiting, in a host call or for its turn
-//! after yielding; and the time that the processor works on the call's files elsewhere. It is exact,
-//! not sampled: a guest cannot dodge by being elsewhere whenever the clock ticks, nor by having the
-//! host do its work.
+//! CPU time is the time that the executor spends in the call's future: the guest's code and the host
+//! functions that it calls, but not waiting, in a host call or for its turn after yielding; and the
+//! time that the processor works on the call's files elsewhere. It is exact, not sampled: a guest
+//! cannot dodge by being elsewhere whenever the clock ticks, nor by having the host do its work. A
+//! stretch is measured by the monotonic clock, which costs nothing; one that is longer than a slice
+//! by what the thread really computed, since the system may have given its core to others.
 //!
 //! A host call is every exit of the guest into the host that is not the clock's doing: each function
 //! of each interface (WASI's, too), dropping a host resource, growing a memory or a table.
 
 use crate::engine::{MEMORIES_PER_COMPONENT, TABLES_PER_COMPONENT};
 use fumehood_policy::limits::Limits;
+use rustix::time::{ClockId, clock_gettime};
 use std::{
+    cell::Cell,
     pin::Pin,
     sync::{
         Arc,
@@ -51,6 +54,8 @@ pub(crate) struct CpuClock {
     base: Instant,
     /// Nanoseconds since `base`; meaningful while the call is polled.
     entered: AtomicU64,
+    /// What the thread had computed by then, or shortly before.
+    computed: AtomicU64,
     used: AtomicU64,
     elsewhere: AtomicU64,
 }
@@ -60,6 +65,7 @@ impl CpuClock {
         Self {
             base,
             entered: AtomicU64::new(0),
+            computed: AtomicU64::new(0),
             used: AtomicU64::new(0),
             elsewhere: AtomicU64::new(0),
         }
@@ -67,16 +73,18 @@ impl CpuClock {
 
     /// The processor worked for the call on another thread.
     pub(crate) fn add_elsewhere(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.elsewhere.fetch_add(nanos, Ordering::Relaxed);
+        self.elsewhere.fetch_add(nanos(time), Ordering::Relaxed);
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn since_base(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.base))
     }
 
     fn enter(&self) {
-        self.entered.store(self.now(), Ordering::Relaxed);
+        let now = Instant::now();
+        self.entered.store(self.since_base(now), Ordering::Relaxed);
+        self.computed
+            .store(nanos(recent_processor_time(now)), Ordering::Relaxed);
     }
 
     fn leave(&self) {
@@ -85,7 +93,12 @@ impl CpuClock {
 
     /// What the executor spent, while the call is being polled.
     fn here(&self) -> u64 {
-        let current = self.now().saturating_sub(self.entered.load(Ordering::Relaxed));
+        let mut current = self
+            .since_base(Instant::now())
+            .saturating_sub(self.entered.load(Ordering::Relaxed));
+        if current > LONGEST_SLICE {
+            current = current.min(nanos(processor_time()).saturating_sub(self.computed.load(Ordering::Relaxed)));
+        }
         self.used.load(Ordering::Relaxed).saturating_add(current)
     }
 
@@ -99,6 +112,35 @@ impl CpuClock {
         let here = self.used.load(Ordering::Relaxed);
         Duration::from_nanos(here.saturating_add(self.elsewhere.load(Ordering::Relaxed)))
     }
+}
+
+/// In nanoseconds: no guest computes for longer without giving way, and few host functions do.
+const LONGEST_SLICE: u64 = 5_000_000;
+/// How old a thread's time may be where it only bounds another clock.
+const RECENT: Duration = Duration::from_millis(1);
+
+/// What the processor has worked for this thread. A system call.
+pub(crate) fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// The same, as of at most a millisecond ago: a system call a millisecond.
+fn recent_processor_time(now: Instant) -> Duration {
+    thread_local! {
+        static KNOWN: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+    }
+    match KNOWN.get() {
+        Some((at, time)) if now.saturating_duration_since(at) < RECENT => time,
+        _ => {
+            let time = processor_time();
+            KNOWN.set(Some((now, time)));
+            time
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A future whose time is the call's.
@@ -285,5 +327,43 @@ impl ResourceLimiter for Meter {
 
     fn memories(&self) -> usize {
         MEMORIES_PER_COMPONENT as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future, task::Waker, thread};
+
+    fn polled(work: impl FnOnce()) -> Duration {
+        let clock = Arc::new(CpuClock::new(Instant::now()));
+        let mut work = Some(work);
+        let call = future::poll_fn(|_| {
+            work.take().expect("polled once")();
+            Poll::Ready(())
+        });
+        let metered = Metered {
+            clock: Arc::clone(&clock),
+            call: Box::pin(call),
+        };
+        let ready = std::pin::pin!(metered).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_ready());
+        clock.used()
+    }
+
+    #[test]
+    fn a_core_that_the_system_gave_to_others_is_not_the_calls() {
+        let away = Duration::from_millis(200);
+        assert!(polled(|| thread::sleep(away)) < away / 4);
+    }
+
+    #[test]
+    fn what_is_computed_in_one_stretch_is_the_calls() {
+        let long = Duration::from_millis(20);
+        let used = polled(|| {
+            let until = processor_time() + long;
+            while processor_time() < until {}
+        });
+        assert!(used >= long, "{used:?}");
     }
 }

@@ -1,6 +1,8 @@
 //! The leak guard: wherever a stream is cut, it is redacted as if it were one text, and no value passes.
-//! Input: a byte that says how long the chunks are, then the text.
+//! Input: a byte that says how long the chunks are, then the text. Once with values that stay, so that the text can be steered
+//! towards them, and once with a value made of the input: repeating, nearly repeating, longer than what is searched for as one.
 
+use base64::Engine as _;
 use bytes::Bytes;
 use fumehood_core::name::SecretName;
 use fumehood_egress::LeakGuard;
@@ -21,26 +23,84 @@ static GUARD: LazyLock<LeakGuard> = LazyLock::new(|| {
 
 pub(crate) fn run(input: &[u8]) {
     let Some((cut, text)) = input.split_first() else { return };
-    let whole = GUARD.redact(text);
-    let mut redactor = GUARD.redactor();
+    check(&GUARD, *cut, text);
+    for (name, value) in VALUES {
+        let there = text.windows(value.len()).any(|window| window == value.as_bytes());
+        assert!(!there || GUARD.find(text).is_some(), "the value of {name} passes");
+    }
+    if cut & 0x80 != 0 {
+        made_of(*cut, text);
+    }
+}
+
+/// A value of the first bytes, and a text of the others with the value in it, in an encoding.
+fn made_of(cut: u8, input: &[u8]) {
+    let Some(([period, long, encoding, end], rest)) = input.split_first_chunk::<4>() else {
+        return;
+    };
+    let (pattern, text) = rest.split_at(usize::from(*period).min(rest.len()));
+    // White space around a value is not part of it.
+    let printable = |byte: u8| char::from(b'!' + byte % 94);
+    // Seldom longer than what is searched for as one: making such a guard takes its time.
+    let length = if *long < 250 { 8 + usize::from(*long) } else { 5000 };
+    let value: String = pattern
+        .iter()
+        .chain([end])
+        .cycle()
+        .take(length)
+        .map(|byte| printable(*byte))
+        .collect();
+    let value = format!("{value}{}", printable(*end));
+    let encoded = encodings(&value).swap_remove(usize::from(*encoding) % ENCODINGS);
+    let guard = LeakGuard::new([(SecretName::new("MADE").expect("a name"), &SecretString::from(value))]);
+    let (before, after) = text.split_at(text.len() / 2);
+    let text = [before, encoded.as_bytes(), after].concat();
+    let clean = check(&guard, cut, &text);
+    let whole = clean.windows(encoded.len()).any(|window| window == encoded.as_bytes());
+    assert!(!whole, "a value made of the input passes");
+}
+
+const ENCODINGS: usize = 7;
+
+/// Encodings of a value, written anew here: what the guard derives itself is no witness.
+fn encodings(value: &str) -> Vec<String> {
+    let bytes = |write: fn(u8) -> String| value.bytes().map(write).collect::<String>();
+    let encodings: [String; ENCODINGS] = [
+        value.to_owned(),
+        base64::engine::general_purpose::STANDARD.encode(value),
+        value.chars().rev().collect(),
+        bytes(|byte| format!("{byte:02x}")),
+        bytes(|byte| format!("%{byte:02X}")),
+        value.replace('\\', "\\\\").replace('"', "\\\""),
+        value
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&quot;")
+            .replace('\'', "&#39;"),
+    ];
+    encodings.into()
+}
+
+/// That a text is redacted the same way whole and in chunks.
+fn check(guard: &LeakGuard, cut: u8, text: &[u8]) -> Vec<u8> {
+    let whole = guard.redact(text);
+    let mut redactor = guard.redactor();
     let mut streamed = Vec::with_capacity(whole.len());
-    for chunk in chunks(text, *cut) {
+    for chunk in chunks(text, cut) {
         streamed.extend_from_slice(&redactor.push(Bytes::copy_from_slice(chunk)));
     }
     streamed.extend_from_slice(&redactor.finish());
     assert!(streamed == *whole, "cut into chunks it is redacted otherwise");
     assert_eq!(
         redactor.found(),
-        GUARD.find(text),
+        guard.find(text),
         "the stream and the text disagree on whose value is there"
     );
-    if GUARD.find(text).is_none() {
+    if guard.find(text).is_none() {
         assert!(*whole == *text, "what holds no value is changed");
     }
-    for (name, value) in VALUES {
-        let there = text.windows(value.len()).any(|window| window == value.as_bytes());
-        assert!(!there || GUARD.find(text).is_some(), "the value of {name} passes");
-    }
+    streamed
 }
 
 /// Pieces of the same length, or of lengths that change.
@@ -74,5 +134,11 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ]
         .map(|text| text.as_bytes().to_vec()),
     );
+    for encoding in 0..7 {
+        for (period, long) in [(0, 200), (1, 200), (2, 90), (7, 255), (40, 3)] {
+            let pattern = b"0123456789abcdef<>&+/ and some more of it, so that it does not repeat";
+            seeds.push([&[0x85, period, long, encoding, 65], pattern.as_slice()].concat());
+        }
+    }
     seeds
 }

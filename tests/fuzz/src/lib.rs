@@ -54,7 +54,7 @@ pub const TARGETS: [Target; 6] = [
         name: "leak_guard",
         run: leak_guard::run,
         seeds: leak_guard::seeds,
-        short: 20_000,
+        short: 1_500,
     },
     Target {
         name: "http_request",

@@ -5,15 +5,13 @@
 //! call and of its share, like what the guest computes itself.
 
 use crate::{
-    meter::CpuClock,
+    meter::{CpuClock, processor_time},
     share::{Gate, ShareKey},
 };
-use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::HashMap,
     fmt, io,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -106,11 +104,6 @@ impl Account {
         self.threads.gate.charge(self.key, used);
         done
     }
-}
-
-/// What the processor has worked for this thread.
-fn processor_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// Leave to use a blocking thread: of the call, of its share, of all.
@@ -212,7 +205,7 @@ mod tests {
             Barrier,
             atomic::{AtomicUsize, Ordering},
         },
-        time::Instant,
+        time::{Duration, Instant},
     };
 
     fn threads() -> Arc<Threads> {
