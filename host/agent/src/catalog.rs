@@ -4,6 +4,7 @@
 //! the snapshot they began with, and with it its code; what that may do is looked up for each call, in `standing`.
 
 use crate::{
+    schema::Schema,
     standing::{Standing, Standings},
     telemetry::ToolMeters,
 };
@@ -43,7 +44,7 @@ pub struct InstalledTool {
     pub component: Arc<InstalledComponent>,
     /// What it says of itself.
     pub definition: ToolDefinition,
-    schema: jsonschema::Validator,
+    schema: Schema,
     pub(crate) meters: ToolMeters,
 }
 
@@ -63,22 +64,13 @@ impl InstalledTool {
     }
 
     fn fits(&self, arguments: &serde_json::Value) -> Result<(), CallError> {
-        const FAULTS: usize = 3;
-        if self.schema.is_valid(arguments) {
-            return Ok(());
-        }
-        let faults: Vec<_> = self
-            .schema
-            .iter_errors(arguments)
-            .take(FAULTS)
-            .map(|fault| describe(&fault))
-            .collect();
-        let message = format!(
-            "the arguments do not fit the schema of {}: {}",
-            self.definition.name,
-            faults.join("; ")
-        );
-        Err(CallError::new(CallErrorCode::InvalidArguments, message))
+        self.schema.check(arguments).map_err(|misfit| {
+            let message = format!(
+                "the arguments do not fit the schema of {}: {misfit}",
+                self.definition.name
+            );
+            CallError::new(CallErrorCode::InvalidArguments, message)
+        })
     }
 
     /// Which code a call of it runs.
@@ -89,17 +81,6 @@ impl InstalledTool {
             name: record.name.clone(),
             digest: record.digest,
         }
-    }
-}
-
-fn describe(fault: &jsonschema::ValidationError<'_>) -> String {
-    const LONGEST: usize = 200;
-    let place = fault.instance_path().to_string();
-    let reason: String = fault.to_string().chars().take(LONGEST).collect();
-    if place.is_empty() {
-        reason
-    } else {
-        format!("at {place}: {reason}")
     }
 }
 
@@ -389,7 +370,7 @@ fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgToo
                 org.waiting.insert(name, component.record.name.clone());
                 continue;
             }
-            match schema_of(definition) {
+            match Schema::compile(&definition.input_schema) {
                 Ok(schema) => offers.entry(name).or_default().push(Arc::new(InstalledTool {
                     meters: ToolMeters::new(name_of_org, &definition.name),
                     component: Arc::clone(&component),
@@ -410,24 +391,4 @@ fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgToo
         }
     }
     org
-}
-
-/// The largest a `pattern` of a schema may become in memory.
-const PATTERN_SIZE: usize = 1 << 20;
-
-/// Compiles a tool's input schema.
-///
-/// # Errors
-/// When it is not a JSON Schema, refers to something outside itself, or has a `pattern` that takes more than a linear search: one
-/// that looks around or back.
-pub fn schema_of(definition: &ToolDefinition) -> Result<jsonschema::Validator, String> {
-    // THREAT[T-box-schema-pattern]: the host matches the patterns of strangers, outside a call's limits.
-    let patterns = jsonschema::PatternOptions::regex()
-        .size_limit(PATTERN_SIZE)
-        .dfa_size_limit(PATTERN_SIZE);
-    jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft202012)
-        .with_pattern_options(patterns)
-        .build(&definition.input_schema)
-        .map_err(|error| error.to_string())
 }

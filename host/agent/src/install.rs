@@ -1,8 +1,8 @@
 //! Adding a component: its bytes, what it asks for, and what the org grants it.
 
 use crate::{
-    catalog::schema_of,
     host::{Host, HostError},
+    schema::Schema,
 };
 use fumehood_core::{
     digest::Digest,
@@ -186,9 +186,9 @@ pub async fn inspect(sandbox: &Sandbox, share: ShareKey, new: &NewComponent) -> 
         (None, None, None) => return Err(InstallError::Unnamed),
     };
     for tool in component.tools() {
-        schema_of(tool).map_err(|reason| InstallError::Schema {
+        Schema::compile(&tool.input_schema).map_err(|fault| InstallError::Schema {
             tool: tool.name.to_string(),
-            reason,
+            reason: fault.to_string(),
         })?;
     }
     Ok(Inspected {

@@ -17,6 +17,7 @@ mod ports;
 mod recorder;
 mod redact;
 mod retry;
+pub mod schema;
 mod secrets;
 mod standing;
 mod submit;

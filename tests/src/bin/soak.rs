@@ -37,10 +37,10 @@ const HANDLE_SLACK: u64 = 24;
 /// Threads for blocking work end some seconds after their last task.
 const THREAD_SLACK: u64 = 4;
 
-/// Wide enough for an honest call on a busy machine: time that the system gives to others counts as well.
+/// Wide enough for an honest call on a busy machine, where the time that others have counts as well.
 const MANIFEST: &str = "name = \"hostile\"\nversion = \"0.1.0\"\ndescription = \"Misbehaves.\"\n\
     [files]\nworkspace = \"read-write\"\n[kv]\naccess = \"read-write\"\n\
-    [limits]\nmemory = \"16MiB\"\ncpu = \"200ms\"\ntime = \"5s\"\noutput = \"64KiB\"\ntmp = \"1MiB\"\nhost_calls = 20000\nstdout = \"16KiB\"\n";
+    [limits]\nmemory = \"16MiB\"\ncpu = \"100ms\"\ntime = \"10s\"\noutput = \"64KiB\"\ntmp = \"1MiB\"\nhost_calls = 20000\nstdout = \"16KiB\"\n";
 
 /// One kind of call: how often among a hundred, the tool, its arguments, and whether it must succeed.
 struct Kind {
