@@ -12,6 +12,7 @@ use crate::{
     limits::{Counted, Limited, Place},
     recorder::{self, Recorder},
     redact,
+    schema::Schema,
     telemetry::{self, OneMore},
     transcript::Transcript,
     view::TurnView,
@@ -52,6 +53,7 @@ const DEFAULT_BUDGET: Budget = Budget {
     time_ms: Some(10 * 60 * 1000),
     tool_calls: Some(100),
     steps: Some(50),
+    cost: None,
 };
 
 /// Why an operation was refused or failed.
@@ -119,6 +121,8 @@ pub struct TurnRequest {
     pub system: Option<String>,
     /// What the client allows it to use.
     pub budget: Budget,
+    /// What the answer must follow: a JSON Schema.
+    pub output_schema: Option<Value>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
 }
@@ -373,7 +377,7 @@ impl Host {
         Ok(session)
     }
 
-    /// What a model is shown of the session.
+    /// What a model is shown of the session, without what the host tells it besides.
     ///
     /// # Errors
     /// [`HostError::NotFound`].
@@ -381,7 +385,11 @@ impl Host {
         self.session(org, id).await?;
         let mut transcript = Transcript::default();
         recorder::for_each_page(&*self.inner.store, org, id, |events| transcript.apply_all(events)).await?;
-        Ok(transcript.messages())
+        let messages = transcript.messages();
+        let shown = messages
+            .iter()
+            .filter(|message| !matches!(message, Message::Note { .. }));
+        Ok(shown.cloned().collect())
     }
 
     /// A turn and what came of it so far.
@@ -522,8 +530,13 @@ impl Host {
             .store
             .events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1)
             .await?;
-        let (system, asked) = match queued.into_iter().next().map(|event| event.body) {
-            Some(EventBody::TurnQueued { system, budget, .. }) => (system, budget),
+        let (system, asked, output) = match queued.into_iter().next().map(|event| event.body) {
+            Some(EventBody::TurnQueued {
+                system,
+                budget,
+                output_schema,
+                ..
+            }) => (system, budget, output_schema),
             _ => {
                 return Err(StoreError::Corrupt {
                     reason: format!("{} has no turn.queued", turn.id),
@@ -531,7 +544,12 @@ impl Host {
                 .into());
             }
         };
-        let instructions = [Some(leaf.instructions.clone()), system]
+        let expected = output.as_ref().map(|schema| {
+            format!(
+                "Your final answer must be one JSON value that follows this JSON Schema, without any other text:\n{schema}"
+            )
+        });
+        let instructions = [Some(leaf.instructions.clone()), system, expected]
             .into_iter()
             .flatten()
             .filter(|text| !text.is_empty());
@@ -545,6 +563,10 @@ impl Host {
             system: instructions.collect::<Vec<_>>().join("\n\n"),
             budget: with_defaults(leaf.budget).narrowed_by(asked),
             tools,
+            output: output
+                .map(|schema| Schema::compile(&schema))
+                .transpose()
+                .map_err(|error| HostError::Invalid(format!("the output schema can't be used: {error}")))?,
             scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
         })
     }
@@ -574,5 +596,6 @@ fn with_defaults(agent: Budget) -> Budget {
         time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
         tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
         steps: agent.steps.or(DEFAULT_BUDGET.steps),
+        cost: agent.cost.or(DEFAULT_BUDGET.cost),
     }
 }

@@ -1,56 +1,145 @@
 //! The turn machine: what has happened in a turn, and what must happen next. Pure: no I/O, no clock, no randomness.
 //!
-//! [`TurnMachine::apply`] folds recorded events; [`TurnMachine::decide`] says what to do now. The driver does it, records
-//! what happened, applies that, and asks again. Folding the journal of a turn that was cut off anywhere gives a state from
-//! which `decide` leads to the end, so a restarted host needs nothing but the journal.
+//! [`TurnMachine::apply`] folds recorded events; [`TurnMachine::decide`] says what to do now, given the few things that are not in
+//! the journal ([`Seen`]). The driver does it, records what happened, applies that, and asks again. Folding the journal of a turn
+//! that was cut off anywhere gives a state from which `decide` leads to the end, so a restarted host needs nothing but the journal.
 //!
-//! | phase | meaning | `decide` |
+//! The first row that fits decides:
+//!
+//! | phase | when | `decide` |
 //! |---|---|---|
-//! | `Queued` | accepted | [`Next::Begin`] |
-//! | `Ready` | begun, or a step's results are all there | [`Next::BeginStep`], or [`Next::Exhaust`] when a budget is used up |
-//! | `Asking` | a step has begun, the model has not answered | [`Next::AskModel`] |
-//! | `Answered` | the model answered | [`Next::RunCalls`] while calls wait to run, then back to `Ready`; without calls [`Next::Complete`] |
-//! | `Ended` | a terminal event is recorded | [`Next::Nothing`] |
+//! | `Queued` | always | `Begin` |
+//! | `Parked` | always | `Wait` |
+//! | `Asking` | always | `AskModel` |
+//! | `Answered` | a call can run | `RunCalls` |
+//! | `Answered` | calls wait for a decision | `Park` |
+//! | `Answered` | 80 % or 100 % of a budget is used | `Warn` |
+//! | `Answered` | the client asked to stop at the next boundary | `Cancel` |
+//! | `Answered` | a client has added to its input | `Steer` |
+//! | `Answered` | no call, and the answer must follow a schema | `ValidateOutput` |
+//! | `Answered` | no call, nothing lost | `Complete` |
+//! | `Validated` | always | `Complete` |
+//! | `Ready` | 80 % or 100 % of a budget is used | `Warn` |
+//! | `Ready` | the client asked to stop at the next boundary | `Cancel` |
+//! | `Ready` | a client has added to its input | `Steer` |
+//! | `Ready` | the answer was rejected too often | `Fail` |
+//! | `Ready` | the model repeats itself, and was told | `Complete` |
+//! | `Ready` | a budget is used up | `Exhaust` |
+//! | `Ready` | the conversation nears what the model takes | `Compact` |
+//! | `Ready` | otherwise | `BeginStep` |
+//! | `Ended` | always | `Nothing` |
+//!
+//! A turn whose step has all its results, or whose answer was cut off or rejected, is `Ready` again.
 
+mod budget;
+mod calls;
+mod endings;
+mod habits;
+
+pub use budget::{Exhausted, Warning};
+pub use calls::{OpenCall, Verdict};
+
+use budget::Spending;
+use calls::Calls;
 use fumehood_core::{
-    call::{CallError, CallErrorCode, Metering},
-    content::Content,
-    event::{Event, EventBody, NewEvent, Source},
-    id::{CallId, TurnId},
-    message::RequestedCall,
-    turn::{Budget, StepStop, StopReason, TurnError, TurnStatus, Usage},
+    event::{Event, EventBody},
+    id::TurnId,
+    turn::{Budget, Note, NoteKind, StepStop, StopReason, TurnError, TurnErrorCode, TurnStatus, WaitingFor},
 };
+use habits::Habits;
+use std::time::Duration;
+
+/// Answers to one turn that may be rejected before the turn fails.
+pub const OUTPUT_ATTEMPTS: u32 = 3;
 
 /// What must happen next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Record `turn.started`.
     Begin,
-    /// Record `step.started` with this number.
-    BeginStep(u64),
+    /// Record that so much of a budget is used.
+    Warn(Warning),
+    /// Record what the client added to its input.
+    Steer,
+    /// Sum up the older part of the conversation, or record that it can't be done.
+    Compact,
+    /// Record `step.started` with this number and these notes.
+    BeginStep {
+        /// From 1.
+        step: u64,
+        /// What the model is told before it.
+        notes: Vec<Note>,
+    },
     /// Ask the model for this step, and record its whole answer at once.
-    AskModel(u64),
-    /// Run these calls, side by side, and record each end.
-    RunCalls(Vec<RequestedCall>),
+    AskModel {
+        /// From 1.
+        step: u64,
+        /// Whether it may ask for tools.
+        tools: ToolUse,
+    },
+    /// Run these calls, side by side, and record each end; or record that they wait for a decision.
+    RunCalls(Vec<OpenCall>),
+    /// Record that the turn waits.
+    Park(WaitingFor),
+    /// Leave the turn: whoever brings what it waits for takes it up again.
+    Wait,
+    /// Check the answer against the turn's schema, and record whether it follows it.
+    ValidateOutput {
+        /// From 1.
+        attempt: u32,
+    },
     /// Record that a budget is used up and the turn's end.
     Exhaust(Exhausted),
     /// Record that the turn is complete.
     Complete(StopReason),
+    /// Record that the turn failed.
+    Fail(TurnError),
+    /// Record that the turn is cancelled.
+    Cancel,
     /// The turn has ended.
     Nothing,
 }
 
-/// A budget that is used up.
+/// Whether the model may ask for tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exhausted {
-    /// `steps`, `tool_calls` or `tokens`.
-    pub budget: &'static str,
-    /// How much was used.
-    pub used: u64,
-    /// How much there was.
-    pub limit: u64,
-    /// The stop reason it gives the turn.
-    pub stop_reason: StopReason,
+pub enum ToolUse {
+    /// As it sees fit.
+    Allowed,
+    /// It is to answer.
+    Withheld,
+}
+
+/// What is not in the journal and decides what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// How long the turn has been worked.
+    pub elapsed: Duration,
+    /// Whether the conversation nears what the model takes.
+    pub context: Context,
+    /// What the client asked for meanwhile.
+    pub client: Client,
+}
+
+/// How full the conversation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Context {
+    /// There is room for another step.
+    #[default]
+    Room,
+    /// It nears what the model takes.
+    NearlyFull,
+}
+
+/// What the client asked for while the turn ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Client {
+    /// Nothing.
+    #[default]
+    Waits,
+    /// It has added to its input.
+    Steers,
+    /// To stop at the next boundary.
+    Stops,
 }
 
 /// The state of one turn.
@@ -58,11 +147,16 @@ pub struct Exhausted {
 pub struct TurnMachine {
     turn: TurnId,
     phase: Phase,
-    budget: Budget,
     step: u64,
-    calls: Vec<CallState>,
-    calls_used: u64,
-    usage: Option<Usage>,
+    calls: Calls,
+    spending: Spending,
+    habits: Habits,
+    output: Output,
+    /// The conversation was summed up, or could not be, since the model answered last.
+    compacted: bool,
+    /// How often the model refused this step's conversation as too long.
+    overflows: u32,
+    dropped_calls: Vec<String>,
     step_text: String,
     last_text: String,
 }
@@ -73,20 +167,23 @@ enum Phase {
     Ready,
     Asking,
     Answered(StepStop),
+    Validated,
+    Parked(WaitingFor),
     Ended(TurnStatus),
 }
 
-#[derive(Debug, Clone)]
-struct CallState {
-    call: RequestedCall,
-    progress: CallProgress,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CallProgress {
-    Requested,
-    Started,
-    Settled,
+/// What the answer must be, and what came of the last attempt.
+#[derive(Debug, Clone, Default)]
+enum Output {
+    /// Any text.
+    #[default]
+    Free,
+    /// A value that follows the turn's schema.
+    Schema {
+        rejected: u32,
+        faults: Vec<String>,
+        value: Option<serde_json::Value>,
+    },
 }
 
 impl TurnMachine {
@@ -96,11 +193,14 @@ impl TurnMachine {
         Self {
             turn,
             phase: Phase::Queued,
-            budget: Budget::default(),
             step: 0,
-            calls: Vec::new(),
-            calls_used: 0,
-            usage: None,
+            calls: Calls::default(),
+            spending: Spending::default(),
+            habits: Habits::default(),
+            output: Output::Free,
+            compacted: false,
+            overflows: 0,
+            dropped_calls: Vec::new(),
             step_text: String::new(),
             last_text: String::new(),
         }
@@ -121,39 +221,208 @@ impl TurnMachine {
             return;
         }
         match body {
+            EventBody::TurnQueued {
+                output_schema: Some(_), ..
+            } => {
+                self.output = Output::Schema {
+                    rejected: 0,
+                    faults: Vec::new(),
+                    value: None,
+                };
+            }
             EventBody::TurnStarted { budget, .. } => {
-                self.budget = *budget;
+                self.spending.begin(*budget);
                 self.phase = Phase::Ready;
             }
-            EventBody::StepStarted { step } => {
-                self.step = *step;
-                self.calls.clear();
-                self.step_text.clear();
-                self.phase = Phase::Asking;
-            }
-            EventBody::TextCompleted { text, .. } => self.step_text.push_str(text),
-            EventBody::ToolRequested { call, .. } => {
-                self.calls.push(CallState {
-                    call: call.clone(),
-                    progress: CallProgress::Requested,
-                });
-            }
-            EventBody::StepCompleted { stop_reason, usage, .. } => {
-                if let Some(usage) = usage {
-                    self.usage = Some(self.usage.unwrap_or_default().plus(*usage));
+            EventBody::TurnSteered { .. } => self.phase = Phase::Ready,
+            EventBody::TurnPaused { waiting_for } => self.phase = Phase::Parked(*waiting_for),
+            EventBody::TurnResumed { .. } => self.phase = Phase::Answered(StepStop::ToolCalls),
+            EventBody::BudgetWarning { budget, percent, .. } => self.spending.warned(budget, *percent),
+            EventBody::CompactionStarted { .. }
+            | EventBody::CompactionCompleted { .. }
+            | EventBody::CompactionFailed { .. } => self.apply_compaction(body),
+            EventBody::OutputValidated { value: valid, .. } => {
+                if let Output::Schema { value, .. } = &mut self.output {
+                    *value = Some(valid.clone());
                 }
-                if !self.step_text.is_empty() {
-                    self.last_text = std::mem::take(&mut self.step_text);
-                }
-                self.calls_used += self.calls.len() as u64;
-                self.phase = Phase::Answered(*stop_reason);
+                self.phase = Phase::Validated;
             }
-            EventBody::ToolStarted { call, .. } => self.advance(*call, CallProgress::Started),
-            EventBody::ToolCompleted { call, .. } => self.advance(*call, CallProgress::Settled),
+            EventBody::OutputRejected { faults: why, .. } => {
+                if let Output::Schema { rejected, faults, .. } = &mut self.output {
+                    *rejected += 1;
+                    faults.clone_from(why);
+                }
+                self.phase = Phase::Ready;
+            }
             EventBody::TurnCompleted { .. } => self.phase = Phase::Ended(TurnStatus::Completed),
             EventBody::TurnFailed { .. } => self.phase = Phase::Ended(TurnStatus::Failed),
             EventBody::TurnCancelled { .. } => self.phase = Phase::Ended(TurnStatus::Cancelled),
+            _ => self.apply_step(body),
+        }
+    }
+
+    fn apply_step(&mut self, body: &EventBody) {
+        match body {
+            EventBody::StepStarted { step, notes } => {
+                self.habits.step_begins(&self.calls, notes);
+                self.step = *step;
+                self.spending.steps += 1;
+                self.calls.clear();
+                self.dropped_calls.clear();
+                self.step_text.clear();
+                self.overflows = 0;
+                if let Output::Schema { faults, .. } = &mut self.output {
+                    faults.clear();
+                }
+                self.phase = Phase::Asking;
+            }
+            EventBody::TextCompleted { text, .. } => self.step_text.push_str(text),
+            EventBody::ToolRequested { call, .. } => self.calls.request(call.clone()),
+            EventBody::StepCompleted {
+                stop_reason,
+                usage,
+                cost,
+                dropped_calls,
+                ..
+            } => {
+                self.spending.spend(*usage, *cost);
+                self.spending.tool_calls += self.calls.len();
+                if !self.step_text.is_empty() {
+                    self.last_text = std::mem::take(&mut self.step_text);
+                }
+                self.compacted = false;
+                self.dropped_calls.clone_from(dropped_calls);
+                self.phase = Phase::Answered(*stop_reason);
+                self.be_ready();
+            }
+            EventBody::ApprovalRequested { calls } => self.calls.hold(calls),
+            EventBody::ApprovalResolved { decisions } => self.calls.resolve(decisions),
+            EventBody::ToolStarted { call, .. } => self.calls.start(*call),
+            EventBody::ToolCompleted {
+                call, output, error, ..
+            } => {
+                self.calls.settle(*call, output.as_ref(), error.as_ref());
+                self.be_ready();
+            }
             _ => {}
+        }
+    }
+
+    fn apply_compaction(&mut self, body: &EventBody) {
+        match body {
+            EventBody::CompactionStarted { .. } if self.phase == Phase::Asking => self.overflows += 1,
+            EventBody::CompactionCompleted { usage, cost, .. } | EventBody::CompactionFailed { usage, cost, .. } => {
+                self.spending.spend(*usage, *cost);
+                self.compacted = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// A step that asked for calls, or lost some, is followed by another once everything is settled.
+    fn be_ready(&mut self) {
+        let goes_on = !self.calls.is_empty() || !self.dropped_calls.is_empty();
+        if matches!(self.phase, Phase::Answered(_)) && goes_on && self.calls.all_settled() {
+            self.phase = Phase::Ready;
+        }
+    }
+
+    /// What must happen now, given that nothing of this turn is under way.
+    #[must_use]
+    pub fn decide(&self, seen: &Seen) -> Next {
+        match self.phase {
+            Phase::Queued => Next::Begin,
+            Phase::Parked(_) => Next::Wait,
+            Phase::Asking => Next::AskModel {
+                step: self.step,
+                tools: self.tool_use(),
+            },
+            Phase::Answered(_) if self.calls.can_go_on() => Next::RunCalls(self.calls.open()),
+            Phase::Answered(_) if self.calls.any_held() => Next::Park(WaitingFor::Approval),
+            Phase::Answered(stop) => self.at_boundary(seen).unwrap_or_else(|| self.answer(stop)),
+            Phase::Validated => Next::Complete(StopReason::EndTurn),
+            Phase::Ready => self.at_boundary(seen).unwrap_or_else(|| self.next_step(seen)),
+            Phase::Ended(_) => Next::Nothing,
+        }
+    }
+
+    /// What comes between steps, and before the end.
+    fn at_boundary(&self, seen: &Seen) -> Option<Next> {
+        if let Some(warning) = self.spending.warning(seen.elapsed) {
+            return Some(Next::Warn(warning));
+        }
+        match seen.client {
+            Client::Waits => None,
+            Client::Steers => Some(Next::Steer),
+            Client::Stops => Some(Next::Cancel),
+        }
+    }
+
+    fn answer(&self, stop: StepStop) -> Next {
+        match (&self.output, stop) {
+            (Output::Schema { rejected, .. }, StepStop::Stop | StepStop::ToolCalls | StepStop::Length) => {
+                Next::ValidateOutput { attempt: rejected + 1 }
+            }
+            (_, StepStop::Stop | StepStop::ToolCalls) => Next::Complete(StopReason::EndTurn),
+            (_, StepStop::Length) => Next::Complete(StopReason::OutputLimit),
+            (_, StepStop::ContentFilter) => Next::Complete(StopReason::ContentFilter),
+        }
+    }
+
+    fn next_step(&self, seen: &Seen) -> Next {
+        if let Output::Schema { rejected, faults, .. } = &self.output
+            && *rejected >= OUTPUT_ATTEMPTS
+        {
+            return Next::Fail(output_invalid(faults));
+        }
+        if self.habits.goes_on_repeating(&self.calls) {
+            return Next::Complete(StopReason::Repetition);
+        }
+        // THREAT[T-loop-runaway]: no step begins once any budget is used up.
+        if let Some(exhausted) = self.spending.exhausted() {
+            return Next::Exhaust(exhausted);
+        }
+        if seen.context == Context::NearlyFull && !self.compacted {
+            return Next::Compact;
+        }
+        Next::BeginStep {
+            step: self.step + 1,
+            notes: self.notes(),
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        let mut notes = self.habits.notes(&self.calls);
+        if !self.dropped_calls.is_empty() {
+            notes.push(Note {
+                kind: NoteKind::Truncated,
+                text: format!(
+                    "Your answer reached the output limit and was cut off. These calls were not run, because their arguments may be \
+                     incomplete: {}. Ask again with less in each call; split what is large.",
+                    self.dropped_calls.join(", ")
+                ),
+            });
+        }
+        if let Output::Schema { faults, .. } = &self.output
+            && !faults.is_empty()
+        {
+            notes.push(Note {
+                kind: NoteKind::OutputRejected,
+                text: format!(
+                    "Your answer does not follow the JSON Schema it must follow: {}. Answer again with the corrected JSON only, \
+                     without any other text.",
+                    faults.join("; ")
+                ),
+            });
+        }
+        notes
+    }
+
+    /// While an answer is repaired there is nothing to look up.
+    const fn tool_use(&self) -> ToolUse {
+        match &self.output {
+            Output::Schema { rejected, .. } if *rejected > 0 => ToolUse::Withheld,
+            _ => ToolUse::Allowed,
         }
     }
 
@@ -163,153 +432,22 @@ impl TurnMachine {
         self.step
     }
 
-    /// What must happen now, given that nothing of this turn is under way.
+    /// The text of the last answer that had any.
     #[must_use]
-    pub fn decide(&self) -> Next {
-        match self.phase {
-            Phase::Queued => Next::Begin,
-            Phase::Ready => self.next_step(),
-            Phase::Asking => Next::AskModel(self.step),
-            Phase::Answered(_) if self.calls.iter().any(|call| call.progress != CallProgress::Settled) => {
-                Next::RunCalls(
-                    self.calls
-                        .iter()
-                        .filter(|c| c.progress == CallProgress::Requested)
-                        .map(|c| c.call.clone())
-                        .collect(),
-                )
-            }
-            Phase::Answered(_) if !self.calls.is_empty() => self.next_step(),
-            Phase::Answered(stop) => Next::Complete(match stop {
-                StepStop::Stop | StepStop::ToolCalls => StopReason::EndTurn,
-                StepStop::Length => StopReason::OutputLimit,
-                StepStop::ContentFilter => StopReason::ContentFilter,
-            }),
-            Phase::Ended(_) => Next::Nothing,
-        }
+    pub fn last_text(&self) -> &str {
+        &self.last_text
     }
 
-    fn next_step(&self) -> Next {
-        // THREAT[T-loop-runaway]: no step begins once any budget is used up.
-        let tokens = self.usage.map_or(0, Usage::total);
-        let checks = [
-            ("tokens", tokens, self.budget.tokens, StopReason::TokenLimit),
-            (
-                "tool_calls",
-                self.calls_used,
-                self.budget.tool_calls,
-                StopReason::ToolCallLimit,
-            ),
-            ("steps", self.step, self.budget.steps, StopReason::StepLimit),
-        ];
-        for (budget, used, limit, stop_reason) in checks {
-            if let Some(limit) = limit.filter(|limit| used >= *limit) {
-                return Next::Exhaust(Exhausted {
-                    budget,
-                    used,
-                    limit,
-                    stop_reason,
-                });
-            }
-        }
-        Next::BeginStep(self.step + 1)
-    }
-
-    fn advance(&mut self, call: CallId, progress: CallProgress) {
-        if let Some(state) = self.calls.iter_mut().find(|state| state.call.id == call) {
-            state.progress = progress;
-        }
-    }
-
-    /// How many of the step's calls fit into the budget of tool calls. The rest is refused, not run.
+    /// How often the model has refused this step's conversation as too long.
     #[must_use]
-    pub fn calls_within_budget(&self) -> usize {
-        let before = self.calls_used - self.calls.len() as u64;
-        let left = self
-            .budget
-            .tool_calls
-            .map_or(u64::MAX, |limit| limit.saturating_sub(before));
-        usize::try_from(left).unwrap_or(usize::MAX).min(self.calls.len())
+    pub const fn overflows(&self) -> u32 {
+        self.overflows
     }
 
-    /// Where in the step's calls this one stands, from 0.
+    /// The turn's budget, as `turn.started` recorded it.
     #[must_use]
-    pub fn place_of(&self, call: CallId) -> Option<usize> {
-        self.calls.iter().position(|state| state.call.id == call)
-    }
-
-    /// The calls that entered a sandbox and have no recorded end: what a host that stopped left behind.
-    #[must_use]
-    pub fn calls_in_flight(&self) -> Vec<RequestedCall> {
-        self.calls
-            .iter()
-            .filter(|c| c.progress == CallProgress::Started)
-            .map(|c| c.call.clone())
-            .collect()
-    }
-
-    /// The events that complete the turn.
-    #[must_use]
-    pub fn completion(&self, stop_reason: StopReason) -> Vec<NewEvent> {
-        let output = if self.last_text.is_empty() {
-            Vec::new()
-        } else {
-            vec![Content::text(&self.last_text)]
-        };
-        vec![self.event(EventBody::TurnCompleted {
-            stop_reason,
-            output,
-            usage: self.usage,
-        })]
-    }
-
-    /// The events that end a turn whose budget is used up: it keeps the last text it has.
-    #[must_use]
-    pub fn exhaustion(&self, exhausted: Exhausted) -> Vec<NewEvent> {
-        let Exhausted {
-            budget,
-            used,
-            limit,
-            stop_reason,
-        } = exhausted;
-        let mut events = vec![self.event(EventBody::BudgetExhausted {
-            budget: budget.into(),
-            used,
-            limit,
-        })];
-        events.extend(self.completion(stop_reason));
-        events
-    }
-
-    /// The events that cancel the turn. Every call without an end gets one, so that the history stays whole.
-    #[must_use]
-    pub fn cancellation(&self) -> Vec<NewEvent> {
-        let why = CallError::new(CallErrorCode::Cancelled, "the turn was cancelled before the call ended");
-        let mut events = self.settle_open_calls(&why);
-        events.push(self.event(EventBody::TurnCancelled { usage: self.usage }));
-        events
-    }
-
-    /// The events that fail the turn. Every call without an end gets one.
-    #[must_use]
-    pub fn failure(&self, error: TurnError) -> Vec<NewEvent> {
-        let why = CallError::new(CallErrorCode::Cancelled, "the turn failed before the call ended");
-        let mut events = self.settle_open_calls(&why);
-        events.push(self.event(EventBody::TurnFailed {
-            error,
-            usage: self.usage,
-        }));
-        events
-    }
-
-    /// An event of this turn, by the host.
-    #[must_use]
-    pub fn event(&self, body: EventBody) -> NewEvent {
-        NewEvent {
-            turn: Some(self.turn),
-            source: Source::Host,
-            body,
-        }
+    pub const fn budget(&self) -> Budget {
+        self.spending.budget()
     }
 
     /// Whether a terminal event was applied.
@@ -318,31 +456,25 @@ impl TurnMachine {
         matches!(self.phase, Phase::Ended(_))
     }
 
-    /// The turn's budget, as `turn.started` recorded it.
-    #[must_use]
-    pub const fn budget(&self) -> Budget {
-        self.budget
-    }
-
     /// The status that a client sees.
     #[must_use]
     pub const fn status(&self) -> TurnStatus {
         match self.phase {
             Phase::Queued => TurnStatus::Queued,
-            Phase::Ready | Phase::Asking | Phase::Answered(_) => TurnStatus::Running,
+            Phase::Ready | Phase::Asking | Phase::Answered(_) | Phase::Validated => TurnStatus::Running,
+            Phase::Parked(WaitingFor::Approval) => TurnStatus::AwaitingApproval,
+            Phase::Parked(WaitingFor::Results) => TurnStatus::AwaitingResults,
             Phase::Ended(status) => status,
         }
     }
+}
 
-    fn settle_open_calls(&self, why: &CallError) -> Vec<NewEvent> {
-        self.calls
-            .iter()
-            .filter(|state| state.progress != CallProgress::Settled)
-            .map(|state| {
-                let call = &state.call;
-                let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(why.clone()), Metering::default());
-                self.event(body)
-            })
-            .collect()
+fn output_invalid(faults: &[String]) -> TurnError {
+    TurnError {
+        code: TurnErrorCode::OutputInvalid,
+        message: format!(
+            "the answer does not follow the output schema after {OUTPUT_ATTEMPTS} attempts: {}",
+            faults.join("; ")
+        ),
     }
 }

@@ -101,7 +101,7 @@ impl Recorder {
     }
 
     /// What the model is shown next.
-    pub(crate) fn messages(&self) -> Vec<Message> {
+    pub(crate) fn messages(&self) -> Arc<Vec<Message>> {
         self.transcript.messages()
     }
 }

@@ -56,11 +56,39 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         return;
     }
     match body {
-        EventBody::TurnQueued { input, system, .. } => {
+        EventBody::TurnQueued {
+            input,
+            system,
+            output_schema,
+            ..
+        } => {
             contents(guard, input);
             if let Some(system) = system {
                 text(guard, system);
             }
+            if let Some(schema) = output_schema {
+                json(guard, schema);
+            }
+        }
+        EventBody::TurnSteered { input } => contents(guard, input),
+        EventBody::StepStarted { notes, .. } => notes.iter_mut().for_each(|note| text(guard, &mut note.text)),
+        EventBody::StepCompleted { dropped_calls, .. } => dropped_calls.iter_mut().for_each(|name| text(guard, name)),
+        EventBody::OutputValidated { value, .. } => json(guard, value),
+        EventBody::OutputRejected { faults, .. } => faults.iter_mut().for_each(|fault| text(guard, fault)),
+        EventBody::ApprovalRequested { calls } => {
+            for call in calls {
+                text(guard, &mut call.tool);
+                map(guard, &mut call.arguments);
+            }
+        }
+        EventBody::ApprovalResolved { decisions } => {
+            for decided in decisions {
+                decided.feedback.iter_mut().for_each(|said| text(guard, said));
+                decided.arguments.iter_mut().for_each(|given| map(guard, given));
+            }
+        }
+        EventBody::CompactionCompleted { summary: said, .. } | EventBody::CompactionFailed { message: said, .. } => {
+            text(guard, said);
         }
         EventBody::TurnCompleted { output, .. } => contents(guard, output),
         EventBody::TurnFailed { error, .. } | EventBody::RetryScheduled { error, .. } => {
@@ -117,8 +145,10 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         EventBody::SessionUpdated { .. }
         | EventBody::TurnStarted { .. }
         | EventBody::TurnCancelled { .. }
-        | EventBody::StepStarted { .. }
-        | EventBody::StepCompleted { .. }
+        | EventBody::TurnPaused { .. }
+        | EventBody::TurnResumed { .. }
+        | EventBody::CompactionStarted { .. }
+        | EventBody::BudgetWarning { .. }
         | EventBody::ToolStarted { .. }
         | EventBody::EgressAllowed { .. }
         | EventBody::SecretUsed { .. }

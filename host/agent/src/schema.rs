@@ -1,7 +1,7 @@
 //! JSON Schemas of strangers, checked by the host: for the arguments of tools and for the output of turns.
 //!
 //! A [`Schema`] is compiled once. What a check costs is counted before it is made, and one that would cost too much is not made: a
-//! check takes milliseconds at most, whoever wrote the schema and whoever wrote the value. [`cost`] counts.
+//! check takes milliseconds at most, whoever wrote the schema and whoever wrote the value.
 
 mod cost;
 

@@ -4,6 +4,7 @@ use crate::{
     host::{Host, HostError, Submitted, TurnRequest},
     limits::{Counted, Limited},
     redact,
+    schema::Schema,
 };
 use fumehood_core::{
     content::Content,
@@ -46,17 +47,24 @@ impl Host {
             mut input,
             mut system,
             budget,
+            mut output_schema,
             idempotency,
         } = request;
         // Neither the model nor the journal gets a value, not even from a client that has it.
         let guard = self.guard(org, Some(session)).await?;
         redact::contents(&guard, &mut input);
         system = system.map(|text| guard.redact_str(&text).into_owned());
+        if let Some(schema) = &mut output_schema {
+            redact::json(&guard, schema);
+            Schema::compile(schema)
+                .map_err(|error| HostError::Invalid(format!("`output_schema` can't be used: {error}")))?;
+        }
         let new = NewTurn {
             id: TurnId::new(),
             input,
             system,
             budget,
+            output_schema,
             idempotency,
         };
         let (host, org) = (self.clone(), org.clone());

@@ -2,6 +2,8 @@
 //!
 //! Every call that an assistant message asks for is followed by exactly one result, in the order of the calls, however
 //! the turn ended: providers refuse a history in which one is missing.
+//!
+//! A finished message is never copied again: what a model call is given shares the list, however long it is.
 
 use fumehood_core::{
     call::{CallError, CallErrorCode, CallResult},
@@ -9,12 +11,12 @@ use fumehood_core::{
     id::CallId,
     message::{AssistantPart, Message, RequestedCall},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// The messages so far, and the step that is still open.
 #[derive(Debug, Clone, Default)]
 pub struct Transcript {
-    messages: Vec<Message>,
+    messages: Arc<Vec<Message>>,
     open: OpenStep,
 }
 
@@ -37,11 +39,18 @@ impl Transcript {
     /// Folds one recorded event.
     pub fn apply(&mut self, body: &EventBody) {
         match body {
-            EventBody::TurnQueued { input, .. } => {
+            EventBody::TurnQueued { input, .. } | EventBody::TurnSteered { input } => {
                 self.close_step();
-                self.messages.push(Message::User { content: input.clone() });
+                self.push(Message::User { content: input.clone() });
             }
-            EventBody::StepStarted { .. } => self.close_step(),
+            EventBody::StepStarted { notes, .. } => {
+                self.close_step();
+                for note in notes {
+                    let text = note.text.clone();
+                    self.push(Message::Note { text });
+                }
+            }
+            EventBody::CompactionCompleted { summary, kept, .. } => self.sum_up(summary, *kept),
             EventBody::ReasoningCompleted {
                 text, provider_state, ..
             } => {
@@ -74,12 +83,36 @@ impl Transcript {
         }
     }
 
-    /// The messages, with the open step closed: what the next model call is shown.
+    /// The messages, with the open step closed: what the next model call is shown. Shared, not copied, where no step is open.
     #[must_use]
-    pub fn messages(&self) -> Vec<Message> {
+    pub fn messages(&self) -> Arc<Vec<Message>> {
+        if !self.open.answered {
+            return Arc::clone(&self.messages);
+        }
         let mut whole = self.clone();
         whole.close_step();
         whole.messages
+    }
+
+    /// The first input stays, the summary stands for what followed, and the last messages are kept as they are.
+    fn sum_up(&mut self, summary: &str, kept: u64) {
+        self.close_step();
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        let from = self.messages.len().saturating_sub(kept);
+        let task = self
+            .messages
+            .iter()
+            .take(from)
+            .find(|message| matches!(message, Message::User { .. }));
+        let summary = Message::Summary {
+            text: summary.to_owned(),
+        };
+        let kept = self.messages.iter().skip(from);
+        self.messages = Arc::new(task.into_iter().chain([&summary]).chain(kept).cloned().collect());
+    }
+
+    fn push(&mut self, message: Message) {
+        Arc::make_mut(&mut self.messages).push(message);
     }
 
     fn close_step(&mut self) {
@@ -88,11 +121,12 @@ impl Transcript {
         if !open.answered || open.parts.is_empty() {
             return;
         }
-        self.messages.push(Message::Assistant { parts: open.parts });
+        let messages = Arc::make_mut(&mut self.messages);
+        messages.push(Message::Assistant { parts: open.parts });
         let mut results = open.results;
         for call in open.calls {
             let result = results.remove(&call.id).unwrap_or_else(|| Err(no_result()));
-            self.messages.push(Message::Tool {
+            messages.push(Message::Tool {
                 call: call.id,
                 tool: call.tool,
                 result,

@@ -6,13 +6,15 @@
 
 use crate::{
     Time,
+    approval::{AskedApproval, ResolvedApproval},
     call::{CallError, CallStatus, ComponentRef, Metering, Output},
     content::Content,
     id::{CallId, EventId, SessionId, TurnId},
     ledger::ShapeSeen,
     message::RequestedCall,
+    money::Money,
     name::{AgentName, ModelName, OrgName, SecretName, ToolName},
-    turn::{Budget, StepStop, StopReason, TurnError, Usage},
+    turn::{Budget, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,6 +88,18 @@ pub enum OutputChannel {
     Stderr,
     /// A channel the tool named with `progress.emit`.
     Named(String),
+}
+
+/// Why a conversation is summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompactionReason {
+    /// It nears what the model takes.
+    NearlyFull,
+    /// The model refused it as too long.
+    Overflow,
+    /// A client asked for it.
+    Requested,
 }
 
 macro_rules! event_bodies {
@@ -169,6 +183,9 @@ event_bodies! {
         /// What the client allows it to use.
         #[serde(default)]
         budget: Budget,
+        /// What the answer must follow: a JSON Schema.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output_schema: Option<Value>,
     };
     /// Work on a turn began.
     TurnStarted, "turn.started", Recorded, {
@@ -205,10 +222,28 @@ event_bodies! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
     };
+    /// A turn waits for somebody outside; nothing of it runs.
+    TurnPaused, "turn.paused", Recorded, {
+        /// For what.
+        waiting_for: WaitingFor,
+    };
+    /// What a paused turn waited for is there.
+    TurnResumed, "turn.resumed", Recorded, {
+        /// What it waited for.
+        waited_for: WaitingFor,
+    };
+    /// A client added to its input while the turn ran; the model sees it in the next step.
+    TurnSteered, "turn.steered", Recorded, {
+        /// What it sent.
+        input: Vec<Content>,
+    };
     /// The model is about to be called.
     StepStarted, "step.started", Recorded, {
         /// Counts from 1 in the turn.
         step: u64,
+        /// What the host tells the model before it; not part of what a user sees of the conversation.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<Note>,
     };
     /// The model's answer is complete.
     StepCompleted, "step.completed", Recorded, {
@@ -219,6 +254,15 @@ event_bodies! {
         /// Tokens, absent where the provider gave none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
+        /// The model that answered, where it is not the turn's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<ModelName>,
+        /// What it cost, where the model has a price and the provider counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
+        /// Tools whose calls were dropped because the answer was cut off.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped_calls: Vec<String>,
     };
     /// A model call failed and will be tried again.
     RetryScheduled, "retry.scheduled", Recorded, {
@@ -232,6 +276,9 @@ event_bodies! {
         delay_ms: u64,
         /// What failed.
         error: TurnError,
+        /// The model that is asked then, where it is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<ModelName>,
     };
     /// A piece of visible text.
     TextDelta, "text.delta", Live, {
@@ -263,6 +310,20 @@ event_bodies! {
         /// What the provider needs back. Opaque.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         provider_state: Option<Value>,
+    };
+    /// The answer follows the turn's output schema.
+    OutputValidated, "output.validated", Recorded, {
+        /// Counts from 1: which attempt.
+        attempt: u32,
+        /// The answer as a value.
+        value: Value,
+    };
+    /// The answer does not follow the turn's output schema.
+    OutputRejected, "output.rejected", Recorded, {
+        /// Counts from 1: which attempt.
+        attempt: u32,
+        /// Why, with places.
+        faults: Vec<String>,
     };
     /// The model asked for a call. Every call of a step is requested before any starts.
     ToolRequested, "tool.requested", Recorded, {
@@ -321,6 +382,16 @@ event_bodies! {
         /// What it used.
         metering: Metering,
     };
+    /// Calls wait for a decision. What else the step asked for has run.
+    ApprovalRequested, "approval.requested", Recorded, {
+        /// The calls.
+        calls: Vec<AskedApproval>,
+    };
+    /// Every call that waited for a decision has one.
+    ApprovalResolved, "approval.resolved", Recorded, {
+        /// What was decided.
+        decisions: Vec<ResolvedApproval>,
+    };
     /// A request passed every list and left.
     EgressAllowed, "egress.allowed", Recorded, {
         /// The call.
@@ -369,11 +440,55 @@ event_bodies! {
         /// In words.
         message: String,
     };
+    /// The older part of the conversation is being summed up.
+    CompactionStarted, "compaction.started", Recorded, {
+        /// Why.
+        reason: CompactionReason,
+    };
+    /// The older part of the conversation is summed up: the model is shown the first input, the summary, and what came last.
+    CompactionCompleted, "compaction.completed", Recorded, {
+        /// What stands for what is left out.
+        summary: String,
+        /// How many of the last messages are kept as they are.
+        kept: u64,
+        /// Estimated tokens of the conversation before.
+        tokens_before: u64,
+        /// Estimated tokens of the conversation after.
+        tokens_after: u64,
+        /// Tokens that the summary took; absent where no model made it, or the provider gave none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+        /// What the summary cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
+    };
+    /// The conversation could not be summed up, and stays as it is.
+    CompactionFailed, "compaction.failed", Recorded, {
+        /// Why, in words.
+        message: String,
+        /// Tokens that the attempt took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+        /// What the attempt cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
+    };
+    /// Most of a budget is used, or all of it. Told once for each.
+    BudgetWarning, "budget.warning", Recorded, {
+        /// Which budget: `steps`, `tool_calls`, `tokens`, `time` or `cost`.
+        budget: String,
+        /// 80 or 100.
+        percent: u8,
+        /// How much was used; milliseconds of time, millionths of money.
+        used: u64,
+        /// How much there is.
+        limit: u64,
+    };
     /// A budget is used up; the turn ends with what it has.
     BudgetExhausted, "budget.exhausted", Recorded, {
-        /// Which budget: `steps`, `tool_calls`, `tokens` or `time`.
+        /// Which budget: `steps`, `tool_calls`, `tokens`, `time` or `cost`.
         budget: String,
-        /// How much was used.
+        /// How much was used; milliseconds of time, millionths of money.
         used: u64,
         /// How much there was.
         limit: u64,

@@ -4,6 +4,7 @@
 //! (HTTP, journal, event stream) is defined here once, with its JSON form.
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod call;
 pub mod content;
 pub mod digest;
@@ -12,6 +13,7 @@ pub mod id;
 pub mod ledger;
 pub mod message;
 pub mod metric;
+pub mod money;
 pub mod name;
 pub mod tool;
 pub mod turn;

@@ -17,6 +17,16 @@ pub enum Message {
         /// Its pieces, in order.
         content: Vec<Content>,
     },
+    /// What the host tells the model. Providers get it as the user's; a user never sees it.
+    Note {
+        /// The text.
+        text: String,
+    },
+    /// What stands for the part of the conversation that was summed up. Providers get it as the user's.
+    Summary {
+        /// The text.
+        text: String,
+    },
     /// What the model answered in one step.
     Assistant {
         /// Its parts, in the order they came.

@@ -1,5 +1,6 @@
 //! Turns: their states, their budgets, how they end.
 
+use crate::money::Money;
 use serde::{Deserialize, Serialize};
 
 /// Where a turn is.
@@ -46,13 +47,20 @@ pub enum StopReason {
     ToolCallLimit,
     /// The budget of tokens was used up.
     TokenLimit,
+    /// The budget of money was used up.
+    CostLimit,
+    /// The model repeated the same calls with the same results, also after it was told.
+    Repetition,
 }
 
 impl StopReason {
     /// Whether a budget ended the turn.
     #[must_use]
     pub const fn is_budget(self) -> bool {
-        matches!(self, Self::StepLimit | Self::ToolCallLimit | Self::TokenLimit)
+        matches!(
+            self,
+            Self::StepLimit | Self::ToolCallLimit | Self::TokenLimit | Self::CostLimit
+        )
     }
 }
 
@@ -130,13 +138,16 @@ pub struct Budget {
     /// Model calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
+    /// Money, in the currency of the price tables. Model calls without a price cost nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
 }
 
 impl Budget {
     /// Each part the smaller of the two; a part set on one side only is that side's.
     #[must_use]
     pub fn narrowed_by(self, other: Self) -> Self {
-        fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+        fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
             match (a, b) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -147,8 +158,45 @@ impl Budget {
             time_ms: least(self.time_ms, other.time_ms),
             tool_calls: least(self.tool_calls, other.tool_calls),
             steps: least(self.steps, other.steps),
+            cost: least(self.cost, other.cost),
         }
     }
+}
+
+/// What a parked turn waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitingFor {
+    /// A decision about calls.
+    Approval,
+    /// Results from outside.
+    Results,
+}
+
+/// What the host tells the model before a step, beside what the client said. Kept in the journal, shown to the model at its place,
+/// never part of what a user sees of the conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What it is about.
+    pub kind: NoteKind,
+    /// What the model is told.
+    pub text: String,
+}
+
+/// What a note is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// The model repeats itself.
+    Repetition,
+    /// The arguments of its calls are no JSON again and again.
+    MalformedArguments,
+    /// Its answer was cut off, and calls were lost.
+    Truncated,
+    /// Its answer does not follow the output schema.
+    OutputRejected,
+    /// The tools on offer have changed.
+    ToolsChanged,
 }
 
 /// Why a turn failed.
@@ -169,6 +217,12 @@ pub enum TurnErrorCode {
     ModelProtocol,
     /// The time budget ran out.
     TimeLimit,
+    /// The model's whole output went into reasoning, and nothing is left to show.
+    EmptyAnswer,
+    /// The answer does not follow the turn's output schema, also after the model was told.
+    OutputInvalid,
+    /// A hook refused the turn, or could not be asked.
+    HookDenied,
     /// The agent or its model is not configured here any more.
     Configuration,
     /// The host stopped while the turn ran and could not go on with it.
@@ -231,7 +285,8 @@ mod tests {
                 steps: Some(5),
                 tokens: Some(100),
                 tool_calls: Some(2),
-                time_ms: None
+                time_ms: None,
+                cost: None
             }
         );
     }

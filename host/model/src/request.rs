@@ -13,7 +13,7 @@ pub struct ModelRequest {
     /// The instructions. Keep them stable between steps: providers cache by prefix.
     pub system: String,
     /// The transcript, oldest first.
-    pub messages: Vec<Message>,
+    pub messages: Arc<Vec<Message>>,
     /// The tools on offer. Empty means that the model can ask for none.
     pub tools: Arc<[ToolDefinition]>,
     /// Whether the model may use them.

@@ -143,9 +143,9 @@ fn request(input: &str) -> ModelRequest {
     .unwrap();
     ModelRequest {
         system: "Be brief.".into(),
-        messages: vec![Message::User {
+        messages: Arc::new(vec![Message::User {
             content: vec![Content::text(input)],
-        }],
+        }]),
         tools: tools.into(),
         ..ModelRequest::default()
     }
@@ -238,8 +238,8 @@ async fn every_wire_carries_parallel_calls_and_their_results_back() {
                 _ => None,
             })
             .collect();
-        request.messages.push(Message::Assistant { parts: step.parts });
-        request.messages.extend(results);
+        Arc::make_mut(&mut request.messages).push(Message::Assistant { parts: step.parts });
+        Arc::make_mut(&mut request.messages).extend(results);
         let step = ask(&*provider, &request).await.unwrap();
         assert_eq!(text(&step.parts), "It is twelve.", "{config}");
     }

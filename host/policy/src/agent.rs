@@ -2,6 +2,7 @@
 
 use crate::{network::NetworkList, quantity::Span, tool_pattern::ToolPattern};
 use fumehood_core::{
+    money::Money,
     name::{AgentName, ComponentName, ModelName, ToolName},
     turn::Budget,
 };
@@ -55,6 +56,9 @@ pub struct BudgetConfig {
     /// Model calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
+    /// Money, in the currency of the price tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
 }
 
 /// `[[agent.NAME.approval]]`
@@ -210,6 +214,7 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> A
             time_ms: own.time.map(Span::as_millis).or(inherited.time_ms),
             tool_calls: own.tool_calls.or(inherited.tool_calls),
             steps: own.steps.or(inherited.steps),
+            cost: own.cost.or(inherited.cost),
         },
     }
 }

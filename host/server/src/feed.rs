@@ -287,7 +287,14 @@ mod tests {
     }
 
     fn step(seq: u64) -> Event {
-        event(Some(seq), TurnId::new(), EventBody::StepStarted { step: 1 })
+        event(
+            Some(seq),
+            TurnId::new(),
+            EventBody::StepStarted {
+                step: 1,
+                notes: Vec::new(),
+            },
+        )
     }
 
     fn delta(turn: TurnId, step: u64) -> Event {

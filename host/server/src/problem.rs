@@ -99,8 +99,6 @@ problem_codes! {
     InvalidName, "invalid_name", UNPROCESSABLE_ENTITY, "The name is not valid";
     /// The request is well formed but makes no sense here; `detail` says why.
     InvalidRequest, "invalid_request", UNPROCESSABLE_ENTITY, "The request makes no sense here";
-    /// The request asks for something this version does not do.
-    Unsupported, "unsupported", UNPROCESSABLE_ENTITY, "This version does not do that";
     /// The session has a turn that hasn't ended; `turn` names it. Wait for its end or cancel it.
     SessionBusy, "session_busy", CONFLICT, "The session is busy";
     /// What is to be made exists already, or is in use.

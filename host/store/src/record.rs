@@ -112,6 +112,8 @@ pub struct NewTurn {
     pub system: Option<String>,
     /// What the client allows it to use.
     pub budget: Budget,
+    /// What the answer must follow: a JSON Schema.
+    pub output_schema: Option<Value>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
 }

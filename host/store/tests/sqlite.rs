@@ -93,6 +93,7 @@ fn new_turn(key: Option<(&str, &[u8])>) -> NewTurn {
         input: Vec::new(),
         system: None,
         budget: Budget::default(),
+        output_schema: None,
         idempotency: key.map(|(key, request)| (key.into(), Digest::of(request))),
     }
 }

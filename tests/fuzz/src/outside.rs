@@ -82,6 +82,8 @@ impl Outside {
                 first_byte_timeout: PATIENCE,
                 idle_timeout: PATIENCE,
                 total_timeout: 2 * PATIENCE,
+                // The server answers once and closes: a kept connection would be closed under the next request.
+                max_idle_connections: 0,
                 ..EgressConfig::default()
             };
             (Egress::new(&config, Arc::new(NoLedger)).expect("a door"), authority)

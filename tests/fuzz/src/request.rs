@@ -67,7 +67,8 @@ fn headers<'a>(lines: impl Iterator<Item = &'a str>) {
             "transfer-encoding" | "connection" | "upgrade" | "te" | "proxy-connection" | "proxy-authorization" => {
                 panic!("{line} left");
             }
-            "x-key" => assert_eq!(value.trim(), format!("Key {SECRET}"), "the tool's own value left"),
+            // In the host's format, or in the tool's around a placeholder.
+            "x-key" => assert!(value.contains(SECRET), "the tool's own value left: {value}"),
             _ => {}
         }
     }
@@ -108,6 +109,8 @@ fn request(input: &[u8]) -> Option<Request<Bytes>> {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     crate::owned(&[
         "GET\n.\n/open/a?x=1\naccept: text/plain\n\n",
+        "GET\n.\n/open\nx-key: mine: {{secret:KEY}}\n\n",
+        "GET\n.\n/open\nx-key: mine\n\n",
         "POST\n.\n/open\ncontent-length: 5\ncontent-type: text/plain\n\nhello",
         "POST\n.\n/open\ncontent-length: 4\n\nhello",
         "POST\n.\n/open\ntransfer-encoding: chunked\n\n0\r\n\r\nGET /x",

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use std::{collections::HashMap, ptr};
 
 /// What one check may cost.
-pub(super) const BUDGET: u64 = 1 << 20;
+pub(super) const BUDGET: u64 = 1 << 22;
 /// Subschemas that one schema may have.
 const NODES: usize = 4096;
 /// How deep subschemas may be nested, references included, before one is met again.

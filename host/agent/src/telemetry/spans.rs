@@ -58,7 +58,7 @@ pub(super) fn turn_ended(body: &EventBody, status: &'static str, took: Duration)
 /// A step at work; nothing for what is between steps.
 pub(crate) fn step(next: &Next, step: u64) -> Span {
     match next {
-        Next::AskModel(_) | Next::RunCalls(_) => tracing::info_span!("step", step),
+        Next::AskModel { .. } | Next::RunCalls(_) => tracing::info_span!("step", step),
         _ => Span::current(),
     }
 }

@@ -281,7 +281,7 @@ impl Attempts {
         let mut hasher = DefaultHasher::new();
         request.cache_key.hash(&mut hasher);
         // A transcript that can't be written counts as every other such: faults then come less often.
-        serde_json::to_vec(&request.messages)
+        serde_json::to_vec(&*request.messages)
             .unwrap_or_default()
             .hash(&mut hasher);
         let key = hasher.finish();

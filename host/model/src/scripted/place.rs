@@ -30,6 +30,7 @@ impl<'a> Place<'a> {
                     }
                     place.steps.clear();
                 }
+                Message::Note { .. } | Message::Summary { .. } => {}
                 Message::Assistant { .. } => place.steps.push(Vec::new()),
                 Message::Tool { result, .. } => {
                     if let Some(results) = place.steps.last_mut() {

@@ -9,6 +9,7 @@ use fumehood_core::{
 };
 use futures::FutureExt as _;
 use serde_json::json;
+use std::sync::Arc;
 
 fn user(text: &str) -> Message {
     Message::User {
@@ -39,7 +40,7 @@ fn structured(value: Value) -> CallResult {
 
 fn request(messages: &[Message]) -> ModelRequest {
     ModelRequest {
-        messages: messages.to_vec(),
+        messages: Arc::new(messages.to_vec()),
         ..ModelRequest::default()
     }
 }

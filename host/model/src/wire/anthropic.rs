@@ -86,9 +86,10 @@ impl Anthropic {
             },
         };
         let mut messages: Vec<(&str, Vec<Value>)> = Vec::with_capacity(request.messages.len());
-        for message in &request.messages {
+        for message in request.messages.iter() {
             let (role, content) = match message {
                 Message::User { content } => ("user", user_blocks(content)),
+                Message::Note { text } | Message::Summary { text } => ("user", user_blocks(&[Content::text(text)])),
                 Message::Assistant { parts } => ("assistant", blocks.assistant(parts)),
                 Message::Tool { call, tool, result } => ("user", vec![blocks.result(&call.to_string(), tool, result)]),
             };

@@ -63,9 +63,10 @@ impl Chat {
         if !request.system.is_empty() {
             messages.push(json!({"role": "system", "content": request.system}));
         }
-        for message in &request.messages {
+        for message in request.messages.iter() {
             messages.extend(match message {
                 Message::User { content } => Some(json!({"role": "user", "content": user_content(content)})),
+                Message::Note { text } | Message::Summary { text } => Some(json!({"role": "user", "content": text})),
                 Message::Assistant { parts } => self.assistant(parts),
                 Message::Tool { call, result, .. } => Some(json!({
                     "role": "tool",

@@ -71,6 +71,9 @@ impl Responses {
                     "role": "user",
                     "content": content.iter().map(input_piece).collect::<Vec<_>>(),
                 })),
+                Message::Note { text } | Message::Summary { text } => {
+                    input.push(json!({"role": "user", "content": [{"type": "input_text", "text": text}]}));
+                }
                 Message::Assistant { parts } => self.assistant(parts, &mut input),
                 Message::Tool { call, result, .. } => input.push(json!({
                     "type": "function_call_output",

@@ -20,6 +20,7 @@ use fumehood_core::{
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn id(number: u128) -> CallId {
     CallId::from_uuid(uuid::Uuid::from_u128(number))
@@ -95,7 +96,7 @@ fn everything(state: Option<(&str, Value)>) -> ModelRequest {
     };
     ModelRequest {
         system: "Be brief.".into(),
-        messages: vec![
+        messages: Arc::new(vec![
             Message::User {
                 content: vec![
                     Content::text("Look at this."),
@@ -150,7 +151,7 @@ fn everything(state: Option<(&str, Value)>) -> ModelRequest {
             Message::User {
                 content: vec![Content::text("Thanks.")],
             },
-        ],
+        ]),
         tools: tools().into(),
         cache_key: Some("ses_1".into()),
         ..ModelRequest::default()
@@ -192,9 +193,9 @@ fn anthropic_without_tools_tells_past_calls_as_text() {
 #[test]
 fn the_plainest_request_has_nothing_it_does_not_need() {
     let request = ModelRequest {
-        messages: vec![Message::User {
+        messages: Arc::new(vec![Message::User {
             content: vec![Content::text("hi")],
-        }],
+        }]),
         ..ModelRequest::default()
     };
     let bodies = [
@@ -209,9 +210,9 @@ fn the_plainest_request_has_nothing_it_does_not_need() {
 #[test]
 fn each_wire_has_its_own_way_to_limit_calls_tokens_and_chance() {
     let request = ModelRequest {
-        messages: vec![Message::User {
+        messages: Arc::new(vec![Message::User {
             content: vec![Content::text("hi")],
-        }],
+        }]),
         tools: tools().into(),
         parallel_tool_calls: ParallelToolCalls::OneAtATime,
         max_output_tokens: Some(50),

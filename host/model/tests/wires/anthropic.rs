@@ -1,6 +1,7 @@
 //! Anthropic Messages.
 
 use super::*;
+use std::sync::Arc;
 
 fn anthropic() -> Value {
     json!({"provider": "anthropic", "model": "m"})
@@ -120,7 +121,7 @@ async fn thinking_goes_back_unchanged_and_redacted_thinking_too() {
         tools: [tool()].into(),
         ..question()
     };
-    next.messages.push(Message::Assistant { parts: step.parts });
+    Arc::make_mut(&mut next.messages).push(Message::Assistant { parts: step.parts });
     drop(provider.stream(&next).await.unwrap());
     let sent = server.requests()[1].body["messages"][1]["content"].clone();
     assert_eq!(

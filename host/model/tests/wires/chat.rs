@@ -1,6 +1,7 @@
 //! Chat Completions, as OpenAI, Gemini and Ollama speak it.
 
 use super::*;
+use std::sync::Arc;
 
 fn openai() -> Value {
     json!({"provider": "openai", "wire": "chat", "model": "m"})
@@ -136,7 +137,7 @@ async fn what_gemini_attaches_to_calls_goes_back_with_them() {
     let mut assembler = Assembler::default();
     let step = events.into_iter().find_map(|event| assembler.push(event)).unwrap();
     let mut next = question();
-    next.messages.push(Message::Assistant { parts: step.parts });
+    Arc::make_mut(&mut next.messages).push(Message::Assistant { parts: step.parts });
     drop(provider.stream(&next).await.unwrap());
     let sent = &server.requests()[1].body["messages"][1]["tool_calls"];
     assert_eq!(sent[0]["extra_content"], signature);

@@ -34,9 +34,9 @@ fn provider(mut config: Value, server: &Server) -> Arc<dyn Provider> {
 
 fn question() -> ModelRequest {
     ModelRequest {
-        messages: vec![Message::User {
+        messages: Arc::new(vec![Message::User {
             content: vec![Content::text("hi")],
-        }],
+        }]),
         ..ModelRequest::default()
     }
 }

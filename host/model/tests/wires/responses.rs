@@ -1,6 +1,7 @@
 //! OpenAI Responses.
 
 use super::*;
+use std::sync::Arc;
 
 fn openai() -> Value {
     json!({"provider": "openai", "model": "m"})
@@ -117,7 +118,7 @@ async fn encrypted_reasoning_goes_back_unchanged_to_the_same_model_only() {
     );
 
     let mut next = question();
-    next.messages.push(Message::Assistant { parts: step.parts });
+    Arc::make_mut(&mut next.messages).push(Message::Assistant { parts: step.parts });
     drop(same.stream(&next).await.unwrap());
     let other = provider(json!({"provider": "openai", "model": "other"}), &server);
     drop(other.stream(&next).await.unwrap());

@@ -19,7 +19,7 @@ use fumehood_agent::{
     host::{Submitted, TurnRequest},
     view::TurnView,
 };
-use fumehood_core::{content::Content, digest::Digest, turn::Budget};
+use fumehood_core::{content::Content, digest::Digest, money::Money, turn::Budget};
 use fumehood_policy::quantity::Span;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer};
@@ -50,7 +50,7 @@ struct SubmitTurn {
     input: Vec<Content>,
     /// Instructions for this turn only, after the agent's.
     system: Option<String>,
-    /// Not in this version: refused with `unsupported`.
+    /// A JSON Schema (2020-12) that the answer must follow. The answer is then one piece of `json`.
     output_schema: Option<Value>,
     /// What the turn may use; it only narrows what the agent may.
     budget: Option<BudgetBody>,
@@ -68,6 +68,9 @@ struct BudgetBody {
     tool_calls: Option<u64>,
     /// Model calls.
     steps: Option<u64>,
+    /// Money, in the currency of the operator's price tables.
+    #[schema(value_type = Option<f64>, example = 0.25)]
+    cost: Option<Money>,
 }
 
 impl From<BudgetBody> for Budget {
@@ -77,6 +80,7 @@ impl From<BudgetBody> for Budget {
             time_ms: body.time.map(Span::as_millis),
             tool_calls: body.tool_calls,
             steps: body.steps,
+            cost: body.cost,
         }
     }
 }
@@ -114,31 +118,28 @@ fn input_schema() -> utoipa::openapi::schema::Schema {
 
 impl SubmitTurn {
     fn into_request(self, headers: &HeaderMap) -> Answer<TurnRequest> {
-        if self.output_schema.is_some() {
-            let detail = "`output_schema` is not supported by this version; leave it out and say in `system` what form the answer has";
-            return Err(Problem::new(ProblemCode::Unsupported, detail).with("field", "output_schema"));
-        }
         let budget = Budget::from(self.budget.unwrap_or_default());
         let idempotency = match idempotency_key(headers)? {
             None => None,
-            Some(key) => Some((key, digest(&self.input, self.system.as_deref(), &budget)?)),
+            Some(key) => Some((key, self.digest(&budget)?)),
         };
         Ok(TurnRequest {
             input: self.input,
             system: self.system,
             budget,
+            output_schema: self.output_schema,
             idempotency,
         })
     }
-}
 
-/// What two requests have in common that are the same: what they mean, not how they are written.
-fn digest(input: &[Content], system: Option<&str>, budget: &Budget) -> Answer<Digest> {
-    let bytes = serde_json::to_vec(&(input, system, budget)).map_err(|error| {
-        tracing::error!(%error, "a turn's request can't be written as JSON");
-        Problem::new(ProblemCode::Internal, "a fault of the host; its log says more")
-    })?;
-    Ok(Digest::of(&bytes))
+    /// What two requests have in common that are the same: what they mean, not how they are written.
+    fn digest(&self, budget: &Budget) -> Answer<Digest> {
+        let bytes = serde_json::to_vec(&(&self.input, &self.system, budget, &self.output_schema)).map_err(|error| {
+            tracing::error!(%error, "a turn's request can't be written as JSON");
+            Problem::new(ProblemCode::Internal, "a fault of the host; its log says more")
+        })?;
+        Ok(Digest::of(&bytes))
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
@@ -331,12 +332,6 @@ mod tests {
                 .code(),
             ProblemCode::InvalidBody
         );
-    }
-
-    #[test]
-    fn an_output_schema_is_refused_as_not_supported() {
-        let problem = request(r#"{"input":"hi","output_schema":{}}"#).unwrap_err();
-        assert_eq!(problem.code(), ProblemCode::Unsupported);
     }
 
     #[test]

@@ -55,11 +55,13 @@ pub(crate) fn wasm() -> Vec<u8> {
 #[derive(Default)]
 struct Model {
     answers: Mutex<VecDeque<mpsc::UnboundedReceiver<ModelEvent>>>,
+    asked: Mutex<Vec<ModelRequest>>,
 }
 
 #[async_trait]
 impl Provider for Model {
-    async fn stream(&self, _: &ModelRequest) -> Result<ModelStream, ModelError> {
+    async fn stream(&self, request: &ModelRequest) -> Result<ModelStream, ModelError> {
+        self.asked.lock().unwrap().push(request.clone());
         let taken = self.answers.lock().unwrap().pop_front();
         Ok(match taken {
             Some(told) => stream::unfold(told, |mut told| async {
@@ -93,15 +95,23 @@ impl Told {
 
     /// Asks for one call and ends the answer.
     pub(crate) fn call(&self, tool: &str, arguments: &Value) {
+        self.ask_for(tool, &arguments.to_string(), StepStop::ToolCalls);
+    }
+
+    /// Reaches the output limit in the middle of a call.
+    pub(crate) fn cut_call(&self, tool: &str) {
+        self.ask_for(tool, "{\"path\":", StepStop::Length);
+    }
+
+    fn ask_for(&self, tool: &str, arguments: &str, stop: StepStop) {
         let start = ModelEvent::ToolCallStart {
             index: 0,
             name: tool.into(),
         };
         let given = ModelEvent::ToolCallArguments {
             index: 0,
-            delta: arguments.to_string(),
+            delta: arguments.to_owned(),
         };
-        let stop = StepStop::ToolCalls;
         for event in [
             start,
             given,
@@ -113,7 +123,11 @@ impl Told {
     }
 
     pub(crate) fn done(&self) {
-        self.0.send(ModelEvent::Done { stop: StepStop::Stop }).unwrap();
+        self.stop(StepStop::Stop);
+    }
+
+    pub(crate) fn stop(&self, stop: StepStop) {
+        self.0.send(ModelEvent::Done { stop }).unwrap();
     }
 }
 
@@ -215,6 +229,11 @@ impl House {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.model.answers.lock().unwrap().push_back(receiver);
         Told(sender)
+    }
+
+    /// What the model was asked, request by request.
+    pub(crate) fn asked(&self) -> Vec<ModelRequest> {
+        self.model.asked.lock().unwrap().clone()
     }
 
     pub(crate) fn get(&self, path: &str) -> Ask<'_> {

@@ -37,6 +37,7 @@ async fn left(house: &House, session: SessionId, idempotency: Option<(String, Di
         input: vec![Content::text("hi")],
         system: None,
         budget: Budget::default(),
+        output_schema: None,
         idempotency,
     };
     let org = OrgName::default_org();
@@ -358,8 +359,8 @@ async fn what_a_turn_can_not_be_is_refused() {
         (json!({"input": [{"type": "video"}]}), "invalid_body"),
         (json!({}), "invalid_body"),
         (
-            json!({"input": "hi", "output_schema": {"type": "object"}}),
-            "unsupported",
+            json!({"input": "hi", "output_schema": {"type": "strange"}}),
+            "invalid_request",
         ),
         (json!({"input": "hi", "budget": {"time": "soon"}}), "invalid_body"),
         (json!({"input": "hi", "budget": {"coins": 1}}), "invalid_body"),

@@ -182,6 +182,7 @@ fn new_turn() -> NewTurn {
             steps: Some(3),
             ..Budget::default()
         },
+        output_schema: Some(serde_json::json!({"type": "object"})),
         idempotency: None,
     }
 }

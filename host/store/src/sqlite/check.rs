@@ -91,12 +91,13 @@ impl SqliteStore {
     async fn projections(&self) -> Result<Vec<Problem>> {
         let rows: Vec<(Vec<u8>, String, String)> = sqlx::query_as(
             "SELECT t.id, t.status, e.type FROM turns t JOIN ( \
-                 SELECT session, turn, json_extract(body, '$.type') AS type, max(seq) FROM events \
-                 WHERE turn IS NOT NULL AND json_extract(body, '$.type') IN \
-                     ('turn.queued', 'turn.started', 'turn.completed', 'turn.failed', 'turn.cancelled') \
+                 SELECT session, turn, json_extract(body, '$.type') AS type, \
+                     json_extract(body, '$.data.waiting_for') AS waiting_for, max(seq) FROM events \
+                 WHERE turn IS NOT NULL AND json_extract(body, '$.type') IN ('turn.queued', 'turn.started', \
+                     'turn.paused', 'turn.resumed', 'turn.completed', 'turn.failed', 'turn.cancelled') \
                  GROUP BY session, turn) e ON e.session = t.session AND e.turn = t.id \
-             WHERE 'turn.' || CASE t.status WHEN 'running' THEN 'started' WHEN 'awaiting_approval' THEN 'started' \
-                 WHEN 'awaiting_results' THEN 'started' ELSE t.status END <> e.type",
+             WHERE t.status <> CASE e.type WHEN 'turn.started' THEN 'running' WHEN 'turn.resumed' THEN 'running' \
+                 WHEN 'turn.paused' THEN 'awaiting_' || e.waiting_for ELSE substr(e.type, 6) END",
         )
         .fetch_all(self.readers())
         .await

@@ -9,7 +9,7 @@ use fumehood_core::{
     id::{EventId, SessionId, TurnId},
     name::OrgName,
     now,
-    turn::TurnStatus,
+    turn::{TurnStatus, WaitingFor},
 };
 use sqlx::sqlite::SqliteConnection;
 
@@ -46,7 +46,11 @@ impl Prepared {
 const fn projected(body: &EventBody) -> Option<TurnStatus> {
     match body {
         EventBody::TurnQueued { .. } => Some(TurnStatus::Queued),
-        EventBody::TurnStarted { .. } => Some(TurnStatus::Running),
+        EventBody::TurnStarted { .. } | EventBody::TurnResumed { .. } => Some(TurnStatus::Running),
+        EventBody::TurnPaused { waiting_for } => Some(match waiting_for {
+            WaitingFor::Approval => TurnStatus::AwaitingApproval,
+            WaitingFor::Results => TurnStatus::AwaitingResults,
+        }),
         EventBody::TurnCompleted { .. } => Some(TurnStatus::Completed),
         EventBody::TurnFailed { .. } => Some(TurnStatus::Failed),
         EventBody::TurnCancelled { .. } => Some(TurnStatus::Cancelled),

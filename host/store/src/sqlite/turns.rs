@@ -172,6 +172,7 @@ impl Turns for SqliteStore {
                 input: new.input.clone(),
                 system: new.system.clone(),
                 budget: new.budget,
+                output_schema: new.output_schema.clone(),
             },
         }])?;
         let candidate = Candidate {

@@ -1,0 +1,134 @@
+//! The events that end a turn. Every call without an end gets one first, so that the history stays whole.
+
+use super::{Exhausted, Output, TurnMachine, Warning};
+use fumehood_core::{
+    call::{CallError, CallErrorCode, Metering},
+    content::Content,
+    event::{EventBody, NewEvent, Source},
+    id::CallId,
+    message::RequestedCall,
+    turn::{StopReason, TurnError},
+};
+
+impl TurnMachine {
+    /// An event of this turn, by the host.
+    #[must_use]
+    pub fn event(&self, body: EventBody) -> NewEvent {
+        NewEvent {
+            turn: Some(self.turn),
+            source: Source::Host,
+            body,
+        }
+    }
+
+    /// The events that complete the turn.
+    #[must_use]
+    pub fn completion(&self, stop_reason: StopReason) -> Vec<NewEvent> {
+        let output = match &self.output {
+            Output::Schema { value: Some(value), .. } => vec![Content::Json { json: value.clone() }],
+            _ if self.last_text.is_empty() => Vec::new(),
+            _ => vec![Content::text(&self.last_text)],
+        };
+        let why = CallError::new(CallErrorCode::Cancelled, "the turn ended before the call did");
+        let mut events = self.settle_open_calls(&why);
+        events.push(self.event(EventBody::TurnCompleted {
+            stop_reason,
+            output,
+            usage: self.spending.usage(),
+        }));
+        events
+    }
+
+    /// The events that end a turn whose budget is used up: it keeps the last text it has.
+    #[must_use]
+    pub fn exhaustion(&self, exhausted: Exhausted) -> Vec<NewEvent> {
+        let Exhausted {
+            budget,
+            used,
+            limit,
+            stop_reason,
+        } = exhausted;
+        let mut events = vec![self.event(EventBody::BudgetExhausted {
+            budget: budget.into(),
+            used,
+            limit,
+        })];
+        events.extend(self.completion(stop_reason));
+        events
+    }
+
+    /// The event that tells how much of a budget is used.
+    #[must_use]
+    pub fn warning(&self, warning: Warning) -> NewEvent {
+        let Warning {
+            budget,
+            percent,
+            used,
+            limit,
+        } = warning;
+        self.event(EventBody::BudgetWarning {
+            budget: budget.into(),
+            percent,
+            used,
+            limit,
+        })
+    }
+
+    /// The events that cancel the turn.
+    #[must_use]
+    pub fn cancellation(&self) -> Vec<NewEvent> {
+        let why = CallError::new(CallErrorCode::Cancelled, "the turn was cancelled before the call ended");
+        let mut events = self.settle_open_calls(&why);
+        events.push(self.event(EventBody::TurnCancelled {
+            usage: self.spending.usage(),
+        }));
+        events
+    }
+
+    /// The events that fail the turn.
+    #[must_use]
+    pub fn failure(&self, error: TurnError) -> Vec<NewEvent> {
+        let why = CallError::new(CallErrorCode::Cancelled, "the turn failed before the call ended");
+        let mut events = self.settle_open_calls(&why);
+        events.push(self.event(EventBody::TurnFailed {
+            error,
+            usage: self.spending.usage(),
+        }));
+        events
+    }
+
+    /// How many of the step's calls fit into the budget of tool calls. The rest is refused, not run.
+    #[must_use]
+    pub fn calls_within_budget(&self) -> usize {
+        let open = self.calls.len();
+        usize::try_from(self.spending.calls_left(open).min(open)).unwrap_or(usize::MAX)
+    }
+
+    /// Where in the step's calls this one stands, from 0.
+    #[must_use]
+    pub fn place_of(&self, call: CallId) -> Option<usize> {
+        self.calls.place_of(call)
+    }
+
+    /// The calls that entered a sandbox and have no recorded end: what a host that stopped left behind.
+    #[must_use]
+    pub fn calls_in_flight(&self) -> Vec<RequestedCall> {
+        self.calls.in_flight().cloned().collect()
+    }
+
+    /// The calls that wait for a decision.
+    #[must_use]
+    pub fn calls_held(&self) -> Vec<RequestedCall> {
+        self.calls.held().cloned().collect()
+    }
+
+    fn settle_open_calls(&self, why: &CallError) -> Vec<NewEvent> {
+        self.calls
+            .unsettled()
+            .map(|call| {
+                let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(why.clone()), Metering::default());
+                self.event(body)
+            })
+            .collect()
+    }
+}

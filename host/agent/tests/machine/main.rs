@@ -1,0 +1,209 @@
+//! The turn machine and the transcript, without a clock, a network or a store: events in, decisions out.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod budgets;
+mod habits;
+mod journals;
+mod table;
+mod transcripts;
+mod turns;
+
+use fumehood_agent::machine::{Next, OpenCall, Seen, ToolUse, TurnMachine, Verdict};
+use fumehood_core::{
+    approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
+    call::{CallError, CallErrorCode, ComponentRef, Metering, Output},
+    content::Content,
+    digest::Digest,
+    event::EventBody,
+    id::{CallId, TurnId},
+    message::{GivenArguments, RequestedCall},
+    name::{AgentName, ComponentName, ModelName, ToolName},
+    turn::{Budget, Note, StepStop, Usage, WaitingFor},
+};
+use serde_json::json;
+
+fn after(events: &[EventBody]) -> TurnMachine {
+    let mut machine = TurnMachine::new(TurnId::new());
+    events.iter().for_each(|event| machine.apply(event));
+    machine
+}
+
+fn next(events: &[EventBody]) -> Next {
+    after(events).decide(&Seen::default())
+}
+
+fn queued() -> EventBody {
+    EventBody::TurnQueued {
+        input: vec![Content::text("hi")],
+        system: None,
+        budget: Budget::default(),
+        output_schema: None,
+    }
+}
+
+fn queued_with_schema() -> EventBody {
+    EventBody::TurnQueued {
+        input: vec![Content::text("hi")],
+        system: None,
+        budget: Budget::default(),
+        output_schema: Some(json!({"type": "object"})),
+    }
+}
+
+fn started(budget: Budget) -> EventBody {
+    EventBody::TurnStarted {
+        agent: AgentName::new("assistant").unwrap(),
+        model: ModelName::new("main").unwrap(),
+        tools: Vec::new(),
+        budget,
+    }
+}
+
+fn begun() -> Vec<EventBody> {
+    vec![queued(), started(Budget::default())]
+}
+
+fn step(step: u64) -> EventBody {
+    step_with(step, Vec::new())
+}
+
+fn step_with(step: u64, notes: Vec<Note>) -> EventBody {
+    EventBody::StepStarted { step, notes }
+}
+
+fn says(text: &str) -> EventBody {
+    EventBody::TextCompleted {
+        step: 1,
+        text: text.into(),
+    }
+}
+
+fn asks(call: &RequestedCall) -> EventBody {
+    EventBody::ToolRequested {
+        step: 1,
+        call: call.clone(),
+    }
+}
+
+fn answered(stop_reason: StepStop, usage: Option<Usage>) -> EventBody {
+    EventBody::StepCompleted {
+        step: 1,
+        stop_reason,
+        usage,
+        model: None,
+        cost: None,
+        dropped_calls: Vec::new(),
+    }
+}
+
+fn cut_off(dropped: &[&str]) -> EventBody {
+    EventBody::StepCompleted {
+        step: 1,
+        stop_reason: StepStop::Length,
+        usage: None,
+        model: None,
+        cost: None,
+        dropped_calls: dropped.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+fn call() -> RequestedCall {
+    call_with("add", "{}")
+}
+
+fn call_with(tool: &str, arguments: &str) -> RequestedCall {
+    RequestedCall {
+        id: CallId::new(),
+        tool: tool.into(),
+        arguments: GivenArguments::parse(arguments),
+    }
+}
+
+fn unasked(call: &RequestedCall) -> OpenCall {
+    OpenCall {
+        call: call.clone(),
+        verdict: Verdict::Unasked,
+    }
+}
+
+fn runs(call: &RequestedCall) -> EventBody {
+    let component = ComponentRef {
+        name: ComponentName::new("math").unwrap(),
+        digest: Digest::of(b""),
+    };
+    EventBody::ToolStarted {
+        call: call.id,
+        tool: ToolName::new("add").unwrap(),
+        component,
+        authority: None,
+    }
+}
+
+fn settles(call: &RequestedCall) -> EventBody {
+    EventBody::tool_completed(call.id, call.tool.clone(), Ok(Output::default()), Metering::default())
+}
+
+fn settles_with(call: &RequestedCall, text: &str) -> EventBody {
+    let output = Output {
+        content: vec![Content::text(text)],
+        ..Output::default()
+    };
+    EventBody::tool_completed(call.id, call.tool.clone(), Ok(output), Metering::default())
+}
+
+fn fails(call: &RequestedCall) -> EventBody {
+    let error = CallError::new(CallErrorCode::InvalidArguments, "not an object");
+    EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default())
+}
+
+fn holds(call: &RequestedCall) -> EventBody {
+    EventBody::ApprovalRequested {
+        calls: vec![AskedApproval {
+            call_id: call.id,
+            tool: call.tool.clone(),
+            arguments: call.arguments.as_object(),
+            rule: "add".into(),
+            fingerprint: Digest::of(b""),
+            expires: fumehood_core::now(),
+        }],
+    }
+}
+
+fn decides(call: &RequestedCall, decision: ApprovalOutcome) -> EventBody {
+    EventBody::ApprovalResolved {
+        decisions: vec![ResolvedApproval {
+            call_id: call.id,
+            decision,
+            arguments: None,
+            feedback: None,
+        }],
+    }
+}
+
+const PAUSED: EventBody = EventBody::TurnPaused {
+    waiting_for: WaitingFor::Approval,
+};
+const RESUMED: EventBody = EventBody::TurnResumed {
+    waited_for: WaitingFor::Approval,
+};
+
+fn rejects(attempt: u32) -> EventBody {
+    EventBody::OutputRejected {
+        attempt,
+        faults: vec!["at /a: 1 is not of type \"string\"".into()],
+    }
+}
+
+fn asking(step: u64) -> Next {
+    Next::AskModel {
+        step,
+        tools: ToolUse::Allowed,
+    }
+}
+
+fn beginning(step: u64) -> Next {
+    Next::BeginStep {
+        step,
+        notes: Vec::new(),
+    }
+}

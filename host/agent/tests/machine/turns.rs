@@ -1,0 +1,266 @@
+//! The way of a turn, from its beginning to its one end.
+
+use super::*;
+use fumehood_core::{
+    call::CallStatus,
+    event::NewEvent,
+    turn::{NoteKind, StopReason, TurnErrorCode, TurnStatus},
+};
+
+#[test]
+fn a_turn_without_tools_begins_asks_and_completes() {
+    let mut machine = after(&[]);
+    machine.apply(&queued());
+    assert_eq!(machine.decide(&Seen::default()), Next::Begin);
+    machine.apply(&started(Budget::default()));
+    assert_eq!(machine.decide(&Seen::default()), beginning(1));
+    machine.apply(&step(1));
+    assert_eq!(machine.decide(&Seen::default()), asking(1));
+    machine.apply(&says("hello"));
+    machine.apply(&answered(StepStop::Stop, None));
+    assert_eq!(machine.decide(&Seen::default()), Next::Complete(StopReason::EndTurn));
+    let end = machine.completion(StopReason::EndTurn);
+    assert!(
+        matches!(&end[0].body, EventBody::TurnCompleted { output, usage: None, .. } if *output == [Content::text("hello")])
+    );
+    machine.apply(&end[0].body);
+    assert_eq!(
+        (machine.decide(&Seen::default()), machine.status()),
+        (Next::Nothing, TurnStatus::Completed)
+    );
+}
+
+#[test]
+fn the_next_step_waits_for_every_call() {
+    let (a, b) = (call(), call());
+    let mut machine = after(&[
+        queued(),
+        started(Budget::default()),
+        step(1),
+        asks(&a),
+        asks(&b),
+        answered(StepStop::ToolCalls, None),
+    ]);
+    assert_eq!(
+        machine.decide(&Seen::default()),
+        Next::RunCalls(vec![unasked(&a), unasked(&b)])
+    );
+    machine.apply(&runs(&a));
+    machine.apply(&runs(&b));
+    machine.apply(&settles(&b));
+    assert_eq!(
+        machine.decide(&Seen::default()),
+        Next::RunCalls(Vec::new()),
+        "nothing new to start, and not done"
+    );
+    machine.apply(&settles(&a));
+    assert_eq!(machine.decide(&Seen::default()), beginning(2));
+}
+
+#[test]
+fn a_model_stopped_by_its_limit_or_filter_completes_the_turn_with_that_reason() {
+    for (stop, reason) in [
+        (StepStop::Length, StopReason::OutputLimit),
+        (StepStop::ContentFilter, StopReason::ContentFilter),
+    ] {
+        let machine = after(&[
+            queued(),
+            started(Budget::default()),
+            step(1),
+            says("half"),
+            answered(stop, None),
+        ]);
+        assert_eq!(machine.decide(&Seen::default()), Next::Complete(reason));
+    }
+}
+
+#[test]
+fn cancelling_gives_every_open_call_an_end() {
+    let (a, b, c) = (call(), call(), call());
+    let machine = after(&[
+        queued(),
+        started(Budget::default()),
+        step(1),
+        asks(&a),
+        asks(&b),
+        asks(&c),
+        answered(StepStop::ToolCalls, None),
+        runs(&a),
+        runs(&b),
+        settles(&a),
+    ]);
+    let events = machine.cancellation();
+    let ended: Vec<_> = events.iter().filter_map(completed_call).collect();
+    assert_eq!(ended, [(b.id, CallStatus::Cancelled), (c.id, CallStatus::Cancelled)]);
+    assert!(matches!(events.last().unwrap().body, EventBody::TurnCancelled { .. }));
+}
+
+#[test]
+fn a_host_that_stopped_knows_which_calls_it_left_in_flight() {
+    let (a, b) = (call(), call());
+    let machine = after(&[
+        queued(),
+        started(Budget::default()),
+        step(1),
+        asks(&a),
+        asks(&b),
+        answered(StepStop::ToolCalls, None),
+        runs(&b),
+    ]);
+    assert_eq!(machine.calls_in_flight(), [b]);
+    assert_eq!(machine.decide(&Seen::default()), Next::RunCalls(vec![unasked(&a)]));
+}
+
+#[test]
+fn after_the_end_nothing_counts() {
+    let mut machine = after(&[
+        queued(),
+        started(Budget::default()),
+        EventBody::TurnCancelled { usage: None },
+    ]);
+    machine.apply(&step(7));
+    machine.apply(&EventBody::TurnCompleted {
+        stop_reason: StopReason::EndTurn,
+        output: Vec::new(),
+        usage: None,
+    });
+    assert_eq!(
+        (machine.decide(&Seen::default()), machine.status()),
+        (Next::Nothing, TurnStatus::Cancelled)
+    );
+}
+
+#[test]
+fn a_call_that_waits_for_a_decision_parks_the_turn_and_goes_on_with_it() {
+    let (a, b) = (call(), call());
+    let mut events = begun();
+    events.extend([
+        step(1),
+        asks(&a),
+        asks(&b),
+        answered(StepStop::ToolCalls, None),
+        runs(&b),
+        settles(&b),
+    ]);
+    assert_eq!(next(&events), Next::RunCalls(vec![unasked(&a)]));
+    events.push(holds(&a));
+    assert_eq!(next(&events), Next::Park(WaitingFor::Approval));
+    events.push(PAUSED);
+    assert_eq!(
+        (next(&events), after(&events).status()),
+        (Next::Wait, TurnStatus::AwaitingApproval)
+    );
+    events.extend([decides(&a, ApprovalOutcome::Approved), RESUMED]);
+    let approved = OpenCall {
+        call: a.clone(),
+        verdict: Verdict::Approved {
+            edited: None,
+            feedback: None,
+        },
+    };
+    assert_eq!(next(&events), Next::RunCalls(vec![approved]));
+    events.extend([runs(&a), settles(&a)]);
+    assert_eq!(next(&events), beginning(2));
+}
+
+#[test]
+fn a_decision_is_used_once() {
+    let a = call();
+    let mut events = begun();
+    events.extend([step(1), asks(&a), answered(StepStop::ToolCalls, None)]);
+    // Nobody asked yet.
+    events.push(decides(&a, ApprovalOutcome::Approved));
+    assert_eq!(next(&events), Next::RunCalls(vec![unasked(&a)]));
+    events.extend([holds(&a), PAUSED, decides(&a, ApprovalOutcome::Rejected), RESUMED]);
+    events.push(decides(&a, ApprovalOutcome::Approved));
+    let Next::RunCalls(open) = next(&events) else {
+        panic!("{:?}", next(&events))
+    };
+    assert!(matches!(
+        open[0].verdict,
+        Verdict::Refused {
+            outcome: ApprovalOutcome::Rejected,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_call_that_waits_for_a_decision_gets_an_end_when_the_turn_is_cancelled() {
+    let a = call();
+    let mut events = begun();
+    events.extend([
+        step(1),
+        asks(&a),
+        answered(StepStop::ToolCalls, None),
+        holds(&a),
+        PAUSED,
+    ]);
+    let ended = after(&events).cancellation();
+    let ended: Vec<_> = ended.iter().filter_map(completed_call).collect();
+    assert_eq!(ended, [(a.id, CallStatus::Cancelled)]);
+}
+
+#[test]
+fn calls_that_were_cut_off_are_named_to_the_model() {
+    let mut events = begun();
+    events.extend([step(1), says("half"), cut_off(&["write", "read"])]);
+    let Next::BeginStep { step: 2, notes } = next(&events) else {
+        panic!("{:?}", next(&events))
+    };
+    assert_eq!(notes[0].kind, NoteKind::Truncated);
+    assert!(notes[0].text.contains("write, read"), "{}", notes[0].text);
+}
+
+#[test]
+fn an_answer_that_must_follow_a_schema_is_checked_and_repaired_so_often() {
+    let mut events = vec![queued_with_schema(), started(Budget::default())];
+    for attempt in 1..=3 {
+        let Next::BeginStep { step: number, notes } = next(&events) else {
+            panic!("{:?}", next(&events))
+        };
+        assert_eq!(number, u64::from(attempt));
+        assert_eq!(notes.len(), usize::from(attempt > 1), "{notes:?}");
+        events.push(step_with(number, notes));
+        let tools = if attempt == 1 {
+            ToolUse::Allowed
+        } else {
+            ToolUse::Withheld
+        };
+        assert_eq!(next(&events), Next::AskModel { step: number, tools });
+        events.extend([says("{}"), answered(StepStop::Stop, None)]);
+        assert_eq!(next(&events), Next::ValidateOutput { attempt });
+        events.push(rejects(attempt));
+    }
+    let Next::Fail(error) = next(&events) else {
+        panic!("{:?}", next(&events))
+    };
+    assert_eq!(error.code, TurnErrorCode::OutputInvalid);
+}
+
+#[test]
+fn an_answer_that_follows_its_schema_is_the_output_as_a_value() {
+    let mut events = vec![
+        queued_with_schema(),
+        started(Budget::default()),
+        step(1),
+        says("{\"a\": 1}"),
+    ];
+    events.push(answered(StepStop::Stop, None));
+    events.push(EventBody::OutputValidated {
+        attempt: 1,
+        value: json!({"a": 1}),
+    });
+    assert_eq!(next(&events), Next::Complete(StopReason::EndTurn));
+    let end = after(&events).completion(StopReason::EndTurn);
+    assert!(
+        matches!(&end[0].body, EventBody::TurnCompleted { output, .. } if *output == [Content::Json { json: json!({"a": 1}) }])
+    );
+}
+
+fn completed_call(event: &NewEvent) -> Option<(CallId, CallStatus)> {
+    match &event.body {
+        EventBody::ToolCompleted { call, status, .. } => Some((*call, *status)),
+        _ => None,
+    }
+}
