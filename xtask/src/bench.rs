@@ -9,7 +9,11 @@ use crate::progress::Progress;
 use crate::workspace::Workspace;
 
 /// Packages and their benchmarks of one crate at a time.
-const BENCHES: [(&str, &str); 2] = [("fumehood-sandbox", "call"), ("fumehood-egress", "door")];
+const BENCHES: [(&str, &str); 3] = [
+    ("fumehood-sandbox", "call"),
+    ("fumehood-egress", "door"),
+    ("fumehood-agent", "step"),
+];
 
 /// Builds in release mode and runs the benchmarks whose name contains `filter`.
 pub(crate) fn bench(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<()> {

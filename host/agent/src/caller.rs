@@ -178,6 +178,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The sessions' files.
+    pub(crate) const fn workspaces(&self) -> &Workspaces {
+        &self.workspaces
+    }
+
     /// The secrets in use.
     pub(crate) const fn secrets(&self) -> &SecretCache {
         &self.secrets

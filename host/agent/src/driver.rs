@@ -44,6 +44,8 @@ pub(crate) struct TurnPlan {
     pub(crate) definitions: Arc<[ToolDefinition]>,
     /// What the answer must follow.
     pub(crate) output: Option<Schema>,
+    /// How much text of one result the model gets, in bytes.
+    pub(crate) tool_output: usize,
     pub(crate) scope: CallScope,
 }
 

@@ -563,6 +563,7 @@ impl Host {
             system: instructions.collect::<Vec<_>>().join("\n\n"),
             budget: with_defaults(leaf.budget).narrowed_by(asked),
             tools,
+            tool_output: leaf.tool_output.as_usize(),
             output: output
                 .map(|schema| Schema::compile(&schema))
                 .transpose()

@@ -7,6 +7,7 @@
 pub mod caller;
 pub mod catalog;
 mod driver;
+mod excerpt;
 pub mod host;
 pub mod hub;
 pub mod install;

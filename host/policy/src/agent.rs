@@ -1,13 +1,17 @@
 //! Agents: their configuration, and how a chain of `extends` folds from root to leaf.
 
-use crate::{network::NetworkList, quantity::Span, tool_pattern::ToolPattern};
+use crate::{
+    network::NetworkList,
+    quantity::{ByteSize, Span},
+    tool_pattern::ToolPattern,
+};
 use fumehood_core::{
     money::Money,
     name::{AgentName, ComponentName, ModelName, ToolName},
     turn::Budget,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// `[agent.NAME]` of the configuration. What is absent comes from the agent it extends.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,6 +36,10 @@ pub struct AgentConfig {
     /// Whom its tools may reach, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkList>,
+    /// How much text of one tool's result the model gets, from `1KiB` to `16MiB`; of a longer one it gets the beginning and the end,
+    /// and the whole is a file of the session. None in the whole chain: `64KiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_output: Option<ByteSize>,
     /// What a turn may use; each part overrides the parent's.
     #[serde(default)]
     pub budget: BudgetConfig,
@@ -103,7 +111,14 @@ pub struct AgentSpec {
     pub network: Option<NetworkList>,
     /// The budget, each part the nearest in the chain.
     pub budget: Budget,
+    /// How much text of one tool's result the model gets; the nearest in the chain.
+    pub tool_output: ByteSize,
 }
+
+/// What [`AgentConfig::tool_output`] is where nothing is said.
+const TOOL_OUTPUT: ByteSize = ByteSize::kib(64);
+/// What it may be.
+const TOOL_OUTPUTS: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(16);
 
 /// Whether every agent of the chain that lists tools lists this one.
 #[must_use]
@@ -129,6 +144,14 @@ pub enum AgentConfigError {
     /// `extends` comes back to where it began.
     #[error("[agent.{}] extends itself in a circle: {}; take `extends` out of one of them", .0.first().map_or("", AgentName::as_str), circle(.0))]
     Cycle(Vec<AgentName>),
+    /// A size of results that is no use.
+    #[error("[agent.{agent}] has `tool_output = \"{size}\"`; it may be from {} to {}", TOOL_OUTPUTS.start(), TOOL_OUTPUTS.end())]
+    ToolOutput {
+        /// Whose.
+        agent: AgentName,
+        /// What it says.
+        size: ByteSize,
+    },
     /// Approval rules, which this version would not enforce.
     #[error(
         "[agent.{0}] has approval rules, which this version does not enforce; a call that should wait for a person would run. Remove `[[agent.{0}.approval]]`, and leave the tools that need approval out of the agent's `tools`"
@@ -143,7 +166,7 @@ fn circle(names: &[AgentName]) -> String {
 /// Folds each agent's chain of `extends`: for each agent, its chain from root to itself.
 ///
 /// # Errors
-/// On an unknown parent, a circle, or approval rules.
+/// On an unknown parent, a circle, a size out of its bounds, or approval rules.
 pub fn resolve_agents(
     configs: &BTreeMap<AgentName, AgentConfig>,
 ) -> Result<BTreeMap<AgentName, Vec<AgentSpec>>, AgentConfigError> {
@@ -164,6 +187,12 @@ fn resolve_chain(
             let mut names: Vec<AgentName> = chain[start..].iter().map(|(name, _)| (*name).clone()).collect();
             names.push(name.clone());
             return Err(AgentConfigError::Cycle(names));
+        }
+        if let Some(size) = config.tool_output.filter(|size| !TOOL_OUTPUTS.contains(size)) {
+            return Err(AgentConfigError::ToolOutput {
+                agent: name.clone(),
+                size,
+            });
         }
         if !config.approval.is_empty() {
             return Err(AgentConfigError::Approval(name.clone()));
@@ -216,5 +245,9 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> A
             steps: own.steps.or(inherited.steps),
             cost: own.cost.or(inherited.cost),
         },
+        tool_output: config
+            .tool_output
+            .or_else(|| parent.map(|parent| parent.tool_output))
+            .unwrap_or(TOOL_OUTPUT),
     }
 }

@@ -9,6 +9,7 @@ use fumehood_policy::{
     grant::Grant,
     manifest::Manifest,
     network::{Layer, NetworkList, Target, Verdict},
+    quantity::ByteSize,
     tool_pattern::ToolPattern,
 };
 use proptest::prelude::*;
@@ -284,6 +285,17 @@ fn a_circle_or_an_unknown_parent_is_refused_in_words() {
         message("[a]\nextends = \"base\""),
         "[agent.a] extends `base`, which is not configured; add `[agent.base]` or correct `extends`"
     );
+}
+
+#[test]
+fn the_size_of_results_is_the_nearest_in_the_chain_and_within_bounds() {
+    let toml = "[base]\ntool_output = \"8KiB\"\n[leaf]\nextends = \"base\"\n[other]";
+    let of = |agent| chain(toml, agent).pop().unwrap().tool_output;
+    assert_eq!((of("leaf"), of("other")), (ByteSize::kib(8), ByteSize::kib(64)));
+    for size in ["1023", "17MiB"] {
+        let error = agents(&format!("[a]\ntool_output = \"{size}\"")).unwrap_err();
+        assert!(error.to_string().contains("from 1KiB to 16MiB"), "{error}");
+    }
 }
 
 #[test]

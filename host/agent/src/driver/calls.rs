@@ -3,6 +3,7 @@
 use super::{Driver, Stop};
 use crate::{
     catalog::OfferedTools,
+    excerpt,
     machine::{OpenCall, Verdict},
     ports::{self, Observe, Observed},
     telemetry,
@@ -82,10 +83,12 @@ impl Driver {
             let caller = Arc::clone(&self.caller);
             let scope = self.plan.scope.for_call(observe.clone(), authority);
             let tools = Arc::clone(&self.plan.tools);
+            let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {
-                let (result, metering) = caller
+                let (result, metering) = Arc::clone(&caller)
                     .call(&scope, &tools, admitted.call.id, &admitted.tool, admitted.arguments)
                     .await;
+                let result = excerpt::fitting(caller.workspaces(), session, admitted.call.id, result, most).await;
                 (admitted.call, noted(result, admitted.note), metering)
             };
             // On a task of its own: in the step's span, and on top of the turn's, or a trace would lose the way.

@@ -1,7 +1,7 @@
 //! What the answer of a turn is: checked where it must follow a schema, and gone on with where it was cut off.
 
-use crate::house::House;
-use fumehood_core::{message::Message, turn::StepStop};
+use crate::house::{House, wasm};
+use fumehood_core::{content::Content, message::Message, turn::StepStop};
 use fumehood_model::ToolChoice;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -135,6 +135,43 @@ async fn an_answer_that_was_cut_off_keeps_its_text_and_loses_its_calls() {
     let asked = house.asked();
     let told = notes(&asked[1].messages);
     assert!(told[0].contains("files_read"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_long_for_the_model_is_cut_and_kept_as_a_file() {
+    let house = House::new().await;
+    let added = house
+        .post("/v1/tools?name=sums")
+        .body("application/wasm", wasm())
+        .answer()
+        .await;
+    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
+    house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
+    let path = house.session().await;
+    house.next_answer().call("shout", &json!({"n": 150_000}));
+    submit(&house, &path, json!({"input": "hi"})).await;
+    let asked = house.asked();
+    let Some(Message::Tool {
+        call,
+        result: Ok(output),
+        ..
+    }) = asked[1].messages.last()
+    else {
+        panic!("{:?}", asked[1].messages)
+    };
+    let [Content::Text { text }] = &output.content[..] else {
+        panic!("{output:?}")
+    };
+    assert!(text.len() < 66_000, "{}", text.len());
+    assert!(
+        text.contains(&format!("the whole is in the file /workspace/tool-outputs/{call}.txt")),
+        "{text}"
+    );
+    let whole = house
+        .get(&format!("{path}/files/tool-outputs/{call}.txt"))
+        .answer()
+        .await;
+    assert_eq!(whole.text().matches('A').count(), 150_000);
 }
 
 #[tokio::test]

@@ -44,10 +44,18 @@ pub(crate) fn wasm() -> Vec<u8> {
     let text = r#"(component
         (core module $code
             (func (export "double") (param i32) (result i32) local.get 0 i32.const 2 i32.mul)
-            (func (export "fall") (param i32) (result i32) unreachable))
+            (func (export "fall") (param i32) (result i32) unreachable)
+            (memory (export "memory") 4)
+            (func (export "shout") (param $n i32) (result i32)
+                (memory.fill (i32.const 8) (i32.const 65) (local.get $n))
+                (i32.store (i32.const 0) (i32.const 8))
+                (i32.store (i32.const 4) (local.get $n))
+                i32.const 0))
         (core instance $running (instantiate $code))
         (func (export "double") (param "n" u32) (result u32) (canon lift (core func $running "double")))
-        (func (export "fall") (param "n" u32) (result u32) (canon lift (core func $running "fall"))))"#;
+        (func (export "fall") (param "n" u32) (result u32) (canon lift (core func $running "fall")))
+        (func (export "shout") (param "n" u32) (result string)
+            (canon lift (core func $running "shout") (memory (core memory $running "memory")))))"#;
     wat::parse_str(text).unwrap()
 }
 

@@ -54,7 +54,7 @@ async fn a_component_is_added_granted_called_and_removed() {
         .iter()
         .map(|tool| tool["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["double", "fall"]);
+    assert_eq!(names, ["double", "fall", "shout"]);
     let mut shown = house.get("/v1/tools/sums").answer().await.json();
     let authority = shown.as_object_mut().unwrap().remove("authority").unwrap();
     assert!(authority["capabilities"].is_array(), "{authority}");
