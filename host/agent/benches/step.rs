@@ -139,6 +139,7 @@ async fn seed(host: &Host, session: SessionId, messages: usize) {
                 usage: None,
                 model: None,
                 cost: None,
+                unmeasured: true,
                 dropped_calls: Vec::new(),
             },
         ]
@@ -185,7 +186,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         workspaces: opened.workspaces.clone(),
         catalog,
         caller,
-        models: [(ModelName::new("main").unwrap(), model as Arc<dyn Provider>)].into(),
+        models: [(ModelName::main(), (model as Arc<dyn Provider>).into())].into(),
         default_agent: agent,
     })
     .await

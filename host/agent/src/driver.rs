@@ -12,6 +12,7 @@ use crate::{
     caller::{CallScope, Caller},
     catalog::OfferedTools,
     machine::{Next, Seen},
+    models::Candidate,
     recorder::Recorder,
     schema::Schema,
     telemetry,
@@ -20,11 +21,10 @@ use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
     event::{EventBody, NewEvent, Source},
     id::SessionId,
-    name::{AgentName, ModelName},
+    name::AgentName,
     tool::ToolDefinition,
-    turn::{Budget, TurnError, TurnErrorCode},
+    turn::{Budget, BudgetScope, TurnError, TurnErrorCode},
 };
-use fumehood_model::Provider;
 use fumehood_store::StoreError;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -34,8 +34,9 @@ use tracing::{Instrument as _, Span};
 /// What a turn is worked with, fixed when it begins.
 pub(crate) struct TurnPlan {
     pub(crate) agent: AgentName,
-    pub(crate) model: ModelName,
-    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) model: Candidate,
+    /// Who is asked when that one doesn't answer, in this order.
+    pub(crate) fallbacks: Vec<Candidate>,
     pub(crate) session: SessionId,
     pub(crate) system: String,
     pub(crate) budget: Budget,
@@ -159,7 +160,7 @@ impl Driver {
     async fn begin(&mut self) -> Result<(), Stop> {
         let event = self.recorder.machine.event(EventBody::TurnStarted {
             agent: self.plan.agent.clone(),
-            model: self.plan.model.clone(),
+            model: self.plan.model.name.clone(),
             tools: self.plan.tools.names(),
             budget: self.plan.budget,
         });
@@ -177,6 +178,7 @@ impl Driver {
     async fn fail_for_time(&mut self) -> Result<(), StoreError> {
         let limit = self.recorder.machine.budget().time_ms.unwrap_or_default();
         let exhausted = EventBody::BudgetExhausted {
+            scope: BudgetScope::Turn,
             budget: "time".into(),
             used: limit,
             limit,

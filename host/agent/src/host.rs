@@ -10,6 +10,7 @@ use crate::{
     driver::{Driver, TurnPlan},
     hub::Hub,
     limits::{Counted, Limited, Place},
+    models::{self, Models},
     recorder::{self, Recorder},
     redact,
     schema::Schema,
@@ -23,12 +24,11 @@ use fumehood_core::{
     event::{Event, EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
     message::Message,
-    name::{AgentName, ModelName, OrgName},
+    name::{AgentName, OrgName},
     now,
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
 use fumehood_egress::LeakGuard;
-use fumehood_model::Provider;
 use fumehood_policy::{
     agent::{AgentConfigError, AgentSpec},
     authority::SessionNarrowing,
@@ -40,7 +40,7 @@ use fumehood_store::{
 };
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::broadcast;
@@ -149,7 +149,7 @@ pub struct HostParts {
     /// What runs them.
     pub caller: Caller,
     /// The configured models.
-    pub models: BTreeMap<ModelName, Arc<dyn Provider>>,
+    pub models: Models,
     /// The agent of sessions that name none.
     pub default_agent: AgentName,
 }
@@ -165,7 +165,7 @@ struct Inner {
     workspaces: Workspaces,
     catalog: Arc<Catalog>,
     caller: Arc<Caller>,
-    models: BTreeMap<ModelName, Arc<dyn Provider>>,
+    models: Models,
     default_agent: AgentName,
     hub: Arc<Hub>,
     running: Mutex<HashMap<TurnId, CancellationToken>>,
@@ -519,7 +519,7 @@ impl Host {
         let session = self.session(&turn.org, turn.session).await?;
         let chain = self.chain(&turn.org, &session.agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
-        let provider = self.inner.models.get(&leaf.model).cloned().ok_or_else(|| {
+        let (model, fallbacks) = models::candidates(&self.inner.models, &leaf.model).ok_or_else(|| {
             HostError::Invalid(format!(
                 "the agent {} uses the model `{}`, which is not configured",
                 leaf.name, leaf.model
@@ -557,8 +557,8 @@ impl Host {
         Ok(TurnPlan {
             definitions: tools.definitions(),
             agent: leaf.name.clone(),
-            model: leaf.model.clone(),
-            provider,
+            model,
+            fallbacks,
             session: turn.session,
             system: instructions.collect::<Vec<_>>().join("\n\n"),
             budget: with_defaults(leaf.budget).narrowed_by(asked),

@@ -13,6 +13,7 @@ pub mod hub;
 pub mod install;
 pub mod limits;
 pub mod machine;
+pub mod models;
 mod narrowings;
 mod ports;
 mod recorder;

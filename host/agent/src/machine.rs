@@ -44,7 +44,9 @@ use calls::Calls;
 use fumehood_core::{
     event::{Event, EventBody},
     id::TurnId,
-    turn::{Budget, Note, NoteKind, StepStop, StopReason, TurnError, TurnErrorCode, TurnStatus, WaitingFor},
+    turn::{
+        Budget, BudgetScope, Note, NoteKind, StepStop, StopReason, TurnError, TurnErrorCode, TurnStatus, WaitingFor,
+    },
 };
 use habits::Habits;
 use std::time::Duration;
@@ -237,7 +239,12 @@ impl TurnMachine {
             EventBody::TurnSteered { .. } => self.phase = Phase::Ready,
             EventBody::TurnPaused { waiting_for } => self.phase = Phase::Parked(*waiting_for),
             EventBody::TurnResumed { .. } => self.phase = Phase::Answered(StepStop::ToolCalls),
-            EventBody::BudgetWarning { budget, percent, .. } => self.spending.warned(budget, *percent),
+            EventBody::BudgetWarning {
+                scope: BudgetScope::Turn,
+                budget,
+                percent,
+                ..
+            } => self.spending.warned(budget, *percent),
             EventBody::CompactionStarted { .. }
             | EventBody::CompactionCompleted { .. }
             | EventBody::CompactionFailed { .. } => self.apply_compaction(body),
@@ -275,6 +282,9 @@ impl TurnMachine {
                     faults.clear();
                 }
                 self.phase = Phase::Asking;
+            }
+            EventBody::RetryScheduled { usage, cost, .. } | EventBody::StepFailed { usage, cost, .. } => {
+                self.spending.spend(*usage, *cost);
             }
             EventBody::TextCompleted { text, .. } => self.step_text.push_str(text),
             EventBody::ToolRequested { call, .. } => self.calls.request(call.clone()),

@@ -94,6 +94,7 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         EventBody::TurnFailed { error, .. } | EventBody::RetryScheduled { error, .. } => {
             text(guard, &mut error.message);
         }
+        EventBody::StepFailed { error, .. } => error.iter_mut().for_each(|error| text(guard, &mut error.message)),
         EventBody::TextDelta { delta: said, .. }
         | EventBody::ReasoningDelta { delta: said, .. }
         | EventBody::TextCompleted { text: said, .. }

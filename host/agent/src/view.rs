@@ -5,6 +5,7 @@ use fumehood_core::{
     content::Content,
     event::{Event, EventBody},
     id::{SessionId, TurnId},
+    money::Money,
     turn::{StopReason, TurnError, TurnStatus, Usage},
 };
 use fumehood_store::record::Turn;
@@ -30,6 +31,9 @@ pub struct TurnView {
     /// Tokens, as far as measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What it cost, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
     /// Decisions the turn waits for.
     pub approvals: Vec<serde_json::Value>,
     /// When it was accepted.
@@ -51,6 +55,7 @@ impl TurnView {
             stop_reason: None,
             error: None,
             usage: None,
+            cost: None,
             approvals: Vec::new(),
             created: turn.created,
             ended: turn.ended,
@@ -61,20 +66,21 @@ impl TurnView {
                     stop_reason,
                     output,
                     usage,
+                    cost,
                 } => {
                     view.status = TurnStatus::Completed;
                     view.stop_reason = Some(*stop_reason);
                     view.output.clone_from(output);
-                    view.usage = *usage;
+                    (view.usage, view.cost) = (*usage, *cost);
                 }
-                EventBody::TurnFailed { error, usage } => {
+                EventBody::TurnFailed { error, usage, cost } => {
                     view.status = TurnStatus::Failed;
                     view.error = Some(error.clone());
-                    view.usage = *usage;
+                    (view.usage, view.cost) = (*usage, *cost);
                 }
-                EventBody::TurnCancelled { usage } => {
+                EventBody::TurnCancelled { usage, cost } => {
                     view.status = TurnStatus::Cancelled;
-                    view.usage = *usage;
+                    (view.usage, view.cost) = (*usage, *cost);
                 }
                 _ => continue,
             }

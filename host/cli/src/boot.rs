@@ -12,10 +12,11 @@ use fumehood_agent::{
     caller::{Caller, CallerParts},
     catalog::{Catalog, InstalledTool, OrgTools},
     host::{Host, HostParts},
+    models::{Model, Models},
 };
 use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
 use fumehood_egress::{Egress, EgressConfig};
-use fumehood_model::build;
+use fumehood_model::{build, resolve_fallbacks};
 use fumehood_policy::suggest::nearest;
 use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
 use fumehood_server::ServerConfig;
@@ -201,10 +202,11 @@ pub(crate) fn server_config(config: &Config) -> ServerConfig {
 }
 
 /// The configured models, ready to be asked.
-pub(crate) fn models(
-    loaded: &Loaded,
-) -> anyhow::Result<std::collections::BTreeMap<fumehood_core::name::ModelName, Arc<dyn fumehood_model::Provider>>> {
+pub(crate) fn models(loaded: &Loaded) -> anyhow::Result<Models> {
     let configured = loaded.config.models(&variable);
+    let mut fallbacks = resolve_fallbacks(&configured)
+        .map_err(|error| loaded.located(error.into()))
+        .or_fault()?;
     configured
         .into_iter()
         .map(|(name, mut model)| {
@@ -212,7 +214,13 @@ pub(crate) fn models(
                 *script = loaded.base().join(&*script);
             }
             let provider = build(&model, &variable).with_context(|| format!("[model.{name}] can't be used"));
-            Ok((name, provider.map_err(|error| loaded.located(error)).or_fault()?))
+            let model = Model {
+                provider: provider.map_err(|error| loaded.located(error)).or_fault()?,
+                max_retries: model.max_retries,
+                fallbacks: fallbacks.remove(&name).unwrap_or_default(),
+                price: model.price,
+            };
+            Ok((name, model))
         })
         .collect()
 }

@@ -22,7 +22,7 @@ use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, ToolName},
 };
-use fumehood_model::{ModelConfig, SecretLookup};
+use fumehood_model::{ModelConfig, SecretLookup, resolve_fallbacks};
 use fumehood_policy::{
     address::PrivateNetworks,
     agent::{AgentConfig, resolve_agents},
@@ -342,6 +342,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);
+    resolve_fallbacks(&models)?;
     for (name, agent) in &config.agent {
         if agent.budget.time.is_some_and(|time| time.as_millis() == 0) {
             bail!(

@@ -14,7 +14,7 @@ use crate::{
     message::RequestedCall,
     money::Money,
     name::{AgentName, ModelName, OrgName, SecretName, ToolName},
-    turn::{Budget, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
+    turn::{Budget, BudgetScope, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -207,6 +207,9 @@ event_bodies! {
         /// Tokens of all steps, as far as measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
+        /// What all steps cost, as far as it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
     };
     /// A turn ended by an error.
     TurnFailed, "turn.failed", Recorded, {
@@ -215,12 +218,18 @@ event_bodies! {
         /// Tokens of all steps, as far as measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
+        /// What all steps cost, as far as it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
     };
     /// A turn ended on request.
     TurnCancelled, "turn.cancelled", Recorded, {
         /// Tokens of all steps, as far as measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
+        /// What all steps cost, as far as it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
     };
     /// A turn waits for somebody outside; nothing of it runs.
     TurnPaused, "turn.paused", Recorded, {
@@ -260,6 +269,9 @@ event_bodies! {
         /// What it cost, where the model has a price and the provider counted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cost: Option<Money>,
+        /// Whether the provider did not count all of it: what is not known is charged to no budget.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unmeasured: bool,
         /// Tools whose calls were dropped because the answer was cut off.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped_calls: Vec<String>,
@@ -268,17 +280,58 @@ event_bodies! {
     RetryScheduled, "retry.scheduled", Recorded, {
         /// The step.
         step: u64,
-        /// Counts from 1: this is the retry that comes.
+        /// Counts from 1 in the step: this is the retry that comes.
         attempt: u32,
-        /// How many retries there may be.
+        /// How many retries the step may have, those of all its models.
         max_attempts: u32,
-        /// The wait before it, in milliseconds.
+        /// The wait before it, in milliseconds: the longest of what follows, or what is left of the time budget.
         delay_ms: u64,
+        /// The wait that the number of failures gives.
+        #[serde(default)]
+        computed_delay_ms: u64,
+        /// The wait that the provider asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_hint_ms: Option<u64>,
+        /// Whether the wait is the least there is after a rate limit without a hint.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rate_limit_floor_applied: bool,
+        /// Whether the wait was cut to what is left of the time budget.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        budget_capped: bool,
         /// What failed.
         error: TurnError,
-        /// The model that is asked then, where it is another one.
+        /// The model that is asked then, where it is another one than before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         model: Option<ModelName>,
+        /// The model that failed, where it is not the turn's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed_model: Option<ModelName>,
+        /// Tokens that the failed attempt took, as far as measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+        /// What the failed attempt cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
+    };
+    /// A step was given up: its answer did not come to its end, and is not asked for again. Told where the attempt was counted.
+    StepFailed, "step.failed", Recorded, {
+        /// Counts from 1 in the turn.
+        step: u64,
+        /// Why; absent where the turn was cancelled or its time was up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<TurnError>,
+        /// Tokens that the attempt took, as far as measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+        /// The model that was asked, where it is not the turn's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<ModelName>,
+        /// What the attempt cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Money>,
+        /// Whether the provider did not count all of it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unmeasured: bool,
     };
     /// A piece of visible text.
     TextDelta, "text.delta", Live, {
@@ -473,8 +526,11 @@ event_bodies! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cost: Option<Money>,
     };
-    /// Most of a budget is used, or all of it. Told once for each.
+    /// Most of a budget is used, or all of it. Told once for each turn, session, or window of an org.
     BudgetWarning, "budget.warning", Recorded, {
+        /// Whose budget.
+        #[serde(default)]
+        scope: BudgetScope,
         /// Which budget: `steps`, `tool_calls`, `tokens`, `time` or `cost`.
         budget: String,
         /// 80 or 100.
@@ -486,6 +542,9 @@ event_bodies! {
     };
     /// A budget is used up; the turn ends with what it has.
     BudgetExhausted, "budget.exhausted", Recorded, {
+        /// Whose budget.
+        #[serde(default)]
+        scope: BudgetScope,
         /// Which budget: `steps`, `tool_calls`, `tokens`, `time` or `cost`.
         budget: String,
         /// How much was used; milliseconds of time, millionths of money.

@@ -15,6 +15,8 @@ pub mod message;
 pub mod metric;
 pub mod money;
 pub mod name;
+pub mod price;
+pub mod spending;
 pub mod tool;
 pub mod turn;
 

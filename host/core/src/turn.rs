@@ -49,6 +49,14 @@ pub enum StopReason {
     TokenLimit,
     /// The budget of money was used up.
     CostLimit,
+    /// The session's budget of tokens was used up.
+    SessionTokenLimit,
+    /// The session's budget of money was used up.
+    SessionCostLimit,
+    /// The org's budget of tokens was used up.
+    OrgTokenLimit,
+    /// The org's budget of money was used up.
+    OrgCostLimit,
     /// The model repeated the same calls with the same results, also after it was told.
     Repetition,
 }
@@ -59,7 +67,14 @@ impl StopReason {
     pub const fn is_budget(self) -> bool {
         matches!(
             self,
-            Self::StepLimit | Self::ToolCallLimit | Self::TokenLimit | Self::CostLimit
+            Self::StepLimit
+                | Self::ToolCallLimit
+                | Self::TokenLimit
+                | Self::CostLimit
+                | Self::SessionTokenLimit
+                | Self::SessionCostLimit
+                | Self::OrgTokenLimit
+                | Self::OrgCostLimit
         )
     }
 }
@@ -113,6 +128,12 @@ impl Usage {
         }
     }
 
+    /// Whether both the request and the answer were counted.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.input_tokens.is_some() && self.output_tokens.is_some()
+    }
+
     /// What a token budget counts: input and output, as far as measured.
     #[must_use]
     pub fn total(self) -> u64 {
@@ -161,6 +182,19 @@ impl Budget {
             cost: least(self.cost, other.cost),
         }
     }
+}
+
+/// Whose budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetScope {
+    /// The turn's own.
+    #[default]
+    Turn,
+    /// The session's, over all its turns.
+    Session,
+    /// The org's, over all its sessions in a day or month.
+    Org,
 }
 
 /// What a parked turn waits for.

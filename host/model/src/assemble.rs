@@ -118,6 +118,11 @@ impl Assembler {
         self.usage
     }
 
+    /// Takes over what was counted for an answer that is of no use.
+    pub fn count(&mut self, usage: Option<Usage>) {
+        self.usage = usage.or(self.usage);
+    }
+
     /// The parts so far, without calls that are not whole.
     #[must_use]
     pub fn into_parts(self) -> Vec<AssistantPart> {

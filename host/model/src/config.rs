@@ -11,10 +11,16 @@ use crate::{
         responses::Responses,
     },
 };
+use fumehood_core::{name::ModelName, price::Price};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use url::{Host, Url};
+
+/// Retries of a model call for which nothing is configured.
+pub const DEFAULT_RETRIES: u32 = 3;
+/// The most that may be configured: with the waits that grow, more would outlast any turn.
+pub const MOST_RETRIES: u32 = 10;
 
 /// One `[model.NAME]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -52,6 +58,15 @@ pub struct ModelConfig {
     /// Anthropic only, for models that take a budget instead of an effort: tokens of thinking, at least 1024.
     #[serde(default)]
     pub thinking_budget_tokens: Option<u32>,
+    /// How often a call that failed is tried again, at most [`MOST_RETRIES`].
+    #[serde(default = "default_retries")]
+    pub max_retries: u32,
+    /// The models to ask when this one doesn't answer, in this order.
+    #[serde(default)]
+    pub fallback: Vec<ModelName>,
+    /// What its tokens cost.
+    #[serde(default)]
+    pub price: Option<Price>,
     /// How long a connection may take to open, for example `"10s"`.
     #[serde(default = "default_connect", deserialize_with = "duration")]
     pub connect_timeout: Duration,
@@ -227,6 +242,9 @@ impl ModelConfig {
             context_window: None,
             reasoning_effort: None,
             thinking_budget_tokens: None,
+            max_retries: DEFAULT_RETRIES,
+            fallback: Vec::new(),
+            price: None,
             connect_timeout: default_connect(),
             first_byte_timeout: default_first_byte(),
             idle_timeout: default_idle(),
@@ -295,6 +313,12 @@ impl ModelConfig {
                 "cannot stand beside `reasoning_effort`; keep the one that the model takes",
             );
         }
+        if self.max_retries > MOST_RETRIES {
+            return bad(
+                "max_retries",
+                "is above 10; the waits grow, and no turn lasts that long",
+            );
+        }
         for (key, timeout) in [
             ("connect_timeout", self.connect_timeout),
             ("first_byte_timeout", self.first_byte_timeout),
@@ -337,7 +361,10 @@ impl ModelConfig {
         let chat = |dialect| Arc::new(Chat::new(model.clone(), dialect, limit, effort)) as Arc<dyn Wire>;
         match (self.provider, self.wire.unwrap_or_default()) {
             (ProviderKind::OpenAi, OpenAiWire::Responses) => Arc::new(Responses::new(model, limit, effort)),
-            (ProviderKind::OpenAi, OpenAiWire::Chat) => chat(Dialect::OpenAi),
+            (ProviderKind::OpenAi, OpenAiWire::Chat) => chat(match self.base_url {
+                None => Dialect::OpenAi,
+                Some(_) => Dialect::LikeOpenAi,
+            }),
             (ProviderKind::Gemini, _) => chat(Dialect::Gemini),
             (ProviderKind::Ollama | ProviderKind::Scripted, _) => chat(Dialect::Ollama),
             (ProviderKind::Anthropic, _) => Arc::new(Anthropic::new(model, limit, effort, self.thinking_budget_tokens)),
@@ -441,6 +468,10 @@ fn in_zone(name: &str, zone: &str) -> bool {
     let name = name.trim_end_matches('.');
     name.strip_suffix(zone)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+const fn default_retries() -> u32 {
+    DEFAULT_RETRIES
 }
 
 const fn default_connect() -> Duration {

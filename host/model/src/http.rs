@@ -177,10 +177,10 @@ impl HttpProvider {
 #[async_trait]
 impl Provider for HttpProvider {
     async fn stream(&self, request: &ModelRequest) -> Result<ModelStream, ModelError> {
-        let mut adapted = false;
         loop {
-            let body = serde_json::to_vec(&self.wire.body(request))
-                .map_err(|_| ModelError::protocol("the request could not be written"))?;
+            let sent = self.wire.body(request);
+            let body =
+                serde_json::to_vec(&sent).map_err(|_| ModelError::protocol("the request could not be written"))?;
             let deadline = Instant::now() + self.account.timeouts.first_byte;
             let refusal = match self.send(body.into(), deadline).await {
                 Ok(response) => {
@@ -190,11 +190,10 @@ impl Provider for HttpProvider {
                 Err(refusal) => refusal,
             };
             let invalid = *refusal.error.kind() == ModelErrorKind::InvalidRequest;
-            if adapted || !invalid || !self.wire.adapts_to(&refusal.fault) {
+            if !invalid || !self.wire.adapts_to(&refusal.fault, &sent) {
                 return Err(self.account.failed(refusal.error));
             }
             tracing::info!(model = %self.account.info.model, "the model does not take a parameter; going on without it");
-            adapted = true;
         }
     }
 

@@ -37,6 +37,7 @@ mod assemble;
 mod config;
 mod error;
 mod event;
+mod fallback;
 mod http;
 mod request;
 pub mod scripted;
@@ -44,7 +45,11 @@ mod sse;
 mod wire;
 
 pub use assemble::{Assembler, Step};
-pub use config::{ModelConfig, ModelConfigError, OpenAiWire, ProviderKind, ReasoningEffort, SecretLookup, build};
+pub use config::{
+    DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ModelConfigError, OpenAiWire, ProviderKind, ReasoningEffort,
+    SecretLookup, build,
+};
 pub use error::{ModelError, ModelErrorKind};
 pub use event::{ModelEvent, ModelInfo, ModelStream, Provider};
+pub use fallback::{FallbackError, resolve_fallbacks};
 pub use request::{ModelRequest, ParallelToolCalls, ToolChoice};

@@ -49,6 +49,12 @@ pub(crate) enum StopReason {
     StepLimit,
     ToolCallLimit,
     TokenLimit,
+    CostLimit,
+    SessionTokenLimit,
+    SessionCostLimit,
+    OrgTokenLimit,
+    OrgCostLimit,
+    Repetition,
 }
 
 /// Tokens, as the provider counted them; a count it did not give is absent.
@@ -83,6 +89,8 @@ pub(crate) struct Turn {
     stop_reason: Option<StopReason>,
     error: Option<TurnError>,
     usage: Option<Usage>,
+    /// What it cost in the currency of the operator's price tables, as far as it is known.
+    cost: Option<f64>,
     /// Decisions the turn waits for.
     approvals: Vec<Value>,
     /// When it was accepted.

@@ -310,7 +310,10 @@ async fn an_idempotency_key_is_forgotten_after_a_day() {
     let end = NewEvent {
         turn: Some(first.id),
         source: Source::Host,
-        body: EventBody::TurnCancelled { usage: None },
+        body: EventBody::TurnCancelled {
+            usage: None,
+            cost: None,
+        },
     };
     store.append(&org(), session, &[end]).await.unwrap();
     store.close().await;

@@ -1,22 +1,79 @@
-//! One model call: asked, streamed, tried again, and recorded.
+//! One step's answer: asked for, streamed, tried again, asked of another model, and recorded.
 
-use super::{Driver, Stop, live::LiveText};
-use crate::{machine::ToolUse, retry, telemetry::ModelCall};
+use super::{Driver, Interruption, Stop, live::LiveText};
+use crate::{
+    machine::ToolUse,
+    models::Candidate,
+    retry::{Applied, Attempts, Failure, Jitter, Next, Reason, Retry, Shown},
+    telemetry::ModelCall,
+};
 use fumehood_core::{
     event::EventBody,
     message::AssistantPart,
-    turn::{StepStop, TurnError, TurnErrorCode},
+    name::ModelName,
+    turn::{StepStop, TurnError, TurnErrorCode, Usage},
 };
 use fumehood_egress::LeakGuard;
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Step, ToolChoice};
 use futures::StreamExt as _;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tracing::Instrument as _;
+
+/// An attempt that gave no whole answer.
+struct Broken {
+    error: ModelError,
+    shown: Shown,
+}
 
 impl Driver {
     /// Asks until there is a whole answer, and records it.
     pub(super) async fn ask_model(&mut self, step: u64, tools: ToolUse) -> Result<(), Stop> {
-        let request = ModelRequest {
+        let request = self.request(tools);
+        let guard = self.recorder.guard().await?;
+        let mut attempts = Attempts::new(self.candidates().map(|candidate| candidate.max_retries));
+        loop {
+            let asked = self.candidate(attempts.model());
+            let mut answer = Assembler::default();
+            let outcome = self.attempt(step, &asked, &request, &guard, &mut answer).await;
+            let broken = match outcome {
+                Ok(Ok(whole)) => return self.record_answer(step, &asked, whole).await,
+                Ok(Err(broken)) => broken,
+                Err(interruption) => {
+                    self.keep_partial_answer(step, &asked, answer, None).await?;
+                    return Err(interruption.into());
+                }
+            };
+            let failure = Failure {
+                error: &broken.error,
+                shown: broken.shown,
+                time_left: self.time_left(),
+            };
+            match attempts.failed(failure, Jitter::random()) {
+                Next::GiveUp(reason) => {
+                    let error = self.failure(&asked, &broken.error, reason);
+                    self.keep_partial_answer(step, &asked, answer, Some(&error)).await?;
+                    return Err(Stop::Failed(error));
+                }
+                Next::Retry(retry) => {
+                    let next = self.candidate(retry.model);
+                    let attempt = Attempted {
+                        own: &self.plan.model,
+                        asked: &asked,
+                        next: &next,
+                        error: &broken.error,
+                        usage: answer.usage(),
+                    };
+                    let event = self.recorder.machine.event(scheduled(step, &retry, &attempt));
+                    self.recorder.record(vec![event]).await?;
+                    self.interruptible(tokio::time::sleep(retry.wait.selected)).await?;
+                }
+            }
+        }
+    }
+
+    fn request(&self, tools: ToolUse) -> ModelRequest {
+        ModelRequest {
             system: self.plan.system.clone(),
             messages: self.recorder.messages(),
             tools: Arc::clone(&self.plan.definitions),
@@ -26,85 +83,83 @@ impl Driver {
             },
             cache_key: Some(self.plan.session.to_string()),
             ..ModelRequest::default()
-        };
-        let guard = self.recorder.guard().await?;
-        let mut attempt = 0;
-        loop {
-            let mut answer = Assembler::default();
-            let mut asked = ModelCall::begin(self.plan.session, &self.plan.model, &self.plan.provider.describe());
-            let span = asked.span.clone();
-            let outcome = self
-                .interruptible(self.stream_answer(step, &request, &guard, &mut answer, &mut asked))
-                .instrument(span)
-                .await?;
-            let (error, shown) = match outcome {
-                Ok(whole) => {
-                    asked.answered(whole.stop, whole.usage);
-                    return self.record_answer(step, whole).await;
-                }
-                Err(failed) => failed,
-            };
-            asked.failed(error.kind());
-            attempt += 1;
-            let Some(delay) = retry::delay(&error, attempt, shown) else {
-                self.keep_partial_text(step, answer).await?;
-                return Err(Stop::Failed(error.to_turn_error()));
-            };
-            let event = self.recorder.machine.event(EventBody::RetryScheduled {
-                step,
-                attempt,
-                max_attempts: retry::MAX_RETRIES,
-                delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                error: error.to_turn_error(),
-                model: None,
-            });
-            self.recorder.record(vec![event]).await?;
-            self.interruptible(tokio::time::sleep(delay)).await?;
         }
     }
 
-    /// Streams one answer. On an error it also says whether anything of the answer was visible already.
-    async fn stream_answer(
+    /// The models that the step may ask, in this order.
+    fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        std::iter::once(&self.plan.model).chain(&self.plan.fallbacks)
+    }
+
+    fn candidate(&self, number: usize) -> Candidate {
+        let mut candidates = self.candidates();
+        candidates.nth(number).unwrap_or(&self.plan.model).clone()
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Asks one model once.
+    async fn attempt(
         &self,
         step: u64,
+        candidate: &Candidate,
         request: &ModelRequest,
         guard: &LeakGuard,
         answer: &mut Assembler,
-        asked: &mut ModelCall,
-    ) -> Result<Step, (ModelError, bool)> {
-        let mut shown = false;
-        let mut live = LiveText::new(step, guard);
-        let mut stream = self
-            .plan
-            .provider
-            .stream(request)
-            .await
-            .map_err(|error| (error, shown))?;
-        while let Some(event) = stream.next().await {
-            let event = event.map_err(|error| (error, shown))?;
-            asked.came(&event);
-            match &event {
-                ModelEvent::TextDelta(delta) => {
-                    shown = true;
-                    live.text(&self.recorder, delta);
+    ) -> Result<Result<Step, Broken>, Interruption> {
+        let mut call = ModelCall::begin(self.plan.session, &candidate.name, &candidate.provider.describe());
+        let span = call.span.clone();
+        let mut shown = Shown::Nothing;
+        let streaming = async {
+            let mut live = LiveText::new(step, guard);
+            let mut stream = candidate.provider.stream(request).await?;
+            while let Some(event) = stream.next().await {
+                let event = event?;
+                call.came(&event);
+                match &event {
+                    ModelEvent::TextDelta(delta) => {
+                        if !delta.trim().is_empty() {
+                            shown = Shown::Text;
+                        }
+                        live.text(&self.recorder, delta);
+                    }
+                    ModelEvent::ReasoningDelta(delta) => live.reasoning(&self.recorder, delta),
+                    _ => {}
                 }
-                ModelEvent::ReasoningDelta(delta) => live.reasoning(&self.recorder, delta),
-                _ => {}
+                if let Some(whole) = answer.push(event) {
+                    live.end(&self.recorder);
+                    return Ok(whole);
+                }
             }
-            if let Some(whole) = answer.push(event) {
-                live.end(&self.recorder);
-                return if is_empty(&whole) {
-                    Err((ModelErrorKind::Incomplete.into(), shown))
-                } else {
-                    Ok(whole)
-                };
+            Err(ModelError::from(ModelErrorKind::Incomplete))
+        };
+        let outcome = self.interruptible(streaming).instrument(span).await?;
+        Ok(match outcome {
+            Ok(whole) if is_empty(&whole) => {
+                call.failed(&ModelErrorKind::Incomplete);
+                // What it counted is spent, though there is nothing to show for it.
+                answer.count(whole.usage);
+                Err(Broken {
+                    error: ModelErrorKind::Incomplete.into(),
+                    shown,
+                })
             }
-        }
-        Err((ModelErrorKind::Incomplete.into(), shown))
+            Ok(whole) => {
+                call.answered(whole.stop, whole.usage);
+                Ok(whole)
+            }
+            Err(error) => {
+                call.failed(error.kind());
+                Err(Broken { error, shown })
+            }
+        })
     }
 
     /// The whole answer in one append: a step is in the journal entirely or not at all.
-    async fn record_answer(&mut self, step: u64, answer: Step) -> Result<(), Stop> {
+    async fn record_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
         let mut bodies = answer_events(step, answer.parts);
         let mut dropped_calls = Vec::new();
         // Calls of a cut answer may be cut themselves: they are not run.
@@ -126,8 +181,9 @@ impl Driver {
             step,
             stop_reason: answer.stop,
             usage: answer.usage,
-            model: None,
-            cost: None,
+            model: self.named(asked),
+            cost: asked.cost(answer.usage),
+            unmeasured: !answer.usage.is_some_and(Usage::is_whole),
             dropped_calls,
         });
         let events: Vec<_> = bodies.into_iter().map(|body| self.by_model(body)).collect();
@@ -143,13 +199,87 @@ impl Driver {
         Ok(())
     }
 
-    async fn keep_partial_text(&mut self, step: u64, answer: Assembler) -> Result<(), Stop> {
-        let events: Vec<_> = answer_events(step, answer.into_parts())
+    /// Keeps the text of an answer that won't come to its end, and counts what it took.
+    async fn keep_partial_answer(
+        &mut self,
+        step: u64,
+        asked: &Candidate,
+        answer: Assembler,
+        error: Option<&TurnError>,
+    ) -> Result<(), Stop> {
+        let usage = answer.usage();
+        let mut events: Vec<_> = answer_events(step, answer.into_parts())
             .into_iter()
             .filter(|body| matches!(body, EventBody::TextCompleted { .. }))
             .map(|body| self.by_model(body))
             .collect();
+        if let Some(counted) = usage {
+            events.push(self.recorder.machine.event(EventBody::StepFailed {
+                step,
+                error: error.cloned(),
+                usage,
+                model: self.named(asked),
+                cost: asked.cost(usage),
+                unmeasured: !counted.is_whole(),
+            }));
+        }
         Ok(self.recorder.record(events).await?)
+    }
+
+    /// The model's name, where it is not the turn's own.
+    fn named(&self, asked: &Candidate) -> Option<ModelName> {
+        (asked.name != self.plan.model.name).then(|| asked.name.clone())
+    }
+
+    /// What the turn fails with when no attempt is left.
+    fn failure(&self, asked: &Candidate, error: &ModelError, reason: Reason) -> TurnError {
+        let mut failure = error.to_turn_error();
+        failure.message.push_str(&reason.to_string());
+        let own = &self.plan.model.name;
+        if asked.name != *own {
+            let of = format!(
+                " (the last of the models that were asked: `{}`, in place of `{own}`)",
+                asked.name
+            );
+            failure.message.push_str(&of);
+        }
+        failure
+    }
+}
+
+/// An attempt that is followed by another.
+struct Attempted<'a> {
+    own: &'a Candidate,
+    asked: &'a Candidate,
+    next: &'a Candidate,
+    error: &'a ModelError,
+    usage: Option<Usage>,
+}
+
+fn scheduled(step: u64, retry: &Retry, attempted: &Attempted<'_>) -> EventBody {
+    let Attempted {
+        own,
+        asked,
+        next,
+        error,
+        usage,
+    } = *attempted;
+    let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let wait = &retry.wait;
+    EventBody::RetryScheduled {
+        step,
+        attempt: retry.attempt,
+        max_attempts: retry.max_attempts,
+        delay_ms: millis(wait.selected),
+        computed_delay_ms: millis(wait.computed),
+        retry_after_hint_ms: wait.hint.map(millis),
+        rate_limit_floor_applied: wait.floor == Applied::Yes,
+        budget_capped: wait.budget_cap == Applied::Yes,
+        error: error.to_turn_error(),
+        model: (next.name != asked.name).then(|| next.name.clone()),
+        failed_model: (asked.name != own.name).then(|| asked.name.clone()),
+        usage,
+        cost: asked.cost(usage),
     }
 }
 
@@ -170,7 +300,7 @@ fn answer_events(step: u64, parts: Vec<AssistantPart>) -> Vec<EventBody> {
 
 /// An answer with neither text nor calls, though the model claims to be done.
 fn is_empty(step: &Step) -> bool {
-    step.stop == StepStop::Stop
+    matches!(step.stop, StepStop::Stop | StepStop::ToolCalls)
         && !step.parts.iter().any(|part| match part {
             AssistantPart::Text { text } => !text.trim().is_empty(),
             AssistantPart::ToolCall(_) => true,

@@ -2,13 +2,15 @@
 
 use fumehood_core::{
     money::Money,
-    turn::{Budget, StopReason, Usage},
+    turn::{Budget, BudgetScope, StopReason, Usage},
 };
 use std::time::Duration;
 
 /// A budget that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted {
+    /// Whose budget.
+    pub scope: BudgetScope,
     /// `steps`, `tool_calls`, `tokens` or `cost`.
     pub budget: &'static str,
     /// How much was used.
@@ -22,6 +24,8 @@ pub struct Exhausted {
 /// So much of a budget is used that it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Warning {
+    /// Whose budget.
+    pub scope: BudgetScope,
     /// `steps`, `tool_calls`, `tokens`, `time` or `cost`.
     pub budget: &'static str,
     /// 80 or 100.
@@ -60,6 +64,10 @@ impl Spending {
         self.usage
     }
 
+    pub(super) const fn cost(&self) -> Option<Money> {
+        self.cost
+    }
+
     pub(super) fn spend(&mut self, usage: Option<Usage>, cost: Option<Money>) {
         if let Some(usage) = usage {
             self.usage = Some(self.usage.unwrap_or_default().plus(usage));
@@ -84,6 +92,7 @@ impl Spending {
                 .find(|percent| u128::from(used) * 100 >= u128::from(limit) * u128::from(*percent))?;
             let told = self.warned.iter().any(|(told, at)| told == budget && *at >= percent);
             (!told).then_some(Warning {
+                scope: BudgetScope::Turn,
                 budget,
                 percent,
                 used,
@@ -96,6 +105,7 @@ impl Spending {
         self.parts()
             .find(|(_, used, limit, _)| used >= limit)
             .map(|(budget, used, limit, stop_reason)| Exhausted {
+                scope: BudgetScope::Turn,
                 budget,
                 used,
                 limit,

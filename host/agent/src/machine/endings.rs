@@ -35,6 +35,7 @@ impl TurnMachine {
             stop_reason,
             output,
             usage: self.spending.usage(),
+            cost: self.spending.cost(),
         }));
         events
     }
@@ -43,12 +44,14 @@ impl TurnMachine {
     #[must_use]
     pub fn exhaustion(&self, exhausted: Exhausted) -> Vec<NewEvent> {
         let Exhausted {
+            scope,
             budget,
             used,
             limit,
             stop_reason,
         } = exhausted;
         let mut events = vec![self.event(EventBody::BudgetExhausted {
+            scope,
             budget: budget.into(),
             used,
             limit,
@@ -61,12 +64,14 @@ impl TurnMachine {
     #[must_use]
     pub fn warning(&self, warning: Warning) -> NewEvent {
         let Warning {
+            scope,
             budget,
             percent,
             used,
             limit,
         } = warning;
         self.event(EventBody::BudgetWarning {
+            scope,
             budget: budget.into(),
             percent,
             used,
@@ -81,6 +86,7 @@ impl TurnMachine {
         let mut events = self.settle_open_calls(&why);
         events.push(self.event(EventBody::TurnCancelled {
             usage: self.spending.usage(),
+            cost: self.spending.cost(),
         }));
         events
     }
@@ -93,6 +99,7 @@ impl TurnMachine {
         events.push(self.event(EventBody::TurnFailed {
             error,
             usage: self.spending.usage(),
+            cost: self.spending.cost(),
         }));
         events
     }

@@ -32,7 +32,7 @@ pub(crate) fn turn(turn: &record::Turn) -> Span {
 
 /// Says in the turn's span what it is worked with.
 pub(crate) fn turn_planned(plan: &TurnPlan) {
-    let info = plan.provider.describe();
+    let info = plan.model.provider.describe();
     Span::current()
         .record("agent", display(&plan.agent))
         .record("model", info.model)

@@ -2,11 +2,15 @@
 
 use super::*;
 use fumehood_agent::machine::{Exhausted, Warning};
-use fumehood_core::{money::Money, turn::StopReason};
+use fumehood_core::{
+    money::Money,
+    turn::{BudgetScope, StopReason},
+};
 use std::time::Duration;
 
 fn warned(budget: &str) -> Vec<EventBody> {
     vec![EventBody::BudgetWarning {
+        scope: BudgetScope::Turn,
         budget: budget.into(),
         percent: 100,
         used: 0,
@@ -139,6 +143,7 @@ fn time_is_told_of_by_the_clock_that_the_machine_is_shown() {
     };
     assert_eq!(at(799), beginning(1));
     let warning = Warning {
+        scope: BudgetScope::Turn,
         budget: "time",
         percent: 80,
         used: 800,

@@ -92,6 +92,7 @@ fn answered(stop_reason: StepStop, usage: Option<Usage>) -> EventBody {
         usage,
         model: None,
         cost: None,
+        unmeasured: false,
         dropped_calls: Vec::new(),
     }
 }
@@ -103,6 +104,7 @@ fn cut_off(dropped: &[&str]) -> EventBody {
         usage: None,
         model: None,
         cost: None,
+        unmeasured: false,
         dropped_calls: dropped.iter().map(|name| (*name).to_owned()).collect(),
     }
 }

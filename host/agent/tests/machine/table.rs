@@ -41,6 +41,7 @@ fn rows() -> Vec<Row> {
         answered(StepStop::Stop, None),
     ];
     let warned = EventBody::BudgetWarning {
+        scope: fumehood_core::turn::BudgetScope::Turn,
         budget: "steps".into(),
         percent: 100,
         used: 1,
@@ -60,7 +61,10 @@ fn rows() -> Vec<Row> {
     };
     let mut rejected = structured.to_vec();
     rejected.extend((1..=OUTPUT_ATTEMPTS).map(rejects));
-    let ended = EventBody::TurnCancelled { usage: None };
+    let ended = EventBody::TurnCancelled {
+        usage: None,
+        cost: None,
+    };
     vec![
         ("Queued", "always", "Begin", vec![queued()], seen),
         ("Parked", "always", "Wait", parked, seen),

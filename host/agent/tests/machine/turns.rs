@@ -116,13 +116,17 @@ fn after_the_end_nothing_counts() {
     let mut machine = after(&[
         queued(),
         started(Budget::default()),
-        EventBody::TurnCancelled { usage: None },
+        EventBody::TurnCancelled {
+            usage: None,
+            cost: None,
+        },
     ]);
     machine.apply(&step(7));
     machine.apply(&EventBody::TurnCompleted {
         stop_reason: StopReason::EndTurn,
         output: Vec::new(),
         usage: None,
+        cost: None,
     });
     assert_eq!(
         (machine.decide(&Seen::default()), machine.status()),

@@ -84,10 +84,10 @@ fn models(loaded: &Loaded) -> Finding {
         Ok(models) => {
             let scripted = models
                 .values()
-                .all(|model| model.describe().provider == fumehood_model::ProviderKind::Scripted);
+                .all(|model| model.provider.describe().provider == fumehood_model::ProviderKind::Scripted);
             let names = models
                 .iter()
-                .map(|(name, model)| format!("{name} ({})", model.describe().model))
+                .map(|(name, model)| format!("{name} ({})", model.provider.describe().model))
                 .collect::<Vec<_>>()
                 .join(", ");
             if scripted {

@@ -9,6 +9,7 @@ use crate::{
     out::{Out, printable, text},
 };
 use anyhow::{Context as _, bail};
+use fumehood_core::turn::StopReason;
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -96,10 +97,8 @@ impl Screen {
         }
         match kind {
             "turn.completed" => {
-                let budget = matches!(
-                    text(data, "stop_reason"),
-                    "step_limit" | "tool_call_limit" | "token_limit"
-                );
+                let reason = data.get("stop_reason").cloned().unwrap_or_default();
+                let budget = serde_json::from_value(reason).is_ok_and(StopReason::is_budget);
                 Some(if budget { Ended::BudgetUsedUp } else { Ended::Completed })
             }
             "turn.failed" => {

@@ -176,3 +176,31 @@ fn a_limit_that_is_none_is_refused_with_what_is_accepted() {
     assert!(limits("fail = \"maybe\"").contains("closed"));
     assert!(limits("fails = \"open\"").contains("fails"));
 }
+
+#[test]
+fn a_model_has_retries_fallbacks_and_a_price() {
+    let text = "[model.main]\nprovider = \"scripted\"\nmax_retries = 1\nfallback = [\"spare\"]\n\
+        price = { input = 3, output = 15, cached_input = 0.3 }\n[model.spare]\nprovider = \"scripted\"";
+    let config = with_file(text, &[]).unwrap().config;
+    let main = &config.model[&ModelName::main()];
+    assert_eq!((main.max_retries, main.fallback.len()), (1, 1));
+    assert_eq!(main.price.unwrap().input.millionths(), 3_000_000);
+    let spare = &config.model[&ModelName::new("spare").unwrap()];
+    assert_eq!((spare.max_retries, spare.price), (3, None));
+}
+
+#[test]
+fn a_fallback_that_leads_nowhere_or_back_is_refused_with_its_line() {
+    let unknown = refusal("[model.main]\nprovider = \"scripted\"\nfallback = [\"gone\"]", &[]);
+    assert!(
+        unknown.contains("line 1") && unknown.contains("`gone`, which is not configured"),
+        "{unknown}"
+    );
+    let circle = refusal(
+        "[model.a]\nprovider = \"scripted\"\nfallback = [\"b\"]\n[model.b]\nprovider = \"scripted\"\nfallback = [\"a\"]",
+        &[],
+    );
+    assert!(circle.contains("in a circle: a → b → a"), "{circle}");
+    let price = refusal("[model.a]\nprovider = \"scripted\"\nprice = { input = 1 }", &[]);
+    assert!(price.contains("output"), "{price}");
+}

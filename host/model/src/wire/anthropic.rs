@@ -1,7 +1,8 @@
 //! Anthropic Messages.
 //!
-//! Thinking blocks are kept whole and go back unchanged. Its terminal marker is `message_stop`. Three cache marks are set:
-//! on the last tool, on the instructions, and on the newest message, so that each step reads the one before from the cache.
+//! Thinking blocks are kept whole and go back unchanged. Its terminal marker is `message_stop`. All four cache marks that there
+//! may be are set: on the last tool, on the instructions, on the newest message, and on what was the newest one in the step before,
+//! where that step wrote to the cache: without it the provider looks only some twenty blocks back.
 
 use super::{
     Parser, Sink, Wire,
@@ -21,7 +22,10 @@ use fumehood_core::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 /// The wire requires a limit; this one is within what every current model takes.
 const DEFAULT_MAX_TOKENS: u32 = 16_384;
@@ -34,6 +38,8 @@ pub(crate) struct Anthropic {
     effort: Option<ReasoningEffort>,
     thinking_budget: Option<u32>,
     tag: StateTag,
+    /// Models that do not think take no wish for it.
+    without_thinking: AtomicBool,
 }
 
 impl Anthropic {
@@ -52,11 +58,21 @@ impl Anthropic {
             max_output_tokens,
             effort,
             thinking_budget,
+            without_thinking: AtomicBool::new(false),
+        }
+    }
+
+    /// The effort and the budget, as far as the model takes them.
+    fn wishes(&self) -> (Option<ReasoningEffort>, Option<u32>) {
+        if self.without_thinking.load(Relaxed) {
+            (None, None)
+        } else {
+            (self.effort, self.thinking_budget)
         }
     }
 
     fn thinking(&self) -> Option<Value> {
-        match (self.effort, self.thinking_budget) {
+        match self.wishes() {
             (_, Some(budget)) => Some(json!({"type": "enabled", "budget_tokens": budget})),
             (Some(_), None) => Some(json!({"type": "adaptive"})),
             (None, None) => None,
@@ -69,7 +85,7 @@ impl Anthropic {
             .into_iter()
             .flatten()
             .min();
-        let budget = self.thinking_budget.unwrap_or(0);
+        let budget = self.wishes().1.unwrap_or(0);
         match asked {
             Some(limit) => limit.max(budget.saturating_add(1)),
             None => DEFAULT_MAX_TOKENS.saturating_add(budget),
@@ -102,8 +118,11 @@ impl Anthropic {
                 _ => messages.push((role, content)),
             }
         }
-        if let Some(last) = messages.last_mut().and_then(|(_, blocks)| blocks.last_mut()) {
-            mark_for_cache(last);
+        let newest_of_each_step = messages.iter_mut().rev().filter(|(role, _)| *role == "user").take(2);
+        for (_, blocks) in newest_of_each_step {
+            if let Some(last) = blocks.last_mut() {
+                mark_for_cache(last);
+            }
         }
         messages
             .into_iter()
@@ -255,10 +274,19 @@ impl Wire for Anthropic {
             ("thinking", thinking),
             (
                 "output_config",
-                self.effort.map(|effort| json!({"effort": effort.as_str()})),
+                self.wishes().0.map(|effort| json!({"effort": effort.as_str()})),
             ),
             ("temperature", temperature.map(Value::from)),
         ])
+    }
+
+    fn adapts_to(&self, refusal: &Fault, sent: &Value) -> bool {
+        let wished = sent.get("thinking").is_some() || sent.get("output_config").is_some();
+        let adapts = wished && refusal.refuses_reasoning();
+        if adapts {
+            self.without_thinking.store(true, Relaxed);
+        }
+        adapts
     }
 
     fn parser(&self) -> Box<dyn Parser> {

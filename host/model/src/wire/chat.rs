@@ -20,11 +20,14 @@ use fumehood_core::{
 };
 use http::{HeaderName, header::AUTHORIZATION};
 use serde_json::{Map, Value, json};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Whose Chat Completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OpenAi,
+    /// Another server that speaks it, of whose caches nothing is known.
+    LikeOpenAi,
     Gemini,
     Ollama,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Chat {
     max_output_tokens: Option<u32>,
     effort: Option<ReasoningEffort>,
     tag: StateTag,
+    /// Models that do not reason take no wish for it.
+    without_effort: AtomicBool,
 }
 
 impl Chat {
@@ -55,7 +60,13 @@ impl Chat {
             dialect,
             max_output_tokens,
             effort,
+            without_effort: AtomicBool::new(false),
         }
+    }
+
+    fn effort(&self) -> Option<&'static str> {
+        let effort = self.effort.filter(|_| !self.without_effort.load(Relaxed))?;
+        Some(effort.as_str())
     }
 
     fn messages(&self, request: &ModelRequest) -> Vec<Value> {
@@ -174,7 +185,7 @@ impl Wire for Chat {
             .flatten()
             .min();
         let limit_name = match self.dialect {
-            Dialect::OpenAi => "max_completion_tokens",
+            Dialect::OpenAi | Dialect::LikeOpenAi => "max_completion_tokens",
             Dialect::Gemini | Dialect::Ollama => "max_tokens",
         };
         object([
@@ -187,14 +198,31 @@ impl Wire for Chat {
             ),
             (
                 "parallel_tool_calls",
-                (has_tools && one_at_a_time && self.dialect == Dialect::OpenAi).then(|| json!(false)),
+                (has_tools && one_at_a_time && matches!(self.dialect, Dialect::OpenAi | Dialect::LikeOpenAi))
+                    .then(|| json!(false)),
             ),
             ("stream", Some(json!(true))),
             ("stream_options", Some(json!({"include_usage": true}))),
             (limit_name, limit.map(Value::from)),
             ("temperature", request.temperature.map(Value::from)),
-            ("reasoning_effort", self.effort.map(|effort| json!(effort.as_str()))),
+            ("reasoning_effort", self.effort().map(Value::from)),
+            (
+                "prompt_cache_key",
+                request
+                    .cache_key
+                    .as_deref()
+                    .filter(|_| self.dialect == Dialect::OpenAi)
+                    .map(Value::from),
+            ),
         ])
+    }
+
+    fn adapts_to(&self, refusal: &Fault, sent: &Value) -> bool {
+        let adapts = refusal.refuses_reasoning() && sent.get("reasoning_effort").is_some();
+        if adapts {
+            self.without_effort.store(true, Relaxed);
+        }
+        adapts
     }
 
     fn parser(&self) -> Box<dyn Parser> {

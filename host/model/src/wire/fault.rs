@@ -87,6 +87,29 @@ impl Fault {
             .unwrap_or(ModelErrorKind::Unavailable { retry_after })
     }
 
+    /// Whether it is the wish for more or less reasoning that is refused. Few providers name the field, so words decide, but not
+    /// where they are about the transcript, which may well speak of thinking.
+    pub(crate) fn refuses_reasoning(&self) -> bool {
+        const FIELDS: [&str; 3] = ["reasoning", "thinking", "output_config"];
+        const WORDS: [&str; 8] = [
+            "reasoning_effort",
+            "reasoning.effort",
+            "reasoning effort",
+            "effort parameter",
+            "support thinking",
+            "adaptive thinking",
+            "thinking.type",
+            "thinking level",
+        ];
+        let begins = |text: &str| FIELDS.iter().any(|field| text.starts_with(field));
+        let message = self.message.to_ascii_lowercase();
+        match &self.param {
+            Some(param) => begins(&param.to_ascii_lowercase()),
+            None if message.starts_with("messages.") => false,
+            None => begins(&message) || WORDS.iter().any(|words| message.contains(words)),
+        }
+    }
+
     fn says_too_long(&self) -> bool {
         const WORDS: [&str; 6] = [
             "prompt is too long",
@@ -270,6 +293,31 @@ mod tests {
             kind(Some(429), r#"{"error":{"message":"maximum context length"}}"#),
             ModelErrorKind::RateLimited { .. }
         ));
+    }
+
+    #[test]
+    fn a_refused_wish_for_reasoning_is_known_by_its_field_or_its_words() {
+        let refuses = |message: &str, param: Option<&str>| {
+            let body = serde_json::json!({"error": {"message": message, "param": param}});
+            Fault::from_json(&body).refuses_reasoning()
+        };
+        for message in [
+            "Unrecognized request argument supplied: reasoning_effort",
+            "\"llama3.2\" does not support thinking",
+            "adaptive thinking is not supported on this model",
+            "This model does not support the effort parameter.",
+            "output_config.effort: Extra inputs are not permitted",
+            "Thinking level is not supported for this model.",
+        ] {
+            assert!(refuses(message, None), "{message}");
+        }
+        assert!(refuses("Unsupported value: 'low'", Some("reasoning.effort")));
+        assert!(!refuses("reasoning_effort", Some("temperature")));
+        assert!(!refuses(
+            "messages.1.content.0: Invalid `signature` in `thinking` block",
+            None
+        ));
+        assert!(!refuses("max_tokens: Field required", None));
     }
 
     #[test]

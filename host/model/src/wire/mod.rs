@@ -33,9 +33,9 @@ pub(crate) trait Wire: Send + Sync {
     /// A reader for one answer.
     fn parser(&self) -> Box<dyn Parser>;
 
-    /// Whether the next body will leave out what the provider has just refused. Remembered for the provider's life;
-    /// true at most once per thing left out.
-    fn adapts_to(&self, _refusal: &Fault) -> bool {
+    /// Whether the next body will leave out what the provider has just refused of this one. Remembered for the provider's life;
+    /// never true of a body that has left out all that can be.
+    fn adapts_to(&self, _refusal: &Fault, _sent: &Value) -> bool {
         false
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Responses {
     without_encrypted: AtomicBool,
     /// Summaries need an account that is verified.
     without_summary: AtomicBool,
+    /// Models that do not reason take no wish for it.
+    without_reasoning: AtomicBool,
 }
 
 impl Responses {
@@ -51,11 +53,12 @@ impl Responses {
             effort,
             without_encrypted: AtomicBool::new(false),
             without_summary: AtomicBool::new(false),
+            without_reasoning: AtomicBool::new(false),
         }
     }
 
     fn reasoning(&self) -> Option<Value> {
-        let effort = self.effort?.as_str();
+        let effort = self.effort.filter(|_| !self.without_reasoning.load(Relaxed))?.as_str();
         Some(if self.without_summary.load(Relaxed) {
             json!({"effort": effort})
         } else {
@@ -191,13 +194,16 @@ impl Wire for Responses {
         })
     }
 
-    fn adapts_to(&self, refusal: &Fault) -> bool {
+    fn adapts_to(&self, refusal: &Fault, sent: &Value) -> bool {
+        let has = |pointer| sent.pointer(pointer).is_some();
         let switch = match refusal.param.as_deref() {
-            Some(param) if param.starts_with("include") => &self.without_encrypted,
-            Some("reasoning.summary") if self.effort.is_some() => &self.without_summary,
+            Some(param) if param.starts_with("include") && has("/include") => &self.without_encrypted,
+            Some("reasoning.summary") if has("/reasoning/summary") => &self.without_summary,
+            _ if refusal.refuses_reasoning() && has("/reasoning") => &self.without_reasoning,
             _ => return false,
         };
-        !switch.swap(true, Relaxed)
+        switch.store(true, Relaxed);
+        true
     }
 }
 

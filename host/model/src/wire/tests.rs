@@ -4,6 +4,7 @@ use super::{
     Sink, Wire,
     anthropic::Anthropic,
     chat::{Chat, Dialect},
+    fault::Fault,
     responses::Responses,
 };
 use crate::{
@@ -266,6 +267,51 @@ fn state_of_another_wire_or_model_is_not_sent() {
         ("anthropic", wire.body(&everything(Some(("anthropic", foreign))))),
     ] {
         assert!(!body.to_string().contains("MARK"), "{wire_name}");
+    }
+}
+
+#[test]
+fn calls_that_are_refused_at_the_same_time_are_all_asked_again() {
+    let refusal = Fault::from_json(&json!({"error": {"message": "no", "param": "reasoning"}}));
+    let effort = Some(ReasoningEffort::Low);
+    let wires: [Box<dyn Wire>; 3] = [
+        Box::new(Responses::new("m".into(), None, effort)),
+        Box::new(Chat::new("m".into(), Dialect::OpenAi, None, effort)),
+        Box::new(Anthropic::new("m".into(), None, effort, None)),
+    ];
+    for wire in wires {
+        let both = [wire.body(&everything(None)), wire.body(&everything(None))];
+        assert!(both.iter().all(|sent| wire.adapts_to(&refusal, sent)));
+        assert!(
+            !wire.adapts_to(&refusal, &wire.body(&everything(None))),
+            "nothing is left to leave out"
+        );
+    }
+}
+
+#[test]
+fn anthropic_marks_what_each_step_wrote_to_the_cache_and_never_more_than_four_places() {
+    let wire = Anthropic::new("m".into(), None, None, None);
+    let mut messages = everything(None).messages.to_vec();
+    for round in 0..8_u128 {
+        let request = ModelRequest {
+            messages: Arc::new(messages.clone()),
+            ..everything(None)
+        };
+        let body = wire.body(&request);
+        assert_eq!(body.to_string().matches("cache_control").count(), 4);
+        let written = body["messages"].as_array().unwrap();
+        let marked: Vec<_> = written
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| message.to_string().contains("cache_control"))
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(marked, [written.len() - 3, written.len() - 1]);
+        messages.push(Message::Assistant {
+            parts: vec![call(100 + round, "clock_now", "{}")],
+        });
+        messages.push(result(100 + round, "clock_now", Output::default()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Each wire against prepared answers: what providers send, and everything that can go wrong on the way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+mod adapting;
 mod anthropic;
 mod chat;
 mod responses;

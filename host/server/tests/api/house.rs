@@ -9,6 +9,7 @@ use fumehood_agent::{
     catalog::Catalog,
     host::{Host, HostParts},
     limits::Limits,
+    models::Models,
 };
 use fumehood_core::{
     digest::Digest,
@@ -18,7 +19,9 @@ use fumehood_core::{
     turn::StepStop,
 };
 use fumehood_egress::{Egress, EgressConfig};
-use fumehood_model::{ModelError, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind};
+use fumehood_model::{
+    ModelError, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind, scripted::Scripted,
+};
 use fumehood_policy::{agent::AgentConfig, authority::HostPolicy};
 use fumehood_sandbox::{Sandbox, SandboxConfig};
 use fumehood_server::{ServerConfig, router};
@@ -139,6 +142,33 @@ impl Told {
     }
 }
 
+/// A model that plays a script.
+pub(crate) fn scripted(script: &str) -> fumehood_agent::models::Model {
+    let provider = Scripted::from_yaml(script).unwrap();
+    (Arc::new(provider) as Arc<dyn Provider>).into()
+}
+
+/// What is special about a house.
+pub(crate) struct Plan {
+    pub(crate) config: ServerConfig,
+    pub(crate) limits: Limits,
+    /// The configuration of the agent `assistant`.
+    pub(crate) agent: Value,
+    /// Models beside `main`, or in its place.
+    pub(crate) models: Models,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            config: ServerConfig::default(),
+            limits: Limits::default(),
+            agent: serde_json::json!({"model": "main"}),
+            models: Models::new(),
+        }
+    }
+}
+
 pub(crate) struct House {
     pub(crate) host: Host,
     pub(crate) config: ServerConfig,
@@ -160,16 +190,27 @@ impl House {
     }
 
     pub(crate) async fn limited(config: ServerConfig, limits: Limits) -> Self {
+        Self::built(Plan {
+            config,
+            limits,
+            ..Plan::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn built(plan: Plan) -> Self {
+        let Plan {
+            config,
+            limits,
+            agent: agent_config,
+            models: others,
+        } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
         let opened = fumehood_store::open(dir.path(), &url).await.unwrap();
         let store = Arc::clone(&opened.store);
         let agent = AgentName::new("assistant").unwrap();
-        let agents: BTreeMap<_, AgentConfig> = [(
-            agent.clone(),
-            serde_json::from_value(serde_json::json!({"model": "main"})).unwrap(),
-        )]
-        .into();
+        let agents: BTreeMap<_, AgentConfig> = [(agent.clone(), serde_json::from_value(agent_config).unwrap())].into();
         let mut ids = Vec::new();
         for (org, token) in [("default", KEY), ("other", OTHER_KEY)] {
             let org = OrgName::new(org).unwrap();
@@ -207,7 +248,8 @@ impl House {
         });
         let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
         let model = Arc::new(Model::default());
-        let models = [(ModelName::new("main").unwrap(), Arc::clone(&model) as Arc<dyn Provider>)].into();
+        let mut models: Models = [(ModelName::main(), (Arc::clone(&model) as Arc<dyn Provider>).into())].into();
+        models.extend(others);
         let host = Host::start(HostParts {
             store,
             workspaces,

@@ -13,6 +13,7 @@ mod health;
 mod house;
 mod keys;
 mod metrics;
+mod models;
 mod refusals;
 mod revoked;
 mod serving;

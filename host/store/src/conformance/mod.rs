@@ -214,6 +214,7 @@ fn completed(turn: TurnId) -> NewEvent {
             stop_reason: StopReason::EndTurn,
             output: vec![Content::text("done")],
             usage: None,
+            cost: None,
         },
     )
 }

@@ -279,8 +279,21 @@ fn ends() -> [(EventBody, TurnStatus); 3] {
     };
     [
         (completed(TurnId::new()).body, TurnStatus::Completed),
-        (EventBody::TurnFailed { error, usage: None }, TurnStatus::Failed),
-        (EventBody::TurnCancelled { usage: None }, TurnStatus::Cancelled),
+        (
+            EventBody::TurnFailed {
+                error,
+                usage: None,
+                cost: None,
+            },
+            TurnStatus::Failed,
+        ),
+        (
+            EventBody::TurnCancelled {
+                usage: None,
+                cost: None,
+            },
+            TurnStatus::Cancelled,
+        ),
     ]
 }
 
