@@ -142,6 +142,7 @@ impl OpenFile {
     /// As [`OpenFile::set_len`], for who is inside the gate already.
     pub(crate) fn resize(&self, size: u64) -> Result<(), FileError> {
         let tree = &self.inode.tree;
+        tree.changing();
         let mut len = self.inode.len.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.file.metadata()?.len();
         let growth = size.saturating_sub(before);
@@ -171,6 +172,7 @@ impl OpenFile {
         }
         let tree = &self.inode.tree;
         let _gate = tree.enter()?;
+        tree.changing();
         let mut len = self.inode.len.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.file.metadata()?.len();
         let start = match place {

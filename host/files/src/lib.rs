@@ -15,5 +15,5 @@ mod walk;
 
 pub use file::OpenFile;
 pub use quota::{Full, Limit, Quota, Usage};
-pub use tree::{Create, FileError, Open, Opened, Placed, Reservation, Tree};
+pub use tree::{Create, FileError, Open, Opened, Placed, Reservation, Rewriting, Tree};
 pub use walk::{open_dir_itself, remove_all};

@@ -15,10 +15,12 @@
 
 mod account;
 mod place;
+mod rewrite;
 
 pub(crate) use account::Room;
 use account::State;
 pub use place::{Placed, Reservation};
+pub use rewrite::Rewriting;
 
 use crate::{
     file::{Inode, OpenFile},
@@ -34,7 +36,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 const ANY_WRITE: u32 = 0o222;
@@ -105,6 +110,8 @@ pub struct Tree {
     quota: Quota,
     gate: RwLock<Gate>,
     state: Mutex<State>,
+    /// How often something was changed; counted within the gate.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +140,7 @@ impl Tree {
             quota,
             gate: RwLock::new(Gate::Open),
             state: Mutex::new(State::new()),
+            changes: AtomicU64::new(0),
         })
     }
 
@@ -164,6 +172,30 @@ impl Tree {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.state().used
+    }
+
+    /// A number that grows with each change made through this tree; those under way are waited for. As long as it stays,
+    /// whoever looked at the directory has seen what is there.
+    ///
+    /// # Errors
+    /// [`FileError::Closed`].
+    pub fn changes(&self) -> Result<u64, FileError> {
+        let _gate = self.enter_alone()?;
+        Ok(self.changes.load(Ordering::Relaxed))
+    }
+
+    /// Looks at the directory while nobody changes anything in it; `look` is given what [`Tree::changes`] is then.
+    ///
+    /// # Errors
+    /// [`FileError::Closed`].
+    pub fn undisturbed<T>(&self, look: impl FnOnce(&Dir, u64) -> T) -> Result<T, FileError> {
+        let _gate = self.enter_alone()?;
+        Ok(look(&self.root, self.changes.load(Ordering::Relaxed)))
+    }
+
+    /// Something is about to be changed. Called within the gate, whose lock orders it.
+    pub(crate) fn changing(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// From now on nothing is changed any more. What has begun is finished first.
@@ -236,6 +268,7 @@ impl Tree {
 
     /// The caller has the tree to itself.
     fn open_new(self: &Arc<Self>, dir: &Dir, path: &str, how: &Open) -> Result<Opened, FileError> {
+        self.changing();
         let entry = self.quota.of_entries(1);
         self.charge(entry)?;
         let mut options = OpenOptions::new();
@@ -300,6 +333,7 @@ impl Tree {
     fn new_entry(&self, make: impl Fn() -> io::Result<()>) -> Result<(), FileError> {
         self.attempt(|| {
             let _gate = self.enter()?;
+            self.changing();
             let entry = self.quota.of_entries(1);
             self.charge(entry)?;
             make().map_err(|error| {
@@ -315,6 +349,7 @@ impl Tree {
     /// [`FileError`].
     pub fn remove_file(&self, dir: &Dir, path: &str) -> Result<(), FileError> {
         let _gate = self.enter_alone()?;
+        self.changing();
         let seen = dir.symlink_metadata(path)?;
         check_movable(&seen)?;
         dir.remove_file(path)?;
@@ -328,6 +363,7 @@ impl Tree {
     /// [`FileError`].
     pub fn remove_dir(&self, dir: &Dir, path: &str) -> Result<(), FileError> {
         let _gate = self.enter_alone()?;
+        self.changing();
         check_movable(&dir.symlink_metadata(path)?)?;
         dir.remove_dir(path)?;
         self.release(self.quota.of_entries(1));
@@ -340,6 +376,7 @@ impl Tree {
     /// [`FileError`].
     pub fn rename(&self, dir: &Dir, path: &str, to_dir: &Dir, to: &str) -> Result<(), FileError> {
         let _gate = self.enter_alone()?;
+        self.changing();
         let moved = dir.symlink_metadata(path)?;
         check_movable(&moved)?;
         let replaced = there(to_dir, to)?;

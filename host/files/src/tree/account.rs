@@ -93,14 +93,21 @@ impl Tree {
         // Also when it failed: what fails is not tried by everybody in turn.
         state.counted = Instant::now();
         state.counts += 1;
+        drop(state);
+        Ok(self.counted_anew(counted?))
+    }
+
+    /// Takes what was counted for what is there. Whether that is less than was thought. The caller has the tree to itself.
+    pub(super) fn counted_anew(&self, counted: Usage) -> bool {
+        let mut state = self.state();
         // Files may have been closed during the count. What they took is in none of the two.
-        let used = counted?.plus(Usage {
+        let used = counted.plus(Usage {
             bytes: state.nameless,
             entries: 0,
         });
         let is_less = used.bytes < state.used.bytes || used.entries < state.used.entries;
         state.used = used;
-        Ok(is_less)
+        is_less
     }
 
     pub(super) fn count(&self) -> io::Result<Usage> {

@@ -45,6 +45,7 @@ impl Tree {
         check: impl FnOnce(&Dir) -> Result<(), E>,
     ) -> Result<Placed, E> {
         let _gate = self.enter_alone()?;
+        self.changing();
         check(&self.root)?;
         let io = |error: io::Error| E::from(error.into());
         let len = from.0.symlink_metadata(from.1).map_err(io)?.len();
@@ -102,6 +103,7 @@ impl Tree {
     /// What `check` returns, and [`FileError`].
     pub fn remove<E: From<FileError>>(&self, path: &str, check: impl FnOnce(&Dir) -> Result<(), E>) -> Result<(), E> {
         let _gate = self.enter_alone()?;
+        self.changing();
         check(&self.root)?;
         let remove = || {
             let seen = self.root.symlink_metadata(path)?;
@@ -125,6 +127,7 @@ impl Tree {
     /// Those of the system.
     pub fn make_read_only(&self, path: &str) -> Result<(), FileError> {
         let _gate = self.enter_alone()?;
+        self.changing();
         self.root.set_permissions(path, Permissions::from_mode(0o400))?;
         let parents = std::iter::successors(parent(path), |path| parent(path));
         for parent in parents {
@@ -162,7 +165,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn parent(path: &str) -> Option<&str> {
+pub(super) fn parent(path: &str) -> Option<&str> {
     path.rsplit_once('/').map(|(parent, _)| parent)
 }
 
