@@ -163,6 +163,7 @@ impl Driver {
             model: self.plan.model.name.clone(),
             tools: self.plan.tools.names(),
             budget: self.plan.budget,
+            files: None,
         });
         self.recorder.record(vec![event]).await?;
         self.arm_deadline();

@@ -43,7 +43,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -55,6 +55,9 @@ const DEFAULT_BUDGET: Budget = Budget {
     steps: Some(50),
     cost: None,
 };
+
+/// Sessions share what keeps their turns in order; different ones rarely do.
+const STRIPES: usize = 64;
 
 /// Why an operation was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,9 @@ pub enum HostError {
     /// The idempotency key came with another request before.
     #[error("this Idempotency-Key was used with a different request; use a new key for a new request")]
     KeyReused,
+    /// Somebody else changed the session in the same moment.
+    #[error("the session was changed in the same moment; look at it again, then repeat the request")]
+    Changed,
     /// The request makes no sense; the text says why and what would.
     #[error("{0}")]
     Invalid(String),
@@ -125,6 +131,8 @@ pub struct TurnRequest {
     pub output_schema: Option<Value>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
+    /// The turn in whose place it comes: that one and all after it are undone.
+    pub replaces: Option<TurnId>,
 }
 
 /// An accepted turn.
@@ -169,6 +177,8 @@ struct Inner {
     default_agent: AgentName,
     hub: Arc<Hub>,
     running: Mutex<HashMap<TurnId, CancellationToken>>,
+    /// One permit each: a session's turns begin, and are undone, one after the other.
+    order: [Arc<Semaphore>; STRIPES],
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -197,6 +207,7 @@ impl Host {
                 default_agent,
                 hub: Arc::default(),
                 running: Mutex::default(),
+                order: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 tasks: TaskTracker::new(),
                 closing: CancellationToken::new(),
             }),
@@ -299,7 +310,11 @@ impl Host {
             created: time,
             updated: time,
         };
-        let created = by_client(EventBody::SessionCreated { agent, title });
+        let created = by_client(EventBody::SessionCreated {
+            agent,
+            title,
+            forked_from: None,
+        });
         // Placed before anybody can find the session: a tool may rely on them.
         let files = &self.inner.workspaces;
         if !new.starter.is_empty() {
@@ -470,6 +485,15 @@ impl Host {
                 .join(", ");
             HostError::Invalid(format!("there is no agent `{agent}`; there are: {known}"))
         })
+    }
+
+    /// Hold it while a turn of the session begins or is undone: the next one that does waits. The only process that works on these
+    /// sessions is this one.
+    pub(crate) async fn in_order(&self, session: SessionId) -> Result<OwnedSemaphorePermit, HostError> {
+        // The last byte of the id is random.
+        let stripe = usize::from(session.uuid().as_bytes()[15]) % STRIPES;
+        let order = Arc::clone(&self.inner.order[stripe]);
+        order.acquire_owned().await.map_err(|_| HostError::ShuttingDown)
     }
 
     /// Sees to it that a turn is worked, by one task of the host's; what cancels it.

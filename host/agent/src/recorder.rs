@@ -7,6 +7,7 @@ use fumehood_core::{
     message::Message,
     name::OrgName,
     now,
+    rewind::PassedOver,
 };
 use fumehood_egress::LeakGuard;
 use fumehood_store::{Store, StoreError};
@@ -106,20 +107,35 @@ impl Recorder {
     }
 }
 
-/// Hands the session's whole journal over, a page at a time.
+/// Hands the session's journal over, without what is passed over since the session went back: a page at a time.
 pub(crate) async fn for_each_page(
     store: &dyn Store,
     org: &OrgName,
     session: SessionId,
+    fold: impl FnMut(&[Event]),
+) -> Result<(), StoreError> {
+    let passed = PassedOver::by(store.rewinds(org, session).await?);
+    for_each_page_between(store, org, session, (0, u64::MAX), &passed, fold).await
+}
+
+/// The same for the events after one place and up to another.
+pub(crate) async fn for_each_page_between(
+    store: &dyn Store,
+    org: &OrgName,
+    session: SessionId,
+    (mut after, last): (u64, u64),
+    passed: &PassedOver,
     mut fold: impl FnMut(&[Event]),
 ) -> Result<(), StoreError> {
     const PAGE: u32 = 1000;
-    let mut after = 0;
     loop {
-        let events = store.events(org, session, after, PAGE).await?;
+        let mut events = store.events(org, session, after, PAGE).await?;
+        let end = events.last().and_then(|event| event.seq);
+        let is_full = events.len() == PAGE as usize;
+        events.retain(|event| event.seq.is_some_and(|seq| seq <= last && !passed.covers(seq)));
         fold(&events);
-        match events.last().and_then(|event| event.seq) {
-            Some(seq) if events.len() == PAGE as usize => after = seq,
+        match end {
+            Some(seq) if is_full && seq < last => after = seq,
             _ => return Ok(()),
         }
     }

@@ -7,7 +7,7 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Output},
     content::Content,
     event::{EventBody, OutputChannel},
-    message::GivenArguments,
+    message::{AssistantPart, GivenArguments, Message, RequestedCall},
 };
 use fumehood_egress::LeakGuard;
 use serde_json::Value;
@@ -105,25 +105,8 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
             text: said,
             provider_state,
             ..
-        } => {
-            text(guard, said);
-            // Signed or sealed by the provider: changed, it would be worth nothing.
-            if provider_state.as_ref().is_some_and(|state| holds(guard, state)) {
-                *provider_state = None;
-            }
-        }
-        EventBody::ToolRequested { call, .. } => {
-            text(guard, &mut call.tool);
-            match &mut call.arguments {
-                GivenArguments::Arguments(given) => {
-                    if arguments(guard, given).is_err() {
-                        let whole = Value::Object(std::mem::take(given)).to_string();
-                        call.arguments = GivenArguments::MalformedArguments(guard.redact_str(&whole).into_owned());
-                    }
-                }
-                GivenArguments::MalformedArguments(given) => text(guard, given),
-            }
-        }
+        } => reasoning(guard, said, provider_state),
+        EventBody::ToolRequested { call, .. } => requested(guard, call),
         EventBody::ToolOutput { channel, chunk, .. } => {
             text(guard, chunk);
             if let OutputChannel::Named(name) = channel {
@@ -142,8 +125,10 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
             }
         }
         EventBody::SessionCreated { title, .. } => title.iter_mut().for_each(|title| text(guard, title)),
+        EventBody::SessionCopied { messages } => messages.iter_mut().for_each(|message| self::message(guard, message)),
         // The host's own words: names, ids, numbers, and paths and rules that the door has searched.
         EventBody::SessionUpdated { .. }
+        | EventBody::SessionRewound { .. }
         | EventBody::TurnStarted { .. }
         | EventBody::TurnCancelled { .. }
         | EventBody::TurnPaused { .. }
@@ -154,6 +139,54 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::EgressAllowed { .. }
         | EventBody::SecretUsed { .. }
         | EventBody::BudgetExhausted { .. } => {}
+    }
+}
+
+fn reasoning(guard: &LeakGuard, said: &mut String, provider_state: &mut Option<Value>) {
+    text(guard, said);
+    // Signed or sealed by the provider: changed, it would be worth nothing.
+    if provider_state.as_ref().is_some_and(|state| holds(guard, state)) {
+        *provider_state = None;
+    }
+}
+
+fn requested(guard: &LeakGuard, call: &mut RequestedCall) {
+    text(guard, &mut call.tool);
+    match &mut call.arguments {
+        GivenArguments::Arguments(given) => {
+            if arguments(guard, given).is_err() {
+                let whole = Value::Object(std::mem::take(given)).to_string();
+                call.arguments = GivenArguments::MalformedArguments(guard.redact_str(&whole).into_owned());
+            }
+        }
+        GivenArguments::MalformedArguments(given) => text(guard, given),
+    }
+}
+
+/// A message that another session was shown: it had other secrets.
+fn message(guard: &LeakGuard, message: &mut Message) {
+    match message {
+        Message::User { content } => contents(guard, content),
+        Message::Note { text: said } | Message::Summary { text: said } => text(guard, said),
+        Message::Assistant { parts } => {
+            for part in parts {
+                match part {
+                    AssistantPart::Text { text: said } => text(guard, said),
+                    AssistantPart::Reasoning {
+                        text: said,
+                        provider_state,
+                    } => reasoning(guard, said, provider_state),
+                    AssistantPart::ToolCall(call) => requested(guard, call),
+                }
+            }
+        }
+        Message::Tool { tool, result, .. } => {
+            text(guard, tool);
+            match result {
+                Ok(output) => self::output(guard, output),
+                Err(error) => text(guard, &mut error.message),
+            }
+        }
     }
 }
 
@@ -243,7 +276,7 @@ fn text(guard: &LeakGuard, said: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fumehood_core::{id::CallId, message::RequestedCall, name::SecretName};
+    use fumehood_core::{id::CallId, name::SecretName};
     use serde_json::json;
 
     fn guard(value: &str) -> LeakGuard {

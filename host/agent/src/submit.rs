@@ -1,6 +1,7 @@
 //! Turns as they arrive: recognised if they are repeated, counted against the org's limit, accepted, and begun.
 
 use crate::{
+    history::{BackTo, FilesToo},
     host::{Host, HostError, Submitted, TurnRequest},
     limits::{Counted, Limited},
     redact,
@@ -24,7 +25,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::KeyReused`], [`HostError::Invalid`] for an empty input,
-    /// [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
+    /// those of [`Host::undo`] for what it replaces, [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
     pub async fn submit_turn(
         &self,
         org: &OrgName,
@@ -49,6 +50,7 @@ impl Host {
             budget,
             mut output_schema,
             idempotency,
+            replaces,
         } = request;
         // Neither the model nor the journal gets a value, not even from a client that has it.
         let guard = self.guard(org, Some(session)).await?;
@@ -66,10 +68,11 @@ impl Host {
             budget,
             output_schema,
             idempotency,
+            replaces: None,
         };
         let (host, org) = (self.clone(), org.clone());
         // A task of the host's: a turn that was counted and accepted is begun, also when who asked for it has gone meanwhile.
-        let begin = async move { host.begin_turn(&org, session, new).await };
+        let begin = async move { host.begin_turn(&org, session, new, replaces).await };
         let begun = self.tasks().spawn(begin.in_current_span()).await;
         begun.unwrap_or_else(|error| {
             tracing::error!(%error, "the beginning of a turn broke");
@@ -77,11 +80,26 @@ impl Host {
         })
     }
 
-    async fn begin_turn(&self, org: &OrgName, session: SessionId, new: NewTurn) -> Result<Submitted, HostError> {
+    async fn begin_turn(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        mut new: NewTurn,
+        replaces: Option<TurnId>,
+    ) -> Result<Submitted, HostError> {
+        let _in_order = self.in_order(session).await?;
         if let Some((key, digest)) = &new.idempotency
             && let Some(earlier) = self.store().repeated_turn(org, session, key, digest).await?
         {
             return self.accepted(org, earlier, None).await;
+        }
+        if let Some(turn) = replaces {
+            let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
+            new.replaces = match back.await {
+                Ok(rewind) => Some(rewind),
+                Err(HostError::Busy(open)) => return self.accepted(org, Accepted::Busy(open), None).await,
+                Err(error) => return Err(error),
+            };
         }
         let limits = self.caller().limits();
         let counted = match limits.turn(org).await {
@@ -114,8 +132,8 @@ impl Host {
         counted: Option<Counted>,
     ) -> Result<Submitted, HostError> {
         let (turn, repeated) = match accepted {
-            Accepted::New(turn, queued) => {
-                self.publish(vec![queued]);
+            Accepted::New(turn, recorded) => {
+                self.publish(recorded);
                 self.drive(&turn);
                 (turn, false)
             }
@@ -123,6 +141,7 @@ impl Host {
                 self.drive_if_left(&turn);
                 (turn, true)
             }
+            Accepted::Stale => return Err(HostError::Changed),
             Accepted::KeyReused => return Err(HostError::KeyReused),
             Accepted::Busy(id) => {
                 if let Some(turn) = self.store().turn(org, id).await? {

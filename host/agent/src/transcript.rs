@@ -3,6 +3,8 @@
 //! Every call that an assistant message asks for is followed by exactly one result, in the order of the calls, however
 //! the turn ended: providers refuse a history in which one is missing.
 //!
+//! Whoever folds leaves out what is passed over because the session went back.
+//!
 //! A finished message is never copied again: what a model call is given shares the list, however long it is.
 
 use fumehood_core::{
@@ -49,6 +51,10 @@ impl Transcript {
                     let text = note.text.clone();
                     self.push(Message::Note { text });
                 }
+            }
+            EventBody::SessionCopied { messages } => {
+                self.close_step();
+                Arc::make_mut(&mut self.messages).extend(messages.iter().cloned());
             }
             EventBody::CompactionCompleted { summary, kept, .. } => self.sum_up(summary, *kept),
             EventBody::ReasoningCompleted {

@@ -215,6 +215,20 @@ pub(crate) enum Session {
         #[arg(long)]
         follow: bool,
     },
+    /// Undo the last turns, with what they did to the session's files.
+    Undo {
+        /// Its id.
+        id: SessionId,
+        /// How many turns.
+        #[arg(long, default_value_t = 1, conflicts_with = "to")]
+        turns: u64,
+        /// Go back to before this turn.
+        #[arg(long, value_name = "TURN")]
+        to: Option<TurnId>,
+        /// Leave the files as they are.
+        #[arg(long)]
+        keep_files: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

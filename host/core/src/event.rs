@@ -9,11 +9,13 @@ use crate::{
     approval::{AskedApproval, ResolvedApproval},
     call::{CallError, CallStatus, ComponentRef, Metering, Output},
     content::Content,
+    digest::Digest,
     id::{CallId, EventId, SessionId, TurnId},
     ledger::ShapeSeen,
-    message::RequestedCall,
+    message::{Message, RequestedCall},
     money::Money,
     name::{AgentName, ModelName, OrgName, SecretName, ToolName},
+    rewind::{FilesRewound, ForkedFrom, OutsideEffect},
     turn::{Budget, BudgetScope, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
 use serde::{Deserialize, Serialize};
@@ -88,6 +90,11 @@ pub enum OutputChannel {
     Stderr,
     /// A channel the tool named with `progress.emit`.
     Named(String),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde takes")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why a conversation is summed up.
@@ -167,6 +174,29 @@ event_bodies! {
         /// A title for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         title: Option<String>,
+        /// The session it is a fork of, and the last `seq` there that was looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forked_from: Option<ForkedFrom>,
+    };
+    /// A piece of the conversation that a fork begins with; the pieces follow each other.
+    SessionCopied, "session.copied", Recorded, {
+        /// The messages, as the model is shown them.
+        messages: Vec<Message>,
+    };
+    /// A session went back: of the conversation, what was recorded after `after` and before this is passed over.
+    SessionRewound, "session.rewound", Recorded, {
+        /// The last `seq` that still counts.
+        after: u64,
+        /// The turns that are undone, oldest first.
+        turns: Vec<TurnId>,
+        /// What became of the files: `restored`, `unchanged`, `kept` or `unavailable`.
+        files: FilesRewound,
+        /// What the turns did outside of the session, which is not undone; the first of it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        outside: Vec<OutsideEffect>,
+        /// How much more of it there was.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        outside_more: u64,
     };
     /// A session's title, metadata, agent or network list was changed.
     SessionUpdated, "session.updated", Recorded, {
@@ -197,6 +227,9 @@ event_bodies! {
         tools: Vec<ToolName>,
         /// What it may use: the agent's budget narrowed by the turn's.
         budget: Budget,
+        /// Names the state of the session's files as the turn found it, where that is kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<Digest>,
     };
     /// A turn ended with an answer.
     TurnCompleted, "turn.completed", Recorded, {

@@ -16,6 +16,7 @@ pub mod metric;
 pub mod money;
 pub mod name;
 pub mod price;
+pub mod rewind;
 pub mod spending;
 pub mod tool;
 pub mod turn;

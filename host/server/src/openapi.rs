@@ -80,6 +80,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .build();
     OpenApiRouter::with_openapi(document)
         .merge(routes::sessions::router())
+        .merge(routes::history::router())
         .merge(routes::turns::router())
         .merge(routes::events::router())
         .merge(routes::files::router())

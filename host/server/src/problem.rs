@@ -101,6 +101,8 @@ problem_codes! {
     InvalidRequest, "invalid_request", UNPROCESSABLE_ENTITY, "The request makes no sense here";
     /// The session has a turn that hasn't ended; `turn` names it. Wait for its end or cancel it.
     SessionBusy, "session_busy", CONFLICT, "The session is busy";
+    /// Somebody else changed the session in the same moment. Nothing was done: look at it again, then repeat the request.
+    SessionChanged, "session_changed", CONFLICT, "The session was changed in the same moment";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";
     /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.

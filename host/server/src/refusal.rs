@@ -17,6 +17,7 @@ impl From<HostError> for Problem {
             HostError::NotFound(what) => Self::not_found(what),
             HostError::Busy(turn) => Self::new(ProblemCode::SessionBusy, detail).with_turn(turn),
             HostError::KeyReused => Self::new(ProblemCode::IdempotencyKeyReused, detail),
+            HostError::Changed => Self::new(ProblemCode::SessionChanged, detail),
             HostError::Invalid(_) => Self::new(ProblemCode::InvalidRequest, detail),
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),

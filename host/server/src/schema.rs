@@ -101,6 +101,35 @@ pub(crate) struct Turn {
     ended: Option<String>,
 }
 
+/// What became of a session's files when it went back.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FilesRewound {
+    /// They are as they were.
+    Restored,
+    /// Nothing had changed.
+    Unchanged,
+    /// They were left as they are, as asked.
+    Kept,
+    /// They were left as they are: what they were is not kept.
+    Unavailable,
+}
+
+/// Something done outside of a session.
+#[derive(ToSchema, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum OutsideEffect {
+    /// A request other than `GET` and `HEAD`.
+    Request {
+        call: String,
+        method: String,
+        host: String,
+        path: String,
+    },
+    /// A call that ran, of a tool that does not say that running it again is harmless.
+    Call { call: String, tool: String },
+}
+
 /// One message of what a model is shown.
 #[derive(ToSchema, Serialize)]
 #[serde(tag = "role", rename_all = "snake_case")]

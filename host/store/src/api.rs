@@ -1,7 +1,8 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
 use crate::record::{
-    Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Put, Session, SessionChange, Turn,
+    Accepted, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Session, SessionChange,
+    Turn,
 };
 use async_trait::async_trait;
 use fumehood_core::{
@@ -10,6 +11,7 @@ use fumehood_core::{
     id::{KeyId, LedgerId, SessionId, TurnId},
     ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
+    rewind::Rewind,
     turn::TurnStatus,
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
@@ -148,7 +150,8 @@ pub trait Sessions {
 /// Turns.
 #[async_trait]
 pub trait Turns {
-    /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction. `None` if there is no such session.
+    /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction, with what it undoes. `None` if there is
+    /// no such session.
     async fn accept_turn(&self, org: &OrgName, session: SessionId, turn: &NewTurn) -> Result<Option<Accepted>>;
     /// What a request with this idempotency key led to before: [`Accepted::Repeated`] or [`Accepted::KeyReused`]. `None` if nothing
     /// is known of the key; [`Turns::accept_turn`] decides, should the same request arrive meanwhile.
@@ -165,6 +168,8 @@ pub trait Turns {
     async fn turns(&self, org: &OrgName, session: SessionId) -> Result<Vec<Turn>>;
     /// Every turn of every org that has one of these states, oldest first; for recovery at start.
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>>;
+    /// Goes back to before a turn, if no turn is open and the turns to be undone are still those. `None` if there is no such session.
+    async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>>;
 }
 
 /// The journal: what happened in a session, in order.
@@ -179,6 +184,8 @@ pub trait Journal {
     async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>>;
     /// Recorded events with `seq > after`, in order, at most `limit`.
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>>;
+    /// Where the session went back, in order; found without reading the journal.
+    async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>>;
     /// Every recorded event of one turn, in order.
     async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>>;
 }

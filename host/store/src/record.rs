@@ -4,8 +4,10 @@ use fumehood_core::{
     Time,
     content::Content,
     digest::Digest,
-    id::{KeyId, SessionId, TurnId},
+    event::{Event, EventBody, NewEvent, Source},
+    id::{EventId, KeyId, SessionId, TurnId},
     name::{AgentName, ComponentName, OrgName},
+    rewind::{FilesRewound, OutsideEffect},
     tool::ToolDefinition,
     turn::{Budget, TurnStatus},
 };
@@ -116,23 +118,72 @@ pub struct NewTurn {
     pub output_schema: Option<Value>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
+    /// What is undone in the moment that it is accepted.
+    pub replaces: Option<NewRewind>,
+}
+
+/// A session that is to go back to before a turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRewind {
+    /// The id of its `session.rewound`, made by the caller: what was made ready for it is found by that after a crash.
+    pub id: EventId,
+    /// The last place in the journal that still counts.
+    pub after: u64,
+    /// The turns that are undone, oldest first: exactly those that begin after that place and are not undone yet.
+    pub turns: Vec<TurnId>,
+    /// What becomes of the files.
+    pub files: FilesRewound,
+    /// What is not undone.
+    pub outside: Vec<OutsideEffect>,
+    /// How much more of it there was.
+    pub outside_more: u64,
+}
+
+impl NewRewind {
+    /// As it is recorded.
+    pub(crate) fn event(&self) -> NewEvent {
+        NewEvent {
+            turn: None,
+            source: Source::Client,
+            body: EventBody::SessionRewound {
+                after: self.after,
+                turns: self.turns.clone(),
+                files: self.files,
+                outside: self.outside.clone(),
+                outside_more: self.outside_more,
+            },
+        }
+    }
+}
+
+/// What became of a session that was to go back.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per request, taken apart at once; Done is the usual case"
+)]
+pub enum Rewound {
+    /// It did; its `session.rewound`.
+    Done(Event),
+    /// It has a turn that hasn't ended: nothing was done.
+    Busy(TurnId),
+    /// Its turns are others than those that were to be undone: nothing was done.
+    Stale,
 }
 
 /// What became of a turn to be accepted.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one per turn, taken apart at once; New is the usual case"
-)]
 pub enum Accepted {
-    /// It is a new turn, queued, with its `turn.queued` in the journal.
-    New(Turn, fumehood_core::event::Event),
+    /// It is a new turn, queued: with what is in the journal for it, its `turn.queued` last.
+    New(Turn, Vec<Event>),
     /// The same key and request made this turn before.
     Repeated(Turn),
     /// The same key came with another request before: nothing was done.
     KeyReused,
     /// The session has a turn that hasn't ended: nothing was done.
     Busy(TurnId),
+    /// The session's turns are others than those it was to replace: nothing was done.
+    Stale,
 }
 
 /// A component as an org has it.

@@ -117,3 +117,12 @@ async fn a_store_that_forgets_is_caught() {
 async fn a_store_that_ignores_idempotency_keys_is_caught() {
     caught(Fault::IgnoresIdempotency, "the same idempotency key makes one turn").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_goes_back_without_looking_is_caught() {
+    caught(
+        Fault::RewindsWhatChanged,
+        "a session whose turns are others than those to be undone does not go back",
+    )
+    .await;
+}

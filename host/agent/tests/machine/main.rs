@@ -4,6 +4,7 @@
 mod budgets;
 mod habits;
 mod journals;
+mod rewinds;
 mod table;
 mod transcripts;
 mod turns;
@@ -56,6 +57,7 @@ fn started(budget: Budget) -> EventBody {
         model: ModelName::new("main").unwrap(),
         tools: Vec::new(),
         budget,
+        files: None,
     }
 }
 

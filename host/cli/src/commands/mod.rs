@@ -5,6 +5,7 @@ pub(crate) mod authority;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod history;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rotate;

@@ -3,6 +3,7 @@
 use crate::{
     args::{Session, Turn},
     client::Client,
+    commands::history,
     events,
     out::{Out, Style, list, printable, text},
 };
@@ -56,6 +57,12 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
                 }
             }
         }
+        Session::Undo {
+            id,
+            turns,
+            to,
+            keep_files,
+        } => history::undo(out, client, *id, history::back(*turns, *to, *keep_files)).await?,
     }
     Ok(())
 }

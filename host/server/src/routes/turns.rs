@@ -19,10 +19,10 @@ use fumehood_agent::{
     host::{Submitted, TurnRequest},
     view::TurnView,
 };
-use fumehood_core::{content::Content, digest::Digest, money::Money, turn::Budget};
+use fumehood_core::{content::Content, digest::Digest, id::TurnId, money::Money, turn::Budget};
 use fumehood_policy::quantity::Span;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use utoipa::ToSchema;
@@ -54,6 +54,9 @@ struct SubmitTurn {
     output_schema: Option<Value>,
     /// What the turn may use; it only narrows what the agent may.
     budget: Option<BudgetBody>,
+    /// A turn to take the place of: that one and all after it are undone, with their files, if this one is accepted.
+    #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
+    replaces: Option<TurnId>,
 }
 
 /// What a turn may use. An absent part is as the agent has it.
@@ -129,12 +132,17 @@ impl SubmitTurn {
             budget,
             output_schema: self.output_schema,
             idempotency,
+            replaces: self.replaces,
         })
+    }
+
+    fn meaning(&self, budget: &Budget) -> impl Serialize {
+        (&self.input, &self.system, *budget, &self.output_schema, &self.replaces)
     }
 
     /// What two requests have in common that are the same: what they mean, not how they are written.
     fn digest(&self, budget: &Budget) -> Answer<Digest> {
-        let bytes = serde_json::to_vec(&(&self.input, &self.system, budget, &self.output_schema)).map_err(|error| {
+        let bytes = serde_json::to_vec(&self.meaning(budget)).map_err(|error| {
             tracing::error!(%error, "a turn's request can't be written as JSON");
             Problem::new(ProblemCode::Internal, "a fault of the host; its log says more")
         })?;

@@ -10,6 +10,7 @@ mod described;
 mod events;
 mod files;
 mod health;
+mod history;
 mod house;
 mod keys;
 mod metrics;

@@ -22,7 +22,7 @@ async fn an_unknown_route_is_not_found() {
         "/v2/sessions",
         "/v1/schedules",
         "/mcp",
-        "/v1/sessions/x/undo",
+        "/v1/sessions/x/redo",
     ] {
         let answer = house.get(path).answer().await;
         assert_eq!(

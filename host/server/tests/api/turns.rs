@@ -39,6 +39,7 @@ async fn left(house: &House, session: SessionId, idempotency: Option<(String, Di
         budget: Budget::default(),
         output_schema: None,
         idempotency,
+        replaces: None,
     };
     let org = OrgName::default_org();
     match house.host.store().accept_turn(&org, session, &new).await.unwrap() {

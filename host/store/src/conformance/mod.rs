@@ -5,6 +5,7 @@
 
 mod races;
 mod restart;
+mod rewinds;
 mod tenancy;
 mod values;
 mod work;
@@ -51,7 +52,13 @@ pub struct Failure {
 /// Tries every promise.
 pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
     let mut failures = Vec::new();
-    let chapters = [tenancy::PROMISES, work::PROMISES, values::PROMISES, races::PROMISES];
+    let chapters = [
+        tenancy::PROMISES,
+        work::PROMISES,
+        rewinds::PROMISES,
+        values::PROMISES,
+        races::PROMISES,
+    ];
     let world = World {
         store: factory.open().await,
     };
@@ -169,6 +176,7 @@ fn created(session: &Session) -> NewEvent {
         body: EventBody::SessionCreated {
             agent: session.agent.clone(),
             title: session.title.clone(),
+            forked_from: None,
         },
     }
 }
@@ -184,6 +192,7 @@ fn new_turn() -> NewTurn {
         },
         output_schema: Some(serde_json::json!({"type": "object"})),
         idempotency: None,
+        replaces: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Broken, Factory, Outcome, World, agent, completed, ensure_eq,
+    rewinds::to_before,
     tenancy::{new_component, new_key, some_grant},
     values::{effective, new_entry},
 };
@@ -37,7 +38,9 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     store.secret_set(&own, &name, &SecretString::from("hidden")).await?;
     let entry = new_entry(&org, Some(id))?;
     store.ledger_open(&entry).await?;
+    store.rewind(&org, id, &to_before(std::slice::from_ref(&turn))).await?;
     let session = store.session(&org, id).await?;
+    let rewinds = store.rewinds(&org, id).await?;
     let events = store.events(&org, id, 0, 100).await?;
     let ended = store.turn(&org, turn.id).await?;
     drop(world);
@@ -49,6 +52,7 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     ensure_eq!(store.components(&org).await?, [component], "the components");
     ensure_eq!(store.session(&org, id).await?, session, "the session");
     ensure_eq!(store.events(&org, id, 0, 100).await?, events, "the journal");
+    ensure_eq!(store.rewinds(&org, id).await?, rewinds, "where it went back");
     let again = store.turn(&org, turn.id).await?;
     ensure_eq!(again, ended, "the turn");
     ensure_eq!(

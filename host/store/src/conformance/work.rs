@@ -233,8 +233,11 @@ async fn lifecycle(world: &World) -> Outcome {
         let session = world.session(&org).await?;
         let new = new_turn();
         let accepted = store.accept_turn(&org, session.id, &new).await?;
-        let Some(Accepted::New(turn, queued)) = accepted else {
+        let Some(Accepted::New(turn, recorded)) = accepted else {
             return Err(Broken(format!("not accepted: {accepted:?}")));
+        };
+        let [queued] = &recorded[..] else {
+            return Err(Broken(format!("recorded with the turn: {recorded:?}")));
         };
         ensure_eq!(
             (turn.status, turn.first_seq, turn.ended),
@@ -303,6 +306,7 @@ fn started(turn: TurnId) -> Result<super::NewEvent, Broken> {
         model: fumehood_core::name::ModelName::new("main").map_err(|error| Broken(error.to_string()))?,
         tools: Vec::new(),
         budget: Budget::default(),
+        files: None,
     };
     Ok(of_turn(turn, body))
 }

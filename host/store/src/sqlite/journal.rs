@@ -9,13 +9,22 @@ use fumehood_core::{
     id::{EventId, SessionId, TurnId},
     name::OrgName,
     now,
+    rewind::Rewind,
     turn::{TurnStatus, WaitingFor},
 };
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
 
 /// Events with their stored texts, made before the writer is asked so that it does nothing but write.
 pub(super) struct Prepared {
-    events: Vec<(NewEvent, String, String)>,
+    events: Vec<PreparedEvent>,
+}
+
+struct PreparedEvent {
+    /// Made in its place where nobody made it before.
+    id: Option<EventId>,
+    event: NewEvent,
+    source: String,
+    body: String,
 }
 
 impl Prepared {
@@ -33,12 +42,22 @@ impl Prepared {
                         reason: format!("{} says nothing of its turn", event.body.type_name()),
                     });
                 }
-                let source = decode::to_json(&event.source, "an event's source")?;
-                let body = decode::to_json(&event.body, "an event")?;
-                Ok((event.clone(), source, body))
+                Ok(PreparedEvent {
+                    id: None,
+                    event: event.clone(),
+                    source: decode::to_json(&event.source, "an event's source")?,
+                    body: decode::to_json(&event.body, "an event")?,
+                })
             })
             .collect::<Result<_>>()?;
         Ok(Self { events })
+    }
+
+    /// One event whose id is made.
+    pub(super) fn with_id(id: EventId, event: &NewEvent) -> Result<Self> {
+        let mut prepared = Self::new(std::slice::from_ref(event))?;
+        prepared.events.iter_mut().for_each(|event| event.id = Some(id));
+        Ok(prepared)
     }
 }
 
@@ -94,18 +113,21 @@ pub(super) async fn append(
         return Ok(None);
     };
     let mut events = Vec::with_capacity(prepared.events.len());
-    for (place, (new, source, body)) in (first..).zip(prepared.events) {
+    for (place, new) in (first..).zip(prepared.events) {
         let event = Event {
-            id: EventId::new(),
+            id: new.id.unwrap_or_else(EventId::new),
             seq: Some(decode::seq(place)?),
             time,
             org: org.clone(),
             session,
-            turn: new.turn,
-            source: new.source,
-            body: new.body,
+            turn: new.event.turn,
+            source: new.event.source,
+            body: new.event.body,
         };
-        insert(connection, &event, place, nanos, source, body).await?;
+        insert(connection, &event, place, nanos, new.source, new.body).await?;
+        if let EventBody::SessionRewound { after, .. } = &event.body {
+            insert_rewind(connection, session, place, *after).await?;
+        }
         if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
             project(connection, session, turn, status, nanos).await?;
         }
@@ -142,6 +164,42 @@ async fn insert(
         })?;
     crate::telemetry::journal_row();
     Ok(())
+}
+
+async fn insert_rewind(connection: &mut SqliteConnection, session: SessionId, place: i64, after: u64) -> Result<()> {
+    let after = i64::try_from(after).ok().filter(|after| *after < place);
+    let after = after.ok_or_else(|| StoreError::Invalid {
+        reason: "a session goes back, not forward".into(),
+    })?;
+    sqlx::query("INSERT INTO rewinds (session, seq, after_seq) VALUES (?1, ?2, ?3)")
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(place)
+        .bind(after)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+const REWINDS: &str = "SELECT r.after_seq, r.seq FROM sessions s JOIN rewinds r ON r.session = s.id \
+     WHERE s.org = ?1 AND s.id = ?2 ORDER BY r.seq";
+
+/// Where a session went back.
+pub(super) async fn rewinds(reader: impl SqliteExecutor<'_>, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(REWINDS)
+        .bind(org.as_str())
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_all(reader)
+        .await
+        .map_err(failed)?;
+    rows.into_iter()
+        .map(|(after, seq)| {
+            Ok(Rewind {
+                after: decode::seq(after)?,
+                seq: decode::seq(seq)?,
+            })
+        })
+        .collect()
 }
 
 async fn project(
@@ -218,6 +276,10 @@ impl Journal for SqliteStore {
         .await
         .map_err(failed)?;
         rows.into_iter().map(|row| event(row, org)).collect()
+    }
+
+    async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>> {
+        rewinds(self.readers(), org, session).await
     }
 
     async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>> {

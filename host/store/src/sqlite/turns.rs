@@ -3,15 +3,16 @@
 use super::{SqliteStore, decode, failed, insert_failed, journal};
 use crate::{
     api::{Result, StoreError, Turns},
-    record::{Accepted, NewTurn, Turn},
+    record::{Accepted, NewRewind, NewTurn, Rewound, Turn},
 };
 use async_trait::async_trait;
 use fumehood_core::{
     digest::Digest,
-    event::{EventBody, NewEvent, Source},
+    event::{Event, EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
     name::OrgName,
     now,
+    rewind::PassedOver,
     turn::TurnStatus,
 };
 use sqlx::sqlite::SqliteConnection;
@@ -39,13 +40,14 @@ struct Candidate {
     session: SessionId,
     turn: TurnId,
     idempotency: Option<(String, Digest)>,
+    replaces: Option<GoingBack>,
     queued: journal::Prepared,
 }
 
 impl Candidate {
     /// Decides and, for a new turn, writes all of it, inside a transaction.
     async fn accept(self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
-        if !self.session_exists(connection).await? {
+        if !session_exists(connection, &self.org, self.session).await? {
             return Ok(None);
         }
         let created = decode::to_nanos(now())?;
@@ -56,33 +58,22 @@ impl Candidate {
             }
         }
         // THREAT[T-api-busy]: a session works one turn at a time, decided where turns are accepted.
-        if let Some(open) = self.open_turn(connection).await? {
+        if let Some(open) = open_turn(connection, self.session).await? {
             return Ok(Some(Accepted::Busy(open)));
+        }
+        if let Some(back) = &self.replaces
+            && !back.still_holds(connection).await?
+        {
+            return Ok(Some(Accepted::Stale));
         }
         self.insert(connection, created).await.map(Some)
     }
 
-    async fn session_exists(&self, connection: &mut SqliteConnection) -> Result<bool> {
-        let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2")
-            .bind(self.org.as_str())
-            .bind(&self.session.uuid().as_bytes()[..])
-            .fetch_optional(connection)
-            .await
-            .map_err(failed)?;
-        Ok(there.is_some())
-    }
-
-    async fn open_turn(&self, connection: &mut SqliteConnection) -> Result<Option<TurnId>> {
-        let id: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM turns WHERE session = ?1 AND ended IS NULL")
-            .bind(&self.session.uuid().as_bytes()[..])
-            .fetch_optional(connection)
-            .await
-            .map_err(failed)?;
-        id.map(|id| decode::uuid(&id, "a turn's id").map(TurnId::from_uuid))
-            .transpose()
-    }
-
     async fn insert(self, connection: &mut SqliteConnection, created: i64) -> Result<Accepted> {
+        let mut recorded = Vec::new();
+        if let Some(back) = self.replaces {
+            recorded.push(back.record(connection).await?);
+        }
         sqlx::query(
             "INSERT INTO turns (id, org, session, status, first_seq, created) \
              SELECT ?1, ?2, ?3, 'queued', last_seq + 1, ?4 FROM sessions WHERE id = ?3",
@@ -105,10 +96,7 @@ impl Candidate {
                 .await
                 .map_err(failed)?;
         }
-        let events = journal::append(connection, &self.org, self.session, self.queued).await?;
-        let queued = events
-            .and_then(|mut events| events.pop())
-            .ok_or(StoreError::Gone { what: "session" })?;
+        let queued = record(connection, &self.org, self.session, self.queued).await?;
         let turn = Turn {
             id: self.turn,
             org: self.org,
@@ -118,8 +106,104 @@ impl Candidate {
             created: decode::from_nanos(created),
             ended: None,
         };
-        Ok(Accepted::New(turn, queued))
+        recorded.push(queued);
+        Ok(Accepted::New(turn, recorded))
     }
+}
+
+/// A session that asks to go back, with its `session.rewound`.
+struct GoingBack {
+    org: OrgName,
+    session: SessionId,
+    after: u64,
+    turns: Vec<TurnId>,
+    rewound: journal::Prepared,
+}
+
+impl GoingBack {
+    fn new(org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Self> {
+        Ok(Self {
+            org: org.clone(),
+            session,
+            after: rewind.after,
+            turns: rewind.turns.clone(),
+            rewound: journal::Prepared::with_id(rewind.id, &rewind.event())?,
+        })
+    }
+
+    /// Decides and, if it goes back, writes it, inside a transaction.
+    async fn go(self, connection: &mut SqliteConnection) -> Result<Option<Rewound>> {
+        if !session_exists(connection, &self.org, self.session).await? {
+            return Ok(None);
+        }
+        if let Some(open) = open_turn(connection, self.session).await? {
+            return Ok(Some(Rewound::Busy(open)));
+        }
+        if !self.still_holds(connection).await? {
+            return Ok(Some(Rewound::Stale));
+        }
+        Ok(Some(Rewound::Done(self.record(connection).await?)))
+    }
+
+    /// Whether the turns to be undone are those that there are to undo.
+    async fn still_holds(&self, connection: &mut SqliteConnection) -> Result<bool> {
+        let Ok(after) = i64::try_from(self.after) else {
+            return Ok(false);
+        };
+        let rewinds = journal::rewinds(&mut *connection, &self.org, self.session).await?;
+        let passed = PassedOver::by(rewinds);
+        let later: Vec<(Vec<u8>, i64)> =
+            sqlx::query_as("SELECT id, first_seq FROM turns WHERE session = ?1 AND first_seq > ?2 ORDER BY first_seq")
+                .bind(&self.session.uuid().as_bytes()[..])
+                .bind(after)
+                .fetch_all(connection)
+                .await
+                .map_err(failed)?;
+        let mut there = Vec::new();
+        for (id, first_seq) in later {
+            if !passed.covers(decode::seq(first_seq)?) {
+                there.push(TurnId::from_uuid(decode::uuid(&id, "a turn's id")?));
+            }
+        }
+        Ok(!there.is_empty() && there == self.turns && !passed.covers(self.after))
+    }
+
+    async fn record(self, connection: &mut SqliteConnection) -> Result<Event> {
+        record(connection, &self.org, self.session, self.rewound).await
+    }
+}
+
+/// Appends one event.
+async fn record(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    event: journal::Prepared,
+) -> Result<Event> {
+    let events = journal::append(connection, org, session, event).await?;
+    events
+        .and_then(|mut events| events.pop())
+        .ok_or(StoreError::Gone { what: "session" })
+}
+
+async fn session_exists(connection: &mut SqliteConnection, org: &OrgName, session: SessionId) -> Result<bool> {
+    let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2")
+        .bind(org.as_str())
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    Ok(there.is_some())
+}
+
+async fn open_turn(connection: &mut SqliteConnection, session: SessionId) -> Result<Option<TurnId>> {
+    let id: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM turns WHERE session = ?1 AND ended IS NULL")
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    id.map(|id| decode::uuid(&id, "a turn's id").map(TurnId::from_uuid))
+        .transpose()
 }
 
 /// What the same idempotency key led to before.
@@ -180,6 +264,11 @@ impl Turns for SqliteStore {
             session,
             turn: new.id,
             idempotency: new.idempotency.clone(),
+            replaces: new
+                .replaces
+                .as_ref()
+                .map(|rewind| GoingBack::new(org, session, rewind))
+                .transpose()?,
             queued,
         };
         self.write(move |connection| Box::pin(candidate.accept(connection)))
@@ -194,15 +283,10 @@ impl Turns for SqliteStore {
         request: &Digest,
     ) -> Result<Option<Accepted>> {
         let mut connection = self.readers().acquire().await.map_err(failed)?;
-        let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2")
-            .bind(org.as_str())
-            .bind(&session.uuid().as_bytes()[..])
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed)?;
-        match there {
-            Some(_) => earlier(&mut connection, session, key, request).await,
-            None => Ok(None),
+        if session_exists(&mut connection, org, session).await? {
+            earlier(&mut connection, session, key, request).await
+        } else {
+            Ok(None)
         }
     }
 
@@ -242,5 +326,10 @@ impl Turns for SqliteStore {
         .await
         .map_err(failed)?;
         rows.into_iter().map(turn).collect()
+    }
+
+    async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>> {
+        let back = GoingBack::new(org, session, rewind)?;
+        self.write(move |connection| Box::pin(back.go(connection))).await
     }
 }

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use fumehood_core::{
     digest::Digest,
-    event::{Event, NewEvent},
+    event::{Event, EventBody, NewEvent, Source},
     id::{KeyId, LedgerId, SessionId, TurnId},
     ledger::LedgerEntry,
     name::{AgentName, ComponentName, OrgName, SecretName},
+    rewind::Rewind,
     turn::TurnStatus,
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
@@ -14,7 +15,10 @@ use fumehood_store::{
     Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, SqliteStore, Store,
     Turns,
     api::Result,
-    record::{Accepted, Component, Key, NewTurn, Org, Owner, Page, PageRequest, Put, Session, SessionChange, Turn},
+    record::{
+        Accepted, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Session,
+        SessionChange, Turn,
+    },
 };
 use secrecy::SecretString;
 use std::{
@@ -34,6 +38,8 @@ pub(crate) enum Fault {
     LosesKeyValues,
     /// Takes every request as new.
     IgnoresIdempotency,
+    /// Goes back without looking at what there is.
+    RewindsWhatChanged,
 }
 
 pub(crate) struct Broken {
@@ -173,6 +179,26 @@ impl Turns for Broken {
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>> {
         self.sound.turns_in(states).await
     }
+
+    async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>> {
+        if self.fault == Fault::RewindsWhatChanged {
+            let rewind = rewind.clone();
+            let event = NewEvent {
+                turn: None,
+                source: Source::Client,
+                body: EventBody::SessionRewound {
+                    after: rewind.after,
+                    turns: rewind.turns,
+                    files: rewind.files,
+                    outside: rewind.outside,
+                    outside_more: rewind.outside_more,
+                },
+            };
+            let mut events = self.sound.append(org, session, &[event]).await?;
+            return Ok(events.pop().map(Rewound::Done));
+        }
+        self.sound.rewind(org, session, rewind).await
+    }
 }
 
 #[async_trait]
@@ -197,6 +223,10 @@ impl Journal for Broken {
 
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>> {
         self.sound.events(org, session, after, limit).await
+    }
+
+    async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>> {
+        self.sound.rewinds(org, session).await
     }
 
     async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>> {

@@ -1,0 +1,109 @@
+//! Going back in a session.
+
+use crate::{
+    app::App,
+    auth::Client,
+    input::{At, JsonBody, session_id},
+    problem::{Answer, Problem, ProblemCode},
+    schema,
+};
+use axum::{Json, extract::State};
+use fumehood_agent::history::{BackTo, FilesToo, Undone};
+use fumehood_core::{
+    id::TurnId,
+    rewind::{FilesRewound, OutsideEffect},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(undo))
+}
+
+/// How far to go back: over the last turn, unless it says otherwise.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Undo {
+    /// How many turns to undo.
+    #[schema(minimum = 1, default = 1)]
+    turns: Option<u64>,
+    /// The first turn to undo, in the place of `turns`: the session is then as it was before that one.
+    #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
+    to: Option<TurnId>,
+    /// Whether the files are put back as the first undone turn found them.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    files: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Undo {
+    fn back(&self) -> Answer<BackTo> {
+        match (self.turns, self.to) {
+            (Some(_), Some(_)) => Err(Problem::new(
+                ProblemCode::InvalidRequest,
+                "say either how many `turns` to undo, or which one to go back `to`",
+            )),
+            (None, Some(turn)) => Ok(BackTo::Before(turn)),
+            (count, None) => Ok(BackTo::Turns(count.unwrap_or(1))),
+        }
+    }
+}
+
+/// What was undone, and what was not.
+#[derive(Serialize, ToSchema)]
+struct UndoneBody {
+    /// The turns that are undone, oldest first.
+    #[schema(value_type = Vec<String>)]
+    turns: Vec<TurnId>,
+    /// The `seq` of the `session.rewound` that says so.
+    seq: u64,
+    /// What became of the files.
+    #[schema(value_type = schema::FilesRewound)]
+    files: FilesRewound,
+    /// What the turns did outside of the session, which is not undone; the first hundred.
+    #[schema(value_type = Vec<schema::OutsideEffect>)]
+    outside: Vec<OutsideEffect>,
+    /// How much more of it there was.
+    outside_more: u64,
+    /// Always `kept`: the session's key-values are as the undone turns left them.
+    #[schema(value_type = String, example = "kept")]
+    key_values: &'static str,
+}
+
+impl From<Undone> for UndoneBody {
+    fn from(undone: Undone) -> Self {
+        Self {
+            turns: undone.turns,
+            seq: undone.seq,
+            files: undone.files,
+            outside: undone.outside,
+            outside_more: undone.outside_more,
+            key_values: "kept",
+        }
+    }
+}
+
+/// Undo the last turns
+///
+/// The conversation is as it was before them, and so are the files, where that is kept. The journal keeps what happened. Refused
+/// while a turn has not ended. What was done outside of the session can't be undone, and is named in the answer.
+#[utoipa::path(post, path = "/v1/sessions/{session}/undo", tag = "sessions", request_body = Undo,
+    params(("session" = String, Path, description = "`ses_…`")),
+    responses((status = 200, body = UndoneBody, description = "What was undone, and what was not")))]
+async fn undo(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(session): At<String>,
+    JsonBody(body): JsonBody<Undo>,
+) -> Answer<Json<UndoneBody>> {
+    let session = session_id(&session)?;
+    let files = if body.files { FilesToo::PutBack } else { FilesToo::Stay };
+    let undone = app.host.undo(&client.org, session, body.back()?, files).await?;
+    Ok(Json(undone.into()))
+}
