@@ -26,6 +26,7 @@ use fumehood_sandbox::{Sandbox, SandboxConfig};
 use fumehood_store::{Opened, StoreUrl};
 use futures::{StreamExt as _, stream};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -187,6 +188,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         catalog,
         caller,
         models: [(ModelName::main(), (model as Arc<dyn Provider>).into())].into(),
+        skills: BTreeMap::new(),
         default_agent: agent,
     })
     .await

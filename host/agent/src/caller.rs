@@ -16,7 +16,7 @@ use fumehood_core::{
     event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
     ledger::EgressScope,
-    name::{OrgName, ToolName},
+    name::{Locale, OrgName, ToolName},
 };
 use fumehood_egress::Egress;
 use fumehood_files::Tree;
@@ -42,6 +42,7 @@ pub struct CallScope {
     pub(crate) session: Option<SessionId>,
     pub(crate) turn: Option<TurnId>,
     pub(crate) chain: Arc<[AgentSpec]>,
+    locale: Option<Locale>,
     recorded: Option<Result<Arc<Authority>, CallError>>,
     observe: Option<Observe>,
     files: Option<Arc<Tree>>,
@@ -54,6 +55,7 @@ impl CallScope {
             org,
             session,
             turn,
+            locale: chain.last().and_then(|leaf| leaf.locale.clone()),
             chain,
             recorded: None,
             observe: None,
@@ -353,6 +355,7 @@ impl Caller {
             share,
             counted,
             nested,
+            locale,
             _place,
         } = prepared;
         let most = authority.limits.output.bytes();
@@ -362,7 +365,7 @@ impl Caller {
             arguments,
             // The same for every attempt at this call, so that the outside can tell a repetition.
             idempotency_key: id.to_string(),
-            locale: None,
+            locale,
             deadline: None,
             share,
             nested,
@@ -435,6 +438,7 @@ impl Caller {
             share: ShareKey::of(&scope.org),
             counted,
             nested: scope.depth > 0,
+            locale: scope.locale.as_ref().map(ToString::to_string),
             _place: place,
         })
     }
@@ -530,6 +534,7 @@ struct Prepared {
     share: ShareKey,
     counted: Option<Counted>,
     nested: bool,
+    locale: Option<String>,
     _place: Option<Place>,
 }
 

@@ -11,6 +11,7 @@ mod output;
 use crate::{
     caller::{CallScope, Caller},
     catalog::OfferedTools,
+    control::ControlTools,
     machine::{Next, Seen},
     models::Candidate,
     recorder::Recorder,
@@ -41,8 +42,10 @@ pub(crate) struct TurnPlan {
     pub(crate) system: String,
     pub(crate) budget: Budget,
     pub(crate) tools: Arc<OfferedTools>,
-    /// What the model is told of them: the same in every step, so that providers can cache it.
+    /// What the model can be told of them.
     pub(crate) definitions: Arc<[ToolDefinition]>,
+    /// The host's own tools.
+    pub(crate) control: ControlTools,
     /// What the answer must follow.
     pub(crate) output: Option<Schema>,
     /// How much text of one result the model gets, in bytes.

@@ -3,6 +3,7 @@
 //! Every operation names the org it acts for; what another org has reads as not there.
 
 mod deletion;
+mod instructions;
 
 use crate::{
     caller::{CallScope, Caller},
@@ -14,6 +15,7 @@ use crate::{
     recorder::{self, Recorder},
     redact,
     schema::Schema,
+    skills::Skill,
     telemetry::{self, OneMore},
     transcript::Transcript,
     view::TurnView,
@@ -24,7 +26,7 @@ use fumehood_core::{
     event::{Event, EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
     message::Message,
-    name::{AgentName, OrgName},
+    name::{AgentName, OrgName, SkillName},
     now,
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
@@ -38,9 +40,10 @@ use fumehood_store::{
     record::{self, Session, SessionChange},
     workspace::Starter,
 };
+use instructions::{control_tools, instructions};
 use serde_json::Value;
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
@@ -158,6 +161,8 @@ pub struct HostParts {
     pub caller: Caller,
     /// The configured models.
     pub models: Models,
+    /// The configured skills.
+    pub skills: BTreeMap<SkillName, Arc<Skill>>,
     /// The agent of sessions that name none.
     pub default_agent: AgentName,
 }
@@ -174,6 +179,7 @@ struct Inner {
     catalog: Arc<Catalog>,
     caller: Arc<Caller>,
     models: Models,
+    skills: BTreeMap<SkillName, Arc<Skill>>,
     default_agent: AgentName,
     hub: Arc<Hub>,
     running: Mutex<HashMap<TurnId, CancellationToken>>,
@@ -195,6 +201,7 @@ impl Host {
             catalog,
             caller,
             models,
+            skills,
             default_agent,
         } = parts;
         let host = Self {
@@ -204,6 +211,7 @@ impl Host {
                 catalog: Arc::new(catalog),
                 caller: Arc::new(caller),
                 models,
+                skills,
                 default_agent,
                 hub: Arc::default(),
                 running: Mutex::default(),
@@ -568,23 +576,17 @@ impl Host {
                 .into());
             }
         };
-        let expected = output.as_ref().map(|schema| {
-            format!(
-                "Your final answer must be one JSON value that follows this JSON Schema, without any other text:\n{schema}"
-            )
-        });
-        let instructions = [Some(leaf.instructions.clone()), system, expected]
-            .into_iter()
-            .flatten()
-            .filter(|text| !text.is_empty());
         let tools = Arc::new(self.inner.catalog.tools(&turn.org).await?.offered_by(&chain));
+        let definitions = tools.definitions();
+        let control = control_tools(&leaf, &self.inner.skills, &definitions);
         Ok(TurnPlan {
-            definitions: tools.definitions(),
+            definitions,
             agent: leaf.name.clone(),
             model,
             fallbacks,
             session: turn.session,
-            system: instructions.collect::<Vec<_>>().join("\n\n"),
+            system: instructions(&leaf, &control, system, output.as_ref(), now()),
+            control,
             budget: with_defaults(leaf.budget).narrowed_by(asked),
             tools,
             tool_output: leaf.tool_output.as_usize(),

@@ -6,6 +6,7 @@
 
 pub mod caller;
 pub mod catalog;
+mod control;
 mod driver;
 mod excerpt;
 pub mod history;
@@ -23,6 +24,7 @@ mod redact;
 mod retry;
 pub mod schema;
 mod secrets;
+pub mod skills;
 mod standing;
 mod submit;
 mod telemetry;

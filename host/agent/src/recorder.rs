@@ -5,7 +5,7 @@ use fumehood_core::{
     event::{Event, EventBody, NewEvent, Source},
     id::{EventId, SessionId, TurnId},
     message::Message,
-    name::OrgName,
+    name::{OrgName, ToolName},
     now,
     rewind::PassedOver,
 };
@@ -99,6 +99,11 @@ impl Recorder {
                 body,
             }));
         }
+    }
+
+    /// The tools that the model has loaded in the session.
+    pub(crate) fn loaded_tools(&self) -> &[ToolName] {
+        self.transcript.loaded_tools()
     }
 
     /// What the model is shown next.

@@ -7,11 +7,13 @@
 //!
 //! A finished message is never copied again: what a model call is given shares the list, however long it is.
 
+use crate::control::loaded_by;
 use fumehood_core::{
-    call::{CallError, CallErrorCode, CallResult},
+    call::{CallError, CallErrorCode, CallResult, Output},
     event::{Event, EventBody},
     id::CallId,
     message::{AssistantPart, Message, RequestedCall},
+    name::ToolName,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,6 +22,8 @@ use std::{collections::HashMap, sync::Arc};
 pub struct Transcript {
     messages: Arc<Vec<Message>>,
     open: OpenStep,
+    /// Tools that the model has loaded, in the order of loading.
+    loaded: Vec<ToolName>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,8 +77,13 @@ impl Transcript {
             }
             EventBody::StepCompleted { .. } => self.open.answered = true,
             EventBody::ToolCompleted {
-                call, output, error, ..
+                call,
+                tool,
+                output,
+                error,
+                ..
             } => {
+                self.load(tool, output.as_ref());
                 let result = match (output, error) {
                     (Some(output), _) => Ok(output.clone()),
                     (None, Some(error)) => Err(error.clone()),
@@ -115,6 +124,19 @@ impl Transcript {
         };
         let kept = self.messages.iter().skip(from);
         self.messages = Arc::new(task.into_iter().chain([&summary]).chain(kept).cloned().collect());
+    }
+
+    /// The tools that the model has loaded in the session, in the order of loading.
+    pub(crate) fn loaded_tools(&self) -> &[ToolName] {
+        &self.loaded
+    }
+
+    fn load(&mut self, tool: &str, output: Option<&Output>) {
+        for name in output.map(|output| loaded_by(tool, output)).unwrap_or_default() {
+            if !self.loaded.contains(&name) {
+                self.loaded.push(name);
+            }
+        }
     }
 
     fn push(&mut self, message: Message) {

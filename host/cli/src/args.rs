@@ -326,7 +326,20 @@ pub(crate) enum Config {
     /// Say whether the configuration is valid, and what it means.
     Check,
     /// Print the configuration in effect.
-    Show,
+    Show {
+        /// A part of it.
+        #[command(subcommand)]
+        part: Option<ConfigPart>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigPart {
+    /// An agent with everything it has from those it extends.
+    Agent {
+        /// The agent.
+        name: AgentName,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,8 +13,14 @@ use fumehood_agent::{
     catalog::{Catalog, InstalledTool, OrgTools},
     host::{Host, HostParts},
     models::{Model, Models},
+    skills::Skill,
 };
-use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
+use fumehood_core::{
+    digest::Digest,
+    id::KeyId,
+    name::{OrgName, SkillName},
+    now,
+};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::{build, resolve_fallbacks};
 use fumehood_policy::suggest::nearest;
@@ -23,6 +29,7 @@ use fumehood_server::ServerConfig;
 use fumehood_store::{DataDir, OpenError, Opened, Store, StoreUrl, record::Key};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -147,6 +154,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         catalog,
         caller,
         models: models(loaded)?,
+        skills: skills(loaded)?,
         default_agent: config.default_agent()?,
     })
     .await?;
@@ -223,6 +231,19 @@ pub(crate) fn models(loaded: &Loaded) -> anyhow::Result<Models> {
             Ok((name, model))
         })
         .collect()
+}
+
+/// The configured skills, read.
+pub(crate) fn skills(loaded: &Loaded) -> anyhow::Result<BTreeMap<SkillName, Arc<Skill>>> {
+    let sections = loaded.config.skill.iter();
+    let read = sections
+        .map(|(name, section)| {
+            let skill = Skill::read(&loaded.base().join(&section.source), name)
+                .with_context(|| format!("[skill.{name}] can't be used"))?;
+            Ok((name.clone(), Arc::new(skill)))
+        })
+        .collect::<anyhow::Result<_>>();
+    read.map_err(|error| loaded.located(error)).or_fault()
 }
 
 /// The variables that grants may hand to tools.

@@ -3,6 +3,7 @@
 //! A key that is not known is refused, and so is a value that would not be enforced: a host never starts with a
 //! configuration that it did not understand.
 
+mod agent;
 mod effective;
 mod faults;
 mod files;
@@ -13,6 +14,7 @@ mod overrides;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use agent::EffectiveAgent;
 pub(crate) use effective::Effective;
 pub(crate) use faults::told;
 pub(crate) use limits::InstallLimits;
@@ -20,7 +22,7 @@ pub(crate) use limits::InstallLimits;
 use anyhow::{Context as _, bail};
 use fumehood_core::{
     digest::Digest,
-    name::{AgentName, ComponentName, ModelName, OrgName, ToolName},
+    name::{AgentName, ComponentName, ModelName, OrgName, SkillName, ToolName},
 };
 use fumehood_model::{ModelConfig, SecretLookup, resolve_fallbacks};
 use fumehood_policy::{
@@ -88,6 +90,9 @@ pub(crate) struct Config {
     /// The agents.
     #[serde(default)]
     pub(crate) agent: BTreeMap<AgentName, AgentConfig>,
+    /// The skills, by the names agents use.
+    #[serde(default)]
+    pub(crate) skill: BTreeMap<SkillName, SkillSection>,
     /// Components to install at start.
     #[serde(default)]
     pub(crate) tool: BTreeMap<ComponentName, ToolSection>,
@@ -103,6 +108,14 @@ pub(crate) struct UrlSection {
     /// Absent or empty: the default.
     #[serde(default)]
     pub(crate) url: String,
+}
+
+/// `[skill.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SkillSection {
+    /// The directory with its `SKILL.md`; a relative path begins at the configuration file's directory.
+    pub(crate) source: PathBuf,
 }
 
 /// `[metrics]`
@@ -348,6 +361,12 @@ fn check(config: &Config) -> anyhow::Result<()> {
             bail!(
                 "[agent.{name}.budget] time is zero, so no turn could begin; use a span above zero, or leave the key out"
             );
+        }
+    }
+    for (name, agent) in &agents {
+        let mut skills = agent.skills.iter().flatten();
+        if let Some(skill) = skills.find(|skill| !config.skill.contains_key(*skill)) {
+            bail!("[agent.{name}] has the skill `{skill}`, which is not configured; add [skill.{skill}]");
         }
     }
     for (name, chain) in &chains {

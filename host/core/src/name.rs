@@ -108,6 +108,17 @@ names! {
     ModelName, "model", "use 1 to 63 lower-case letters, digits and dashes, starting with a letter", |t| starts_lower_then(t, 63, lower_digit_dash);
     /// A component: `[a-z][a-z0-9-]{0,62}`.
     ComponentName, "component", "use 1 to 63 lower-case letters, digits and dashes, starting with a letter", |t| starts_lower_then(t, 63, lower_digit_dash);
+    /// A skill: `[a-z][a-z0-9-]{0,62}`, the name of its directory.
+    SkillName, "skill", "use 1 to 63 lower-case letters, digits and dashes, starting with a letter", |t| starts_lower_then(t, 63, lower_digit_dash);
+    /// A language and region as BCP 47 writes them: `en`, `de-CH`, `zh-Hant-TW`. Checked for its form only.
+    Locale, "locale", "use subtags of letters and digits with dashes between, like `en` or `de-CH`", |t| {
+        t.len() <= 35
+            && t.split('-').enumerate().all(|(at, subtag)| {
+                let letters = at > 0 || subtag.bytes().all(|b| b.is_ascii_alphabetic());
+                (1..=8).contains(&subtag.len()) && letters && subtag.bytes().all(|b| b.is_ascii_alphanumeric())
+            })
+            && t.find('-').unwrap_or(t.len()) >= 2
+    };
     /// A tool: `[a-z0-9_]{1,64}`.
     ToolName, "tool", "use 1 to 64 lower-case letters, digits and underscores", |t| {
         (1..=64).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -156,6 +167,26 @@ mod tests {
         assert!(ComponentName::new("1github").is_err());
         assert!(ComponentName::new("git_hub").is_err());
         assert!(ComponentName::new("a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_locale_has_the_form_of_bcp_47() {
+        for good in ["en", "de-CH", "zh-Hant-TW", "es-419", "sl-rozaj-biske"] {
+            assert!(Locale::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "e",
+            "en_US",
+            "en-",
+            "-en",
+            "12",
+            "en US",
+            "abcdefghi",
+            &"en-".repeat(13),
+        ] {
+            assert!(Locale::new(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use crate::{
     network::NetworkList,
     quantity::{ByteSize, Span},
+    time_zone::TimeZone,
     tool_pattern::ToolPattern,
 };
 use fumehood_core::{
     money::Money,
-    name::{AgentName, ComponentName, ModelName, ToolName},
+    name::{AgentName, ComponentName, Locale, ModelName, SkillName, ToolName},
     turn::Budget,
 };
 use serde::{Deserialize, Serialize};
@@ -40,12 +41,41 @@ pub struct AgentConfig {
     /// and the whole is a file of the session. None in the whole chain: `64KiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_output: Option<ByteSize>,
+    /// Skills it may read, of those configured. Absent: the parent's. Never more than a parent has that lists any.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bounded::some_entries"
+    )]
+    pub skills: Option<Vec<SkillName>>,
+    /// Whether the model is shown all tools, or searches for those it needs. None in the whole chain: `auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_search: Option<ToolSearch>,
+    /// For whom it writes: told to the model and to tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<Locale>,
+    /// Where its day begins and ends, an IANA name such as `Europe/Zurich`: told to the model with the date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
     /// What a turn may use; each part overrides the parent's.
     #[serde(default)]
     pub budget: BudgetConfig,
     /// Approval rules. This version does not enforce them, so it refuses a configuration that has any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approval: Vec<ApprovalRule>,
+}
+
+/// Whether a model is shown all tools, or searches for those it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolSearch {
+    /// It searches where there are many tools, or their schemas are long.
+    #[default]
+    Auto,
+    /// It searches.
+    Always,
+    /// It is shown all.
+    Never,
 }
 
 /// `[agent.NAME.budget]`
@@ -113,6 +143,18 @@ pub struct AgentSpec {
     pub budget: Budget,
     /// How much text of one tool's result the model gets; the nearest in the chain.
     pub tool_output: ByteSize,
+    /// The skills it may read: the nearest list of the chain; absent: none, and an agent that extends it may have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skills: Option<Vec<SkillName>>,
+    /// Whether the model searches for tools; the nearest in the chain.
+    #[serde(default)]
+    pub tool_search: ToolSearch,
+    /// For whom it writes; the nearest in the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<Locale>,
+    /// Where its day begins and ends; the nearest in the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
 }
 
 /// What [`AgentConfig::tool_output`] is where nothing is said.
@@ -151,6 +193,16 @@ pub enum AgentConfigError {
         agent: AgentName,
         /// What it says.
         size: ByteSize,
+    },
+    /// A skill that the agent it extends does not have.
+    #[error(
+        "[agent.{agent}] has the skill `{skill}`, which the agent it extends does not have; an agent only narrows: add it there as well"
+    )]
+    Skill {
+        /// Who has it.
+        agent: AgentName,
+        /// Which.
+        skill: SkillName,
     },
     /// Approval rules, which this version would not enforce.
     #[error(
@@ -212,10 +264,26 @@ fn resolve_chain(
     }
     let mut specs: Vec<AgentSpec> = Vec::with_capacity(chain.len());
     for (name, config) in chain.into_iter().rev() {
-        let spec = fold(specs.last(), name, config);
+        let parent = specs.last();
+        check_skills(parent, name, config)?;
+        let spec = fold(parent, name, config);
         specs.push(spec);
     }
     Ok(specs)
+}
+
+fn check_skills(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> Result<(), AgentConfigError> {
+    let Some(allowed) = parent.and_then(|parent| parent.skills.as_ref()) else {
+        return Ok(());
+    };
+    let mut own = config.skills.iter().flatten();
+    match own.find(|skill| !allowed.contains(skill)) {
+        None => Ok(()),
+        Some(skill) => Err(AgentConfigError::Skill {
+            agent: name.clone(),
+            skill: skill.clone(),
+        }),
+    }
 }
 
 fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> AgentSpec {
@@ -249,5 +317,12 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> A
             .tool_output
             .or_else(|| parent.map(|parent| parent.tool_output))
             .unwrap_or(TOOL_OUTPUT),
+        skills: config.skills.clone().or_else(|| parent?.skills.clone()),
+        tool_search: config
+            .tool_search
+            .or_else(|| parent.map(|parent| parent.tool_search))
+            .unwrap_or_default(),
+        locale: config.locale.clone().or_else(|| parent?.locale.clone()),
+        time_zone: config.time_zone.or_else(|| parent?.time_zone),
     }
 }

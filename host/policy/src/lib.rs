@@ -22,6 +22,7 @@ pub mod network;
 pub mod quantity;
 pub mod refusal;
 pub mod suggest;
+pub mod time_zone;
 pub mod toml_text;
 pub mod tool_pattern;
 pub mod world;

@@ -299,6 +299,19 @@ fn the_size_of_results_is_the_nearest_in_the_chain_and_within_bounds() {
 }
 
 #[test]
+fn an_agent_has_no_skill_that_its_parent_lists_without() {
+    let of = |toml: &str| agents(toml);
+    let inherited = chain("[base]\nskills = [\"a\", \"b\"]\n[leaf]\nextends = \"base\"", "leaf")
+        .pop()
+        .unwrap();
+    assert_eq!(inherited.skills.unwrap().len(), 2);
+    assert!(of("[base]\nskills = [\"a\", \"b\"]\n[leaf]\nextends = \"base\"\nskills = [\"b\"]").is_ok());
+    assert!(of("[base]\n[leaf]\nextends = \"base\"\nskills = [\"b\"]").is_ok());
+    let refused = of("[base]\nskills = [\"a\"]\n[leaf]\nextends = \"base\"\nskills = [\"b\"]").unwrap_err();
+    assert!(refused.to_string().contains("the skill `b`"), "{refused}");
+}
+
+#[test]
 fn approval_rules_are_refused_and_never_ignored() {
     let toml = r#"
         [base]

@@ -30,19 +30,24 @@ impl Driver {
     pub(super) async fn run_calls(&mut self, calls: Vec<OpenCall>) -> Result<(), Stop> {
         let within_budget = self.recorder.machine.calls_within_budget();
         let mut waiting = VecDeque::with_capacity(calls.len());
-        let mut refused = Vec::new();
+        let mut settled = Vec::new();
         for open in calls {
             let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
             let call = open.call.clone();
+            if place < within_budget && self.plan.control.has(&call.tool) {
+                let result = self.plan.control.run(&call.tool, &call.arguments.as_object());
+                settled.push(self.completed(&call, result, Metering::default()));
+                continue;
+            }
             match admit(open, place < within_budget, &self.plan.tools) {
                 Ok(admitted) => waiting.push_back(admitted),
                 Err(error) => {
                     telemetry::refused_before_a_call(&self.plan.scope.org, &self.plan.tools, &call.tool, &error);
-                    refused.push(self.completed(&call, Err(error), Metering::default()));
+                    settled.push(self.completed(&call, Err(error), Metering::default()));
                 }
             }
         }
-        self.recorder.record(refused).await?;
+        self.recorder.record(settled).await?;
 
         let (observe, mut observed) = ports::observe();
         // Dropping the set, on any way out, stops every guest in it.
@@ -165,7 +170,7 @@ struct AdmittedCall {
     note: Option<String>,
 }
 
-/// What can be refused before a sandbox is made.
+/// What can be settled before a sandbox is made.
 fn admit(open: OpenCall, within_budget: bool, tools: &OfferedTools) -> Result<AdmittedCall, CallError> {
     let refuse = |code, message: String| Err(CallError::new(code, message));
     if !within_budget {

@@ -16,7 +16,7 @@ use fumehood_core::{
 use fumehood_egress::LeakGuard;
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Step, ToolChoice};
 use futures::StreamExt as _;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -76,7 +76,10 @@ impl Driver {
         ModelRequest {
             system: self.plan.system.clone(),
             messages: self.recorder.messages(),
-            tools: Arc::clone(&self.plan.definitions),
+            tools: self
+                .plan
+                .control
+                .definitions(&self.plan.definitions, self.recorder.loaded_tools()),
             tool_choice: match tools {
                 ToolUse::Allowed => ToolChoice::Auto,
                 ToolUse::Withheld => ToolChoice::None,

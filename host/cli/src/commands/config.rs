@@ -1,9 +1,9 @@
 //! `fumehood config …`
 
 use crate::{
-    args::Config,
+    args::{Config, ConfigPart},
     boot,
-    config::{Effective, Loaded},
+    config::{Effective, EffectiveAgent, Loaded},
     configured,
     out::{Out, Style},
 };
@@ -13,7 +13,19 @@ use serde_json::json;
 pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Result<()> {
     let effective = serde_json::to_value(Effective::new(loaded, &boot::variable))?;
     match command {
-        Config::Show => out.either(&effective, |effective| {
+        Config::Show {
+            part: Some(ConfigPart::Agent { name }),
+        } => {
+            let agent = serde_json::to_value(EffectiveAgent::new(loaded, name)?)?;
+            out.either(&agent, |agent| {
+                out.line(
+                    toml::to_string_pretty(&without_nulls(agent))
+                        .unwrap_or_else(|_| agent.to_string())
+                        .trim_end(),
+                );
+            });
+        }
+        Config::Show { part: None } => out.either(&effective, |effective| {
             out.line(
                 toml::to_string_pretty(&without_nulls(effective))
                     .unwrap_or_else(|_| effective.to_string())
@@ -22,6 +34,7 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
         }),
         Config::Check => {
             boot::models(loaded)?;
+            boot::skills(loaded)?;
             configured::read(loaded)?;
             out.either(
                 &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": loaded.warnings}),

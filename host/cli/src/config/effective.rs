@@ -3,7 +3,7 @@
 use super::{Loaded, LogFormat, org_limits};
 use fumehood_core::{
     digest::Digest,
-    name::{AgentName, ComponentName, ModelName, OrgName},
+    name::{AgentName, ComponentName, ModelName, OrgName, SkillName},
 };
 use fumehood_model::SecretLookup;
 use fumehood_policy::{
@@ -29,6 +29,7 @@ pub(crate) struct Effective {
     metrics: EffectiveMetrics,
     models: BTreeMap<ModelName, EffectiveModel>,
     agents: BTreeMap<AgentName, AgentConfig>,
+    skills: BTreeMap<SkillName, PathBuf>,
     host: HostPolicy,
     files: EffectiveFiles,
     kv: EffectiveKv,
@@ -121,6 +122,11 @@ impl Effective {
             },
             models: models.collect(),
             agents: config.agents(),
+            skills: config
+                .skill
+                .iter()
+                .map(|(name, section)| (name.clone(), section.source.clone()))
+                .collect(),
             host: config.host_policy(),
             files: EffectiveFiles {
                 quota: ByteSize(files.bytes),

@@ -66,6 +66,8 @@ fn what_would_not_be_enforced_is_refused() {
         "{error}"
     );
     assert!(refusal("[mcp.docs]\nurl = \"https://x/mcp\"", &[]).contains("mcp.docs"));
+    assert!(refusal("[agent.a]\nskills = [\"x\"]", &[]).contains("add [skill.x]"));
+    assert!(refusal("[agent.a]\ntime_zone = \"CEST\"", &[]).contains("IANA"));
     assert!(refusal("[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"", &[]).contains("approval"));
 }
 

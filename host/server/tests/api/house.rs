@@ -10,11 +10,12 @@ use fumehood_agent::{
     host::{Host, HostParts},
     limits::Limits,
     models::Models,
+    skills::Skill,
 };
 use fumehood_core::{
     digest::Digest,
     id::KeyId,
-    name::{AgentName, ModelName, OrgName},
+    name::{AgentName, ModelName, OrgName, SkillName},
     now,
     turn::StepStop,
 };
@@ -156,6 +157,8 @@ pub(crate) struct Plan {
     pub(crate) agent: Value,
     /// Models beside `main`, or in its place.
     pub(crate) models: Models,
+    /// Skills that it may have.
+    pub(crate) skills: BTreeMap<SkillName, Arc<Skill>>,
 }
 
 impl Default for Plan {
@@ -165,6 +168,7 @@ impl Default for Plan {
             limits: Limits::default(),
             agent: serde_json::json!({"model": "main"}),
             models: Models::new(),
+            skills: BTreeMap::new(),
         }
     }
 }
@@ -204,6 +208,7 @@ impl House {
             limits,
             agent: agent_config,
             models: others,
+            skills,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -256,6 +261,7 @@ impl House {
             catalog,
             caller,
             models,
+            skills,
             default_agent: agent,
         })
         .await

@@ -5,6 +5,7 @@
     reason = "a helper that can't go on fails its test"
 )]
 
+mod agents;
 mod answers;
 mod described;
 mod events;

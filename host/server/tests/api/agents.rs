@@ -1,0 +1,113 @@
+//! What an agent is to its model: skills, and tools that are searched for.
+
+use crate::house::{House, Plan, wasm};
+use fumehood_agent::skills::Skill;
+use fumehood_core::{call::CallResult, content::Content, message::Message, name::SkillName};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+async fn submit(house: &House, path: &str) -> Value {
+    let answer = house
+        .post(&format!("{path}/turns"))
+        .json(&json!({"input": "hi"}))
+        .answer()
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    answer.json()
+}
+
+/// What came of the last call, as the model was shown it in its N-th request.
+fn result(house: &House, request: usize) -> CallResult {
+    match house.asked()[request].messages.last() {
+        Some(Message::Tool { result, .. }) => result.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A house whose model searches for tools, within a budget.
+async fn searching(budget: Value) -> House {
+    House::built(Plan {
+        agent: json!({"model": "main", "tool_search": "always", "budget": budget}),
+        ..Plan::default()
+    })
+    .await
+}
+
+fn offered(house: &House, request: usize) -> Vec<String> {
+    let asked = house.asked();
+    asked[request].tools.iter().map(|tool| tool.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_skill_is_named_in_the_instructions_and_read_on_demand() {
+    let name = SkillName::new("refunds").unwrap();
+    let skill = Skill {
+        name: name.clone(),
+        description: "How refunds are decided.".into(),
+        body: "Look up the order.".into(),
+        files: BTreeMap::new(),
+    };
+    let agent = json!({"model": "main", "skills": ["refunds"], "time_zone": "UTC"});
+    let house = House::built(Plan {
+        agent,
+        skills: [(name, Arc::new(skill))].into(),
+        ..Plan::default()
+    })
+    .await;
+    let path = house.session().await;
+    house.next_answer().call("skill_load", &json!({"name": "refunds"}));
+    let turn = submit(&house, &path).await;
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let system = house.asked()[0].system.clone();
+    assert!(
+        system.contains("- refunds: How refunds are decided.") && system.contains("Today is "),
+        "{system}"
+    );
+    assert!(!system.contains("Look up the order"));
+    assert_eq!(
+        result(&house, 1).unwrap().content,
+        [Content::text("Look up the order.")]
+    );
+    // It ran in the host: there was no component to start.
+    let events = house.get(&format!("{path}/events")).with("accept", "application/json");
+    let events = events.answer().await.text();
+    assert!(
+        events.contains("tool.completed") && !events.contains("tool.started"),
+        "{events}"
+    );
+}
+
+#[tokio::test]
+async fn a_model_with_many_tools_finds_and_loads_those_it_needs() {
+    let house = searching(json!({})).await;
+    let added = house
+        .post("/v1/tools?name=sums")
+        .body("application/wasm", wasm())
+        .answer()
+        .await;
+    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
+    house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
+    let path = house.session().await;
+    house.next_answer().call("tool_search", &json!({"query": "dou"}));
+    house.next_answer().call("tool_load", &json!({"names": ["double"]}));
+    house.next_answer().call("double", &json!({"n": 21}));
+    submit(&house, &path).await;
+    assert_eq!(offered(&house, 0), ["tool_search", "tool_load"]);
+    let found = result(&house, 1).unwrap().content[0].as_plain_text();
+    assert!(found.contains("\"double\"") && !found.contains("\"shout\""), "{found}");
+    assert_eq!(offered(&house, 2), ["tool_search", "tool_load", "double"]);
+    assert_eq!(result(&house, 3).unwrap().content[0].as_plain_text(), "42");
+    // For the rest of the session.
+    submit(&house, &path).await;
+    assert_eq!(offered(&house, 4), ["tool_search", "tool_load", "double"]);
+}
+
+#[tokio::test]
+async fn the_hosts_tools_count_against_the_budget_of_calls() {
+    let house = searching(json!({"tool_calls": 1})).await;
+    let path = house.session().await;
+    house.next_answer().call("tool_search", &json!({"query": ""}));
+    let turn = submit(&house, &path).await;
+    assert_eq!(turn["stop_reason"], "tool_call_limit", "{turn}");
+}
