@@ -118,3 +118,21 @@ async fn run_prints_the_answer_and_tells_by_its_exit_how_the_turn_ended() {
     assert_eq!(place.run(&["run", "fail"]).await.status.code(), Some(1));
     assert_eq!(place.run(&["run", "again"]).await.status.code(), Some(3));
 }
+
+#[tokio::test]
+async fn a_budget_that_is_used_up_gives_run_its_own_exit_code_whosever_it_is() {
+    let script = "otherwise:\n  steps:\n    - text: \"So far.\"\n      tool_calls: [ { tool: clock_now, arguments: {} } ]\n      usage: { input_tokens: 5, output_tokens: 5 }\n    - text: \"late\"\n";
+    let place = Place::scripted(script, "[org.default.budget]\nper = \"day\"\ntokens = 10\n");
+    let graceful = place.run(&["run", "hello"]).await;
+    assert_eq!(
+        (graceful.status.code(), &*graceful.stdout),
+        (Some(3), b"So far.\n".as_slice())
+    );
+    let refused = place.run(&["run", "hello"]).await;
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{message}");
+    assert!(
+        message.contains("10 tokens") && message.contains("budget_exhausted"),
+        "{message}"
+    );
+}

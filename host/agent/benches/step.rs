@@ -189,6 +189,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         caller,
         models: [(ModelName::main(), (model as Arc<dyn Provider>).into())].into(),
         skills: BTreeMap::new(),
+        budgets: BTreeMap::new(),
         default_agent: agent,
     })
     .await

@@ -7,12 +7,14 @@ mod calls;
 mod live;
 mod model;
 mod output;
+mod spending;
 
 use crate::{
+    budgets::Purse,
     caller::{CallScope, Caller},
     catalog::OfferedTools,
     control::ControlTools,
-    machine::{Next, Seen},
+    machine::{Exhausted, Next, Seen},
     models::Candidate,
     recorder::Recorder,
     schema::Schema,
@@ -24,9 +26,10 @@ use fumehood_core::{
     id::SessionId,
     name::AgentName,
     tool::ToolDefinition,
-    turn::{Budget, BudgetScope, TurnError, TurnErrorCode},
+    turn::{Budget, BudgetScope, TurnError, TurnErrorCode, Usage},
 };
 use fumehood_store::StoreError;
+use spending::Held;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +54,8 @@ pub(crate) struct TurnPlan {
     /// How much text of one result the model gets, in bytes.
     pub(crate) tool_output: usize,
     pub(crate) scope: CallScope,
+    /// What it may spend of its org's and its session's budgets.
+    pub(crate) purse: Purse,
 }
 
 /// One turn at work.
@@ -61,6 +66,10 @@ pub(crate) struct Driver {
     cancel: CancellationToken,
     begun: Instant,
     deadline: Option<Instant>,
+    /// Whether something is held for its next model call.
+    held: Held,
+    /// What its last model call took, where that was counted.
+    last_call: Option<Usage>,
     /// The turn's span, in which it is made.
     span: Span,
 }
@@ -75,6 +84,7 @@ enum Interruption {
 enum Stop {
     Interrupted(Interruption),
     Failed(TurnError),
+    Exhausted(Exhausted),
     Store(StoreError),
 }
 
@@ -99,6 +109,8 @@ impl Driver {
             cancel,
             begun: Instant::now(),
             deadline: None,
+            held: Held::Nothing,
+            last_call: None,
             span: Span::current(),
         }
     }
@@ -112,6 +124,7 @@ impl Driver {
             let next = self.recorder.machine.decide(&self.seen());
             let done = next == Next::Nothing || (next == Next::Wait && !self.cancel.is_cancelled());
             if done {
+                self.let_go();
                 return Ok(());
             }
             let span = telemetry::step_span(&next, self.recorder.machine.step());
@@ -123,6 +136,10 @@ impl Driver {
                     self.recorder.record(events).await?;
                 }
                 Err(Stop::Interrupted(Interruption::TimeLimit)) => self.fail_for_time().await?,
+                Err(Stop::Exhausted(exhausted)) => {
+                    let events = self.recorder.machine.exhaustion(exhausted);
+                    self.recorder.record(events).await?;
+                }
                 Err(Stop::Failed(error)) => {
                     let events = self.recorder.machine.failure(error);
                     self.recorder.record(events).await?;
@@ -149,7 +166,10 @@ impl Driver {
             Next::RunCalls(calls) => return self.run_calls(calls).await,
             Next::ValidateOutput { attempt } => vec![self.validate_output(attempt)],
             Next::Warn(warning) => vec![machine.warning(warning)],
-            Next::BeginStep { step, notes } => vec![machine.event(EventBody::StepStarted { step, notes })],
+            Next::BeginStep { step, notes } => {
+                self.hold().await?;
+                vec![self.recorder.machine.event(EventBody::StepStarted { step, notes })]
+            }
             Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused { waiting_for })],
             Next::Exhaust(exhausted) => machine.exhaustion(exhausted),
             Next::Complete(reason) => machine.completion(reason),

@@ -4,8 +4,10 @@
 
 mod deletion;
 mod instructions;
+mod spending;
 
 use crate::{
+    budgets::{BudgetExhausted, Budgets, Purse},
     caller::{CallScope, Caller},
     catalog::Catalog,
     driver::{Driver, TurnPlan},
@@ -28,6 +30,7 @@ use fumehood_core::{
     message::Message,
     name::{AgentName, OrgName, SkillName},
     now,
+    spending::OrgBudget,
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
 use fumehood_egress::LeakGuard;
@@ -86,6 +89,9 @@ pub enum HostError {
     /// The org has used what it may for now.
     #[error(transparent)]
     Limited(#[from] Limited),
+    /// What the org or the session may spend on models is spent.
+    #[error(transparent)]
+    BudgetExhausted(#[from] BudgetExhausted),
     /// The configured agents do not fit together.
     #[error(transparent)]
     Agents(#[from] AgentConfigError),
@@ -163,6 +169,8 @@ pub struct HostParts {
     pub models: Models,
     /// The configured skills.
     pub skills: BTreeMap<SkillName, Arc<Skill>>,
+    /// What the orgs may spend; those that are not named have no such budget.
+    pub budgets: BTreeMap<OrgName, OrgBudget>,
     /// The agent of sessions that name none.
     pub default_agent: AgentName,
 }
@@ -180,6 +188,7 @@ struct Inner {
     caller: Arc<Caller>,
     models: Models,
     skills: BTreeMap<SkillName, Arc<Skill>>,
+    budgets: Arc<Budgets>,
     default_agent: AgentName,
     hub: Arc<Hub>,
     running: Mutex<HashMap<TurnId, CancellationToken>>,
@@ -202,10 +211,12 @@ impl Host {
             caller,
             models,
             skills,
+            budgets,
             default_agent,
         } = parts;
         let host = Self {
             inner: Arc::new(Inner {
+                budgets: Arc::new(Budgets::new(budgets, Arc::clone(&store))),
                 store,
                 workspaces,
                 catalog: Arc::new(catalog),
@@ -594,6 +605,13 @@ impl Host {
                 .map(|schema| Schema::compile(&schema))
                 .transpose()
                 .map_err(|error| HostError::Invalid(format!("the output schema can't be used: {error}")))?,
+            purse: Purse::new(
+                Arc::clone(&self.inner.budgets),
+                turn.org.clone(),
+                turn.session,
+                turn.id,
+                leaf.session_budget,
+            ),
             scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
         })
     }

@@ -4,6 +4,7 @@
 //! counts; nothing about a turn lives only in memory.
 #![forbid(unsafe_code)]
 
+pub mod budgets;
 pub mod caller;
 pub mod catalog;
 mod control;

@@ -25,7 +25,8 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::KeyReused`], [`HostError::Invalid`] for an empty input,
-    /// those of [`Host::undo`] for what it replaces, [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
+    /// those of [`Host::undo`] for what it replaces, [`HostError::BudgetExhausted`] when the org or the session has nothing left to
+    /// spend, [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
     pub async fn submit_turn(
         &self,
         org: &OrgName,
@@ -93,6 +94,7 @@ impl Host {
         {
             return self.accepted(org, earlier, None).await;
         }
+        self.admit(org, session).await?;
         if let Some(turn) = replaces {
             let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
             new.replaces = match back.await {

@@ -155,6 +155,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         caller,
         models: models(loaded)?,
         skills: skills(loaded)?,
+        budgets: config.budgets(),
         default_agent: config.default_agent()?,
     })
     .await?;

@@ -1,6 +1,7 @@
 //! The commands' side of the HTTP API. Every command that reads or changes a host goes through it, so that the command
 //! line can do exactly what the API can.
 
+use crate::fault;
 use anyhow::{Context as _, anyhow, bail};
 use futures::{Stream, StreamExt as _};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -179,6 +180,7 @@ async fn successful(response: Response) -> anyhow::Result<Response> {
     let problem: Value = response.json().await.unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(Value::as_str);
     match (text("detail").or_else(|| text("title")), text("code")) {
+        (Some(detail), Some(code @ "budget_exhausted")) => Err(fault::budget_used_up(format!("{detail} ({code})"))),
         (Some(detail), Some(code)) => bail!("{detail} ({code})"),
         _ => bail!("the host answered {status}"),
     }

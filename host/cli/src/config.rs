@@ -23,6 +23,7 @@ use anyhow::{Context as _, bail};
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName, ToolName},
+    spending::OrgBudget,
 };
 use fumehood_model::{ModelConfig, SecretLookup, resolve_fallbacks};
 use fumehood_policy::{
@@ -166,6 +167,9 @@ struct OrgSection {
     /// What the org may use.
     #[serde(default)]
     limits: org_limits::Section,
+    /// What the org may spend on models in a day or month.
+    #[serde(default)]
+    budget: Option<OrgBudget>,
 }
 
 /// `[tool.NAME]`
@@ -271,6 +275,12 @@ impl Config {
     /// What calls may use, and what components may be.
     pub(crate) const fn call_limits(&self) -> &limits::CallLimits {
         &self.limits
+    }
+
+    /// What the orgs may spend.
+    pub(crate) fn budgets(&self) -> BTreeMap<OrgName, OrgBudget> {
+        let of = |(name, org): (&OrgName, &OrgSection)| Some((name.clone(), org.budget?));
+        self.org.iter().filter_map(of).collect()
     }
 
     /// What each session may keep.

@@ -1,4 +1,5 @@
-//! Which failures are the fault of usage or configuration: their exit code is 2, and what failed was not even begun.
+//! Which failures have an exit code of their own: those of usage or configuration (2), where what failed was not even begun, and
+//! what is refused because a budget is used up (3).
 
 use anyhow::Error;
 use std::fmt;
@@ -30,4 +31,26 @@ impl<T, E: Into<Error>> OrFault<T> for Result<T, E> {
 /// Whether an error is one of usage or configuration.
 pub(crate) fn is_fault(error: &Error) -> bool {
     error.chain().any(|cause| cause.is::<Fault>())
+}
+
+/// The host refused what would spend where nothing is left to spend; in its words.
+#[derive(Debug)]
+struct BudgetUsedUp(String);
+
+impl fmt::Display for BudgetUsedUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BudgetUsedUp {}
+
+/// The error of a request that the host refused because a budget is used up.
+pub(crate) fn budget_used_up(refusal: String) -> Error {
+    BudgetUsedUp(refusal).into()
+}
+
+/// Whether an error is such a one.
+pub(crate) fn is_budget_used_up(error: &Error) -> bool {
+    error.chain().any(|cause| cause.is::<BudgetUsedUp>())
 }

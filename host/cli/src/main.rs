@@ -53,6 +53,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) if fault::is_fault(&error) => failure(CONFIGURATION, &error),
+        Err(error) if fault::is_budget_used_up(&error) => failure(BUDGET, &error),
         Err(error) => failure(FAILED, &error),
     }
 }

@@ -9,6 +9,7 @@ use crate::{
 use fumehood_core::{
     money::Money,
     name::{AgentName, ComponentName, Locale, ModelName, SkillName, ToolName},
+    spending::SpendingLimit,
     turn::Budget,
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub struct AgentConfig {
     /// What a turn may use; each part overrides the parent's.
     #[serde(default)]
     pub budget: BudgetConfig,
+    /// What all turns of a session may spend together; each part overrides the parent's.
+    #[serde(default)]
+    pub session_budget: SpendingLimit,
     /// Approval rules. This version does not enforce them, so it refuses a configuration that has any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approval: Vec<ApprovalRule>,
@@ -141,6 +145,9 @@ pub struct AgentSpec {
     pub network: Option<NetworkList>,
     /// The budget, each part the nearest in the chain.
     pub budget: Budget,
+    /// What a session may spend, each part the nearest in the chain.
+    #[serde(default)]
+    pub session_budget: SpendingLimit,
     /// How much text of one tool's result the model gets; the nearest in the chain.
     pub tool_output: ByteSize,
     /// The skills it may read: the nearest list of the chain; absent: none, and an agent that extends it may have any.
@@ -289,6 +296,7 @@ fn check_skills(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConf
 fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> AgentSpec {
     let inherited = parent.map(|parent| parent.budget).unwrap_or_default();
     let own = config.budget;
+    let of_session = parent.map(|parent| parent.session_budget).unwrap_or_default();
     let instructions: Vec<&str> = parent
         .map(|parent| parent.instructions.as_str())
         .into_iter()
@@ -312,6 +320,10 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> A
             tool_calls: own.tool_calls.or(inherited.tool_calls),
             steps: own.steps.or(inherited.steps),
             cost: own.cost.or(inherited.cost),
+        },
+        session_budget: SpendingLimit {
+            tokens: config.session_budget.tokens.or(of_session.tokens),
+            cost: config.session_budget.cost.or(of_session.cost),
         },
         tool_output: config
             .tool_output

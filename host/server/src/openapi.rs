@@ -43,6 +43,7 @@ const TAGS: &[(&str, &str)] = &[
     ("secrets", "Written and deleted, never read"),
     ("tools", "Components, their grants, and single calls"),
     ("ledger", "Every egress decision"),
+    ("usage", "What model calls took, and the budget"),
     ("health", "Whether the host is there; no key is needed"),
 ];
 
@@ -89,6 +90,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::tools::router())
         .merge(routes::calls::router())
         .merge(routes::ledger::router())
+        .merge(routes::usage::router())
         .merge(routes::health::router())
         .merge(routes::metrics::router())
 }

@@ -107,6 +107,8 @@ problem_codes! {
     Conflict, "conflict", CONFLICT, "It exists already";
     /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.
     RateLimited, "rate_limited", TOO_MANY_REQUESTS, "The limit of the org is reached";
+    /// The org or the session has spent its budget; `scope` and `budget` say which, `Retry-After` when the org's begins anew.
+    BudgetExhausted, "budget_exhausted", TOO_MANY_REQUESTS, "The budget is used up";
     /// The org's limits can't be checked now, and its configuration says to refuse then (`fail = "closed"`). Nothing was done; try again later.
     LimitsUnavailable, "limits_unavailable", SERVICE_UNAVAILABLE, "The limits can't be checked";
     /// The `Idempotency-Key` came with another request before. Use a new key for a new request.

@@ -2,6 +2,7 @@
 
 use crate::problem::{Problem, ProblemCode};
 use fumehood_agent::{
+    budgets::BudgetExhausted,
     host::HostError,
     install::InstallError,
     limits::{Counted, Limited, Standing},
@@ -21,6 +22,7 @@ impl From<HostError> for Problem {
             HostError::Invalid(_) => Self::new(ProblemCode::InvalidRequest, detail),
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),
+            HostError::BudgetExhausted(exhausted) => budget_exhausted(&exhausted),
             HostError::Fault => Self::new(
                 ProblemCode::Internal,
                 "a fault of the host; its log says more, under this response's x-request-id",
@@ -93,6 +95,19 @@ impl From<WorkspaceError> for Problem {
             WorkspaceError::BadRequest { .. } => Self::new(ProblemCode::InvalidQuery, detail),
             WorkspaceError::BadCursor => StoreError::BadCursor.into(),
             error @ WorkspaceError::Unavailable { .. } => store_unavailable(&error),
+        }
+    }
+}
+
+fn budget_exhausted(exhausted: &BudgetExhausted) -> Problem {
+    let problem = Problem::new(ProblemCode::BudgetExhausted, exhausted.to_string())
+        .with("scope", serde_json::to_value(exhausted.scope).unwrap_or_default())
+        .with("budget", exhausted.budget);
+    match exhausted.again {
+        None => problem,
+        Some(again) => {
+            let wait = (again - fumehood_core::now()).to_std().unwrap_or_default();
+            problem.with_header(header::RETRY_AFTER, whole_seconds(wait).max(1))
         }
     }
 }

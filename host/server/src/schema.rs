@@ -130,6 +130,57 @@ pub(crate) enum OutsideEffect {
     Call { call: String, tool: String },
 }
 
+/// What the model calls of one agent with one model took on one day.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct UsageOfDay {
+    /// In UTC.
+    #[schema(format = Date)]
+    day: String,
+    /// Absent where it is not known.
+    agent: Option<String>,
+    /// Absent where it is not known.
+    model: Option<String>,
+    /// Model calls, with those that gave no answer.
+    calls: u64,
+    /// Of how many the provider did not count all.
+    unmeasured_calls: u64,
+    usage: Usage,
+    /// In the currency of the operator's price tables, as far as it is known.
+    cost: Option<f64>,
+}
+
+/// How much of a part of a budget is used: tokens, or money.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BudgetShare {
+    used: f64,
+    /// Held for model calls that run.
+    held: f64,
+    limit: f64,
+}
+
+/// Where the org's budget stands.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct OrgBudget {
+    /// `day` or `month`.
+    per: String,
+    tokens: Option<BudgetShare>,
+    cost: Option<BudgetShare>,
+    /// When it begins anew.
+    #[schema(format = DateTime)]
+    resets: String,
+}
+
+/// A page of usage.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct UsagePage {
+    /// The newest day first.
+    items: Vec<UsageOfDay>,
+    /// Pass it as `cursor` to get the items after these; absent on the last page.
+    next: Option<String>,
+    /// Absent where the org has none.
+    budget: Option<OrgBudget>,
+}
+
 /// One message of what a model is shown.
 #[derive(ToSchema, Serialize)]
 #[serde(tag = "role", rename_all = "snake_case")]

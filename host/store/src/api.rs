@@ -4,6 +4,7 @@ use crate::record::{
     Accepted, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Session, SessionChange,
     Turn,
 };
+use crate::spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay};
 use async_trait::async_trait;
 use fumehood_core::{
     digest::Digest,
@@ -69,7 +70,20 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// Everything a host keeps in its database.
 pub trait Store:
-    Orgs + Keys + Agents + Components + Sessions + Turns + Journal + KeyValues + Secrets + Ledger + Send + Sync + 'static
+    Orgs
+    + Keys
+    + Agents
+    + Components
+    + Sessions
+    + Turns
+    + Journal
+    + Spending
+    + KeyValues
+    + Secrets
+    + Ledger
+    + Send
+    + Sync
+    + 'static
 {
 }
 
@@ -188,6 +202,25 @@ pub trait Journal {
     async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>>;
     /// Every recorded event of one turn, in order.
     async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>>;
+}
+
+/// What model calls took, and what is held for those that run. What they took is charged by [`Journal::append`], in the transaction of
+/// the events that tell it, which also lets go of what was held for them: nothing is counted twice or not at all.
+#[async_trait]
+pub trait Spending {
+    /// Holds something for a turn's next model call, if what is spent and what others hold leaves something of every cap. Decided
+    /// for one after the other, so that of two who want the last of a cap one gets it. What was held for the turn before is not
+    /// held any more. [`StoreError::Gone`] if the org has no such turn.
+    async fn reserve(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Reserved>;
+    /// Lets go of what is held for a turn.
+    async fn release(&self, turn: TurnId) -> Result<()>;
+    /// Where caps stand, in their order.
+    async fn standings(&self, org: &OrgName, session: SessionId, caps: &[Cap]) -> Result<Vec<Standing>>;
+    /// Whether this has not been told yet of this cap: at this limit, in this window, at this or a higher percentage. It counts as
+    /// told then.
+    async fn tell_once(&self, org: &OrgName, notice: Notice) -> Result<bool>;
+    /// What model calls took, by day, agent and model, the newest day first.
+    async fn usage(&self, org: &OrgName, days: Days, page: &PageRequest) -> Result<Page<UsageOfDay>>;
 }
 
 /// Key-values. Keys are 1 to 255 bytes, values at most 1 MiB; others are [`StoreError::Invalid`].

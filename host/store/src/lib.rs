@@ -1,4 +1,4 @@
-//! What is kept: orgs, keys, agents, components, grants, sessions, turns, the journal, key-values, secrets
+//! What is kept: orgs, keys, agents, components, grants, sessions, turns, the journal, spending, key-values, secrets
 //! and the ledger behind the [`Store`] traits; workspace files and component code as files beside it.
 //!
 //! Every operation is scoped by org: an id that exists in another org reads as absent.
@@ -18,13 +18,14 @@ mod master;
 mod quotas;
 pub mod record;
 pub mod rotation;
+pub mod spending;
 pub mod sqlite;
 mod telemetry;
 pub mod workspace;
 
 pub use api::{
-    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, SecretsStamp, Sessions, Settlement, Store,
-    StoreError, Turns,
+    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, SecretsStamp, Sessions, Settlement, Spending,
+    Store, StoreError, Turns,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

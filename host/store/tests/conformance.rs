@@ -126,3 +126,12 @@ async fn a_store_that_goes_back_without_looking_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_gives_the_last_of_a_budget_to_everybody_is_caught() {
+    caught(
+        Fault::HoldsNothing,
+        "of many who want the last of a budget at once one gets it",
+    )
+    .await;
+}

@@ -33,6 +33,7 @@ impl Driver {
         let guard = self.recorder.guard().await?;
         let mut attempts = Attempts::new(self.candidates().map(|candidate| candidate.max_retries));
         loop {
+            self.hold().await?;
             let asked = self.candidate(attempts.model());
             let mut answer = Assembler::default();
             let outcome = self.attempt(step, &asked, &request, &guard, &mut answer).await;
@@ -66,6 +67,7 @@ impl Driver {
                     };
                     let event = self.recorder.machine.event(scheduled(step, &retry, &attempt));
                     self.recorder.record(vec![event]).await?;
+                    self.let_go();
                     self.interruptible(tokio::time::sleep(retry.wait.selected)).await?;
                 }
             }
@@ -99,7 +101,7 @@ impl Driver {
         candidates.nth(number).unwrap_or(&self.plan.model).clone()
     }
 
-    fn time_left(&self) -> Option<Duration> {
+    pub(super) fn time_left(&self) -> Option<Duration> {
         let deadline = self.deadline?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
@@ -191,6 +193,8 @@ impl Driver {
         });
         let events: Vec<_> = bodies.into_iter().map(|body| self.by_model(body)).collect();
         self.recorder.record(events).await?;
+        self.let_go();
+        self.last_call = answer.usage;
         if is_lost {
             return Err(Stop::Failed(TurnError {
                 code: TurnErrorCode::EmptyAnswer,
@@ -226,7 +230,9 @@ impl Driver {
                 unmeasured: !counted.is_whole(),
             }));
         }
-        Ok(self.recorder.record(events).await?)
+        self.recorder.record(events).await?;
+        self.let_go();
+        Ok(())
     }
 
     /// The model's name, where it is not the turn's own.

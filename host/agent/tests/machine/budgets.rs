@@ -4,7 +4,7 @@ use super::*;
 use fumehood_agent::machine::{Exhausted, Warning};
 use fumehood_core::{
     money::Money,
-    turn::{BudgetScope, StopReason},
+    turn::{BudgetScope, StopReason, TurnError, TurnErrorCode},
 };
 use std::time::Duration;
 
@@ -174,5 +174,87 @@ fn what_a_summary_took_counts() {
     assert_eq!(
         (exhausted.budget, exhausted.used, exhausted.stop_reason),
         ("cost", 60, StopReason::CostLimit)
+    );
+}
+
+fn output(tokens: u64) -> Option<Usage> {
+    Some(Usage {
+        output_tokens: Some(tokens),
+        ..Usage::default()
+    })
+}
+
+#[test]
+fn what_attempts_without_an_answer_took_counts() {
+    let error = TurnError {
+        code: TurnErrorCode::ModelUnavailable,
+        message: "broke off".into(),
+    };
+    let retried = EventBody::RetryScheduled {
+        step: 1,
+        attempt: 1,
+        max_attempts: 3,
+        delay_ms: 500,
+        computed_delay_ms: 500,
+        retry_after_hint_ms: None,
+        rate_limit_floor_applied: false,
+        budget_capped: false,
+        error: error.clone(),
+        model: None,
+        failed_model: None,
+        usage: output(7),
+        cost: Some(Money::from_millionths(70)),
+    };
+    let given_up = EventBody::StepFailed {
+        step: 1,
+        error: Some(error.clone()),
+        usage: output(5),
+        model: None,
+        cost: Some(Money::from_millionths(50)),
+        unmeasured: false,
+    };
+    let events = [queued(), started(Budget::default()), step(1), retried, given_up];
+    let end = after(&events).failure(error);
+    let EventBody::TurnFailed { usage, cost, .. } = &end[0].body else {
+        panic!("{end:?}")
+    };
+    assert_eq!((*usage, *cost), (output(12), Some(Money::from_millionths(120))));
+}
+
+#[test]
+fn what_is_told_of_an_orgs_budget_is_not_told_of_the_turns() {
+    let budget = Budget {
+        tokens: Some(10),
+        ..Budget::default()
+    };
+    let of_org = EventBody::BudgetWarning {
+        scope: BudgetScope::Org,
+        budget: "tokens".into(),
+        percent: 80,
+        used: 80,
+        limit: 100,
+    };
+    let a = call();
+    let events = [
+        queued(),
+        started(budget),
+        of_org,
+        step(1),
+        asks(&a),
+        answered(StepStop::ToolCalls, output(8)),
+        settles(&a),
+    ];
+    let told = next(&events);
+    assert!(
+        matches!(
+            told,
+            Next::Warn(Warning {
+                scope: BudgetScope::Turn,
+                budget: "tokens",
+                percent: 80,
+                ..
+            })
+        ),
+        "{told:?}"
     );
 }

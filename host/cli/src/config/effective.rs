@@ -4,6 +4,8 @@ use super::{Loaded, LogFormat, org_limits};
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName},
+    price::Price,
+    spending::OrgBudget,
 };
 use fumehood_model::SecretLookup;
 use fumehood_policy::{
@@ -36,6 +38,7 @@ pub(crate) struct Effective {
     install: EffectiveInstall,
     /// Those with a section of their own.
     orgs: BTreeMap<OrgName, org_limits::Shown>,
+    budgets: BTreeMap<OrgName, OrgBudget>,
     tools: BTreeMap<ComponentName, EffectiveTool>,
 }
 
@@ -81,6 +84,9 @@ struct EffectiveKv {
 struct EffectiveModel {
     provider: &'static str,
     model: String,
+    max_retries: u32,
+    fallback: Vec<ModelName>,
+    price: Option<Price>,
 }
 
 impl Effective {
@@ -93,6 +99,9 @@ impl Effective {
                 EffectiveModel {
                     provider: model.provider.as_str(),
                     model: model.model_name().to_owned(),
+                    max_retries: model.max_retries,
+                    fallback: model.fallback,
+                    price: model.price,
                 },
             )
         });
@@ -147,6 +156,7 @@ impl Effective {
                 .iter()
                 .map(|(name, org)| (name.clone(), org.limits.shown()))
                 .collect(),
+            budgets: config.budgets(),
             tools: tools.collect(),
         }
     }

@@ -33,11 +33,46 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str) -> Vec<String> {
     let ceilings = config.host_policy().ceilings;
     let mut findings = lint::host_network(&list, &config.network.private_networks);
     findings.extend(lint::agents(&config.agent, &list));
+    findings.extend(money_that_nothing_costs(config));
     for (name, tool) in &config.tool {
         let granted = tool.grant.iter().flat_map(|grant| lint::grant(grant, &ceilings));
         findings.extend(granted.map(|finding| finding.below(&["tool", name.as_str(), "grant"])));
     }
     findings.iter().map(|finding| told(finding, file, text)).collect()
+}
+
+/// Budgets of money where a model has no price: its calls would cost nothing.
+fn money_that_nothing_costs(config: &Config) -> Vec<Finding> {
+    let models = config.models(&|_| None);
+    let unpriced: Vec<_> = models
+        .iter()
+        .filter(|(_, model)| model.price.is_none())
+        .map(|(name, _)| format!("`{name}`"))
+        .collect();
+    if unpriced.is_empty() {
+        return Vec::new();
+    }
+    let of_orgs = config.org.iter().filter_map(|(name, org)| {
+        org.budget?.cost?;
+        Some(["org", name.as_str(), "budget", "cost"])
+    });
+    let of_agents = config.agent.iter().flat_map(|(name, agent)| {
+        let own = agent.budget.cost.map(|_| ["agent", name.as_str(), "budget", "cost"]);
+        let of_session = agent.session_budget.cost;
+        let of_session = of_session.map(|_| ["agent", name.as_str(), "session_budget", "cost"]);
+        own.into_iter().chain(of_session)
+    });
+    let message = format!(
+        "a budget of money does not count the calls of models without a price: {}; give them one in `[model.NAME.price]`",
+        unpriced.join(", ")
+    );
+    of_orgs
+        .chain(of_agents)
+        .map(|place| Finding {
+            place: place.into_iter().map(|key| Step::Key(key.to_owned())).collect(),
+            message: message.clone(),
+        })
+        .collect()
 }
 
 /// A finding with its file, and its line where the file has it: a variable may have set it.

@@ -206,3 +206,35 @@ fn a_fallback_that_leads_nowhere_or_back_is_refused_with_its_line() {
     let price = refusal("[model.a]\nprovider = \"scripted\"\nprice = { input = 1 }", &[]);
     assert!(price.contains("output"), "{price}");
 }
+
+#[test]
+fn an_org_has_a_budget_for_a_day_or_a_month_and_an_agent_one_for_each_session() {
+    let text = "[org.acme.budget]\nper = \"day\"\ntokens = 5000\n[agent.a.session_budget]\ntokens = 7\n\
+        [agent.b]\nextends = \"a\"\n[agent.b.session_budget]\ncost = 0.5";
+    let loaded = with_file(text, &[]).unwrap();
+    let budgets = loaded.config.budgets();
+    assert_eq!(budgets[&OrgName::new("acme").unwrap()].tokens, Some(5000));
+    let chains = resolve_agents(&loaded.config.agents()).unwrap();
+    let leaf = chains[&AgentName::new("b").unwrap()].last().unwrap();
+    assert_eq!(leaf.session_budget.tokens, Some(7));
+    assert!(leaf.session_budget.cost.is_some());
+    let week = refusal("[org.acme.budget]\nper = \"week\"", &[]);
+    assert!(week.contains("day") && week.contains("month"), "{week}");
+    let steps = refusal("[agent.a.session_budget]\nsteps = 3", &[]);
+    assert!(steps.contains("steps"), "{steps}");
+}
+
+#[test]
+fn a_budget_of_money_without_a_price_is_warned_of_with_its_line() {
+    let model = "[model.main]\nprovider = \"scripted\"\n";
+    let budget = "[org.acme.budget]\ncost = 5\n";
+    let warnings = with_file(&format!("{model}{budget}"), &[]).unwrap().warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("line 4") && warning.contains("`main`")),
+        "{warnings:?}"
+    );
+    let priced = format!("{model}price = {{ input = 1, output = 2 }}\n{budget}");
+    assert!(with_file(&priced, &[]).unwrap().warnings.is_empty());
+}

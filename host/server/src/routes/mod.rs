@@ -13,6 +13,7 @@ pub(crate) mod sessions;
 mod starter;
 pub(crate) mod tools;
 pub(crate) mod turns;
+pub(crate) mod usage;
 
 use crate::{app::App, auth::Client, input::session_id, problem::Answer};
 use fumehood_core::id::SessionId;

@@ -17,7 +17,8 @@ use fumehood_core::{
     id::KeyId,
     name::{AgentName, ModelName, OrgName, SkillName},
     now,
-    turn::StepStop,
+    spending::OrgBudget,
+    turn::{StepStop, Usage},
 };
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::{
@@ -134,6 +135,15 @@ impl Told {
         }
     }
 
+    pub(crate) fn count(&self, input: u64, output: u64) {
+        let usage = Usage {
+            input_tokens: Some(input),
+            output_tokens: Some(output),
+            ..Usage::default()
+        };
+        self.0.send(ModelEvent::Usage(usage)).unwrap();
+    }
+
     pub(crate) fn done(&self) {
         self.stop(StepStop::Stop);
     }
@@ -159,6 +169,8 @@ pub(crate) struct Plan {
     pub(crate) models: Models,
     /// Skills that it may have.
     pub(crate) skills: BTreeMap<SkillName, Arc<Skill>>,
+    /// What the orgs may spend.
+    pub(crate) budgets: BTreeMap<OrgName, OrgBudget>,
 }
 
 impl Default for Plan {
@@ -169,6 +181,7 @@ impl Default for Plan {
             agent: serde_json::json!({"model": "main"}),
             models: Models::new(),
             skills: BTreeMap::new(),
+            budgets: BTreeMap::new(),
         }
     }
 }
@@ -209,6 +222,7 @@ impl House {
             agent: agent_config,
             models: others,
             skills,
+            budgets,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -262,6 +276,7 @@ impl House {
             caller,
             models,
             skills,
+            budgets,
             default_agent: agent,
         })
         .await

@@ -7,6 +7,7 @@
 
 mod agents;
 mod answers;
+mod budgets;
 mod described;
 mod events;
 mod files;
@@ -23,3 +24,4 @@ mod sessions;
 mod tools;
 mod turns;
 mod values;
+mod wire_faults;

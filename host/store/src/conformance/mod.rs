@@ -6,6 +6,7 @@
 mod races;
 mod restart;
 mod rewinds;
+mod spending;
 mod tenancy;
 mod values;
 mod work;
@@ -58,6 +59,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         rewinds::PROMISES,
         values::PROMISES,
         races::PROMISES,
+        spending::PROMISES,
     ];
     let world = World {
         store: factory.open().await,

@@ -1,8 +1,9 @@
 //! Closing and opening again.
 
 use super::{
-    Broken, Factory, Outcome, World, agent, completed, ensure_eq,
+    Broken, Factory, Outcome, World, agent, completed, ensure_eq, of_turn,
     rewinds::to_before,
+    spending::{all_usage, started, step, usage},
     tenancy::{new_component, new_key, some_grant},
     values::{effective, new_entry},
 };
@@ -31,7 +32,12 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     store.put_component(&component).await?;
     let id = world.session(&org).await?.id;
     let turn = world.turn(&org, id).await?;
-    store.append(&org, id, &[completed(turn.id)]).await?;
+    let spent = [
+        of_turn(turn.id, started()?),
+        of_turn(turn.id, step(Some(usage(5, 2)), Some(3))),
+        completed(turn.id),
+    ];
+    store.append(&org, id, &spent).await?;
     let own = Owner::Session(org.clone(), id);
     store.kv_set(&own, "k", b"v").await?;
     let name = SecretName::new("A").map_err(|error| Broken(error.to_string()))?;
@@ -43,6 +49,8 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     let rewinds = store.rewinds(&org, id).await?;
     let events = store.events(&org, id, 0, 100).await?;
     let ended = store.turn(&org, turn.id).await?;
+    let used = all_usage(&**store, &org).await?;
+    ensure_eq!(used.len(), 1, "the rows of usage");
     drop(world);
 
     let store = factory.open().await;
@@ -68,6 +76,7 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
         [entry],
         "the ledger"
     );
+    ensure_eq!(all_usage(&*store, &org).await?, used, "the usage");
     let next = store.append(&org, id, &[super::remark("next")]).await?;
     ensure_eq!(next[0].seq, Some(events.len() as u64 + 1), "the next place");
     Ok(())

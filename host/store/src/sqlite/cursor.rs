@@ -16,6 +16,7 @@ pub(super) enum List {
     Sessions,
     KeyValues,
     Ledger,
+    Usage,
 }
 
 impl List {
@@ -24,6 +25,7 @@ impl List {
             Self::Sessions => b's',
             Self::KeyValues => b'k',
             Self::Ledger => b'l',
+            Self::Usage => b'u',
         }
     }
 }

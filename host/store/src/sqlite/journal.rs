@@ -1,6 +1,6 @@
 //! The journal, and what follows from its events in the same transaction.
 
-use super::{BoxFuture, SqliteStore, decode, failed};
+use super::{BoxFuture, SqliteStore, decode, failed, spending};
 use crate::api::{Journal, Result, StoreError};
 use async_trait::async_trait;
 use fumehood_core::{
@@ -131,6 +131,7 @@ pub(super) async fn append(
         if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
             project(connection, session, turn, status, nanos).await?;
         }
+        spending::project(connection, &event).await?;
         events.push(event);
     }
     Ok(Some(events))

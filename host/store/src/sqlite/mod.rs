@@ -16,6 +16,7 @@ mod orgs;
 mod rewrap;
 mod secrets;
 mod sessions;
+mod spending;
 mod stamps;
 mod turns;
 mod writer;

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use fumehood_core::{
+    Time,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
     id::{KeyId, LedgerId, SessionId, TurnId},
@@ -12,13 +13,14 @@ use fumehood_core::{
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
-    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, SqliteStore, Store,
-    Turns,
+    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, Spending, SqliteStore,
+    Store, Turns,
     api::Result,
     record::{
         Accepted, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Session,
         SessionChange, Turn,
     },
+    spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay},
 };
 use secrecy::SecretString;
 use std::{
@@ -40,6 +42,8 @@ pub(crate) enum Fault {
     IgnoresIdempotency,
     /// Goes back without looking at what there is.
     RewindsWhatChanged,
+    /// Grants what is wanted of a budget and holds nothing.
+    HoldsNothing,
 }
 
 pub(crate) struct Broken {
@@ -110,6 +114,33 @@ pass!(Ledger {
     fn ledger_settle(id: LedgerId, settlement: &Settlement) -> ();
     fn ledger(org: &OrgName, session: SessionId, page: &PageRequest) -> Page<LedgerEntry>;
 });
+
+#[async_trait]
+impl Spending for Broken {
+    async fn reserve(&self, org: &OrgName, caps: &[Cap], mut wish: Reservation) -> Result<Reserved> {
+        if self.fault == Fault::HoldsNothing {
+            // Lapsed before anybody could see it.
+            wish.until = Time::UNIX_EPOCH;
+        }
+        self.sound.reserve(org, caps, wish).await
+    }
+
+    async fn release(&self, turn: TurnId) -> Result<()> {
+        self.sound.release(turn).await
+    }
+
+    async fn standings(&self, org: &OrgName, session: SessionId, caps: &[Cap]) -> Result<Vec<Standing>> {
+        self.sound.standings(org, session, caps).await
+    }
+
+    async fn tell_once(&self, org: &OrgName, notice: Notice) -> Result<bool> {
+        self.sound.tell_once(org, notice).await
+    }
+
+    async fn usage(&self, org: &OrgName, days: Days, page: &PageRequest) -> Result<Page<UsageOfDay>> {
+        self.sound.usage(org, days, page).await
+    }
+}
 
 #[async_trait]
 impl Sessions for Broken {

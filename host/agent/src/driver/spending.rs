@@ -1,0 +1,62 @@
+//! What a turn holds of its org's and session's budgets while it asks a model.
+
+use super::{Driver, Stop};
+use crate::budgets::{Foreseen, Hold};
+use fumehood_core::{money::Money, turn::Usage};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+/// What the first call of a turn is foreseen to take; later ones are foreseen to take what the one before took.
+const FIRST_CALL: Usage = Usage {
+    input_tokens: Some(4000),
+    output_tokens: Some(1000),
+    cached_input_tokens: None,
+    reasoning_tokens: None,
+};
+
+/// How often to look whether what others hold was let go, where another process may have held it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether something is held for the call that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    Nothing,
+    Something,
+}
+
+impl Driver {
+    /// Holds what a model call may take, unless that is done. Waits while the rest of a budget is held for calls that run.
+    pub(super) async fn hold(&mut self) -> Result<(), Stop> {
+        while self.held == Held::Nothing {
+            let budgets = Arc::clone(self.plan.purse.budgets());
+            // Before looking, so that nothing that is let go meanwhile is missed.
+            let mut freed = pin!(budgets.something_let_go());
+            freed.as_mut().enable();
+            let usage = self.last_call.unwrap_or(FIRST_CALL);
+            let foreseen = Foreseen {
+                tokens: usage.total(),
+                cost: self.plan.model.cost(Some(usage)).unwrap_or(Money::ZERO),
+                time_left: self.time_left(),
+            };
+            let (hold, warnings) = self.plan.purse.hold(foreseen).await?;
+            let machine = &self.recorder.machine;
+            let told = warnings.into_iter().map(|warning| machine.warning(warning)).collect();
+            self.recorder.record(told).await?;
+            match hold {
+                Hold::Granted => self.held = Held::Something,
+                Hold::Exhausted(exhausted) => return Err(Stop::Exhausted(exhausted)),
+                Hold::Taken => {
+                    // What came of waiting does not matter: it is looked at again.
+                    let waited = tokio::time::timeout(LOOK_AGAIN, freed);
+                    let _ = self.interruptible(waited).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The event is recorded that tells what the call took, and what was held for it is held no more.
+    pub(super) fn let_go(&mut self) {
+        self.held = Held::Nothing;
+        self.plan.purse.budgets().let_go();
+    }
+}

@@ -1,0 +1,263 @@
+//! Budgets of orgs and sessions: kept over turns, told of once, and never spent twice.
+
+use crate::house::{Frame, House, Plan, kinds, scripted};
+use fumehood_agent::models::{Model, Models};
+use fumehood_core::{
+    money::Money,
+    name::{ModelName, OrgName},
+    price::Price,
+    spending::{OrgBudget, Window},
+};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn tokens_per_day(tokens: u64) -> BTreeMap<OrgName, OrgBudget> {
+    let budget = OrgBudget {
+        per: Window::Day,
+        tokens: Some(tokens),
+        cost: None,
+    };
+    [(OrgName::default_org(), budget)].into()
+}
+
+/// A model each of whose answers takes so many tokens.
+fn takes(tokens: u64) -> Models {
+    let script =
+        format!("otherwise: {{ steps: [ {{ text: Here., usage: {{ input_tokens: {tokens}, output_tokens: 0 }} }} ] }}");
+    [(ModelName::main(), scripted(&script))].into()
+}
+
+async fn stream(house: &House, session: &str) -> Vec<Frame> {
+    let request = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    request.stream().await.rest().await
+}
+
+async fn ask(house: &House, session: &str) -> crate::house::Answer {
+    let request = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    request.answer().await
+}
+
+fn data<'a>(frames: &'a [Frame], kind: &str) -> Vec<&'a Value> {
+    let of_kind = frames.iter().filter(|frame| frame.event == kind);
+    of_kind.map(|frame| &frame.data["data"]).collect()
+}
+
+#[tokio::test]
+async fn an_org_that_has_spent_its_budget_begins_no_turn_and_another_org_does() {
+    let house = House::built(Plan {
+        models: takes(100),
+        budgets: tokens_per_day(100),
+        ..Plan::default()
+    })
+    .await;
+    let session = house.session().await;
+    assert_eq!(ask(&house, &session).await.json()["stop_reason"], "end_turn");
+    let refused = ask(&house, &house.session().await).await;
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, "budget_exhausted")
+    );
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=86_400).contains(&wait), "{wait}");
+    let problem = refused.json();
+    assert_eq!(
+        (&problem["scope"], &problem["budget"]),
+        (&json!("org"), &json!("tokens"))
+    );
+    assert!(problem["detail"].as_str().unwrap().contains("100 tokens"), "{problem}");
+    let other = house
+        .post("/v1/sessions")
+        .by_other_org()
+        .json(&json!({}))
+        .answer()
+        .await;
+    let path = other.headers["location"].to_str().unwrap();
+    let turn = house
+        .post(&format!("{path}/turns"))
+        .by_other_org()
+        .json(&json!({"input": "hi"}));
+    assert_eq!(turn.answer().await.status, StatusCode::OK);
+    let nowhere = house.post("/v1/sessions/ses_00000000000000000000000000000001/turns");
+    assert_eq!(
+        nowhere.json(&json!({"input": "hi"})).answer().await.problem(),
+        "not_found"
+    );
+}
+
+#[tokio::test]
+async fn a_turn_that_spends_the_last_of_the_orgs_budget_ends_with_what_it_has() {
+    let step = "{ text: So far., tool_calls: [ { tool: nothing, arguments: {} } ], \
+        usage: { input_tokens: 90, output_tokens: 10 } }";
+    let script = format!("turns: [ {{ steps: [ {step}, {step} ] }} ]");
+    let house = House::built(Plan {
+        models: [(ModelName::main(), scripted(&script))].into(),
+        budgets: tokens_per_day(100),
+        ..Plan::default()
+    })
+    .await;
+    let frames = stream(&house, &house.session().await).await;
+    let warned = data(&frames, "budget.warning");
+    assert_eq!(
+        (warned.len(), &warned[0]["scope"], &warned[0]["percent"]),
+        (1, &json!("org"), &json!(100))
+    );
+    let exhausted = data(&frames, "budget.exhausted");
+    let expected = json!({"scope": "org", "budget": "tokens", "used": 100, "limit": 100});
+    assert_eq!(exhausted, [&expected]);
+    let ended = data(&frames, "turn.completed")[0];
+    assert_eq!(ended["stop_reason"], "org_token_limit");
+    assert_eq!(ended["output"], json!([{"type": "text", "text": "So far."}]));
+    assert_eq!(data(&frames, "step.started").len(), 1, "{:?}", kinds(&frames));
+}
+
+#[tokio::test]
+async fn a_session_has_a_budget_of_its_own() {
+    let house = House::built(Plan {
+        models: takes(100),
+        agent: json!({"model": "main", "session_budget": {"tokens": 150}}),
+        ..Plan::default()
+    })
+    .await;
+    let session = house.session().await;
+    for _ in 0..2 {
+        assert_eq!(ask(&house, &session).await.json()["status"], "completed");
+    }
+    let refused = ask(&house, &session).await;
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, "budget_exhausted")
+    );
+    assert_eq!(refused.json()["scope"], "session");
+    assert!(!refused.headers.contains_key("retry-after"), "it never begins anew");
+    assert_eq!(ask(&house, &house.session().await).await.json()["status"], "completed");
+}
+
+#[tokio::test]
+async fn an_orgs_budget_is_told_of_once_whichever_session_comes_there() {
+    let house = House::built(Plan {
+        models: takes(45),
+        budgets: tokens_per_day(1000),
+        ..Plan::default()
+    })
+    .await;
+    let mut told = Vec::new();
+    for number in 1..=20 {
+        let frames = stream(&house, &house.session().await).await;
+        let warnings = data(&frames, "budget.warning");
+        told.extend(
+            warnings
+                .iter()
+                .map(|warning| (number, warning["percent"].as_u64().unwrap())),
+        );
+    }
+    assert_eq!(told, [(19, 80)], "18 turns took 810 of 1000");
+}
+
+#[tokio::test]
+async fn of_two_turns_at_once_one_gets_the_last_of_the_budget() {
+    let house = House::built(Plan {
+        budgets: tokens_per_day(1),
+        ..Plan::default()
+    })
+    .await;
+    let (first, second) = (house.session().await, house.session().await);
+    let body = json!({"input": "hi"});
+    let answer = house.next_answer();
+    let mut working = house.post(&format!("{first}/turns")).json(&body).stream().await;
+    working.until("step.started").await;
+    let mut waiting = house.post(&format!("{second}/turns")).json(&body).stream().await;
+    waiting.until("turn.started").await;
+    answer.say("Hello.");
+    answer.count(1, 0);
+    answer.done();
+    assert_eq!(
+        data(&working.rest().await, "turn.completed")[0]["stop_reason"],
+        "end_turn"
+    );
+    let frames = waiting.rest().await;
+    assert_eq!(data(&frames, "turn.completed")[0]["stop_reason"], "org_token_limit");
+    assert_eq!(house.asked().len(), 1, "nothing was asked that nobody could pay for");
+}
+
+#[tokio::test]
+async fn what_was_held_and_not_spent_is_there_for_the_next() {
+    let house = House::built(Plan {
+        budgets: tokens_per_day(1),
+        ..Plan::default()
+    })
+    .await;
+    let (first, second) = (house.session().await, house.session().await);
+    let body = json!({"input": "hi"});
+    let answer = house.next_answer();
+    let mut working = house.post(&format!("{first}/turns")).json(&body).stream().await;
+    working.until("step.started").await;
+    let mut waiting = house.post(&format!("{second}/turns")).json(&body).stream().await;
+    let started = waiting.until("turn.started").await;
+    // It waits for the first, and a cancel would end that.
+    assert_eq!(started.last().unwrap().data["type"], "turn.started");
+    // The provider counts nothing.
+    answer.say("Hello.");
+    answer.done();
+    assert_eq!(
+        data(&working.rest().await, "turn.completed")[0]["stop_reason"],
+        "end_turn"
+    );
+    assert_eq!(
+        data(&waiting.rest().await, "turn.completed")[0]["stop_reason"],
+        "end_turn"
+    );
+}
+
+#[tokio::test]
+async fn usage_is_told_by_day_agent_and_model_with_the_budget() {
+    let price = Price {
+        input: Money::from_millionths(10_000),
+        output: Money::ZERO,
+        cached_input: None,
+        reasoning: None,
+    };
+    let mut models = takes(100);
+    let main = models.remove(&ModelName::main()).unwrap();
+    models.insert(
+        ModelName::main(),
+        Model {
+            price: Some(price),
+            ..main
+        },
+    );
+    let house = House::built(Plan {
+        models,
+        budgets: tokens_per_day(1000),
+        ..Plan::default()
+    })
+    .await;
+    for _ in 0..2 {
+        ask(&house, &house.session().await).await;
+    }
+    let shown = house.get("/v1/usage").answer().await;
+    assert_eq!(shown.status, StatusCode::OK, "{}", shown.text());
+    let shown = shown.json();
+    let row = &shown["items"][0];
+    assert_eq!(
+        (&row["agent"], &row["model"], &row["calls"], &row["unmeasured_calls"]),
+        (&json!("assistant"), &json!("main"), &json!(2), &json!(0))
+    );
+    assert_eq!(row["usage"], json!({"input_tokens": 200, "output_tokens": 0}));
+    assert_eq!(row["cost"], json!(0.000_002));
+    let budget = &shown["budget"];
+    assert_eq!(budget["tokens"], json!({"used": 200, "held": 0, "limit": 1000}));
+    assert_eq!(budget["per"], "day");
+    let foreign = house.get("/v1/usage").by_other_org().answer().await.json();
+    assert_eq!(foreign, json!({"items": []}));
+    let past = house
+        .get("/v1/usage?from=2020-01-01&to=2020-02-01")
+        .answer()
+        .await
+        .json();
+    assert_eq!(past["items"], json!([]));
+    for query in ["from=2020-02-01&to=2020-01-01", "from=yesterday", "limit=0", "by=day"] {
+        let refused = house.get(&format!("/v1/usage?{query}")).answer().await;
+        assert_eq!(refused.problem(), "invalid_query", "{query}");
+    }
+}

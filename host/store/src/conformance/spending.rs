@@ -1,0 +1,407 @@
+//! What is spent is counted once, and the last unit of a budget goes to one.
+
+use super::{Broken, Outcome, World, completed, ensure, ensure_eq, of_turn, promises, races::at_once};
+use crate::{
+    api::{Store, StoreError},
+    record::{PageRequest, Turn},
+    spending::{Account, Cap, Days, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
+};
+use fumehood_core::{
+    Time,
+    event::EventBody,
+    id::{SessionId, TurnId},
+    money::Money,
+    name::{ModelName, OrgName},
+    now,
+    spending::{Day, Window},
+    turn::{Budget, StepStop, TurnError, TurnErrorCode, Usage},
+};
+use std::{sync::Arc, time::Duration};
+
+promises! {
+    "what model calls took is counted by day, agent and model, and what was not measured is absent" => counted,
+    "usage is listed by page, the newest day first, and that of another org is not" => listed,
+    "what was spent is told with what is held by others" => standing,
+    "of many who want the last of a budget at once one gets it" => last_unit,
+    "what is held is let go with the event that tells what was taken, with the turn's end, or when it lapses" => let_go,
+    "a budget of a session counts its own spending only, and that of an org all of it since its first day" => accounts,
+    "a budget is told of once for each share, window and limit" => told,
+    "counts beyond all reason do not overflow" => enormous,
+}
+
+fn model(name: &str) -> Result<ModelName, Broken> {
+    ModelName::new(name).map_err(|error| Broken(error.to_string()))
+}
+
+pub(super) fn usage(input: u64, output: u64) -> Usage {
+    Usage {
+        input_tokens: Some(input),
+        output_tokens: Some(output),
+        ..Usage::default()
+    }
+}
+
+pub(super) fn step(usage: Option<Usage>, cost: Option<u64>) -> EventBody {
+    EventBody::StepCompleted {
+        step: 1,
+        stop_reason: StepStop::Stop,
+        usage,
+        model: None,
+        cost: cost.map(Money::from_millionths),
+        unmeasured: usage.is_none(),
+        dropped_calls: Vec::new(),
+    }
+}
+
+pub(super) fn started() -> Result<EventBody, Broken> {
+    Ok(EventBody::TurnStarted {
+        agent: super::agent("helper")?,
+        model: model("main")?,
+        tools: Vec::new(),
+        budget: Budget::default(),
+        files: None,
+    })
+}
+
+/// A turn at work in a session of its own.
+async fn at_work(world: &World, org: &OrgName) -> Result<Turn, Broken> {
+    let session = world.session(org).await?.id;
+    let turn = world.turn(org, session).await?;
+    say(world, &turn, started()?).await?;
+    Ok(turn)
+}
+
+async fn say(world: &World, turn: &Turn, body: EventBody) -> Outcome {
+    world
+        .store
+        .append(&turn.org, turn.session, &[of_turn(turn.id, body)])
+        .await?;
+    Ok(())
+}
+
+fn today() -> Day {
+    Day::of(now())
+}
+
+/// All days around now: the suite may run over midnight.
+pub(super) fn days() -> Days {
+    Days {
+        from: today().minus(2),
+        to: today(),
+    }
+}
+
+pub(super) async fn all_usage(store: &dyn Store, org: &OrgName) -> Result<Vec<UsageOfDay>, Broken> {
+    Ok(store.usage(org, days(), &PageRequest::default()).await?.items)
+}
+
+async fn counted(world: &World) -> Outcome {
+    let org = world.org().await?;
+    let turn = at_work(world, &org).await?;
+    let cached = Usage {
+        cached_input_tokens: Some(4),
+        ..usage(10, 2)
+    };
+    say(world, &turn, step(Some(cached), Some(7))).await?;
+    say(world, &turn, step(Some(usage(1, 1)), None)).await?;
+    say(world, &turn, step(None, None)).await?;
+    let error = TurnError {
+        code: TurnErrorCode::ModelUnavailable,
+        message: "no".into(),
+    };
+    let failed = EventBody::StepFailed {
+        step: 1,
+        error: Some(error),
+        usage: Some(usage(5, 0)),
+        model: Some(model("other")?),
+        cost: None,
+        unmeasured: false,
+    };
+    say(world, &turn, failed).await?;
+    say(world, &turn, completed(turn.id).body).await?;
+    let found = all_usage(&*world.store, &org).await?;
+    ensure_eq!(found.len(), 2, "the rows");
+    let main = &found[0];
+    ensure_eq!(
+        main.agent.as_ref().map(ToString::to_string),
+        Some("helper".into()),
+        "the agent"
+    );
+    ensure_eq!(
+        main.model.as_ref().map(ToString::to_string),
+        Some("main".into()),
+        "the model"
+    );
+    let of_main = Usage {
+        cached_input_tokens: Some(4),
+        ..usage(11, 3)
+    };
+    ensure_eq!(main.usage, of_main, "the tokens");
+    ensure_eq!((main.calls, main.unmeasured_calls), (3, 1), "the calls");
+    ensure_eq!(main.cost, Some(Money::from_millionths(7)), "the cost");
+    let other = &found[1];
+    ensure_eq!((other.calls, other.cost), (1, None), "the other model's calls and cost");
+    Ok(())
+}
+
+async fn listed(world: &World) -> Outcome {
+    let org = world.org().await?;
+    let turn = at_work(world, &org).await?;
+    for name in ["a", "b", "c"] {
+        let mut body = step(Some(usage(1, 1)), None);
+        if let EventBody::StepCompleted { model: of, .. } = &mut body {
+            *of = Some(model(name)?);
+        }
+        say(world, &turn, body).await?;
+    }
+    let mut page = PageRequest { after: None, limit: 1 };
+    let mut found = Vec::new();
+    loop {
+        let next = world.store.usage(&org, days(), &page).await?;
+        found.extend(next.items);
+        match next.next {
+            Some(after) => page.after = Some(after),
+            None => break,
+        }
+    }
+    let names: Vec<_> = found
+        .iter()
+        .filter_map(|row| row.model.as_ref())
+        .map(ToString::to_string)
+        .collect();
+    ensure_eq!(names, ["a", "b", "c"], "the models, page by page");
+    let before = Days {
+        from: today().minus(9),
+        to: today().minus(3),
+    };
+    let page = PageRequest::default();
+    ensure!(
+        world.store.usage(&org, before, &page).await?.items.is_empty(),
+        "usage of days without any"
+    );
+    let other = world.org().await?;
+    ensure!(
+        all_usage(&*world.store, &other).await?.is_empty(),
+        "usage of another org"
+    );
+    Ok(())
+}
+
+fn org_cap(limit: u64) -> Cap {
+    Cap {
+        account: Account::Org {
+            since: Window::Month.first_day(now()).minus(1),
+        },
+        part: Part::Tokens,
+        limit,
+    }
+}
+
+fn session_cap(part: Part, limit: u64) -> Cap {
+    Cap {
+        account: Account::Session,
+        part,
+        limit,
+    }
+}
+
+fn in_an_hour() -> Time {
+    now() + Duration::from_secs(3600)
+}
+
+fn wish(turn: &Turn, tokens: u64) -> Reservation {
+    Reservation {
+        turn: turn.id,
+        session: turn.session,
+        tokens,
+        cost: Money::from_millionths(tokens),
+        until: in_an_hour(),
+    }
+}
+
+async fn standing(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let (a, b) = (at_work(world, &org).await?, at_work(world, &org).await?);
+    say(world, &a, step(Some(usage(3, 1)), None)).await?;
+    let caps = [org_cap(100)];
+    let granted = store.reserve(&org, &caps, wish(&a, 10)).await?;
+    ensure_eq!(
+        granted,
+        Reserved::Granted(vec![Standing { used: 4, held: 0 }]),
+        "the first"
+    );
+    let granted = store.reserve(&org, &caps, wish(&b, 20)).await?;
+    ensure_eq!(
+        granted,
+        Reserved::Granted(vec![Standing { used: 4, held: 10 }]),
+        "the second"
+    );
+    // Another wish of the same turn takes the place of its first.
+    let again = store.reserve(&org, &caps, wish(&a, 1)).await?;
+    ensure_eq!(
+        again,
+        Reserved::Granted(vec![Standing { used: 4, held: 20 }]),
+        "the first again"
+    );
+    let told = store.standings(&org, a.session, &caps).await?;
+    ensure_eq!(told, [Standing { used: 4, held: 21 }], "what is told");
+    Ok(())
+}
+
+async fn last_unit(world: &World) -> Outcome {
+    let org = world.org().await?;
+    let mut turns = Vec::new();
+    for _ in 0..8 {
+        turns.push(at_work(world, &org).await?);
+    }
+    say(world, &turns[0], step(Some(usage(9, 0)), None)).await?;
+    let results = at_once(turns.len(), |number| {
+        let (store, org) = (Arc::clone(&world.store), org.clone());
+        let wish = wish(&turns[number], 0);
+        async move { store.reserve(&org, &[org_cap(10)], wish).await }
+    })
+    .await?;
+    let mut granted = 0;
+    for result in results {
+        granted += usize::from(matches!(result?, Reserved::Granted(_)));
+    }
+    ensure_eq!(granted, 1, "who got the last unit");
+    Ok(())
+}
+
+async fn let_go(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let (a, b) = (at_work(world, &org).await?, at_work(world, &org).await?);
+    let caps = [org_cap(10)];
+    let free = |reserved: Reserved| matches!(reserved, Reserved::Granted(_));
+    for ending in [step(Some(usage(1, 0)), None), completed(a.id).body] {
+        ensure!(
+            free(store.reserve(&org, &caps, wish(&a, 50)).await?),
+            "a could not hold it"
+        );
+        ensure!(
+            !free(store.reserve(&org, &caps, wish(&b, 1)).await?),
+            "b held what a holds"
+        );
+        say(world, &a, ending).await?;
+        ensure!(
+            free(store.reserve(&org, &caps, wish(&b, 1)).await?),
+            "b could not hold it"
+        );
+        store.release(b.id).await?;
+    }
+    let lapsed = Reservation {
+        until: now() - Duration::from_secs(1),
+        ..wish(&b, 50)
+    };
+    let c = at_work(world, &org).await?;
+    ensure!(free(store.reserve(&org, &caps, lapsed).await?), "b could not hold it");
+    ensure!(
+        free(store.reserve(&org, &caps, wish(&c, 1)).await?),
+        "what lapsed is still held"
+    );
+    let nobody = Reservation {
+        turn: TurnId::new(),
+        ..wish(&c, 1)
+    };
+    let gone = store.reserve(&org, &caps, nobody).await;
+    ensure!(
+        matches!(gone, Err(StoreError::Gone { what: "turn" })),
+        "a turn that is not there: {gone:?}"
+    );
+    Ok(())
+}
+
+async fn accounts(world: &World) -> Outcome {
+    let store = &world.store;
+    let (org, other) = (world.org().await?, world.org().await?);
+    let (mine, beside, foreign) = (
+        at_work(world, &org).await?,
+        at_work(world, &org).await?,
+        at_work(world, &other).await?,
+    );
+    for (turn, tokens) in [(&mine, 1), (&beside, 10), (&foreign, 100)] {
+        say(world, turn, step(Some(usage(tokens, 0)), Some(tokens))).await?;
+    }
+    let tomorrow = Cap {
+        account: Account::Org {
+            since: Day::of(now() + Duration::from_secs(24 * 3600)),
+        },
+        ..org_cap(0)
+    };
+    let caps = [
+        session_cap(Part::Tokens, 0),
+        session_cap(Part::Cost, 0),
+        org_cap(0),
+        Cap {
+            part: Part::Cost,
+            ..org_cap(0)
+        },
+        tomorrow,
+    ];
+    let used = |standings: Vec<Standing>| standings.iter().map(|standing| standing.used).collect::<Vec<_>>();
+    let found = used(store.standings(&org, mine.session, &caps).await?);
+    ensure_eq!(found, [1, 1, 11, 11, 0], "what counts");
+    let stranger = used(store.standings(&other, mine.session, &caps[..2]).await?);
+    ensure_eq!(stranger, [0, 0], "a session of another org");
+    store.delete_session(&org, beside.session).await?;
+    let kept = used(store.standings(&org, mine.session, &caps[2..3]).await?);
+    ensure_eq!(kept, [11], "with a session deleted");
+    Ok(())
+}
+
+async fn told(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let session = world.session(&org).await?.id;
+    let other = world.session(&org).await?.id;
+    let notice = |session: SessionId, cap: Cap, percent: u8| Notice { session, cap, percent };
+    let once = [
+        (notice(session, org_cap(10), 80), true),
+        (notice(session, org_cap(10), 80), false),
+        (notice(other, org_cap(10), 80), false),
+        (notice(other, org_cap(10), 100), true),
+        (notice(session, org_cap(10), 80), false),
+        (notice(session, org_cap(20), 80), true),
+        (notice(session, session_cap(Part::Tokens, 10), 80), true),
+        (notice(other, session_cap(Part::Tokens, 10), 80), true),
+        (notice(session, session_cap(Part::Cost, 10), 80), true),
+        (notice(session, session_cap(Part::Tokens, 10), 80), false),
+    ];
+    for (number, (notice, news)) in once.into_iter().enumerate() {
+        let found = store.tell_once(&org, notice).await?;
+        ensure!(found == news, "notice {number} is news: {found}");
+    }
+    let next = Cap {
+        account: Account::Org {
+            since: Window::Month.first_day(now()),
+        },
+        ..org_cap(20)
+    };
+    ensure!(
+        store.tell_once(&org, notice(session, next, 80)).await?,
+        "another window is no news"
+    );
+    Ok(())
+}
+
+async fn enormous(world: &World) -> Outcome {
+    let org = world.org().await?;
+    let turn = at_work(world, &org).await?;
+    for _ in 0..3 {
+        say(world, &turn, step(Some(usage(u64::MAX, u64::MAX)), Some(u64::MAX))).await?;
+    }
+    let standings = world
+        .store
+        .standings(&org, turn.session, &[org_cap(1), session_cap(Part::Cost, 1)])
+        .await?;
+    ensure!(
+        standings.iter().all(|standing| standing.used > 1_000_000),
+        "{standings:?}"
+    );
+    let wish = wish(&turn, u64::MAX);
+    ensure!(world.store.reserve(&org, &[], wish).await.is_ok(), "an enormous wish");
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! What is spent, held and told of budgets, as the rest of the host sees it.
+
+use fumehood_core::{
+    Time,
+    id::{SessionId, TurnId},
+    money::Money,
+    name::{AgentName, ModelName},
+    spending::Day,
+    turn::Usage,
+};
+use serde::{Deserialize, Serialize};
+
+/// A limit of what may be spent, and what counts towards it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// Whose.
+    pub account: Account,
+    /// What of it.
+    pub part: Part,
+    /// How much; of money, in millionths. Used up when used ≥ limit.
+    pub limit: u64,
+}
+
+/// Whose spending counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// All of the org's, from this day on.
+    Org {
+        /// The first day that counts.
+        since: Day,
+    },
+    /// All of the session's.
+    Session,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Input and output tokens.
+    Tokens,
+    /// Money.
+    Cost,
+}
+
+impl Part {
+    /// The name in events and configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// Where a cap stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What is spent.
+    pub used: u64,
+    /// What is held for calls that run, beside the one that asks.
+    pub held: u64,
+}
+
+/// What a turn wants to hold for a model call, as far as it can be foreseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation {
+    /// Whose call. A turn has one at a time: another takes the place of the first.
+    pub turn: TurnId,
+    /// Its session.
+    pub session: SessionId,
+    /// Tokens.
+    pub tokens: u64,
+    /// Money.
+    pub cost: Money,
+    /// When it lapses, should nothing be heard of the call.
+    pub until: Time,
+}
+
+/// What became of a wish to hold something. Each has where the caps stand, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reserved {
+    /// It is held.
+    Granted(Vec<Standing>),
+    /// What is spent and held by others reaches a cap: nothing is held.
+    Refused(Vec<Standing>),
+}
+
+/// So much of a cap is used that it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// Whose session tells it.
+    pub session: SessionId,
+    /// The cap.
+    pub cap: Cap,
+    /// How much, in percent.
+    pub percent: u8,
+}
+
+/// The days that are asked for, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Days {
+    /// The first.
+    pub from: Day,
+    /// The last.
+    pub to: Day,
+}
+
+/// What the model calls of one agent with one model took on one day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageOfDay {
+    /// The day, in UTC.
+    pub day: Day,
+    /// The agent, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentName>,
+    /// The model, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelName>,
+    /// Model calls, with those that gave no answer.
+    pub calls: u64,
+    /// How many of them the provider did not count in whole: the sums are too low by what they took.
+    pub unmeasured_calls: u64,
+    /// Tokens, as far as measured.
+    pub usage: Usage,
+    /// Money, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
+}

@@ -1,0 +1,388 @@
+//! What is spent and held. What model calls took is charged with the events that tell it, in one transaction.
+
+use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
+use crate::{
+    api::{Result, Spending, StoreError},
+    record::{Page, PageRequest},
+    spending::{Account, Cap, Days, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    event::{Event, EventBody},
+    id::{SessionId, TurnId},
+    money::Money,
+    name::{ModelName, OrgName},
+    now,
+    spending::Day,
+    turn::Usage,
+};
+use sqlx::{Row as _, sqlite::SqliteConnection, sqlite::SqliteRow};
+
+/// No count grows beyond this, whatever a provider says: sums of it still fit.
+const MOST: u64 = 1_000_000_000_000_000;
+
+/// What an event says that a model call took.
+struct Spent<'a> {
+    /// The model, where the event names another than the turn's own.
+    model: Option<&'a ModelName>,
+    usage: Option<Usage>,
+    cost: Option<Money>,
+}
+
+impl<'a> Spent<'a> {
+    const fn of(body: &'a EventBody) -> Option<Self> {
+        let (model, usage, cost) = match body {
+            EventBody::StepCompleted { model, usage, cost, .. } | EventBody::StepFailed { model, usage, cost, .. } => {
+                (model.as_ref(), *usage, *cost)
+            }
+            EventBody::RetryScheduled {
+                failed_model,
+                usage,
+                cost,
+                ..
+            } => (failed_model.as_ref(), *usage, *cost),
+            EventBody::CompactionCompleted { usage, cost, .. } | EventBody::CompactionFailed { usage, cost, .. } => {
+                if usage.is_none() {
+                    // No model was asked.
+                    return None;
+                }
+                (None, *usage, *cost)
+            }
+            _ => return None,
+        };
+        Some(Self { model, usage, cost })
+    }
+}
+
+/// Charges what an event says was spent and lets go of what was held for it, inside the transaction that appends the event.
+pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) -> Result<()> {
+    if let (EventBody::TurnStarted { agent, model, .. }, Some(turn)) = (&event.body, event.turn) {
+        sqlx::query("UPDATE turns SET agent = ?2, model = ?3 WHERE id = ?1")
+            .bind(&turn.uuid().as_bytes()[..])
+            .bind(agent.as_str())
+            .bind(model.as_str())
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+    }
+    let spent = Spent::of(&event.body);
+    if let Some(spent) = &spent {
+        charge(connection, event, spent).await?;
+    }
+    if let Some(turn) = event.turn
+        && (spent.is_some() || event.body.is_terminal())
+    {
+        release(connection, turn).await?;
+    }
+    Ok(())
+}
+
+async fn release(connection: &mut SqliteConnection, turn: TurnId) -> Result<()> {
+    sqlx::query("DELETE FROM reservations WHERE turn = ?1")
+        .bind(&turn.uuid().as_bytes()[..])
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn charge(connection: &mut SqliteConnection, event: &Event, spent: &Spent<'_>) -> Result<()> {
+    let count = |tokens: Option<u64>| tokens.map(kept);
+    let usage = spent.usage.unwrap_or_default();
+    let cost = spent.cost.map(|cost| kept(cost.millionths()));
+    // Who worked it is the turn's to tell; a session that sums itself up has its agent to tell.
+    sqlx::query(
+        "INSERT INTO usage_days (org, day, agent, model, calls, unmeasured, \
+             input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, cost) \
+         SELECT s.org, ?3, ifnull(t.agent, s.agent), ifnull(?4, ifnull(t.model, '')), 1, ?5, ?6, ?7, ?8, ?9, ?10 \
+             FROM sessions s LEFT JOIN turns t ON t.session = s.id AND t.id = ?2 WHERE s.id = ?1 \
+         ON CONFLICT (org, day, agent, model) DO UPDATE SET \
+             calls = calls + 1, unmeasured = unmeasured + excluded.unmeasured, \
+             input_tokens = min(coalesce(input_tokens + excluded.input_tokens, input_tokens, excluded.input_tokens), ?11), \
+             output_tokens = min(coalesce(output_tokens + excluded.output_tokens, output_tokens, excluded.output_tokens), ?11), \
+             cached_input_tokens = min(coalesce(cached_input_tokens + excluded.cached_input_tokens, \
+                 cached_input_tokens, excluded.cached_input_tokens), ?11), \
+             reasoning_tokens = min(coalesce(reasoning_tokens + excluded.reasoning_tokens, \
+                 reasoning_tokens, excluded.reasoning_tokens), ?11), \
+             cost = min(coalesce(cost + excluded.cost, cost, excluded.cost), ?11)",
+    )
+    .bind(&event.session.uuid().as_bytes()[..])
+    .bind(event.turn.map(|turn| turn.uuid().as_bytes().to_vec()))
+    .bind(Day::of(event.time).number())
+    .bind(spent.model.map(ModelName::as_str))
+    .bind(!spent.usage.is_some_and(Usage::is_whole))
+    .bind(count(usage.input_tokens))
+    .bind(count(usage.output_tokens))
+    .bind(count(usage.cached_input_tokens))
+    .bind(count(usage.reasoning_tokens))
+    .bind(cost)
+    .bind(kept(MOST))
+    .execute(&mut *connection)
+    .await
+    .map_err(failed)?;
+    sqlx::query(
+        "UPDATE sessions SET spent_tokens = min(spent_tokens + ?2, ?4), spent_cost = min(spent_cost + ?3, ?4) WHERE id = ?1",
+    )
+    .bind(&event.session.uuid().as_bytes()[..])
+    .bind(kept(usage.total()))
+    .bind(cost.unwrap_or(0))
+    .bind(kept(MOST))
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// A count as it is kept.
+fn kept(count: u64) -> i64 {
+    i64::try_from(count.min(MOST)).unwrap_or(i64::MAX)
+}
+
+/// A sum that was kept.
+fn told(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
+/// What was spent that counts towards a cap.
+async fn used(connection: &mut SqliteConnection, org: &OrgName, session: SessionId, cap: &Cap) -> Result<u64> {
+    let used: i64 = match cap.account {
+        Account::Org { since } => {
+            let sum = match cap.part {
+                Part::Tokens => {
+                    "SELECT ifnull(sum(ifnull(input_tokens, 0) + ifnull(output_tokens, 0)), 0) FROM usage_days \
+                     WHERE org = ?1 AND day >= ?2"
+                }
+                Part::Cost => "SELECT ifnull(sum(cost), 0) FROM usage_days WHERE org = ?1 AND day >= ?2",
+            };
+            sqlx::query_scalar(sum)
+                .bind(org.as_str())
+                .bind(since.number())
+                .fetch_one(connection)
+                .await
+        }
+        Account::Session => {
+            let sum = match cap.part {
+                Part::Tokens => "SELECT ifnull(sum(spent_tokens), 0) FROM sessions WHERE org = ?1 AND id = ?2",
+                Part::Cost => "SELECT ifnull(sum(spent_cost), 0) FROM sessions WHERE org = ?1 AND id = ?2",
+            };
+            sqlx::query_scalar(sum)
+                .bind(org.as_str())
+                .bind(&session.uuid().as_bytes()[..])
+                .fetch_one(connection)
+                .await
+        }
+    }
+    .map_err(failed)?;
+    Ok(told(used))
+}
+
+/// Who asks what others hold.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    org: &'a OrgName,
+    session: SessionId,
+    /// Whose own reservation does not count.
+    turn: Option<TurnId>,
+    now: i64,
+}
+
+async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, cap: &Cap) -> Result<u64> {
+    let sum = match cap.part {
+        Part::Tokens => {
+            "SELECT ifnull(sum(tokens), 0) FROM reservations \
+             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND turn <> ?4"
+        }
+        Part::Cost => {
+            "SELECT ifnull(sum(cost), 0) FROM reservations \
+             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND turn <> ?4"
+        }
+    };
+    let session = match cap.account {
+        Account::Org { .. } => None,
+        Account::Session => Some(asks.session.uuid().as_bytes().to_vec()),
+    };
+    let held: i64 = sqlx::query_scalar(sum)
+        .bind(asks.org.as_str())
+        .bind(session)
+        .bind(asks.now)
+        .bind(
+            asks.turn
+                .map(|turn| turn.uuid().as_bytes().to_vec())
+                .unwrap_or_default(),
+        )
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    Ok(told(held))
+}
+
+async fn standings(connection: &mut SqliteConnection, asks: Asks<'_>, caps: &[Cap]) -> Result<Vec<Standing>> {
+    let mut standings = Vec::with_capacity(caps.len());
+    for cap in caps {
+        standings.push(Standing {
+            used: used(connection, asks.org, asks.session, cap).await?,
+            held: held(connection, asks, cap).await?,
+        });
+    }
+    Ok(standings)
+}
+
+/// Decides and holds, inside a transaction: there is one writer, so nobody decides meanwhile.
+// THREAT[T-org-budget-race]
+async fn reserve(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    caps: &[Cap],
+    wish: Reservation,
+) -> Result<Reserved> {
+    let now = decode::to_nanos(now())?;
+    sqlx::query("DELETE FROM reservations WHERE org = ?1 AND until <= ?2")
+        .bind(org.as_str())
+        .bind(now)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let asks = Asks {
+        org,
+        session: wish.session,
+        turn: Some(wish.turn),
+        now,
+    };
+    let standings = standings(connection, asks, caps).await?;
+    let fits = |(cap, standing): (&Cap, &Standing)| standing.used.saturating_add(standing.held) < cap.limit;
+    if !caps.iter().zip(&standings).all(fits) {
+        return Ok(Reserved::Refused(standings));
+    }
+    let written = sqlx::query(
+        "INSERT INTO reservations (turn, org, session, tokens, cost, until) \
+         SELECT t.id, t.org, t.session, ?4, ?5, ?6 FROM turns t WHERE t.org = ?1 AND t.session = ?2 AND t.id = ?3 \
+         ON CONFLICT (turn) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
+    )
+    .bind(org.as_str())
+    .bind(&wish.session.uuid().as_bytes()[..])
+    .bind(&wish.turn.uuid().as_bytes()[..])
+    // One that is foreseen to take nothing still holds the last unit.
+    .bind(kept(wish.tokens.max(1)))
+    .bind(kept(wish.cost.millionths().max(1)))
+    .bind(decode::to_nanos(wish.until)?)
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    match written.rows_affected() {
+        0 => Err(StoreError::Gone { what: "turn" }),
+        _ => Ok(Reserved::Granted(standings)),
+    }
+}
+
+async fn tell_once(connection: &mut SqliteConnection, org: &OrgName, notice: Notice) -> Result<bool> {
+    let (session, since) = match notice.cap.account {
+        Account::Org { since } => (None, since.number()),
+        Account::Session => (Some(notice.session.uuid().as_bytes().to_vec()), 0),
+    };
+    // What was told of another window or another limit is told again of this one.
+    let written = sqlx::query(
+        "INSERT INTO budgets_told (org, session, since, budget, most, percent) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (org, ifnull(session, x''), budget) \
+             DO UPDATE SET since = excluded.since, most = excluded.most, percent = excluded.percent \
+             WHERE since <> excluded.since OR most <> excluded.most OR percent < excluded.percent",
+    )
+    .bind(org.as_str())
+    .bind(session)
+    .bind(since)
+    .bind(notice.cap.part.as_str())
+    .bind(kept(notice.cap.limit))
+    .bind(i64::from(notice.percent))
+    .execute(connection)
+    .await
+    .map_err(|error| insert_failed(error, "session", || "the notice".into()))?;
+    Ok(written.rows_affected() > 0)
+}
+
+fn row(row: &SqliteRow) -> Result<UsageOfDay> {
+    let get = |column: &str| row.try_get::<Option<i64>, _>(column).map_err(failed);
+    let count = |column: &str| Ok::<_, StoreError>(get(column)?.map(told));
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed);
+    let (agent, model) = (text("agent")?, text("model")?);
+    let day = get("day")?.and_then(Day::from_number);
+    Ok(UsageOfDay {
+        day: day.ok_or_else(|| decode::corrupt("a day"))?,
+        agent: (!agent.is_empty())
+            .then(|| decode::name(agent, "an agent's name"))
+            .transpose()?,
+        model: (!model.is_empty())
+            .then(|| decode::name(model, "a model's name"))
+            .transpose()?,
+        calls: count("calls")?.unwrap_or(0),
+        unmeasured_calls: count("unmeasured")?.unwrap_or(0),
+        usage: Usage {
+            input_tokens: count("input_tokens")?,
+            output_tokens: count("output_tokens")?,
+            cached_input_tokens: count("cached_input_tokens")?,
+            reasoning_tokens: count("reasoning_tokens")?,
+        },
+        cost: count("cost")?.map(Money::from_millionths),
+    })
+}
+
+#[async_trait]
+impl Spending for SqliteStore {
+    async fn reserve(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Reserved> {
+        let (org, caps) = (org.clone(), caps.to_vec());
+        self.write(move |connection| -> BoxFuture<'_, Result<Reserved>> {
+            Box::pin(async move { reserve(connection, &org, &caps, wish).await })
+        })
+        .await
+    }
+
+    async fn release(&self, turn: TurnId) -> Result<()> {
+        self.write(move |connection| Box::pin(release(connection, turn))).await
+    }
+
+    async fn standings(&self, org: &OrgName, session: SessionId, caps: &[Cap]) -> Result<Vec<Standing>> {
+        let asks = Asks {
+            org,
+            session,
+            turn: None,
+            now: decode::to_nanos(now())?,
+        };
+        let mut connection = self.readers().acquire().await.map_err(failed)?;
+        standings(&mut connection, asks, caps).await
+    }
+
+    async fn tell_once(&self, org: &OrgName, notice: Notice) -> Result<bool> {
+        let org = org.clone();
+        self.write(move |connection| -> BoxFuture<'_, Result<bool>> {
+            Box::pin(async move { tell_once(connection, &org, notice).await })
+        })
+        .await
+    }
+
+    async fn usage(&self, org: &OrgName, days: Days, page: &PageRequest) -> Result<Page<UsageOfDay>> {
+        let limit = cursor::limit(page);
+        let place: Option<(i64, String, String)> = cursor::place(page, List::Usage)?;
+        let (day, agent, model) = place.unwrap_or((i64::MAX, String::new(), String::new()));
+        let rows = sqlx::query(
+            "SELECT * FROM usage_days WHERE org = ?1 AND day BETWEEN ?2 AND ?3 \
+             AND (day < ?4 OR (day = ?4 AND (agent, model) > (?5, ?6))) ORDER BY day DESC, agent, model LIMIT ?7",
+        )
+        .bind(org.as_str())
+        .bind(days.from.number())
+        .bind(days.to.number())
+        .bind(day)
+        .bind(agent)
+        .bind(model)
+        .bind(i64::from(limit) + 1)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        let items = rows.iter().map(row).collect::<Result<_>>()?;
+        cursor::page(items, limit, List::Usage, |last: &UsageOfDay| {
+            let text = |name: Option<&str>| name.unwrap_or_default().to_owned();
+            (
+                last.day.number(),
+                text(last.agent.as_ref().map(fumehood_core::name::AgentName::as_str)),
+                text(last.model.as_ref().map(ModelName::as_str)),
+            )
+        })
+    }
+}
