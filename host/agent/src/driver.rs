@@ -4,6 +4,7 @@
 //! tools, for a retry), never a write to the journal.
 
 mod calls;
+mod compaction;
 mod live;
 mod model;
 mod output;
@@ -13,12 +14,13 @@ use crate::{
     budgets::Purse,
     caller::{CallScope, Caller},
     catalog::OfferedTools,
+    context::{Gauge, Window},
     control::ControlTools,
     machine::{Exhausted, Next, Seen},
     models::Candidate,
     recorder::Recorder,
     schema::Schema,
-    telemetry,
+    telemetry, tokens,
 };
 use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
@@ -70,6 +72,8 @@ pub(crate) struct Driver {
     held: Held,
     /// What its last model call took, where that was counted.
     last_call: Option<Usage>,
+    gauge: Gauge,
+    window: Window,
     /// The turn's span, in which it is made.
     span: Span,
 }
@@ -102,7 +106,10 @@ impl From<Interruption> for Stop {
 
 impl Driver {
     pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, cancel: CancellationToken) -> Self {
+        let tools = plan.control.definitions(&plan.definitions, recorder.loaded_tools());
         Self {
+            gauge: Gauge::new(tokens::of_text(&plan.system) + tokens::of_tools(&tools)),
+            window: Window::of(plan.model.provider.describe().context_window),
             plan,
             caller,
             recorder,
@@ -121,7 +128,8 @@ impl Driver {
         self.settle_calls_left_in_flight().await?;
         self.arm_deadline();
         loop {
-            let next = self.recorder.machine.decide(&self.seen());
+            let seen = self.seen();
+            let next = self.recorder.machine.decide(&seen);
             let done = next == Next::Nothing || (next == Next::Wait && !self.cancel.is_cancelled());
             if done {
                 self.let_go();
@@ -148,9 +156,10 @@ impl Driver {
         }
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&mut self) -> Seen {
         Seen {
             elapsed: self.begun.elapsed(),
+            context: self.context(),
             ..Seen::default()
         }
     }
@@ -164,6 +173,7 @@ impl Driver {
             Next::Begin => return self.begin().await,
             Next::AskModel { step, tools } => return self.ask_model(step, tools).await,
             Next::RunCalls(calls) => return self.run_calls(calls).await,
+            Next::Compact => return self.compact().await,
             Next::ValidateOutput { attempt } => vec![self.validate_output(attempt)],
             Next::Warn(warning) => vec![machine.warning(warning)],
             Next::BeginStep { step, notes } => {
@@ -175,7 +185,7 @@ impl Driver {
             Next::Complete(reason) => machine.completion(reason),
             Next::Fail(error) => machine.failure(error),
             Next::Cancel => machine.cancellation(),
-            Next::Steer | Next::Compact | Next::Wait | Next::Nothing => Vec::new(),
+            Next::Steer | Next::Wait | Next::Nothing => Vec::new(),
         };
         Ok(self.recorder.record(events).await?)
     }

@@ -124,6 +124,7 @@ impl Host {
         files: FilesToo,
     ) -> Result<Undone, HostError> {
         let _in_order = self.in_order(session).await?;
+        self.refuse_while_summed_up(session)?;
         let rewind = self.going_back(org, session, back, files).await?;
         let event = match self.store().rewind(org, session, &rewind).await? {
             Some(Rewound::Done(event)) => event,

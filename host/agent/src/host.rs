@@ -2,9 +2,12 @@
 //!
 //! Every operation names the org it acts for; what another org has reads as not there.
 
+mod compaction;
 mod deletion;
 mod instructions;
 mod spending;
+
+pub use compaction::Compacted;
 
 use crate::{
     budgets::{BudgetExhausted, Budgets, Purse},
@@ -13,7 +16,7 @@ use crate::{
     driver::{Driver, TurnPlan},
     hub::Hub,
     limits::{Counted, Limited, Place},
-    models::{self, Models},
+    models::{self, Candidate, Models},
     recorder::{self, Recorder},
     redact,
     schema::Schema,
@@ -74,6 +77,12 @@ pub enum HostError {
     /// The session has a turn that hasn't ended.
     #[error("the session is busy with the turn {0}; wait for its end or cancel it")]
     Busy(TurnId),
+    /// The session's conversation is being summed up.
+    #[error("the session's conversation is being summed up; try again when that is done")]
+    Compacting,
+    /// The conversation was not summed up, and is as it was.
+    #[error("the conversation could not be summed up and is as it was: {0}")]
+    NotCompacted(String),
     /// The idempotency key came with another request before.
     #[error("this Idempotency-Key was used with a different request; use a new key for a new request")]
     KeyReused,
@@ -194,6 +203,7 @@ struct Inner {
     running: Mutex<HashMap<TurnId, CancellationToken>>,
     /// One permit each: a session's turns begin, and are undone, one after the other.
     order: [Arc<Semaphore>; STRIPES],
+    summed_up: compaction::BeingSummedUp,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -227,6 +237,7 @@ impl Host {
                 hub: Arc::default(),
                 running: Mutex::default(),
                 order: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
+                summed_up: compaction::BeingSummedUp::default(),
                 tasks: TaskTracker::new(),
                 closing: CancellationToken::new(),
             }),
@@ -562,12 +573,7 @@ impl Host {
         let session = self.session(&turn.org, turn.session).await?;
         let chain = self.chain(&turn.org, &session.agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
-        let (model, fallbacks) = models::candidates(&self.inner.models, &leaf.model).ok_or_else(|| {
-            HostError::Invalid(format!(
-                "the agent {} uses the model `{}`, which is not configured",
-                leaf.name, leaf.model
-            ))
-        })?;
+        let (model, fallbacks) = self.candidates(&leaf)?;
         let queued = self
             .inner
             .store
@@ -613,6 +619,16 @@ impl Host {
                 leaf.session_budget,
             ),
             scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
+        })
+    }
+
+    /// The agent's model, and those that are asked when it doesn't answer.
+    fn candidates(&self, agent: &AgentSpec) -> Result<(Candidate, Vec<Candidate>), HostError> {
+        models::candidates(&self.inner.models, &agent.model).ok_or_else(|| {
+            HostError::Invalid(format!(
+                "the agent {} uses the model `{}`, which is not configured",
+                agent.name, agent.model
+            ))
         })
     }
 

@@ -7,6 +7,8 @@
 pub mod budgets;
 pub mod caller;
 pub mod catalog;
+mod compaction;
+mod context;
 mod control;
 mod driver;
 mod excerpt;
@@ -29,6 +31,7 @@ pub mod skills;
 mod standing;
 mod submit;
 mod telemetry;
+mod tokens;
 pub mod tools;
 pub mod transcript;
 pub mod view;

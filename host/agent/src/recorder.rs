@@ -1,6 +1,8 @@
 //! The one way a turn's facts become durable: appended to the journal first, then folded, then shown.
 
-use crate::{caller::Caller, hub::Hub, machine::TurnMachine, redact, telemetry, transcript::Transcript};
+use crate::{
+    caller::Caller, context::Reported, hub::Hub, machine::TurnMachine, redact, telemetry, transcript::Transcript,
+};
 use fumehood_core::{
     event::{Event, EventBody, NewEvent, Source},
     id::{EventId, SessionId, TurnId},
@@ -73,7 +75,7 @@ impl Recorder {
                 self.machine.apply(&event.body);
                 telemetry::turn_recorded(&self.org, &event.body, self.begun);
             }
-            self.transcript.apply(&event.body);
+            self.transcript.apply(event.turn, &event.body);
             self.hub.publish(Arc::new(event));
         }
         Ok(())
@@ -106,9 +108,19 @@ impl Recorder {
         self.transcript.loaded_tools()
     }
 
-    /// What the model is shown next.
+    /// The conversation, as the next model call is about it.
     pub(crate) fn messages(&self) -> Arc<Vec<Message>> {
         self.transcript.messages()
+    }
+
+    /// The conversation, unless a step of it is open.
+    pub(crate) fn whole_messages(&self) -> Option<Arc<Vec<Message>>> {
+        self.transcript.is_whole().then(|| self.transcript.messages())
+    }
+
+    /// The tokens that the provider counted for the last request of this conversation.
+    pub(crate) const fn reported(&self) -> Option<Reported> {
+        self.transcript.reported()
     }
 }
 

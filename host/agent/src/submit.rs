@@ -95,6 +95,7 @@ impl Host {
             return self.accepted(org, earlier, None).await;
         }
         self.admit(org, session).await?;
+        self.refuse_while_summed_up(session)?;
         if let Some(turn) = replaces {
             let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
             new.replaces = match back.await {

@@ -5,17 +5,48 @@
 //!
 //! Whoever folds leaves out what is passed over because the session went back.
 //!
+//! A turn's input is shown from when the turn begins: those that wait for their turn are not.
+//!
 //! A finished message is never copied again: what a model call is given shares the list, however long it is.
 
-use crate::control::loaded_by;
+use crate::{context::Reported, control::loaded_by};
 use fumehood_core::{
     call::{CallError, CallErrorCode, CallResult, Output},
+    content::Content,
     event::{Event, EventBody},
-    id::CallId,
+    id::{CallId, TurnId},
     message::{AssistantPart, Message, RequestedCall},
     name::ToolName,
+    turn::Usage,
 };
 use std::{collections::HashMap, sync::Arc};
+
+/// What stands before a summary, so that nobody takes it for what a user says now.
+const MARK: &str = "[Context compacted] The older part of this conversation was summed up to save room. What follows is that summary: a \
+                    record of what was said and done, not a new request.\n\n";
+
+/// A summary as the model is shown it.
+pub(crate) fn marked(summary: &str) -> String {
+    format!("{MARK}{summary}")
+}
+
+/// The summary without what stands before it.
+pub(crate) fn unmarked(text: &str) -> &str {
+    text.strip_prefix(MARK).unwrap_or(text)
+}
+
+/// Of the messages before this place, those that no summary stands for: the first input, and the last one if none comes later.
+pub(crate) fn staying(messages: &[Message], from: usize) -> Vec<usize> {
+    let is_input = |at: &usize| matches!(messages.get(*at), Some(Message::User { .. }));
+    let first = (0..from).find(is_input);
+    let last = if (from..messages.len()).any(|at| is_input(&at)) {
+        None
+    } else {
+        (0..from).rev().find(is_input)
+    };
+    let last = last.filter(|last| Some(*last) != first);
+    first.into_iter().chain(last).collect()
+}
 
 /// The messages so far, and the step that is still open.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +55,9 @@ pub struct Transcript {
     open: OpenStep,
     /// Tools that the model has loaded, in the order of loading.
     loaded: Vec<ToolName>,
+    /// The inputs of turns that have not begun.
+    waiting: HashMap<Option<TurnId>, Vec<Content>>,
+    reported: Option<Reported>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -38,14 +72,23 @@ impl Transcript {
     /// Folds recorded events, in order.
     pub fn apply_all<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         for event in events {
-            self.apply(&event.body);
+            self.apply(event.turn, &event.body);
         }
     }
 
-    /// Folds one recorded event.
-    pub fn apply(&mut self, body: &EventBody) {
+    /// Folds one recorded event of a turn, or of none.
+    pub fn apply(&mut self, turn: Option<TurnId>, body: &EventBody) {
         match body {
-            EventBody::TurnQueued { input, .. } | EventBody::TurnSteered { input } => {
+            EventBody::TurnQueued { input, .. } => {
+                self.waiting.insert(turn, input.clone());
+            }
+            EventBody::TurnStarted { .. } => {
+                self.close_step();
+                if let Some(content) = self.waiting.remove(&turn) {
+                    self.push(Message::User { content });
+                }
+            }
+            EventBody::TurnSteered { input } => {
                 self.close_step();
                 self.push(Message::User { content: input.clone() });
             }
@@ -75,7 +118,11 @@ impl Transcript {
                 self.open.parts.push(AssistantPart::ToolCall(call.clone()));
                 self.open.calls.push(call.clone());
             }
-            EventBody::StepCompleted { .. } => self.open.answered = true,
+            EventBody::StepCompleted { usage, .. } => {
+                self.note_reported(*usage);
+                self.open.answered = true;
+                self.close_if_whole();
+            }
             EventBody::ToolCompleted {
                 call,
                 tool,
@@ -90,8 +137,11 @@ impl Transcript {
                     (None, None) => Err(no_result()),
                 };
                 self.open.results.insert(*call, result);
+                self.close_if_whole();
             }
             EventBody::TurnCompleted { .. } | EventBody::TurnFailed { .. } | EventBody::TurnCancelled { .. } => {
+                self.waiting.remove(&turn);
+                self.keep_what_was_said();
                 self.close_step();
             }
             _ => {}
@@ -109,21 +159,55 @@ impl Transcript {
         whole.messages
     }
 
-    /// The first input stays, the summary stands for what followed, and the last messages are kept as they are.
+    /// Whether no step is open.
+    pub(crate) const fn is_whole(&self) -> bool {
+        !self.open.answered
+    }
+
+    /// The tokens that the provider counted for the last request, if it did and the conversation is still that one.
+    pub(crate) const fn reported(&self) -> Option<Reported> {
+        self.reported
+    }
+
+    fn note_reported(&mut self, usage: Option<Usage>) {
+        let tokens = usage.and_then(|usage| usage.input_tokens);
+        self.reported = tokens.map(|tokens| Reported {
+            tokens,
+            messages: self.messages.len(),
+        });
+    }
+
+    /// The first input stays, the summary stands for what followed, the input that is worked on stays, and the last messages are
+    /// kept as they are.
     fn sum_up(&mut self, summary: &str, kept: u64) {
         self.close_step();
+        self.reported = None;
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
         let from = self.messages.len().saturating_sub(kept);
-        let task = self
-            .messages
-            .iter()
-            .take(from)
-            .find(|message| matches!(message, Message::User { .. }));
-        let summary = Message::Summary {
-            text: summary.to_owned(),
-        };
-        let kept = self.messages.iter().skip(from);
-        self.messages = Arc::new(task.into_iter().chain([&summary]).chain(kept).cloned().collect());
+        let summary = Message::Summary { text: marked(summary) };
+        let mut stays = staying(&self.messages, from).into_iter().map(|at| &self.messages[at]);
+        let first = stays.next();
+        let later = stays.chain(&self.messages[from..]);
+        self.messages = Arc::new(first.into_iter().chain([&summary]).chain(later).cloned().collect());
+    }
+
+    /// Of an answer that was cut off with its turn, a user has seen the text: the next turn may be about it.
+    fn keep_what_was_said(&mut self) {
+        if !self.open.answered {
+            self.open
+                .parts
+                .retain(|part| matches!(part, AssistantPart::Text { .. }));
+            self.open.calls.clear();
+            self.open.answered = true;
+        }
+    }
+
+    /// A step in which nothing is open any more takes its place at once.
+    fn close_if_whole(&mut self) {
+        let open = &self.open;
+        if open.answered && open.calls.iter().all(|call| open.results.contains_key(&call.id)) {
+            self.close_step();
+        }
     }
 
     /// The tools that the model has loaded in the session, in the order of loading.

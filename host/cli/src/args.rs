@@ -204,6 +204,14 @@ pub(crate) enum Session {
         /// Its id.
         id: SessionId,
     },
+    /// Sum up the older part of a session's conversation, so that models read less.
+    Compact {
+        /// Its id.
+        id: SessionId,
+        /// What the summary is to keep in mind.
+        #[arg(long, value_name = "TEXT")]
+        instructions: Option<String>,
+    },
     /// What happened in a session.
     Events {
         /// Its id.

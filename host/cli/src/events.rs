@@ -55,6 +55,14 @@ pub(crate) fn line(out: Out, event: &Value) -> Option<String> {
                 data.get("delay_ms")?
             )
         }
+        "turn.steered" => preview(&content(list(data, "input"))),
+        "compaction.started" => format!("summing up the conversation ({})", text(data, "reason")),
+        "compaction.completed" => format!(
+            "about {} tokens before, {} now",
+            data.get("tokens_before")?,
+            data.get("tokens_after")?
+        ),
+        "compaction.failed" => format!("the conversation stays as it is: {}", text(data, "message")),
         "budget.exhausted" => format!(
             "budget of {} used up: {} of {}",
             text(data, "budget"),

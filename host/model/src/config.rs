@@ -4,6 +4,7 @@ use crate::{
     event::{ModelInfo, Provider},
     http::{Endpoint, HttpProvider, Timeouts},
     scripted::{ScriptError, Scripted},
+    windows,
     wire::{
         Wire,
         anthropic::Anthropic,
@@ -49,7 +50,7 @@ pub struct ModelConfig {
     /// The most tokens of one answer. Absent: the provider's default (Anthropic, which has none: 16384).
     #[serde(default)]
     pub max_output_tokens: Option<u32>,
-    /// How many tokens the model takes, if known; what compaction goes by.
+    /// How many tokens the model takes; what compaction goes by. Absent: that of the model, where it is known.
     #[serde(default)]
     pub context_window: Option<u64>,
     /// How hard a reasoning model thinks. Absent: nothing is sent, the provider's default holds.
@@ -271,6 +272,14 @@ impl ModelConfig {
         self.model.as_deref().unwrap_or_else(|| self.provider.default_model())
     }
 
+    /// A local server gives a model as much as it is set up to, whatever the model could take.
+    fn known_window(&self) -> Option<u64> {
+        match self.provider {
+            ProviderKind::Ollama | ProviderKind::Scripted => None,
+            ProviderKind::OpenAi | ProviderKind::Anthropic | ProviderKind::Gemini => windows::known(self.model_name()),
+        }
+    }
+
     fn check(&self) -> Result<(), ModelConfigError> {
         let kind = self.provider;
         let scripted = kind == ProviderKind::Scripted;
@@ -300,6 +309,12 @@ impl ModelConfig {
         }
         if self.max_output_tokens == Some(0) {
             return bad("max_output_tokens", "is 0; give a positive number, or remove the key");
+        }
+        if self.context_window == Some(0) {
+            return bad(
+                "context_window",
+                "is 0; give the tokens that the model takes, or remove the key",
+            );
         }
         if self.thinking_budget_tokens.is_some_and(|budget| budget < 1024) {
             return bad(
@@ -381,7 +396,7 @@ pub fn build(config: &ModelConfig, secrets: &SecretLookup<'_>) -> Result<Arc<dyn
     let info = ModelInfo {
         provider: config.provider,
         model: config.model_name().to_owned(),
-        context_window: config.context_window,
+        context_window: config.context_window.or_else(|| config.known_window()),
     };
     if config.provider == ProviderKind::Scripted {
         let scripted = match &config.script {

@@ -74,6 +74,6 @@ pub struct ModelInfo {
     pub provider: ProviderKind,
     /// The model's name at the provider.
     pub model: String,
-    /// How many tokens it takes, if the operator said so.
+    /// How many tokens it takes, if that is known.
     pub context_window: Option<u64>,
 }

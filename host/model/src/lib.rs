@@ -42,6 +42,7 @@ mod http;
 mod request;
 pub mod scripted;
 mod sse;
+mod windows;
 mod wire;
 
 pub use assemble::{Assembler, Step};

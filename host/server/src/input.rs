@@ -160,6 +160,26 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
     }
 }
 
+/// The same for a body that may be left out: then everything in it has its default.
+pub(crate) struct MaybeJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for MaybeJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Answer<Self> {
+        let (parts, body) = request.into_parts();
+        let kind = media_type(&parts.headers);
+        let received = read_small(app, parts.headers, body, app.config.json_body).await?;
+        if received.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if kind.is_none_or(|kind| !is_json(&kind)) {
+            return Err(wrong_media_type("application/json"));
+        }
+        parse_json(&received).map(Self)
+    }
+}
+
 /// The media type of a request's body, in lower case and without parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;

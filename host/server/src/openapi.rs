@@ -82,6 +82,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(document)
         .merge(routes::sessions::router())
         .merge(routes::history::router())
+        .merge(routes::compaction::router())
         .merge(routes::turns::router())
         .merge(routes::events::router())
         .merge(routes::files::router())

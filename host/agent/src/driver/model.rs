@@ -2,6 +2,7 @@
 
 use super::{Driver, Interruption, Stop, live::LiveText};
 use crate::{
+    compaction::is_too_long,
     machine::ToolUse,
     models::Candidate,
     retry::{Applied, Attempts, Failure, Jitter, Next, Reason, Retry, Shown},
@@ -45,6 +46,10 @@ impl Driver {
                     return Err(interruption.into());
                 }
             };
+            if broken.shown == Shown::Nothing && is_too_long(&broken.error) {
+                drop(request);
+                return self.make_room(&broken.error).await;
+            }
             let failure = Failure {
                 error: &broken.error,
                 shown: broken.shown,
@@ -74,10 +79,10 @@ impl Driver {
         }
     }
 
-    fn request(&self, tools: ToolUse) -> ModelRequest {
+    fn request(&mut self, tools: ToolUse) -> ModelRequest {
         ModelRequest {
             system: self.plan.system.clone(),
-            messages: self.recorder.messages(),
+            messages: self.shown_messages(),
             tools: self
                 .plan
                 .control

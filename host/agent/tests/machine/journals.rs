@@ -196,7 +196,7 @@ proptest! {
         prop_assert!(steps.by_ref().zip(1..).all(|(step, number)| step == number), "no step begins twice");
 
         let mut transcript = Transcript::default();
-        events.iter().for_each(|event| transcript.apply(event));
+        events.iter().for_each(|event| transcript.apply(None, event));
         let mut open = Vec::new();
         for message in transcript.messages().iter() {
             match message {

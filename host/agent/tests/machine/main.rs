@@ -34,8 +34,12 @@ fn next(events: &[EventBody]) -> Next {
 }
 
 fn queued() -> EventBody {
+    queued_as("hi")
+}
+
+fn queued_as(input: &str) -> EventBody {
     EventBody::TurnQueued {
-        input: vec![Content::text("hi")],
+        input: vec![Content::text(input)],
         system: None,
         budget: Budget::default(),
         output_schema: None,
@@ -108,6 +112,13 @@ fn cut_off(dropped: &[&str]) -> EventBody {
         cost: None,
         unmeasured: false,
         dropped_calls: dropped.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+fn cancelled() -> EventBody {
+    EventBody::TurnCancelled {
+        usage: None,
+        cost: None,
     }
 }
 

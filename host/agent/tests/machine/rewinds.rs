@@ -34,7 +34,7 @@ fn said(events: &[EventBody], rewinds: &[Rewind]) -> Vec<String> {
     let mut transcript = Transcript::default();
     for (event, seq) in events.iter().zip(1..) {
         if !passed.covers(seq) {
-            transcript.apply(event);
+            transcript.apply(None, event);
         }
     }
     let user = |message: &Message| match message {
@@ -57,8 +57,11 @@ proptest! {
             let mut now = model.last().cloned().unwrap_or_default();
             match did {
                 Did::Turn => {
-                    now.push(events.len().to_string());
-                    events.push(input(events.len()));
+                    let number = events.len();
+                    events.push(input(number));
+                    model.push(now.clone());
+                    events.push(started(Budget::default()));
+                    now.push(number.to_string());
                     model.push(now.clone());
                     events.extend([step(1), says("x"), answered(StepStop::Stop, None)]);
                     model.extend([now.clone(), now.clone(), now]);
@@ -92,11 +95,12 @@ fn a_fork_begins_with_the_messages_that_were_copied() {
     ];
     let mut transcript = Transcript::default();
     for piece in messages.chunks(1) {
-        transcript.apply(&EventBody::SessionCopied {
+        let copied = EventBody::SessionCopied {
             messages: piece.to_vec(),
-        });
+        };
+        transcript.apply(None, &copied);
     }
-    transcript.apply(&queued());
+    begun().iter().for_each(|event| transcript.apply(None, event));
     assert_eq!(transcript.messages()[..2], messages);
     assert_eq!(transcript.messages().len(), 3);
 }

@@ -61,10 +61,7 @@ fn rows() -> Vec<Row> {
     };
     let mut rejected = structured.to_vec();
     rejected.extend((1..=OUTPUT_ATTEMPTS).map(rejects));
-    let ended = EventBody::TurnCancelled {
-        usage: None,
-        cost: None,
-    };
+    let ended = cancelled();
     vec![
         ("Queued", "always", "Begin", vec![queued()], seen),
         ("Parked", "always", "Wait", parked, seen),

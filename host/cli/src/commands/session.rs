@@ -28,6 +28,19 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
             let session = client.get(&format!("/v1/sessions/{id}")).await?;
             out.either(&session, |session| out.line(printable(&pretty(session))));
         }
+        Session::Compact { id, instructions } => {
+            let body = serde_json::json!({ "instructions": instructions });
+            let done = client.post(&format!("/v1/sessions/{id}/compact"), &body).await?;
+            out.either(&done, |done| {
+                let tokens = |key| done.get(key).and_then(serde_json::Value::as_u64).unwrap_or_default();
+                match (tokens("tokens_before"), tokens("tokens_after")) {
+                    (before, after) if after < before => {
+                        out.line(format_args!("about {before} tokens before, {after} now"));
+                    }
+                    (before, _) => out.line(format_args!("nothing to sum up: about {before} tokens")),
+                }
+            });
+        }
         Session::Events {
             id,
             after,

@@ -22,7 +22,8 @@ use fumehood_core::{
 };
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::{
-    ModelError, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind, scripted::Scripted,
+    ModelError, ModelErrorKind, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind,
+    scripted::Scripted,
 };
 use fumehood_policy::{agent::AgentConfig, authority::HostPolicy};
 use fumehood_sandbox::{Sandbox, SandboxConfig};
@@ -67,8 +68,9 @@ pub(crate) fn wasm() -> Vec<u8> {
 /// A model that says "Hello." unless a test took over its next answer.
 #[derive(Default)]
 struct Model {
-    answers: Mutex<VecDeque<mpsc::UnboundedReceiver<ModelEvent>>>,
+    answers: Mutex<VecDeque<Result<mpsc::UnboundedReceiver<ModelEvent>, ModelErrorKind>>>,
     asked: Mutex<Vec<ModelRequest>>,
+    window: Mutex<Option<u64>>,
 }
 
 #[async_trait]
@@ -77,7 +79,8 @@ impl Provider for Model {
         self.asked.lock().unwrap().push(request.clone());
         let taken = self.answers.lock().unwrap().pop_front();
         Ok(match taken {
-            Some(told) => stream::unfold(told, |mut told| async {
+            Some(Err(refusal)) => return Err(refusal.into()),
+            Some(Ok(told)) => stream::unfold(told, |mut told| async {
                 told.recv().await.map(|event| (Ok(event), told))
             })
             .boxed(),
@@ -93,7 +96,7 @@ impl Provider for Model {
         ModelInfo {
             provider: ProviderKind::Scripted,
             model: "told".into(),
-            context_window: None,
+            context_window: *self.window.lock().unwrap(),
         }
     }
 }
@@ -102,6 +105,12 @@ impl Provider for Model {
 pub(crate) struct Told(mpsc::UnboundedSender<ModelEvent>);
 
 impl Told {
+    /// Says the whole answer.
+    pub(crate) fn says(&self, text: &str) {
+        self.say(text);
+        self.done();
+    }
+
     pub(crate) fn say(&self, text: &str) {
         self.0.send(ModelEvent::TextDelta(text.into())).unwrap();
     }
@@ -298,8 +307,18 @@ impl House {
     /// Takes over the model's next answer.
     pub(crate) fn next_answer(&self) -> Told {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.model.answers.lock().unwrap().push_back(receiver);
+        self.model.answers.lock().unwrap().push_back(Ok(receiver));
         Told(sender)
+    }
+
+    /// Has the model refuse its next request.
+    pub(crate) fn next_refusal(&self, kind: ModelErrorKind) {
+        self.model.answers.lock().unwrap().push_back(Err(kind));
+    }
+
+    /// Says how many tokens the model takes.
+    pub(crate) fn window(&self, tokens: u64) {
+        *self.model.window.lock().unwrap() = Some(tokens);
     }
 
     /// What the model was asked, request by request.

@@ -8,6 +8,7 @@
 mod agents;
 mod answers;
 mod budgets;
+mod compaction;
 mod described;
 mod events;
 mod files;
