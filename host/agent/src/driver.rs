@@ -19,6 +19,7 @@ use crate::{
     machine::{Exhausted, Next, Seen},
     models::Candidate,
     recorder::Recorder,
+    reins::Reins,
     schema::Schema,
     telemetry, tokens,
 };
@@ -34,7 +35,6 @@ use fumehood_store::StoreError;
 use spending::Held;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 /// What a turn is worked with, fixed when it begins.
@@ -65,7 +65,7 @@ pub(crate) struct Driver {
     plan: TurnPlan,
     caller: Arc<Caller>,
     recorder: Recorder,
-    cancel: CancellationToken,
+    reins: Reins,
     begun: Instant,
     deadline: Option<Instant>,
     /// Whether something is held for its next model call.
@@ -105,7 +105,7 @@ impl From<Interruption> for Stop {
 }
 
 impl Driver {
-    pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, reins: Reins) -> Self {
         let tools = plan.control.definitions(&plan.definitions, recorder.loaded_tools());
         Self {
             gauge: Gauge::new(tokens::of_text(&plan.system) + tokens::of_tools(&tools)),
@@ -113,7 +113,7 @@ impl Driver {
             plan,
             caller,
             recorder,
-            cancel,
+            reins,
             begun: Instant::now(),
             deadline: None,
             held: Held::Nothing,
@@ -130,7 +130,7 @@ impl Driver {
         loop {
             let seen = self.seen();
             let next = self.recorder.machine.decide(&seen);
-            let done = next == Next::Nothing || (next == Next::Wait && !self.cancel.is_cancelled());
+            let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
             if done {
                 self.let_go();
                 return Ok(());
@@ -160,12 +160,12 @@ impl Driver {
         Seen {
             elapsed: self.begun.elapsed(),
             context: self.context(),
-            ..Seen::default()
+            client: self.reins.client(),
         }
     }
 
     async fn perform(&mut self, next: Next) -> Result<(), Stop> {
-        if self.cancel.is_cancelled() {
+        if self.reins.cancel.is_cancelled() {
             return Err(Interruption::Cancelled.into());
         }
         let machine = &self.recorder.machine;
@@ -174,6 +174,7 @@ impl Driver {
             Next::AskModel { step, tools } => return self.ask_model(step, tools).await,
             Next::RunCalls(calls) => return self.run_calls(calls).await,
             Next::Compact => return self.compact().await,
+            Next::Steer => return self.steer().await,
             Next::ValidateOutput { attempt } => vec![self.validate_output(attempt)],
             Next::Warn(warning) => vec![machine.warning(warning)],
             Next::BeginStep { step, notes } => {
@@ -185,9 +186,19 @@ impl Driver {
             Next::Complete(reason) => machine.completion(reason),
             Next::Fail(error) => machine.failure(error),
             Next::Cancel => machine.cancellation(),
-            Next::Steer | Next::Wait | Next::Nothing => Vec::new(),
+            Next::Wait | Next::Nothing => Vec::new(),
         };
         Ok(self.recorder.record(events).await?)
+    }
+
+    /// Records what the client added, in the order in which it came.
+    async fn steer(&mut self) -> Result<(), Stop> {
+        while let Some(addition) = self.reins.next_addition() {
+            let added = self.recorder.add(addition.input, addition.idempotency).await?;
+            // Whoever sent it may have gone: it is recorded all the same.
+            let _ = addition.recorded.send(added);
+        }
+        Ok(())
     }
 
     async fn begin(&mut self) -> Result<(), Stop> {
@@ -263,7 +274,7 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(Interruption::Cancelled),
+            () = self.reins.cancel.cancelled() => Err(Interruption::Cancelled),
             () = time_is_up => Err(Interruption::TimeLimit),
             done = work => Ok(done),
         }

@@ -192,7 +192,9 @@ impl Host {
         self.session(org, session).await?;
         let passed = PassedOver::by(self.store().rewinds(org, session).await?);
         let all = self.store().turns(org, session).await?;
-        let turns = all.iter().filter(|turn| !passed.covers(turn.first_seq)).cloned();
+        // One that ended while it waited for another has no part in the conversation.
+        let counts = |turn: &&Turn| turn.first_seq > 0 && !passed.covers(turn.first_seq);
+        let turns = all.iter().filter(counts).cloned();
         Ok(Past {
             turns: turns.collect(),
             passed,

@@ -6,22 +6,23 @@ mod compaction;
 mod deletion;
 mod instructions;
 mod spending;
+mod work;
 
 pub use compaction::Compacted;
+pub use work::CancelAt;
 
 use crate::{
     budgets::{BudgetExhausted, Budgets, Purse},
     caller::{CallScope, Caller},
     catalog::Catalog,
-    driver::{Driver, TurnPlan},
+    driver::TurnPlan,
     hub::Hub,
     limits::{Counted, Limited, Place},
     models::{self, Candidate, Models},
-    recorder::{self, Recorder},
-    redact,
+    recorder, redact,
+    reins::Control,
     schema::Schema,
     skills::Skill,
-    telemetry::{self, OneMore},
     transcript::Transcript,
     view::TurnView,
 };
@@ -34,7 +35,7 @@ use fumehood_core::{
     name::{AgentName, OrgName, SkillName},
     now,
     spending::OrgBudget,
-    turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
+    turn::Budget,
 };
 use fumehood_egress::LeakGuard;
 use fumehood_policy::{
@@ -47,14 +48,14 @@ use fumehood_store::{
     workspace::Starter,
 };
 use instructions::{control_tools, instructions};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
 
 /// What every turn may use unless its agent or its client says less or its agent says more.
 const DEFAULT_BUDGET: Budget = Budget {
@@ -75,8 +76,13 @@ pub enum HostError {
     #[error("there is no such {0} here")]
     NotFound(&'static str),
     /// The session has a turn that hasn't ended.
-    #[error("the session is busy with the turn {0}; wait for its end or cancel it")]
+    #[error(
+        "the session is busy with the turn {0}; wait for its end or cancel it, or send the input with `mode` `queue` or `steer`"
+    )]
     Busy(TurnId),
+    /// As many inputs wait as may.
+    #[error("as many inputs wait in the session as may; wait until one of them is worked")]
+    QueueFull,
     /// The session's conversation is being summed up.
     #[error("the session's conversation is being summed up; try again when that is done")]
     Compacting,
@@ -136,6 +142,19 @@ pub struct NewSession {
     pub starter: Vec<Starter>,
 }
 
+/// What becomes of an input while the session has a turn that hasn't ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is a turn that waits for its turn.
+    Queue,
+    /// It is added to the input of the turn that is worked, at its next boundary.
+    Steer,
+}
+
 /// A turn to be worked.
 #[derive(Debug, Clone, Default)]
 pub struct TurnRequest {
@@ -151,12 +170,14 @@ pub struct TurnRequest {
     pub idempotency: Option<(String, Digest)>,
     /// The turn in whose place it comes: that one and all after it are undone.
     pub replaces: Option<TurnId>,
+    /// What becomes of it while the session is busy.
+    pub mode: Mode,
 }
 
-/// An accepted turn.
+/// An accepted input.
 #[derive(Debug, Clone)]
 pub struct Submitted {
-    /// The turn.
+    /// The turn that works it.
     pub turn: record::Turn,
     /// Whether an earlier request made it.
     pub repeated: bool,
@@ -200,7 +221,7 @@ struct Inner {
     budgets: Arc<Budgets>,
     default_agent: AgentName,
     hub: Arc<Hub>,
-    running: Mutex<HashMap<TurnId, CancellationToken>>,
+    running: Mutex<HashMap<TurnId, Control>>,
     /// One permit each: a session's turns begin, and are undone, one after the other.
     order: [Arc<Semaphore>; STRIPES],
     summed_up: compaction::BeingSummedUp,
@@ -242,15 +263,7 @@ impl Host {
                 closing: CancellationToken::new(),
             }),
         };
-        for turn in host
-            .inner
-            .store
-            .turns_in(&[TurnStatus::Queued, TurnStatus::Running])
-            .await?
-        {
-            tracing::info!(turn = %turn.id, session = %turn.session, "going on with a turn that an earlier process left");
-            host.drive(&turn);
-        }
+        host.go_on().await?;
         Ok(host)
     }
 
@@ -483,25 +496,6 @@ impl Host {
         }
     }
 
-    /// Cancels a turn and waits until its end is recorded. A turn that has ended stays as it is.
-    ///
-    /// # Errors
-    /// [`HostError::NotFound`].
-    pub async fn cancel_turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
-        let turn = self
-            .inner
-            .store
-            .turn(org, id)
-            .await?
-            .ok_or(HostError::NotFound("turn"))?;
-        if turn.status.is_terminal() {
-            return self.turn(org, id).await;
-        }
-        // One that a failing store left undriven is taken up again, to be ended.
-        self.drive(&turn).cancel();
-        self.wait_for_turn(org, id).await
-    }
-
     /// The agent's chain, root to leaf. An org's own agents come before those of the default org, which all share.
     pub(crate) async fn chain(&self, org: &OrgName, agent: &AgentName) -> Result<Arc<[AgentSpec]>, HostError> {
         let mut configured = self.inner.store.agents(&OrgName::default_org()).await?;
@@ -526,73 +520,12 @@ impl Host {
         order.acquire_owned().await.map_err(|_| HostError::ShuttingDown)
     }
 
-    /// Sees to it that a turn is worked, by one task of the host's; what cancels it.
-    pub(crate) fn drive(&self, turn: &record::Turn) -> CancellationToken {
-        let cancel = match self.running().entry(turn.id) {
-            Entry::Occupied(working) => return working.get().clone(),
-            Entry::Vacant(free) => free.insert(CancellationToken::new()).clone(),
-        };
-        let (host, turn, token) = (self.clone(), turn.clone(), cancel.clone());
-        let span = telemetry::turn_span(&turn);
-        let work = async move {
-            let id = turn.id;
-            let _running = OneMore::turn();
-            // Closing drops the work where it is: the journal knows how far it came.
-            let work = host.inner.closing.run_until_cancelled(host.work(turn, token)).await;
-            if let Some(Err(error)) = work {
-                tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
-            }
-            host.running().remove(&id);
-        };
-        self.inner.tasks.spawn(work.instrument(span));
-        cancel
-    }
-
-    async fn work(&self, turn: record::Turn, cancel: CancellationToken) -> Result<(), HostError> {
-        let inner = &self.inner;
-        let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
-        let caller = Arc::clone(&inner.caller);
-        let mut recorder = Recorder::open(store, caller, hub, turn.org.clone(), turn.session, turn.id).await?;
-        match self.plan(&turn).await.inspect(telemetry::turn_planned) {
-            Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, cancel)
-                .run()
-                .await?),
-            Err(HostError::Store(error)) => Err(error.into()),
-            Err(error) => {
-                let error = TurnError {
-                    code: TurnErrorCode::Configuration,
-                    message: error.to_string(),
-                };
-                let events = recorder.machine.failure(error);
-                Ok(recorder.record(events).await?)
-            }
-        }
-    }
-
     async fn plan(&self, turn: &record::Turn) -> Result<TurnPlan, HostError> {
         let session = self.session(&turn.org, turn.session).await?;
         let chain = self.chain(&turn.org, &session.agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
         let (model, fallbacks) = self.candidates(&leaf)?;
-        let queued = self
-            .inner
-            .store
-            .events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1)
-            .await?;
-        let (system, asked, output) = match queued.into_iter().next().map(|event| event.body) {
-            Some(EventBody::TurnQueued {
-                system,
-                budget,
-                output_schema,
-                ..
-            }) => (system, budget, output_schema),
-            _ => {
-                return Err(StoreError::Corrupt {
-                    reason: format!("{} has no turn.queued", turn.id),
-                }
-                .into());
-            }
-        };
+        let (system, asked, output) = self.queued(turn).await?;
         let tools = Arc::new(self.inner.catalog.tools(&turn.org).await?.offered_by(&chain));
         let definitions = tools.definitions();
         let control = control_tools(&leaf, &self.inner.skills, &definitions);
@@ -632,14 +565,36 @@ impl Host {
         })
     }
 
+    /// What the client sent with the turn, beside its input.
+    async fn queued(&self, turn: &record::Turn) -> Result<(Option<String>, Budget, Option<Value>), StoreError> {
+        let store = &self.inner.store;
+        let first = store.events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1);
+        let mut first = first
+            .await?
+            .into_iter()
+            .next()
+            .filter(|event| event.turn == Some(turn.id));
+        if !matches!(&first, Some(event) if matches!(event.body, EventBody::TurnQueued { .. })) {
+            // It waited for another, and has its place where it began.
+            first = store.turn_events(&turn.org, turn.id).await?.into_iter().next();
+        }
+        match first.map(|event| event.body) {
+            Some(EventBody::TurnQueued {
+                system,
+                budget,
+                output_schema,
+                ..
+            }) => Ok((system, budget, output_schema)),
+            _ => Err(StoreError::Corrupt {
+                reason: format!("{} has no turn.queued", turn.id),
+            }),
+        }
+    }
+
     pub(crate) fn publish(&self, events: Vec<Event>) {
         for event in events {
             self.inner.hub.publish(Arc::new(event));
         }
-    }
-
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TurnId, CancellationToken>> {
-        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -24,6 +24,7 @@ mod outside;
 mod ports;
 mod recorder;
 mod redact;
+mod reins;
 mod retry;
 pub mod schema;
 mod secrets;

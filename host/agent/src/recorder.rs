@@ -4,6 +4,8 @@ use crate::{
     caller::Caller, context::Reported, hub::Hub, machine::TurnMachine, redact, telemetry, transcript::Transcript,
 };
 use fumehood_core::{
+    content::Content,
+    digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
     id::{EventId, SessionId, TurnId},
     message::Message,
@@ -12,7 +14,10 @@ use fumehood_core::{
     rewind::PassedOver,
 };
 use fumehood_egress::LeakGuard;
-use fumehood_store::{Store, StoreError};
+use fumehood_store::{
+    Store, StoreError,
+    record::{Added, Addition},
+};
 use std::{sync::Arc, time::Instant};
 
 /// The journal of one turn being driven, with what is known from it.
@@ -71,14 +76,40 @@ impl Recorder {
             redact::event(&guard, &mut event.body);
         }
         for event in self.store.append(&self.org, self.session, &events).await? {
-            if event.turn == Some(self.turn) {
-                self.machine.apply(&event.body);
-                telemetry::turn_recorded(&self.org, &event.body, self.begun);
-            }
-            self.transcript.apply(event.turn, &event.body);
-            self.hub.publish(Arc::new(event));
+            self.recorded(event);
         }
         Ok(())
+    }
+
+    /// Makes durable what a client adds to the turn's input, unless the same request did before.
+    ///
+    /// Not cancel-safe, as [`Recorder::record`].
+    // THREAT[T-sec-exfiltration]
+    pub(crate) async fn add(
+        &mut self,
+        mut input: Vec<Content>,
+        idempotency: Option<(String, Digest)>,
+    ) -> Result<Added, StoreError> {
+        redact::contents(&self.guard().await?, &mut input);
+        let addition = Addition {
+            turn: self.turn,
+            input,
+            idempotency,
+        };
+        let added = self.store.add_to_turn(&self.org, self.session, &addition).await?;
+        if let Added::Recorded(event) = &added {
+            self.recorded(event.clone());
+        }
+        Ok(added)
+    }
+
+    fn recorded(&mut self, event: Event) {
+        if event.turn == Some(self.turn) {
+            self.machine.apply(&event.body);
+            telemetry::turn_recorded(&self.org, &event.body, self.begun);
+        }
+        self.transcript.apply(event.turn, &event.body);
+        self.hub.publish(Arc::new(event));
     }
 
     /// Knows every secret that is in effect in the session now.

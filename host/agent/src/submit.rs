@@ -2,9 +2,10 @@
 
 use crate::{
     history::{BackTo, FilesToo},
-    host::{Host, HostError, Submitted, TurnRequest},
+    host::{Host, HostError, Mode, Submitted, TurnRequest},
     limits::{Counted, Limited},
     redact,
+    reins::NotAdded,
     schema::Schema,
 };
 use fumehood_core::{
@@ -12,21 +13,38 @@ use fumehood_core::{
     event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
     name::OrgName,
-    turn::TurnStatus,
+    turn::{Budget, TurnStatus},
 };
 use fumehood_store::{
     StoreError,
-    record::{Accepted, NewTurn, Turn},
+    record::{Accepted, Added, IfBusy, NewTurn, Turn},
 };
 use tracing::Instrument as _;
 
+/// How often an input is offered again whose turn ended before it could be steered.
+const STEERING_ATTEMPTS: usize = 16;
+
+/// What became of an input.
+enum Begun {
+    Accepted(Accepted),
+    /// It is part of this turn's input.
+    Steered(Turn),
+}
+
+fn is_only_input(request: &TurnRequest) -> bool {
+    request.system.is_none()
+        && request.output_schema.is_none()
+        && request.replaces.is_none()
+        && request.budget == Budget::default()
+}
+
 impl Host {
-    /// Accepts a turn and begins to work it. The turn goes on whether or not the caller waits.
+    /// Accepts an input, as a turn or for the one that is worked, and sees to it that it is worked in its turn. The turn goes on whether or not the caller waits.
     ///
     /// # Errors
-    /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::KeyReused`], [`HostError::Invalid`] for an empty input,
-    /// those of [`Host::undo`] for what it replaces, [`HostError::BudgetExhausted`] when the org or the session has nothing left to
-    /// spend, [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
+    /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::QueueFull`], [`HostError::KeyReused`], [`HostError::Invalid`] for an
+    /// empty input, those of [`Host::undo`] for what it replaces, [`HostError::BudgetExhausted`] when the org or the session has nothing
+    /// left to spend, [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
     pub async fn submit_turn(
         &self,
         org: &OrgName,
@@ -45,6 +63,13 @@ impl Host {
                 "the input is empty: send a text, or a list of content".into(),
             ));
         }
+        if request.mode == Mode::Steer && !is_only_input(&request) {
+            return Err(HostError::Invalid(
+                "what steers a turn is only an `input`: the turn has its own `system`, `budget` and `output_schema`, and replaces \
+                 none"
+                    .into(),
+            ));
+        }
         let TurnRequest {
             mut input,
             mut system,
@@ -52,6 +77,7 @@ impl Host {
             mut output_schema,
             idempotency,
             replaces,
+            mode,
         } = request;
         // Neither the model nor the journal gets a value, not even from a client that has it.
         let guard = self.guard(org, Some(session)).await?;
@@ -70,10 +96,14 @@ impl Host {
             output_schema,
             idempotency,
             replaces: None,
+            if_busy: match mode {
+                Mode::Queue => IfBusy::Queue,
+                Mode::Reject | Mode::Steer => IfBusy::Refuse,
+            },
         };
         let (host, org) = (self.clone(), org.clone());
         // A task of the host's: a turn that was counted and accepted is begun, also when who asked for it has gone meanwhile.
-        let begin = async move { host.begin_turn(&org, session, new, replaces).await };
+        let begin = async move { host.begin_turn(&org, session, new, replaces, mode).await };
         let begun = self.tasks().spawn(begin.in_current_span()).await;
         begun.unwrap_or_else(|error| {
             tracing::error!(%error, "the beginning of a turn broke");
@@ -85,25 +115,16 @@ impl Host {
         &self,
         org: &OrgName,
         session: SessionId,
-        mut new: NewTurn,
+        new: NewTurn,
         replaces: Option<TurnId>,
+        mode: Mode,
     ) -> Result<Submitted, HostError> {
-        let _in_order = self.in_order(session).await?;
         if let Some((key, digest)) = &new.idempotency
             && let Some(earlier) = self.store().repeated_turn(org, session, key, digest).await?
         {
             return self.accepted(org, earlier, None).await;
         }
         self.admit(org, session).await?;
-        self.refuse_while_summed_up(session)?;
-        if let Some(turn) = replaces {
-            let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
-            new.replaces = match back.await {
-                Ok(rewind) => Some(rewind),
-                Err(HostError::Busy(open)) => return self.accepted(org, Accepted::Busy(open), None).await,
-                Err(error) => return Err(error),
-            };
-        }
         let limits = self.caller().limits();
         let counted = match limits.turn(org).await {
             Ok(counted) => counted,
@@ -116,15 +137,86 @@ impl Host {
                 });
             }
         };
-        match self.store().accept_turn(org, session, &new).await {
-            Ok(Some(accepted @ Accepted::New(..))) => self.accepted(org, accepted, counted).await,
-            not_begun => {
+        match self.accept_or_steer(org, session, new, replaces, mode).await {
+            Ok(Begun::Accepted(accepted @ Accepted::New(..))) => self.accepted(org, accepted, counted).await,
+            no_turn_of_its_own => {
                 if counted.is_some() {
                     limits.give_back_turn(org).await;
                 }
-                let not_begun = not_begun?.ok_or(HostError::NotFound("session"))?;
-                self.accepted(org, not_begun, None).await
+                match no_turn_of_its_own? {
+                    Begun::Accepted(accepted) => self.accepted(org, accepted, None).await,
+                    Begun::Steered(turn) => Ok(Submitted {
+                        turn,
+                        repeated: false,
+                        counted: None,
+                    }),
+                }
             }
+        }
+    }
+
+    /// The store decides whether the session is busy. What was to steer a turn that ended meanwhile is offered to the store again: so
+    /// it is a turn of its own, or it steers the next one.
+    async fn accept_or_steer(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        mut new: NewTurn,
+        replaces: Option<TurnId>,
+        mode: Mode,
+    ) -> Result<Begun, HostError> {
+        let mut busy_with = None;
+        for _ in 0..STEERING_ATTEMPTS {
+            if self.is_closing() {
+                return Err(HostError::ShuttingDown);
+            }
+            let accepted = {
+                let _in_order = self.in_order(session).await?;
+                // What waits does not change the conversation.
+                if mode != Mode::Queue || replaces.is_some() {
+                    self.refuse_while_summed_up(session)?;
+                }
+                if let Some(turn) = replaces {
+                    let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
+                    new.replaces = match back.await {
+                        Ok(rewind) => Some(rewind),
+                        Err(HostError::Busy(open)) => return Ok(Begun::Accepted(Accepted::Busy(open))),
+                        Err(error) => return Err(error),
+                    };
+                }
+                self.store().accept_turn(org, session, &new).await?
+            };
+            match accepted.ok_or(HostError::NotFound("session"))? {
+                Accepted::Busy(open) if mode == Mode::Steer => {
+                    if let Some(begun) = self.steer(org, open, &new).await? {
+                        return Ok(begun);
+                    }
+                    busy_with = Some(open);
+                }
+                accepted => return Ok(Begun::Accepted(accepted)),
+            }
+        }
+        // Each time the turn stopped being worked and did not end: the store fails it.
+        Err(busy_with.map_or(HostError::Fault, HostError::Busy))
+    }
+
+    /// Adds to the input of the open turn. `None` if it ended, or stopped being worked, before it was recorded.
+    async fn steer(&self, org: &OrgName, open: TurnId, new: &NewTurn) -> Result<Option<Begun>, HostError> {
+        let Some(turn) = self.store().turn(org, open).await? else {
+            return Ok(None);
+        };
+        match turn.status {
+            TurnStatus::Queued | TurnStatus::Running => {}
+            TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults => return Err(HostError::Busy(open)),
+            TurnStatus::Completed | TurnStatus::Failed | TurnStatus::Cancelled => return Ok(None),
+        }
+        let control = self.drive(&turn);
+        match control.add(new.input.clone(), new.idempotency.clone()).await {
+            Ok(Added::Recorded(_)) => Ok(Some(Begun::Steered(turn))),
+            Ok(Added::Repeated(turn)) => Ok(Some(Begun::Accepted(Accepted::Repeated(turn)))),
+            Ok(Added::KeyReused) => Ok(Some(Begun::Accepted(Accepted::KeyReused))),
+            Err(NotAdded::Full) => Err(HostError::QueueFull),
+            Err(NotAdded::Ended) => Ok(None),
         }
     }
 
@@ -137,34 +229,28 @@ impl Host {
         let (turn, repeated) = match accepted {
             Accepted::New(turn, recorded) => {
                 self.publish(recorded);
-                self.drive(&turn);
                 (turn, false)
             }
-            Accepted::Repeated(turn) => {
-                self.drive_if_left(&turn);
-                (turn, true)
-            }
+            Accepted::Repeated(turn) => (turn, true),
             Accepted::Stale => return Err(HostError::Changed),
             Accepted::KeyReused => return Err(HostError::KeyReused),
+            Accepted::QueueFull => return Err(HostError::QueueFull),
             Accepted::Busy(id) => {
                 if let Some(turn) = self.store().turn(org, id).await? {
-                    self.drive_if_left(&turn);
+                    self.drive_next(org, turn.session).await?;
                 }
                 return Err(HostError::Busy(id));
             }
         };
+        // A failing store may have kept the host from working one that came before.
+        if let Err(error) = self.drive_next(org, turn.session).await {
+            tracing::error!(turn = %turn.id, %error, "an accepted turn could not be begun; the next one, or the next start, does it");
+        }
         Ok(Submitted {
             turn,
             repeated,
             counted,
         })
-    }
-
-    /// Takes a turn up again that should be at work and is not: a failing store may have kept the host from it.
-    fn drive_if_left(&self, turn: &Turn) {
-        if matches!(turn.status, TurnStatus::Queued | TurnStatus::Running) {
-            self.drive(turn);
-        }
     }
 
     /// Writes into the session's journal that a limit refused something: once for as long as the limit said to wait, so that

@@ -250,7 +250,19 @@ pub(crate) enum Turn {
     Cancel {
         /// Its id.
         id: TurnId,
+        /// At once, or once the model has answered and the calls of the step have ended.
+        #[arg(long, value_enum, default_value_t = CancelAt::Now, value_name = "WHEN")]
+        at: CancelAt,
     },
+}
+
+/// When a turn that is cancelled ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CancelAt {
+    /// What runs is stopped.
+    Now,
+    /// What runs in the step comes to its end.
+    Boundary,
 }
 
 #[derive(Debug, Subcommand)]

@@ -99,10 +99,12 @@ problem_codes! {
     InvalidName, "invalid_name", UNPROCESSABLE_ENTITY, "The name is not valid";
     /// The request is well formed but makes no sense here; `detail` says why.
     InvalidRequest, "invalid_request", UNPROCESSABLE_ENTITY, "The request makes no sense here";
-    /// The session has a turn that hasn't ended, which `turn` names, or its conversation is being summed up. Wait for the end, or cancel the turn.
+    /// The session has a turn that hasn't ended, which `turn` names, or its conversation is being summed up. Wait for the end, cancel the turn, or send the input with `mode` `queue` or `steer`.
     SessionBusy, "session_busy", CONFLICT, "The session is busy";
     /// Somebody else changed the session in the same moment. Nothing was done: look at it again, then repeat the request.
     SessionChanged, "session_changed", CONFLICT, "The session was changed in the same moment";
+    /// In the session wait as many inputs as may. Wait until one of them is worked, or cancel one.
+    QueueFull, "queue_full", CONFLICT, "As many inputs wait as may";
     /// The model gave no usable summary, so the conversation is as it was; `detail` says why. Try again later.
     CompactionFailed, "compaction_failed", BAD_GATEWAY, "The conversation could not be summed up";
     /// What is to be made exists already, or is in use.

@@ -516,3 +516,13 @@ pub(crate) struct Problem {
     detail: String,
     code: crate::problem::ProblemCode,
 }
+
+/// What becomes of an input while the session is busy.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "described only")]
+pub(crate) enum Mode {
+    Reject,
+    Queue,
+    Steer,
+}

@@ -1,8 +1,8 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
 use crate::record::{
-    Accepted, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Session, SessionChange,
-    Turn,
+    Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound,
+    Session, SessionChange, Turn,
 };
 use crate::spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay};
 use async_trait::async_trait;
@@ -176,6 +176,13 @@ pub trait Turns {
         key: &str,
         request: &Digest,
     ) -> Result<Option<Accepted>>;
+    /// Appends the `turn.steered` of what a client adds to a turn's input, and remembers its idempotency key, in one transaction.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    async fn add_to_turn(&self, org: &OrgName, session: SessionId, addition: &Addition) -> Result<Added>;
+    /// The session's oldest turn that hasn't ended: the one to be worked.
+    async fn next_turn(&self, org: &OrgName, session: SessionId) -> Result<Option<Turn>>;
     /// One turn.
     async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>>;
     /// The session's turns, oldest first.
@@ -194,7 +201,8 @@ pub trait Journal {
     ///
     /// # Errors
     /// [`StoreError::Gone`] if the org has no such session. [`StoreError::Invalid`] for a live event, for an event of a
-    /// turn that is not the session's, and for a start or an end of a turn that has ended: a turn ends exactly once.
+    /// turn that is not the session's, for a start or an end of a turn that has ended: a turn ends exactly once; and for a start while
+    /// another turn of the session has begun and not ended.
     async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>>;
     /// Recorded events with `seq > after`, in order, at most `limit`.
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>>;

@@ -95,12 +95,52 @@ pub struct Turn {
     pub session: SessionId,
     /// Where it is.
     pub status: TurnStatus,
-    /// The `seq` of its `turn.queued`.
+    /// The place from which on the journal is about it: that of its `turn.queued`; where something of other turns lies between, that of
+    /// its `turn.started`, and 0 if it ended without one.
     pub first_seq: u64,
     /// When it was accepted.
     pub created: Time,
     /// When it ended.
     pub ended: Option<Time>,
+}
+
+/// Turns that may wait in a session behind the one that is worked.
+pub const MAX_QUEUED: u32 = 16;
+
+/// What becomes of a new turn when its session has one that hasn't ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfBusy {
+    /// It is not accepted.
+    #[default]
+    Refuse,
+    /// It waits for its turn.
+    Queue,
+}
+
+/// What a client adds to a turn's input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Addition {
+    /// The turn.
+    pub turn: TurnId,
+    /// What it sent.
+    pub input: Vec<Content>,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
+}
+
+/// What became of an addition.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per addition, taken apart at once; Recorded is the usual case"
+)]
+pub enum Added {
+    /// It is in the journal, as this `turn.steered`.
+    Recorded(fumehood_core::event::Event),
+    /// The same key and request came before, and led to this turn: nothing was done.
+    Repeated(Turn),
+    /// The same key came with another request before: nothing was done.
+    KeyReused,
 }
 
 /// A turn to be accepted.
@@ -120,6 +160,8 @@ pub struct NewTurn {
     pub idempotency: Option<(String, Digest)>,
     /// What is undone in the moment that it is accepted.
     pub replaces: Option<NewRewind>,
+    /// Whether it may wait.
+    pub if_busy: IfBusy,
 }
 
 /// A session that is to go back to before a turn.
@@ -180,10 +222,12 @@ pub enum Accepted {
     Repeated(Turn),
     /// The same key came with another request before: nothing was done.
     KeyReused,
-    /// The session has a turn that hasn't ended: nothing was done.
+    /// The session has a turn that hasn't ended, the oldest of which is this: nothing was done.
     Busy(TurnId),
     /// The session's turns are others than those it was to replace: nothing was done.
     Stale,
+    /// In the session wait as many turns as may: nothing was done.
+    QueueFull,
 }
 
 /// A component as an org has it.

@@ -135,3 +135,12 @@ async fn a_store_that_gives_the_last_of_a_budget_to_everybody_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lets_no_turn_wait_is_caught() {
+    caught(
+        Fault::ForgetsWhoMayWait,
+        "turns that may wait are worked in the order in which they came",
+    )
+    .await;
+}

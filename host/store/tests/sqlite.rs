@@ -13,7 +13,7 @@ use fumehood_policy::authority::SessionNarrowing;
 use fumehood_store::{
     Journal as _, KeyValues as _, MasterKey, OpenError, Orgs as _, Problem, Secrets as _, Sessions as _, SqliteStore,
     StoreError, StoreUrl, Turns as _,
-    record::{Accepted, NewTurn, Owner, Session},
+    record::{Accepted, IfBusy, NewTurn, Owner, Session},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
@@ -96,6 +96,7 @@ fn new_turn(key: Option<(&str, &[u8])>) -> NewTurn {
         output_schema: None,
         idempotency: key.map(|(key, request)| (key.into(), Digest::of(request))),
         replaces: None,
+        if_busy: IfBusy::Refuse,
     }
 }
 

@@ -83,6 +83,7 @@ impl Driver {
     }
 
     async fn sum_up(&mut self, reason: CompactionReason, messages: &[Message], cut: &Cut) -> Result<(), Stop> {
+        self.hold().await?;
         let started = self.recorder.machine.event(EventBody::CompactionStarted { reason });
         self.recorder.record(vec![started]).await?;
         let summariser = Summariser {
@@ -113,6 +114,7 @@ impl Driver {
             self.recorder.machine.event(body)
         };
         self.recorder.record(vec![event]).await?;
+        self.let_go();
         self.gauge.start_over();
         Ok(())
     }

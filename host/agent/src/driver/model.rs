@@ -48,6 +48,7 @@ impl Driver {
             };
             if broken.shown == Shown::Nothing && is_too_long(&broken.error) {
                 drop(request);
+                self.let_go();
                 return self.make_room(&broken.error).await;
             }
             let failure = Failure {

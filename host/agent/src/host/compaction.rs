@@ -79,6 +79,8 @@ impl Host {
             // Closing drops it where it is: without an end in the journal nothing has changed.
             let closing = &host.inner.closing;
             let done = closing.run_until_cancelled(compacting).await;
+            // What came meanwhile and may wait has waited for this.
+            host.drive_next(&org, session).await?;
             done.unwrap_or(Err(HostError::ShuttingDown))
         };
         let done = self.tasks().spawn(work.in_current_span()).await;
@@ -115,6 +117,7 @@ impl Host {
         let chain = self.chain(org, &session.agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?;
         let (model, _) = self.candidates(leaf)?;
+        self.admit(org, id).await?;
         let _summing = self.begin_summing(org, id).await?;
 
         let mut transcript = Transcript::default();

@@ -1,6 +1,6 @@
 //! Deleting a session with everything in it.
 
-use super::{Host, HostError};
+use super::{CancelAt, Host, HostError};
 use fumehood_core::{id::SessionId, name::OrgName};
 
 impl Host {
@@ -12,15 +12,10 @@ impl Host {
     /// [`HostError::NotFound`].
     pub async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
         self.session(org, id).await?;
-        for turn in self
-            .inner
-            .store
-            .turns(org, id)
-            .await?
-            .iter()
-            .filter(|turn| !turn.status.is_terminal())
-        {
-            self.cancel_turn(org, turn.id).await?;
+        let turns = self.inner.store.turns(org, id).await?;
+        // Those that wait first, so that none of them begins.
+        for turn in turns.iter().rev().filter(|turn| !turn.status.is_terminal()) {
+            self.cancel_turn(org, turn.id, CancelAt::Now).await?;
         }
         // A task of the host's, which waits for it when it shuts down: a client that goes away must not leave a session
         // without its files.

@@ -1,7 +1,7 @@
 //! `fumehood session …` and `fumehood turn …`
 
 use crate::{
-    args::{Session, Turn},
+    args::{CancelAt, Session, Turn},
     client::Client,
     commands::history,
     events,
@@ -83,10 +83,13 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
 pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::Result<()> {
     let turn = match command {
         Turn::Show { id } => client.get(&format!("/v1/turns/{id}")).await?,
-        Turn::Cancel { id } => {
-            client
-                .post(&format!("/v1/turns/{id}/cancel"), &serde_json::json!({}))
-                .await?
+        Turn::Cancel { id, at } => {
+            let at = match at {
+                CancelAt::Now => "now",
+                CancelAt::Boundary => "boundary",
+            };
+            let body = serde_json::json!({ "at": at });
+            client.post(&format!("/v1/turns/{id}/cancel"), &body).await?
         }
     };
     out.either(&turn, |turn| {

@@ -4,7 +4,7 @@ use crate::{
     app::App,
     auth::Client,
     feed::{Feed, Scope},
-    input::{At, JsonBody, session_id, turn_id},
+    input::{At, JsonBody, MaybeJson, session_id, turn_id},
     problem::{Answer, Problem, ProblemCode},
     refusal::tell_standing,
     routes::events::last_event_id,
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fumehood_agent::{
-    host::{Submitted, TurnRequest},
+    host::{CancelAt, Mode, Submitted, TurnRequest},
     view::TurnView,
 };
 use fumehood_core::{content::Content, digest::Digest, id::TurnId, money::Money, turn::Budget};
@@ -57,6 +57,11 @@ struct SubmitTurn {
     /// A turn to take the place of: that one and all after it are undone, with their files, if this one is accepted.
     #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
     replaces: Option<TurnId>,
+    /// What becomes of the input while the session has a turn that hasn't ended: `reject` (the default) refuses it, `queue` makes it a
+    /// turn that waits, `steer` adds it to the input of the turn that is worked and answers with that one.
+    #[serde(default)]
+    #[schema(value_type = schema::Mode, default = "reject")]
+    mode: Mode,
 }
 
 /// What a turn may use. An absent part is as the agent has it.
@@ -133,11 +138,19 @@ impl SubmitTurn {
             output_schema: self.output_schema,
             idempotency,
             replaces: self.replaces,
+            mode: self.mode,
         })
     }
 
     fn meaning(&self, budget: &Budget) -> impl Serialize {
-        (&self.input, &self.system, *budget, &self.output_schema, &self.replaces)
+        (
+            &self.input,
+            &self.system,
+            *budget,
+            &self.output_schema,
+            &self.replaces,
+            self.mode,
+        )
     }
 
     /// What two requests have in common that are the same: what they mean, not how they are written.
@@ -200,6 +213,9 @@ impl Reply {
 /// case when the client goes away.
 ///
 /// The same `Idempotency-Key` and request in one session are the same turn; the same key with another request is refused.
+///
+/// While the session has a turn that hasn't ended, `mode` says what becomes of the input. One that steers is answered once it is in the
+/// journal, at the next boundary of the turn that is worked; when that turn ends first, it is a turn of its own.
 #[utoipa::path(post, path = "/v1/sessions/{session}/turns", tag = "turns", request_body = SubmitTurn,
     params(
         ("session" = String, Path, description = "`ses_…`"),
@@ -282,17 +298,52 @@ async fn show_turn(State(app): State<Arc<App>>, client: Client, At(turn): At<Str
     Ok(Json(app.host.turn(&client.org, turn_id(&turn)?).await?))
 }
 
+/// How to cancel a turn.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CancelTurn {
+    /// `now` (the default) stops what runs; `boundary` lets the model answer and the calls of the step end.
+    #[serde(default)]
+    at: CancelWhen,
+}
+
+/// When a turn that is cancelled ends.
+#[derive(Default, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum CancelWhen {
+    #[default]
+    Now,
+    Boundary,
+}
+
+impl From<CancelWhen> for CancelAt {
+    fn from(at: CancelWhen) -> Self {
+        match at {
+            CancelWhen::Now => Self::Now,
+            CancelWhen::Boundary => Self::Boundary,
+        }
+    }
+}
+
 /// Cancel a turn
 ///
-/// Calls that run are stopped. A turn that has ended stays as it is.
+/// Calls that run are stopped, or end first if that is asked for. What the model has said so far is kept. A turn that waits ends at once;
+/// one that has ended stays as it is.
 #[utoipa::path(post, path = "/v1/turns/{turn}/cancel", tag = "turns", params(("turn" = String, Path, description = "`trn_…`")),
+    request_body = Option<CancelTurn>,
     responses(
         (status = 200, body = schema::Turn, description = "The turn at its end"),
         (status = 202, body = schema::Turn, description = "The turn is being cancelled"),
     ))]
-async fn cancel_turn(State(app): State<Arc<App>>, client: Client, At(turn): At<String>) -> Answer<Response> {
+async fn cancel_turn(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(turn): At<String>,
+    MaybeJson(body): MaybeJson<CancelTurn>,
+) -> Answer<Response> {
     let turn = turn_id(&turn)?;
-    match tokio::time::timeout(CANCEL_TIME, app.host.cancel_turn(&client.org, turn)).await {
+    let cancelling = app.host.cancel_turn(&client.org, turn, body.at.into());
+    match tokio::time::timeout(CANCEL_TIME, cancelling).await {
         Ok(view) => Ok(Json(view?).into_response()),
         Err(_) => Ok((StatusCode::ACCEPTED, Json(app.host.turn(&client.org, turn).await?)).into_response()),
     }

@@ -202,7 +202,7 @@ pub(crate) struct House {
     pub(crate) key: KeyId,
     router: Router,
     model: Arc<Model>,
-    _opened: fumehood_store::Opened,
+    opened: fumehood_store::Opened,
     _dir: TempDir,
 }
 
@@ -255,41 +255,10 @@ impl House {
             ids.push(key.id);
         }
         store.replace_agents(&OrgName::default_org(), &agents).await.unwrap();
-        let sandbox = Sandbox::new(&SandboxConfig {
-            max_concurrent_calls: 4,
-            ..SandboxConfig::new().unwrap()
-        })
-        .unwrap();
-        let limits = Arc::new(limits);
-        let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
-        let egress = Egress::new(&EgressConfig::default(), Arc::clone(&ledger) as Arc<_>).unwrap();
-        let workspaces = opened.workspaces.clone();
-        let caller = Caller::new(CallerParts {
-            sandbox: sandbox.clone(),
-            egress,
-            ledger,
-            store: Arc::clone(&store),
-            workspaces: workspaces.clone(),
-            policy: HostPolicy::default(),
-            limits,
-            env: Vec::new(),
-        });
-        let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
         let model = Arc::new(Model::default());
         let mut models: Models = [(ModelName::main(), (Arc::clone(&model) as Arc<dyn Provider>).into())].into();
         models.extend(others);
-        let host = Host::start(HostParts {
-            store,
-            workspaces,
-            catalog,
-            caller,
-            models,
-            skills,
-            budgets,
-            default_agent: agent,
-        })
-        .await
-        .unwrap();
+        let host = host_of(&opened, limits, models, skills, budgets).await;
         let closing = CancellationToken::new();
         let router = router(host.clone(), config.clone(), closing.clone());
         Self {
@@ -299,9 +268,26 @@ impl House {
             key: ids[0],
             router,
             model,
-            _opened: opened,
+            opened,
             _dir: dir,
         }
+    }
+
+    /// The same after the host stopped and started again.
+    pub(crate) async fn restarted(mut self) -> Self {
+        self.host.shut_down().await;
+        let model = Arc::clone(&self.model) as Arc<dyn Provider>;
+        let models = [(ModelName::main(), model.into())].into();
+        self.host = host_of(
+            &self.opened,
+            Limits::default(),
+            models,
+            BTreeMap::new(),
+            BTreeMap::new(),
+        )
+        .await;
+        self.router = router(self.host.clone(), self.config.clone(), self.closing.clone());
+        self
     }
 
     /// Takes over the model's next answer.
@@ -365,6 +351,49 @@ impl House {
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
         made.headers["location"].to_str().unwrap().to_owned()
     }
+}
+
+/// A host on what was opened.
+async fn host_of(
+    opened: &fumehood_store::Opened,
+    limits: Limits,
+    models: Models,
+    skills: BTreeMap<SkillName, Arc<Skill>>,
+    budgets: BTreeMap<OrgName, OrgBudget>,
+) -> Host {
+    let store = Arc::clone(&opened.store);
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 4,
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    let limits = Arc::new(limits);
+    let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
+    let egress = Egress::new(&EgressConfig::default(), Arc::clone(&ledger) as Arc<_>).unwrap();
+    let workspaces = opened.workspaces.clone();
+    let caller = Caller::new(CallerParts {
+        sandbox: sandbox.clone(),
+        egress,
+        ledger,
+        store: Arc::clone(&store),
+        workspaces: workspaces.clone(),
+        policy: HostPolicy::default(),
+        limits,
+        env: Vec::new(),
+    });
+    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
+    Host::start(HostParts {
+        store,
+        workspaces,
+        catalog,
+        caller,
+        models,
+        skills,
+        budgets,
+        default_agent: AgentName::new("assistant").unwrap(),
+    })
+    .await
+    .unwrap()
 }
 
 /// A request being made.

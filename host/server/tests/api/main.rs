@@ -22,6 +22,7 @@ mod refusals;
 mod revoked;
 mod serving;
 mod sessions;
+mod steering;
 mod tools;
 mod turns;
 mod values;

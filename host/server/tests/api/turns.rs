@@ -11,7 +11,7 @@ use fumehood_core::{
     turn::{Budget, TurnStatus},
 };
 use fumehood_server::ServerConfig;
-use fumehood_store::record::{Accepted, NewTurn};
+use fumehood_store::record::{Accepted, IfBusy, NewTurn};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ async fn left(house: &House, session: SessionId, idempotency: Option<(String, Di
         output_schema: None,
         idempotency,
         replaces: None,
+        if_busy: IfBusy::Refuse,
     };
     let org = OrgName::default_org();
     match house.host.store().accept_turn(&org, session, &new).await.unwrap() {

@@ -3,6 +3,7 @@
 //! [`run`] tries every promise and returns those that were broken; an empty answer is a pass. Each promise makes its own orgs, so
 //! the suite may run on data that is there already.
 
+mod queue;
 mod races;
 mod restart;
 mod rewinds;
@@ -14,7 +15,7 @@ mod work;
 use crate::{
     api::{Store, StoreError},
     quotas::KvQuota,
-    record::{Accepted, NewTurn, Session, Turn},
+    record::{Accepted, IfBusy, NewTurn, Session, Turn},
 };
 use async_trait::async_trait;
 use fumehood_core::{
@@ -56,6 +57,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
     let chapters = [
         tenancy::PROMISES,
         work::PROMISES,
+        queue::PROMISES,
         rewinds::PROMISES,
         values::PROMISES,
         races::PROMISES,
@@ -195,6 +197,7 @@ fn new_turn() -> NewTurn {
         output_schema: Some(serde_json::json!({"type": "object"})),
         idempotency: None,
         replaces: None,
+        if_busy: IfBusy::Refuse,
     }
 }
 

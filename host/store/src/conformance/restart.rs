@@ -45,6 +45,9 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     let entry = new_entry(&org, Some(id))?;
     store.ledger_open(&entry).await?;
     store.rewind(&org, id, &to_before(std::slice::from_ref(&turn))).await?;
+    let busy = world.session(&org).await?.id;
+    let at_work = world.turn(&org, busy).await?;
+    let waiting = super::queue::queue(&world, &org, busy).await?;
     let session = store.session(&org, id).await?;
     let rewinds = store.rewinds(&org, id).await?;
     let events = store.events(&org, id, 0, 100).await?;
@@ -68,6 +71,13 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
         Some(TurnStatus::Completed),
         "the turn's status"
     );
+    ensure_eq!(
+        store.next_turn(&org, busy).await?,
+        Some(at_work.clone()),
+        "the turn at work"
+    );
+    store.append(&org, busy, &[completed(at_work.id)]).await?;
+    ensure_eq!(store.next_turn(&org, busy).await?, Some(waiting), "the turn that waits");
     ensure_eq!(store.kv_get(&own, "k").await?, Some(b"v".to_vec()), "the value");
     let hidden = vec![("A".to_owned(), "hidden".to_owned())];
     ensure_eq!(effective(&*store, &org, Some(id)).await?, hidden, "the secret");

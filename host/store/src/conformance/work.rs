@@ -300,7 +300,7 @@ fn ends() -> [(EventBody, TurnStatus); 3] {
     ]
 }
 
-fn started(turn: TurnId) -> Result<super::NewEvent, Broken> {
+pub(super) fn started(turn: TurnId) -> Result<super::NewEvent, Broken> {
     let body = EventBody::TurnStarted {
         agent: agent("assistant")?,
         model: fumehood_core::name::ModelName::new("main").map_err(|error| Broken(error.to_string()))?,

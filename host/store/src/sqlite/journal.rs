@@ -129,6 +129,11 @@ pub(super) async fn append(
             insert_rewind(connection, session, place, *after).await?;
         }
         if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
+            match (&event.body, status.is_terminal()) {
+                (EventBody::TurnStarted { .. }, _) => place_waited(connection, session, turn, place).await?,
+                (_, true) => place_waited(connection, session, turn, 0).await?,
+                _ => {}
+            }
             project(connection, session, turn, status, nanos).await?;
         }
         spending::project(connection, &event).await?;
@@ -203,6 +208,22 @@ pub(super) async fn rewinds(reader: impl SqliteExecutor<'_>, org: &OrgName, sess
         .collect()
 }
 
+/// A turn that waited for another has its place where it begins, since what lies before is the other's; one that ends without having
+/// begun has none.
+async fn place_waited(connection: &mut SqliteConnection, session: SessionId, turn: TurnId, place: i64) -> Result<()> {
+    sqlx::query(
+        "UPDATE turns SET first_seq = ?3 WHERE session = ?1 AND id = ?2 AND status = 'queued' AND EXISTS \
+         (SELECT 1 FROM events e WHERE e.session = ?1 AND e.seq > turns.first_seq AND e.turn <> ?2)",
+    )
+    .bind(&session.uuid().as_bytes()[..])
+    .bind(&turn.uuid().as_bytes()[..])
+    .bind(place)
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
 async fn project(
     connection: &mut SqliteConnection,
     session: SessionId,
@@ -218,7 +239,13 @@ async fn project(
             .bind(status.is_terminal().then_some(nanos))
             .execute(connection)
             .await
-            .map_err(failed)?;
+            .map_err(|error| match error.as_database_error() {
+                // THREAT[T-api-busy]
+                Some(database) if database.is_unique_violation() => StoreError::Invalid {
+                    reason: "another turn of the session has begun and not ended".into(),
+                },
+                _ => failed(error),
+            })?;
     if updated.rows_affected() == 0 {
         return Err(StoreError::Invalid {
             reason: "the turn has ended: it neither starts nor ends again".into(),

@@ -1,9 +1,9 @@
 //! Turns: accepting them once, and finding them.
 
-use super::{SqliteStore, decode, failed, insert_failed, journal};
+use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal};
 use crate::{
     api::{Result, StoreError, Turns},
-    record::{Accepted, NewRewind, NewTurn, Rewound, Turn},
+    record::{Accepted, Added, Addition, IfBusy, MAX_QUEUED, NewRewind, NewTurn, Rewound, Turn},
 };
 use async_trait::async_trait;
 use fumehood_core::{
@@ -41,6 +41,7 @@ struct Candidate {
     turn: TurnId,
     idempotency: Option<(String, Digest)>,
     replaces: Option<GoingBack>,
+    if_busy: IfBusy,
     queued: journal::Prepared,
 }
 
@@ -59,7 +60,13 @@ impl Candidate {
         }
         // THREAT[T-api-busy]: a session works one turn at a time, decided where turns are accepted.
         if let Some(open) = open_turn(connection, self.session).await? {
-            return Ok(Some(Accepted::Busy(open)));
+            match self.if_busy {
+                IfBusy::Refuse => return Ok(Some(Accepted::Busy(open))),
+                IfBusy::Queue if not_ended(connection, self.session).await? > i64::from(MAX_QUEUED) => {
+                    return Ok(Some(Accepted::QueueFull));
+                }
+                IfBusy::Queue => {}
+            }
         }
         if let Some(back) = &self.replaces
             && !back.still_holds(connection).await?
@@ -85,16 +92,8 @@ impl Candidate {
         .execute(&mut *connection)
         .await
         .map_err(|error| insert_failed(error, "session", || format!("the turn {}", self.turn)))?;
-        if let Some((key, request)) = &self.idempotency {
-            sqlx::query("INSERT INTO idempotency (session, key, request, turn, created) VALUES (?1, ?2, ?3, ?4, ?5)")
-                .bind(&self.session.uuid().as_bytes()[..])
-                .bind(key.as_str())
-                .bind(&request.as_bytes()[..])
-                .bind(&self.turn.uuid().as_bytes()[..])
-                .bind(created)
-                .execute(&mut *connection)
-                .await
-                .map_err(failed)?;
+        if let Some(idempotency) = &self.idempotency {
+            remember(connection, self.session, idempotency, self.turn, created).await?;
         }
         let queued = record(connection, &self.org, self.session, self.queued).await?;
         let turn = Turn {
@@ -197,13 +196,68 @@ async fn session_exists(connection: &mut SqliteConnection, org: &OrgName, sessio
 }
 
 async fn open_turn(connection: &mut SqliteConnection, session: SessionId) -> Result<Option<TurnId>> {
-    let id: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM turns WHERE session = ?1 AND ended IS NULL")
+    let oldest =
+        "SELECT id FROM turns WHERE session = ?1 AND ended IS NULL ORDER BY status = 'queued', first_seq LIMIT 1";
+    let id: Option<Vec<u8>> = sqlx::query_scalar(oldest)
         .bind(&session.uuid().as_bytes()[..])
         .fetch_optional(connection)
         .await
         .map_err(failed)?;
     id.map(|id| decode::uuid(&id, "a turn's id").map(TurnId::from_uuid))
         .transpose()
+}
+
+/// Appends what a client adds to a turn, inside a transaction.
+async fn add(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    addition: &Addition,
+    steered: journal::Prepared,
+) -> Result<Added> {
+    let time = decode::to_nanos(now())?;
+    if let Some((key, request)) = &addition.idempotency {
+        forget(connection, time - REMEMBERED).await?;
+        match earlier(connection, session, key, request).await? {
+            Some(Accepted::Repeated(turn)) => return Ok(Added::Repeated(turn)),
+            Some(_) => return Ok(Added::KeyReused),
+            None => {}
+        }
+    }
+    let events = journal::append(connection, org, session, steered).await?;
+    let event = events.and_then(|mut events| events.pop());
+    let event = event.ok_or(StoreError::Gone { what: "session" })?;
+    if let Some(idempotency) = &addition.idempotency {
+        remember(connection, session, idempotency, addition.turn, time).await?;
+    }
+    Ok(Added::Recorded(event))
+}
+
+async fn remember(
+    connection: &mut SqliteConnection,
+    session: SessionId,
+    (key, request): &(String, Digest),
+    turn: TurnId,
+    time: i64,
+) -> Result<()> {
+    sqlx::query("INSERT INTO idempotency (session, key, request, turn, created) VALUES (?1, ?2, ?3, ?4, ?5)")
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(key.as_str())
+        .bind(&request.as_bytes()[..])
+        .bind(&turn.uuid().as_bytes()[..])
+        .bind(time)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn not_ended(connection: &mut SqliteConnection, session: SessionId) -> Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM turns WHERE session = ?1 AND ended IS NULL")
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_one(connection)
+        .await
+        .map_err(failed)
 }
 
 /// What the same idempotency key led to before.
@@ -269,6 +323,7 @@ impl Turns for SqliteStore {
                 .as_ref()
                 .map(|rewind| GoingBack::new(org, session, rewind))
                 .transpose()?,
+            if_busy: new.if_busy,
             queued,
         };
         self.write(move |connection| Box::pin(candidate.accept(connection)))
@@ -288,6 +343,35 @@ impl Turns for SqliteStore {
         } else {
             Ok(None)
         }
+    }
+
+    async fn add_to_turn(&self, org: &OrgName, session: SessionId, addition: &Addition) -> Result<Added> {
+        let steered = journal::Prepared::new(&[NewEvent {
+            turn: Some(addition.turn),
+            source: Source::Client,
+            body: EventBody::TurnSteered {
+                input: addition.input.clone(),
+            },
+        }])?;
+        let (org, addition) = (org.clone(), addition.clone());
+        self.write(move |connection| -> BoxFuture<'_, Result<Added>> {
+            Box::pin(async move { add(connection, &org, session, &addition, steered).await })
+        })
+        .await
+    }
+
+    async fn next_turn(&self, org: &OrgName, session: SessionId) -> Result<Option<Turn>> {
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended FROM turns \
+             WHERE org = ?1 AND session = ?2 AND ended IS NULL \
+             ORDER BY status = 'queued', first_seq LIMIT 1",
+        )
+        .bind(org.as_str())
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)?;
+        row.map(turn).transpose()
     }
 
     async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>> {

@@ -17,8 +17,8 @@ use fumehood_store::{
     Store, Turns,
     api::Result,
     record::{
-        Accepted, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Session,
-        SessionChange, Turn,
+        Accepted, Added, Addition, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
+        Rewound, Session, SessionChange, Turn,
     },
     spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay},
 };
@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     RewindsWhatChanged,
     /// Grants what is wanted of a budget and holds nothing.
     HoldsNothing,
+    /// Lets no turn wait.
+    ForgetsWhoMayWait,
 }
 
 pub(crate) struct Broken {
@@ -183,7 +185,18 @@ impl Turns for Broken {
         if self.fault == Fault::IgnoresIdempotency {
             turn.idempotency = None;
         }
+        if self.fault == Fault::ForgetsWhoMayWait {
+            turn.if_busy = IfBusy::Refuse;
+        }
         self.sound.accept_turn(org, session, &turn).await
+    }
+
+    async fn add_to_turn(&self, org: &OrgName, session: SessionId, addition: &Addition) -> Result<Added> {
+        self.sound.add_to_turn(org, session, addition).await
+    }
+
+    async fn next_turn(&self, org: &OrgName, session: SessionId) -> Result<Option<Turn>> {
+        self.sound.next_turn(org, session).await
     }
 
     async fn repeated_turn(

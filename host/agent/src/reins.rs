@@ -1,0 +1,167 @@
+//! What reaches a turn while it is worked: a cancel, a stop at the next boundary, and what a client adds to its input.
+
+use fumehood_core::{content::Content, digest::Digest};
+use fumehood_store::record::Added;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Additions that may wait for a turn's next boundary.
+const WAITING: usize = 16;
+
+/// The end that the host holds.
+#[derive(Clone)]
+pub(crate) struct Control {
+    cancel: CancellationToken,
+    stop: CancellationToken,
+    additions: mpsc::Sender<Addition>,
+}
+
+/// The end that the driver of the turn holds. With it everything goes that was not taken out.
+pub(crate) struct Reins {
+    pub(crate) cancel: CancellationToken,
+    stop: CancellationToken,
+    additions: mpsc::Receiver<Addition>,
+}
+
+/// What a client adds to the turn's input.
+pub(crate) struct Addition {
+    pub(crate) input: Vec<Content>,
+    pub(crate) idempotency: Option<(String, Digest)>,
+    /// To be told once it is recorded, and only then.
+    pub(crate) recorded: oneshot::Sender<Added>,
+}
+
+/// Why an addition was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotAdded {
+    /// As many wait as may.
+    Full,
+    /// The turn ended, or stopped being worked, before its next boundary.
+    Ended,
+}
+
+/// Both ends for one turn.
+pub(crate) fn control() -> (Control, Reins) {
+    let (cancel, stop) = (CancellationToken::new(), CancellationToken::new());
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let control = Control {
+        cancel: cancel.clone(),
+        stop: stop.clone(),
+        additions: sender,
+    };
+    let reins = Reins {
+        cancel,
+        stop,
+        additions: receiver,
+    };
+    (control, reins)
+}
+
+impl Control {
+    /// Ends the turn where it is.
+    pub(crate) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Ends the turn once the calls of its step have ended.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Adds to the turn's input, and waits until that is in the journal.
+    ///
+    /// When the turn ends first nothing is recorded: what was not taken out of the mailbox goes with it, and what was is recorded before
+    /// anything else happens in the turn.
+    pub(crate) async fn add(
+        &self,
+        input: Vec<Content>,
+        idempotency: Option<(String, Digest)>,
+    ) -> Result<Added, NotAdded> {
+        let (recorded, hear) = oneshot::channel();
+        let addition = Addition {
+            input,
+            idempotency,
+            recorded,
+        };
+        self.additions.try_send(addition).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotAdded::Full,
+            mpsc::error::TrySendError::Closed(_) => NotAdded::Ended,
+        })?;
+        hear.await.map_err(|_| NotAdded::Ended)
+    }
+}
+
+impl Reins {
+    /// What the client asked for.
+    pub(crate) fn client(&self) -> crate::machine::Client {
+        use crate::machine::Client;
+        if self.stop.is_cancelled() {
+            Client::Stops
+        } else if self.additions.is_empty() {
+            Client::Waits
+        } else {
+            Client::Steers
+        }
+    }
+
+    /// Takes out what was added first.
+    pub(crate) fn next_addition(&mut self) -> Option<Addition> {
+        self.additions.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Client;
+    use fumehood_store::record::Added;
+
+    fn hi() -> Vec<Content> {
+        vec![Content::text("hi")]
+    }
+
+    #[tokio::test]
+    async fn what_is_added_waits_until_it_is_recorded() {
+        let (control, mut reins) = control();
+        let mut adding = Box::pin(control.add(hi(), None));
+        assert!(futures::poll!(&mut adding).is_pending());
+        assert_eq!(reins.client(), Client::Steers);
+        let addition = reins.next_addition().unwrap();
+        assert!(futures::poll!(&mut adding).is_pending(), "taken out is not recorded");
+        addition.recorded.send(Added::KeyReused).unwrap();
+        assert_eq!(adding.await, Ok(Added::KeyReused));
+        assert_eq!(reins.client(), Client::Waits);
+    }
+
+    #[tokio::test]
+    async fn what_a_turn_did_not_take_before_its_end_was_not_added() {
+        // Sent before the end, taken out before the end, and sent after it.
+        let (control, mut reins) = control();
+        let (mut sent, mut taken) = (Box::pin(control.add(hi(), None)), Box::pin(control.add(hi(), None)));
+        assert!(futures::poll!(&mut sent).is_pending() && futures::poll!(&mut taken).is_pending());
+        let addition = reins.next_addition();
+        drop(reins);
+        assert_eq!(taken.await, Err(NotAdded::Ended));
+        drop(addition);
+        assert_eq!(sent.await, Err(NotAdded::Ended));
+        assert_eq!(control.add(hi(), None).await, Err(NotAdded::Ended));
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait() {
+        let (control, _reins) = control();
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(control.add(hi(), None))).collect();
+        for adding in &mut waiting {
+            assert!(futures::poll!(adding).is_pending());
+        }
+        assert_eq!(control.add(hi(), None).await, Err(NotAdded::Full));
+    }
+
+    #[test]
+    fn a_stop_comes_before_an_addition() {
+        let (control, reins) = control();
+        control.stop();
+        assert_eq!(reins.client(), Client::Stops);
+        assert!(!reins.cancel.is_cancelled());
+    }
+}
