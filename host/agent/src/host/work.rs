@@ -118,12 +118,15 @@ impl Host {
             let running = OneMore::turn();
             // Closing drops the work where it is: the journal knows how far it came.
             let work = host.inner.closing.run_until_cancelled(host.work(turn, reins)).await;
+            // One that can't be worked is not taken up again at once; one that was resumed in the moment in which it parked is.
+            let mut not = None;
             if let Some(Err(error)) = work {
                 tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
+                not = Some(id);
             }
             host.running().remove(&id);
             drop(running);
-            if let Err(error) = host.drive_next_but(&org, session, Some(id)).await {
+            if let Err(error) = host.drive_next_but(&org, session, not).await {
                 tracing::error!(%session, %error, "the session's next turn could not be begun; the next one, or the next start, does it");
             }
         };
