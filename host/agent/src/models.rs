@@ -51,6 +51,14 @@ impl Candidate {
         }
     }
 
+    /// Whether it may take a conversation whose last step took so much, as far as both are known.
+    pub(crate) fn has_room_after(&self, step: Option<Usage>) -> bool {
+        match (self.provider.describe().context_window, step) {
+            (Some(window), Some(step)) => step.total() < window,
+            _ => true,
+        }
+    }
+
     /// What a call cost; `None` where that is not known.
     pub(crate) fn cost(&self, usage: Option<Usage>) -> Option<Money> {
         self.price?.of(usage?)

@@ -97,9 +97,10 @@ impl Driver {
         }
     }
 
-    /// The models that the step may ask, in this order.
+    /// The models that the step may ask, in this order; not those that take less than the conversation had in the step before.
     fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        std::iter::once(&self.plan.model).chain(&self.plan.fallbacks)
+        let fallbacks = self.plan.fallbacks.iter();
+        std::iter::once(&self.plan.model).chain(fallbacks.filter(|fallback| fallback.has_room_after(self.last_call)))
     }
 
     fn candidate(&self, number: usize) -> Candidate {

@@ -60,6 +60,12 @@ async fn an_org_that_has_spent_its_budget_begins_no_turn_and_another_org_does() 
     );
     let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=86_400).contains(&wait), "{wait}");
+    let compact = house.post(&format!("{session}/compact")).json(&json!({})).answer();
+    assert_eq!(
+        compact.await.problem(),
+        "budget_exhausted",
+        "a summary would cost as well"
+    );
     let problem = refused.json();
     assert_eq!(
         (&problem["scope"], &problem["budget"]),

@@ -3,7 +3,9 @@
 use crate::house::{Frame, House, Plan, kinds, scripted};
 use fumehood_agent::models::{Model, Models};
 use fumehood_core::{money::Money, name::ModelName, price::Price};
+use fumehood_model::{ModelInfo, Provider, ProviderKind, scripted::Scripted};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn name(name: &str) -> ModelName {
     ModelName::new(name).unwrap()
@@ -125,6 +127,35 @@ async fn when_the_last_model_fails_its_name_is_told() {
         message.contains("`other`") && message.contains("in place of `main`"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn a_fallback_that_takes_less_than_the_conversation_has_is_passed_over() {
+    let script = "turns: [ { steps: [ \
+        { tool_calls: [ { tool: nothing, arguments: {} } ], usage: { input_tokens: 90, output_tokens: 10 } }, \
+        { error: { code: unavailable } } ] } ]";
+    let after = |window| async move {
+        let main = Model {
+            max_retries: 0,
+            fallbacks: vec![name("other")],
+            ..scripted(script)
+        };
+        let info = ModelInfo {
+            provider: ProviderKind::Scripted,
+            model: "other".into(),
+            context_window: Some(window),
+        };
+        let other = Scripted::from_yaml("otherwise: { steps: [ { text: a }, { text: b } ] }").unwrap();
+        let other = Arc::new(other.named(info)) as Arc<dyn Provider>;
+        let house = House::built(Plan {
+            models: Models::from([(name("main"), main), (name("other"), other.into())]),
+            ..Plan::default()
+        })
+        .await;
+        hello(&house).await.last().unwrap().event.clone()
+    };
+    assert_eq!(after(100).await, "turn.failed");
+    assert_eq!(after(101).await, "turn.completed");
 }
 
 #[tokio::test]

@@ -3,11 +3,14 @@
 use super::{
     Broken, Factory, Outcome, World, agent, completed, ensure_eq, of_turn,
     rewinds::to_before,
-    spending::{all_usage, started, step, usage},
+    spending::{all_usage, org_cap, started, step, usage, wish},
     tenancy::{new_component, new_key, some_grant},
     values::{effective, new_entry},
 };
-use crate::record::{Component, Owner, PageRequest};
+use crate::{
+    record::{Component, Owner, PageRequest},
+    spending::{Reserved, Standing},
+};
 use fumehood_core::{name::SecretName, turn::TurnStatus};
 use fumehood_policy::agent::AgentConfig;
 use secrecy::SecretString;
@@ -54,6 +57,11 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     let ended = store.turn(&org, turn.id).await?;
     let used = all_usage(&**store, &org).await?;
     ensure_eq!(used.len(), 1, "the rows of usage");
+    let held = store.reserve(&org, &[], wish(&turn, 7)).await?;
+    ensure_eq!(held, Reserved::Granted(Vec::new()), "what was held");
+    let caps = [org_cap(100)];
+    let standings = store.standings(&org, id, &caps).await?;
+    ensure_eq!(standings, [Standing { used: 7, held: 7 }], "what is spent and held");
     drop(world);
 
     let store = factory.open().await;
@@ -87,6 +95,11 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
         "the ledger"
     );
     ensure_eq!(all_usage(&*store, &org).await?, used, "the usage");
+    ensure_eq!(
+        store.standings(&org, id, &caps).await?,
+        standings,
+        "what is spent and held, opened again"
+    );
     let next = store.append(&org, id, &[super::remark("next")]).await?;
     ensure_eq!(next[0].seq, Some(events.len() as u64 + 1), "the next place");
     Ok(())

@@ -187,7 +187,7 @@ async fn listed(world: &World) -> Outcome {
     Ok(())
 }
 
-fn org_cap(limit: u64) -> Cap {
+pub(super) fn org_cap(limit: u64) -> Cap {
     Cap {
         account: Account::Org {
             since: Window::Month.first_day(now()).minus(1),
@@ -209,7 +209,7 @@ fn in_an_hour() -> Time {
     now() + Duration::from_secs(3600)
 }
 
-fn wish(turn: &Turn, tokens: u64) -> Reservation {
+pub(super) fn wish(turn: &Turn, tokens: u64) -> Reservation {
     Reservation {
         turn: turn.id,
         session: turn.session,
