@@ -287,6 +287,7 @@ impl Config {
     pub(crate) fn quotas(&self) -> Quotas {
         Quotas {
             files: self.files.in_effect(),
+            snapshots: self.files.snapshots(),
             key_values: self.kv.in_effect(),
         }
     }

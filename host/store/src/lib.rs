@@ -96,9 +96,11 @@ pub async fn open_with(data_dir: &Path, url: &StoreUrl, quotas: Quotas) -> Resul
     let sqlite = SqliteStore::open_within(&lock, url, &keys, quotas.key_values).await?;
     let master = keys.first().clone();
     workspace::restore_of_sessions(&lock, &sqlite).await?;
+    let workspaces = Workspaces::open_with(&lock, quotas.files, quotas.snapshots)?;
+    workspaces.finish_what_is_left(&sqlite).await?;
     Ok(Opened {
         store: Arc::new(sqlite.clone()),
-        workspaces: Workspaces::open(&lock, quotas.files)?,
+        workspaces,
         blobs: Blobs::open(&lock)?,
         master,
         lock,

@@ -3,12 +3,24 @@
 use crate::workspace;
 
 /// What each session may keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
     /// In its files.
     pub files: workspace::Quota,
+    /// In earlier states of its files, in bytes.
+    pub snapshots: u64,
     /// In its key-values.
     pub key_values: KvQuota,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            files: workspace::Quota::default(),
+            snapshots: workspace::DEFAULT_SNAPSHOTS,
+            key_values: KvQuota::default(),
+        }
+    }
 }
 
 /// What the key-values of a session may take. What belongs to a whole org is the host's own, and has no limit.

@@ -72,6 +72,7 @@ struct EffectiveFiles {
     quota: ByteSize,
     file: ByteSize,
     entries: u64,
+    snapshots: ByteSize,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,7 +93,11 @@ struct EffectiveModel {
 impl Effective {
     pub(crate) fn new(loaded: &Loaded, secrets: &SecretLookup<'_>) -> Self {
         let config = &loaded.config;
-        let Quotas { files, key_values } = config.quotas();
+        let Quotas {
+            files,
+            snapshots,
+            key_values,
+        } = config.quotas();
         let models = config.models(secrets).into_iter().map(|(name, model)| {
             (
                 name,
@@ -141,6 +146,7 @@ impl Effective {
                 quota: ByteSize(files.bytes),
                 file: ByteSize(files.file_bytes),
                 entries: files.entries,
+                snapshots: ByteSize(snapshots),
             },
             kv: EffectiveKv {
                 entries: key_values.entries,

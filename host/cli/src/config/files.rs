@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use fumehood_policy::quantity::ByteSize;
-use fumehood_store::workspace::Quota;
+use fumehood_store::workspace::{DEFAULT_SNAPSHOTS, Quota};
 use serde::{Deserialize, Serialize};
 
 /// `[files]`; what is absent is as by default.
@@ -18,6 +18,9 @@ pub(crate) struct FilesSection {
     /// Files, directories and links of a session.
     #[serde(default)]
     entries: Option<u64>,
+    /// Bytes of earlier states of a session's files, kept for undo; 0 keeps none.
+    #[serde(default)]
+    snapshots: Option<ByteSize>,
 }
 
 impl FilesSection {
@@ -32,6 +35,11 @@ impl FilesSection {
             entries: self.entries.unwrap_or(default.entries),
             entry_bytes: 0,
         }
+    }
+
+    /// Bytes kept of the earlier states of each session's files.
+    pub(crate) fn snapshots(&self) -> u64 {
+        self.snapshots.map_or(DEFAULT_SNAPSHOTS, ByteSize::bytes)
     }
 
     /// Refuses what contradicts itself or could not be kept.

@@ -8,7 +8,7 @@ use crate::{
 use async_trait::async_trait;
 use fumehood_core::{
     event::{Event, NewEvent},
-    id::SessionId,
+    id::{EventId, SessionId},
     name::OrgName,
 };
 use sqlx::sqlite::SqliteConnection;
@@ -122,6 +122,16 @@ async fn change(
 }
 
 impl SqliteStore {
+    /// Whether a session's journal has this event. Reads it from end to end.
+    pub(crate) async fn has_event(&self, session: SessionId, event: EventId) -> Result<bool> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE session = ?1 AND id = ?2)")
+            .bind(&session.uuid().as_bytes()[..])
+            .bind(&event.uuid().as_bytes()[..])
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed)
+    }
+
     /// Whether any org has the session.
     pub(crate) async fn has_session(&self, id: SessionId) -> Result<bool> {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sessions WHERE id = ?1)")

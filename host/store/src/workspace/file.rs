@@ -9,6 +9,7 @@ use cap_std::fs::{
 };
 use fumehood_core::{Time, digest::Digest, id::EventId};
 use fumehood_files::{FileError, Placed, Tree, Usage};
+use serde::{Deserialize, Serialize};
 use std::{
     io::{self, Read as _, Write as _},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -201,8 +202,8 @@ impl<'a> Looked<'a> {
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// What a file is known by as long as nobody changes it.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
     file: (u64, u64),
     len: u64,
     modified: (i64, i64),
@@ -212,7 +213,11 @@ struct Stamp {
 impl Stamp {
     /// None where there is no such file, or where it was changed so lately that another change might not show.
     fn of(root: &Dir, path: &WorkspacePath, now: SystemTime) -> Option<Self> {
-        let metadata = root.metadata(path.as_str()).ok()?;
+        Self::from(&root.metadata(path.as_str()).ok()?, now)
+    }
+
+    /// The same for what is known of the file already.
+    pub(super) fn from(metadata: &Metadata, now: SystemTime) -> Option<Self> {
         let now = now.duration_since(UNIX_EPOCH).ok()?;
         let changed = u64::try_from(metadata.ctime()).ok()?;
         let settled = Duration::from_secs(changed) + SETTLED < now;

@@ -11,30 +11,42 @@
 //! An operation that began runs to its end even if its future is dropped.
 
 mod file;
+mod going_back;
 mod grep;
 mod list;
 mod open;
 mod path;
+mod snapshots;
 mod trees;
 
 pub use fumehood_files::{Quota, Usage};
+pub use going_back::{Ready, TakenAlong};
 pub use grep::{Found, GrepLine, GrepRequest, Skipped};
 pub use list::{Depth, ListRequest};
 pub use open::{OpenFile, Opened};
 pub use path::{WorkspacePath, WorkspacePathError};
 
-use self::trees::{Trees, stripe};
+use self::{
+    snapshots::Snapshots,
+    trees::{Trees, stripe},
+};
 use crate::{data_dir::DataDir, disk, error::OpenError, record::Page, sqlite::SqliteStore};
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_files::{FileError, Full, Tree, remove_all};
 use std::{io, path::Path, sync::Arc};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Where the sessions' directories are, in the data directory.
 const ROOT: &str = "workspaces";
 /// Where they are moved to be removed.
 const GONE: &str = "workspaces.gone";
+/// What is kept of the states they were in.
+const SNAPSHOTS: &str = "snapshots";
+/// What is ready to be put back, until it is.
+const RESTORING: &str = "workspaces.restoring";
+/// What is kept of a session at most, unless the operator says otherwise.
+pub const DEFAULT_SNAPSHOTS: u64 = 500 << 20;
 /// How many operations touch the disk at once; others wait their turn.
 const AT_ONCE: usize = 32;
 /// `ELOOP`; its `ErrorKind` is not stable yet.
@@ -208,10 +220,15 @@ pub struct Workspaces {
 struct Inner {
     root: Dir,
     trees: Trees,
+    snapshots: Snapshots,
+    /// What is being removed.
+    gone: Dir,
     /// Beside the workspaces, so that a file being written is not seen in one.
     temporary: Dir,
     /// One permit each.
     writers: [Arc<Semaphore>; STRIPES],
+    /// The same for those who keep states, which may take longer.
+    keepers: [Arc<Semaphore>; STRIPES],
     turns: Arc<Semaphore>,
     _data_dir: DataDir,
 }
@@ -222,6 +239,14 @@ impl Workspaces {
     /// # Errors
     /// When the system refuses.
     pub fn open(data_dir: &DataDir, quota: Quota) -> std::result::Result<Self, OpenError> {
+        Self::open_with(data_dir, quota, DEFAULT_SNAPSHOTS)
+    }
+
+    /// The same, with how many bytes are kept of each session so that it can go back; none, if it is 0.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn open_with(data_dir: &DataDir, quota: Quota, snapshots: u64) -> std::result::Result<Self, OpenError> {
         let swept = |name: &str| {
             let path = data_dir.path().join(name);
             let dir = open_private(&path)?;
@@ -230,13 +255,19 @@ impl Workspaces {
         };
         let path = data_dir.path().join(ROOT);
         let root = open_private(&path)?;
-        let handle = root.try_clone().map_err(|error| OpenError::io(&path, &error))?;
+        let clone = |dir: &Dir| dir.try_clone().map_err(|error| OpenError::io(&path, &error));
+        let gone = swept(GONE)?;
+        let kept = open_private(&data_dir.path().join(SNAPSHOTS))?;
+        let restoring = open_private(&data_dir.path().join(RESTORING))?;
         Ok(Self {
             inner: Arc::new(Inner {
-                trees: Trees::new(handle, swept(GONE)?, quota),
+                trees: Trees::new(clone(&root)?, clone(&gone)?, quota),
+                snapshots: Snapshots::new(kept, restoring, snapshots),
+                gone,
                 root,
                 temporary: swept("workspaces.new")?,
                 writers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
+                keepers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 turns: Arc::new(Semaphore::new(AT_ONCE)),
                 _data_dir: data_dir.clone(),
             }),
@@ -416,7 +447,12 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`].
     pub async fn retire(&self, session: SessionId) -> Result<bool> {
-        self.changing(session, move |inner| inner.trees.retire(session)).await
+        self.changing(session, move |inner| {
+            let was_there = inner.trees.retire(session)?;
+            inner.snapshots.retire(session, &inner.gone).map_err(unavailable)?;
+            Ok(was_there)
+        })
+        .await
     }
 
     /// Undoes [`Self::retire`].
@@ -424,7 +460,11 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`].
     pub async fn restore(&self, session: SessionId) -> Result<()> {
-        self.blocking(move |inner| inner.trees.restore(session)).await
+        self.blocking(move |inner| {
+            inner.snapshots.reinstate(session, &inner.gone).map_err(unavailable)?;
+            inner.trees.restore(session)
+        })
+        .await
     }
 
     /// Removes what [`Self::retire`] put aside. What a crash keeps it from removing is removed at the next start.
@@ -432,7 +472,11 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`]; part of it may be removed then.
     pub async fn purge(&self, session: SessionId) -> Result<()> {
-        self.blocking(move |inner| inner.trees.purge(session)).await
+        self.blocking(move |inner| {
+            inner.snapshots.purge(session, &inner.gone).map_err(unavailable)?;
+            inner.trees.purge(session)
+        })
+        .await
     }
 
     /// Removes a session's workspace with everything in it. `false` if there was none.
@@ -452,8 +496,7 @@ impl Workspaces {
         session: SessionId,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let stripe = Arc::clone(stripe(&self.inner.writers, session));
-        let alone = stripe.acquire_owned().await.map_err(|_| stopping())?;
+        let alone = alone(&self.inner.writers, session).await?;
         self.blocking(move |inner| {
             let _alone = alone;
             work(inner)
@@ -477,6 +520,12 @@ impl Workspaces {
     }
 }
 
+/// Waits until nobody else does the same for the session.
+async fn alone(locks: &[Arc<Semaphore>; STRIPES], session: SessionId) -> Result<OwnedSemaphorePermit> {
+    let lock = Arc::clone(stripe(locks, session));
+    lock.acquire_owned().await.map_err(|_| stopping())
+}
+
 fn stopping() -> WorkspaceError {
     WorkspaceError::Unavailable {
         reason: "the host is shutting down".into(),
@@ -495,10 +544,14 @@ pub(crate) async fn restore_of_sessions(
     let failed = |error: io::Error| OpenError::io(&path, &error);
     let gone = open_private(&path)?;
     let root = open_private(&data_dir.path().join(ROOT))?;
+    let kept = open_private(&data_dir.path().join(SNAPSHOTS))?;
     for entry in gone.entries().map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        let Some(session) = name.to_str().and_then(|name| name.parse::<SessionId>().ok()) else {
-            continue;
+        let text = name.to_str().unwrap_or_default();
+        let (session, place) = match (text.parse::<SessionId>(), snapshots::retired_of(text)) {
+            (Ok(session), _) => (session, &root),
+            (Err(_), Some(session)) => (session, &kept),
+            (Err(_), None) => continue,
         };
         let is_there = sessions.has_session(session).await;
         let is_there = is_there.map_err(|error| OpenError::Unavailable {
@@ -509,7 +562,7 @@ pub(crate) async fn restore_of_sessions(
             continue;
         }
         tracing::warn!(%session, "the session was not deleted to the end; its files are put back");
-        match gone.rename(&name, &root, &name) {
+        match gone.rename(&name, place, session.to_string()) {
             // It has files already: these are swept.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             moved => moved.map_err(failed)?,

@@ -1,0 +1,261 @@
+//! Bringing a workspace back to a state: made ready, decided by the journal, done.
+
+use super::{
+    NotKept, Snapshots,
+    manifest::{Found, Manifest, Marked, Plan, Seen},
+    shelf::{self, Durable, Shelf},
+    undisturbed,
+};
+use cap_std::fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt as _, Permissions, PermissionsExt as _};
+use fumehood_core::{
+    Time,
+    digest::Digest,
+    id::{EventId, SessionId},
+    rewind::FilesRewound,
+};
+use fumehood_files::{FileError, Quota, Rewriting, Tree, remove_all};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, io, sync::Arc};
+
+const PLAN: &str = "plan.json";
+/// More paths are counted, not named.
+const MOST_NAMED: usize = 100;
+
+/// What to bring a workspace back to.
+#[derive(Debug, Clone)]
+pub(crate) struct PutBack {
+    /// The event that decides it.
+    pub(crate) event: EventId,
+    /// The state.
+    pub(crate) state: Digest,
+    /// When the turns ran that are undone: what was changed at other times, somebody else changed.
+    pub(crate) during: Vec<(Time, Time)>,
+}
+
+/// What bringing it back would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Prospect {
+    pub(crate) changed: usize,
+    pub(crate) lost: Vec<String>,
+    pub(crate) lost_more: usize,
+}
+
+/// What is to be done if the event is there.
+#[derive(Serialize, Deserialize)]
+struct Decided {
+    event: EventId,
+    plan: Plan,
+}
+
+impl Snapshots {
+    /// Makes everything ready; nothing in the workspace is changed. The caller keeps clients from changing it until it is put back.
+    pub(crate) fn make_ready(
+        &self,
+        session: SessionId,
+        tree: &Arc<Tree>,
+        back: &PutBack,
+        quota: Quota,
+    ) -> Result<(FilesRewound, Prospect), NotKept> {
+        if self.marked(session, tree)? == Some(back.state) {
+            return Ok((FilesRewound::Unchanged, Prospect::default()));
+        }
+        let Some((then, shelf)) = self.manifest(session, &back.state)? else {
+            return Ok((FilesRewound::Unavailable, Prospect::default()));
+        };
+        let shelf = match shelf {
+            Some(shelf) => shelf,
+            None => Shelf::made(&self.root, &session.to_string())?,
+        };
+        let ((now, seen), _) = match undisturbed(tree, |root| shelf.look(root)) {
+            Err(NotKept::Strange) => return Ok((FilesRewound::Unavailable, Prospect::default())),
+            looked => looked?,
+        };
+        let plan = Plan::new(&now, &then);
+        if plan == Plan::default() {
+            return Ok((FilesRewound::Unchanged, Prospect::default()));
+        }
+        if !fits(&now, &then, quota) {
+            return Ok((FilesRewound::Unavailable, Prospect::default()));
+        }
+        let prospect = prospect(&plan, &seen, &back.during);
+        let name = session.to_string();
+        remove_all(&self.restoring, &name)?;
+        let made = shelf::made(&self.restoring, &name).and_then(|ready| self.stage(&ready, &shelf, plan, back.event));
+        match made {
+            Ok(true) => Ok((FilesRewound::Restored, prospect)),
+            Ok(false) => {
+                remove_all(&self.restoring, &name)?;
+                Ok((FilesRewound::Unavailable, Prospect::default()))
+            }
+            Err(error) => {
+                // The first error counts; a leftover is swept at the next start.
+                let _ = remove_all(&self.restoring, &name);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Copies what is to be put back; false if some of it is not kept any more, or damaged.
+    fn stage(&self, ready: &Dir, shelf: &Shelf, plan: Plan, event: EventId) -> io::Result<bool> {
+        for (number, (_, digest, marked)) in plan.files.iter().enumerate() {
+            let mut kept = match shelf.bytes(digest) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                kept => kept?,
+            };
+            if write_copy(&mut kept, ready, &number.to_string(), *marked)? != *digest {
+                return Ok(false);
+            }
+        }
+        let decided = serde_json::to_vec(&Decided { event, plan })?;
+        shelf::replace(ready, PLAN, &decided, Durable::Yes)?;
+        shelf::sync(&self.restoring)?;
+        Ok(true)
+    }
+
+    /// Brings the workspace back: it is decided. If that fails, it is tried again before the next state is taken.
+    pub(crate) fn put_back(&self, session: SessionId, tree: &Tree) -> Result<(), NotKept> {
+        self.lock().unfinished.insert(session);
+        let name = session.to_string();
+        let ready = match self.restoring.open_dir(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            ready => Some(ready?),
+        };
+        if let Some(ready) = ready {
+            let decided: Decided = serde_json::from_slice(&ready.read(PLAN)?).map_err(io::Error::from)?;
+            tree.rewrite(|tree| apply(tree, &ready, &decided.plan).map_err(FileError::from))?;
+            sync_all(tree.root(), &decided.plan)?;
+            remove_all(&self.restoring, &name)?;
+        }
+        self.lock().unfinished.remove(&session);
+        Ok(())
+    }
+
+    /// Finishes what could not be put back.
+    pub(crate) fn finish(
+        &self,
+        session: SessionId,
+        tree: impl FnOnce() -> Result<Arc<Tree>, NotKept>,
+    ) -> Result<(), NotKept> {
+        if self.lock().unfinished.contains(&session) {
+            self.put_back(session, &*tree()?)?;
+        }
+        Ok(())
+    }
+
+    /// Throws away what was made ready: it is not decided.
+    pub(crate) fn discard(&self, session: SessionId) -> io::Result<()> {
+        remove_all(&self.restoring, session.to_string())
+    }
+
+    /// What an earlier process made ready, with the event that decides it; `None`: it was not ready.
+    pub(crate) fn left(&self) -> io::Result<Vec<(SessionId, Option<EventId>)>> {
+        let mut left = Vec::new();
+        for entry in self.restoring.entries()? {
+            let name = entry?.file_name();
+            let session = name.to_str().and_then(|name| name.parse::<SessionId>().ok());
+            let Some(session) = session else {
+                remove_all(&self.restoring, &name)?;
+                continue;
+            };
+            let plan = self.restoring.open_dir(&name)?.read(PLAN).ok();
+            let decided = plan.and_then(|plan| serde_json::from_slice::<Decided>(&plan).ok());
+            left.push((session, decided.map(|decided| decided.event)));
+        }
+        Ok(left)
+    }
+}
+
+/// Copies a file into a directory, durably; what names what was copied.
+pub(super) fn write_copy(from: &mut cap_std::fs::File, to: &Dir, name: &str, marked: Marked) -> io::Result<Digest> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut copied = to.open_with(name, &options)?;
+    let (digest, _) = shelf::copy(from, &mut copied)?;
+    if marked == Marked::ReadOnly {
+        copied.set_permissions(Permissions::from_mode(0o400))?;
+    }
+    copied.sync_all()?;
+    Ok(digest)
+}
+
+// THREAT[T-box-snapshot-quota]: going back brings no more than the quota allows, or than there is.
+fn fits(now: &Manifest, then: &Manifest, quota: Quota) -> bool {
+    let ((bytes, longest), (bytes_now, longest_now)) = (then.sizes(), now.sizes());
+    bytes <= quota.bytes.max(bytes_now)
+        && longest <= quota.file_bytes.max(longest_now)
+        && then.0.len() as u64 <= quota.entries.max(now.0.len() as u64)
+}
+
+fn prospect(plan: &Plan, seen: &[Seen], during: &[(Time, Time)]) -> Prospect {
+    let replaced: BTreeSet<&str> = plan
+        .remove
+        .iter()
+        .chain(plan.files.iter().map(|(path, ..)| path))
+        .map(String::as_str)
+        .collect();
+    let by_others = seen
+        .iter()
+        .filter(|entry| matches!(entry.found, Found::File) && replaced.contains(entry.path.as_str()))
+        .filter(|entry| !during.iter().any(|(from, to)| (*from..=*to).contains(&changed(entry))))
+        .map(|entry| entry.path.clone());
+    let mut lost: Vec<String> = by_others.collect();
+    lost.sort_unstable();
+    let lost_more = lost.len().saturating_sub(MOST_NAMED);
+    lost.truncate(MOST_NAMED);
+    Prospect {
+        changed: plan.len(),
+        lost,
+        lost_more,
+    }
+}
+
+/// When a file was changed last; unlike the time of its bytes, nobody can set it.
+fn changed(entry: &Seen) -> Time {
+    let nanos = u32::try_from(entry.metadata.ctime_nsec()).unwrap_or(0);
+    Time::from_timestamp(entry.metadata.ctime(), nanos).unwrap_or_default()
+}
+
+/// Can be done again, from the beginning, after it was broken off anywhere.
+fn apply(tree: &Rewriting<'_>, ready: &Dir, plan: &Plan) -> io::Result<()> {
+    for path in &plan.remove {
+        tree.remove(path)?;
+    }
+    for (path, _) in &plan.directories {
+        tree.directory(path)?;
+    }
+    for (number, (path, ..)) in plan.files.iter().enumerate() {
+        let name = number.to_string();
+        if ready.exists(&name) {
+            tree.put((ready, &name), path)?;
+        }
+    }
+    for (path, target) in &plan.links {
+        tree.link(target, path)?;
+    }
+    for (path, marked) in &plan.directories {
+        if *marked == Marked::ReadOnly {
+            tree.fix_directory(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the names durable that were changed.
+fn sync_all(root: &Dir, plan: &Plan) -> io::Result<()> {
+    let touched = plan
+        .remove
+        .iter()
+        .chain(plan.files.iter().map(|(path, ..)| path))
+        .chain(plan.directories.iter().map(|(path, _)| path))
+        .chain(plan.links.iter().map(|(path, _)| path));
+    let parents: BTreeSet<&str> = touched
+        .map(|path| path.rsplit_once('/').map_or(".", |(parent, _)| parent))
+        .collect();
+    for parent in parents {
+        match root.open(parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => opened?.sync_all()?,
+        }
+    }
+    Ok(())
+}

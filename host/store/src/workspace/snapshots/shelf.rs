@@ -1,0 +1,388 @@
+//! What is kept of one session: states by digest, and the bytes of files by digest, each once.
+//!
+//! A state names the files in it; it is written when they are all there, so it is whole or not there. Bytes are copied, never
+//! linked: nobody who changes a file in the workspace changes what is kept. What no state names any more is removed when room is
+//! needed, the oldest state first.
+//!
+//! Beside them lies a cache: by what each file was known when it was read last, so that only what changed is read again. It may be
+//! lost at any time.
+
+use super::{
+    NotKept,
+    manifest::{Found, Manifest, Seen, What, walk},
+};
+use crate::workspace::file::{Stamp, make_dir};
+use cap_std::fs::{Dir, File, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
+use fumehood_core::{
+    digest::{Digest, Digesting},
+    id::EventId,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, Read as _, Write as _},
+    time::SystemTime,
+};
+
+const BYTES: &str = "bytes";
+const STATES: &str = "states";
+const CACHE: &str = "cache.json";
+/// What a file takes at least, however short it is.
+const LEAST: u64 = 4096;
+
+/// What is kept of one session.
+pub(super) struct Shelf {
+    dir: Dir,
+    bytes: Dir,
+    states: Dir,
+}
+
+/// What is remembered from one time to the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Cache {
+    /// The files of the state that was kept last.
+    files: BTreeMap<String, (Stamp, Digest)>,
+    /// What is kept takes so much.
+    used: u64,
+}
+
+/// What becomes of a file that is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Its bytes are kept.
+    Keep,
+    /// Only its digest is wanted.
+    Look,
+}
+
+impl Shelf {
+    /// The shelf at `name`, if there is one.
+    pub(super) fn open(root: &Dir, name: &str) -> io::Result<Option<Self>> {
+        let dir = match root.open_dir(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            dir => dir?,
+        };
+        Ok(Some(Self {
+            bytes: made(&dir, BYTES)?,
+            states: made(&dir, STATES)?,
+            dir,
+        }))
+    }
+
+    /// The shelf at `name`, made if it is missing.
+    pub(super) fn made(root: &Dir, name: &str) -> io::Result<Self> {
+        let dir = made(root, name)?;
+        Ok(Self {
+            bytes: made(&dir, BYTES)?,
+            states: made(&dir, STATES)?,
+            dir,
+        })
+    }
+
+    /// A cache that can't be read is an empty one.
+    pub(super) fn cache(&self) -> io::Result<Cache> {
+        let read = self.dir.read(CACHE).ok();
+        if let Some(cache) = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            return Ok(cache);
+        }
+        Ok(Cache {
+            files: BTreeMap::new(),
+            used: self.count()?,
+        })
+    }
+
+    /// Looks at a workspace and keeps what is in it, in at most `most` bytes with what is kept already. The state is not kept yet:
+    /// [`Shelf::keep`] does that.
+    pub(super) fn collect(&self, root: &Dir, cache: &mut Cache, most: u64) -> Result<Manifest, NotKept> {
+        let seen = walk(root)?;
+        let now = SystemTime::now();
+        let (mut all, mut new) = (0_u64, 0_u64);
+        for entry in seen.iter().filter(|entry| matches!(entry.found, Found::File)) {
+            let size = entry.metadata.len().max(LEAST);
+            all = all.saturating_add(size);
+            if cache.known(entry, now).is_none() {
+                new = new.saturating_add(size);
+            }
+        }
+        // THREAT[T-box-snapshot-quota]: what would not fit is not even begun.
+        if all > most {
+            return Err(NotKept::TooLarge);
+        }
+        if cache.used.saturating_add(new) > most {
+            self.make_room(cache, new, most)?;
+        }
+        self.read_all(root, &seen, cache, now, Reading::Keep)
+    }
+
+    /// Looks at a workspace and keeps nothing; with it, what was found.
+    pub(super) fn look(&self, root: &Dir) -> Result<(Manifest, Vec<Seen>), NotKept> {
+        let seen = walk(root)?;
+        let mut cache = self.cache()?;
+        let manifest = self.read_all(root, &seen, &mut cache, SystemTime::now(), Reading::Look)?;
+        Ok((manifest, seen))
+    }
+
+    fn read_all(
+        &self,
+        root: &Dir,
+        seen: &[Seen],
+        cache: &mut Cache,
+        now: SystemTime,
+        reading: Reading,
+    ) -> Result<Manifest, NotKept> {
+        let mut files = BTreeMap::new();
+        let mut manifest = Manifest::default();
+        for entry in seen {
+            let what = match &entry.found {
+                Found::Directory => What::Directory { marked: entry.marked() },
+                Found::Link(target) => What::Link { target: target.clone() },
+                Found::File => {
+                    let (digest, size) = match cache.known(entry, now) {
+                        Some(digest) => (digest, entry.metadata.len()),
+                        None => match open(root, entry)? {
+                            Some(file) => self.read(file, cache, reading)?,
+                            None => continue,
+                        },
+                    };
+                    if let Some(stamp) = entry.stamp(now) {
+                        files.insert(entry.path.clone(), (stamp, digest));
+                    }
+                    What::File {
+                        digest,
+                        size,
+                        marked: entry.marked(),
+                    }
+                }
+            };
+            manifest.0.insert(entry.path.clone(), what);
+        }
+        cache.files = files;
+        Ok(manifest)
+    }
+
+    fn read(&self, mut file: File, cache: &mut Cache, reading: Reading) -> Result<(Digest, u64), NotKept> {
+        if reading == Reading::Look {
+            return Ok(copy(&mut file, &mut io::sink())?);
+        }
+        let name = EventId::new().uuid().simple().to_string();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o400);
+        let mut copied = self.bytes.open_with(&name, &options)?;
+        let kept = copy(&mut file, &mut copied).and_then(|(digest, size)| {
+            let target = digest.to_hex();
+            if self.bytes.exists(&target) {
+                self.bytes.remove_file(&name)?;
+                return Ok((digest, size));
+            }
+            copied.sync_data()?;
+            self.bytes.rename(&name, &self.bytes, &target)?;
+            cache.used = cache.used.saturating_add(size.max(LEAST));
+            Ok((digest, size))
+        });
+        if kept.is_err() {
+            // The first error counts; a leftover goes when room is made.
+            let _ = self.bytes.remove_file(&name);
+        }
+        Ok(kept?)
+    }
+
+    /// Keeps a state whose files are all there, as the newest.
+    pub(super) fn keep(&self, manifest: &Manifest, cache: &mut Cache) -> Result<Digest, NotKept> {
+        let bytes = manifest.to_bytes()?;
+        let digest = Digest::of(&bytes);
+        sync(&self.bytes)?;
+        let name = digest.to_hex();
+        if !self.states.exists(&name) {
+            cache.used = cache.used.saturating_add((bytes.len() as u64).max(LEAST));
+        }
+        // Written anew also where it is there: its age is that of its file.
+        replace(&self.states, &name, &bytes, Durable::Yes)?;
+        let cached = serde_json::to_vec(cache).map_err(|error| NotKept::Disk(error.into()))?;
+        replace(&self.dir, CACHE, &cached, Durable::No)?;
+        Ok(digest)
+    }
+
+    /// A state that is kept; `None` if it is not, or not any more.
+    pub(super) fn manifest(&self, digest: &Digest) -> io::Result<Option<Manifest>> {
+        let bytes = match self.states.read(digest.to_hex()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        if Digest::of(&bytes) != *digest {
+            return Ok(None);
+        }
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// The bytes of a file of a state.
+    pub(super) fn bytes(&self, digest: &Digest) -> io::Result<File> {
+        self.bytes.open(digest.to_hex())
+    }
+
+    /// Removes the oldest states, and the bytes that are only theirs, until `more` fits into `most`; all, if that is not enough.
+    fn make_room(&self, cache: &mut Cache, more: u64, most: u64) -> Result<(), NotKept> {
+        let mut states = self.by_age()?;
+        let newest = states.pop();
+        let mut names: HashMap<Digest, u32> = HashMap::new();
+        // What is being kept just now, or was kept last.
+        let current = cache.files.values().map(|(_, digest)| *digest).collect::<Vec<_>>();
+        for digest in current.into_iter().chain(self.files_of(newest.as_deref())) {
+            *names.entry(digest).or_default() += 1;
+        }
+        for state in &states {
+            for digest in self.files_of(Some(state)) {
+                *names.entry(digest).or_default() += 1;
+            }
+        }
+        self.sweep(&names)?;
+        cache.used = self.count()?;
+        // More than is needed, so that it is not needed again at once.
+        let wanted = (most / 4 * 3).min(most.saturating_sub(more));
+        for state in &states {
+            if cache.used <= wanted {
+                break;
+            }
+            for digest in self.files_of(Some(state)) {
+                if let Some(count) = names.get_mut(&digest) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            self.states.remove_file(state)?;
+            names.retain(|_, count| *count > 0);
+            self.sweep(&names)?;
+            cache.used = self.count()?;
+        }
+        if cache.used.saturating_add(more) > most {
+            for state in newest.iter().chain(&states) {
+                gone_is_fine(self.states.remove_file(state))?;
+            }
+            self.sweep(&HashMap::new())?;
+            *cache = Cache::default();
+        }
+        Ok(())
+    }
+
+    /// The names of the states, the oldest first.
+    fn by_age(&self) -> io::Result<Vec<String>> {
+        let mut states = Vec::new();
+        for entry in self.states.entries()? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if let Ok(name) = entry.file_name().into_string() {
+                states.push(((metadata.mtime(), metadata.mtime_nsec()), name));
+            }
+        }
+        states.sort_unstable();
+        Ok(states.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// Of a state that can't be read nothing is kept.
+    fn files_of(&self, state: Option<&str>) -> Vec<Digest> {
+        let read = state.and_then(|state| self.states.read(state).ok());
+        let manifest: Option<Manifest> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        manifest.map(|manifest| manifest.files().collect()).unwrap_or_default()
+    }
+
+    /// Removes the bytes that nobody names.
+    fn sweep(&self, named: &HashMap<Digest, u32>) -> io::Result<()> {
+        let names: std::collections::HashSet<String> = named.keys().map(Digest::to_hex).collect();
+        for entry in self.bytes.entries()? {
+            let name = entry?.file_name();
+            if !name.to_str().is_some_and(|name| names.contains(name)) {
+                gone_is_fine(self.bytes.remove_file(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> io::Result<u64> {
+        let mut used = 0_u64;
+        for dir in [&self.bytes, &self.states] {
+            for entry in dir.entries()? {
+                used = used.saturating_add(entry?.metadata()?.len().max(LEAST));
+            }
+        }
+        Ok(used)
+    }
+}
+
+impl Cache {
+    fn known(&self, entry: &Seen, now: SystemTime) -> Option<Digest> {
+        let (stamp, digest) = self.files.get(&entry.path)?;
+        (entry.stamp(now).as_ref() == Some(stamp)).then_some(*digest)
+    }
+}
+
+/// The file that was seen, if it is still there.
+fn open(root: &Dir, entry: &Seen) -> io::Result<Option<File>> {
+    let file = match root.open(&entry.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let opened = file.metadata()?;
+    if (opened.dev(), opened.ino()) == (entry.metadata.dev(), entry.metadata.ino()) {
+        return Ok(Some(file));
+    }
+    // Somebody put another in its place: whoever looks finds that something changed, and looks again.
+    Ok(None)
+}
+
+/// Copies all of a file; its digest and length.
+pub(super) fn copy(from: &mut File, to: &mut impl io::Write) -> io::Result<(Digest, u64)> {
+    let (mut seen, mut size) = (Digesting::default(), 0);
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let count = match from.read(&mut piece) {
+            Ok(0) => return Ok((seen.finish(), size)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        seen.update(&piece[..count]);
+        to.write_all(&piece[..count])?;
+        size += count as u64;
+    }
+}
+
+/// Whether what is written outlives a loss of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Yes,
+    No,
+}
+
+/// Writes a file whole, in the place of whatever is there.
+pub(super) fn replace(dir: &Dir, name: &str, bytes: &[u8], durable: Durable) -> io::Result<()> {
+    let temporary = format!("{name}.new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = dir.open_with(&temporary, &options)?;
+    file.write_all(bytes)?;
+    if durable == Durable::Yes {
+        file.sync_all()?;
+    }
+    dir.rename(&temporary, dir, name)?;
+    if durable == Durable::Yes {
+        sync(dir)?;
+    }
+    Ok(())
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync(dir: &Dir) -> io::Result<()> {
+    dir.open(".")?.sync_all()
+}
+
+/// The directory `name`, made if it is missing.
+pub(super) fn made(parent: &Dir, name: &str) -> io::Result<Dir> {
+    match make_dir(parent, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => parent.open_dir(name),
+    }
+}
+
+pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
