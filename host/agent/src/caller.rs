@@ -13,6 +13,7 @@ use crate::{
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
     content::Content,
+    digest::Digest,
     event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
     ledger::EgressScope,
@@ -28,7 +29,7 @@ use fumehood_sandbox::{
     Call, Denial, Sandbox, ShareKey,
     ports::{Ports, Workspace},
 };
-use fumehood_store::{Store, Workspaces};
+use fumehood_store::{Store, WorkspaceError, Workspaces};
 use std::sync::Arc;
 use tracing::Instrument as _;
 
@@ -193,6 +194,11 @@ impl Caller {
     /// How the sessions narrow their calls.
     pub(crate) const fn narrowings(&self) -> &Narrowings {
         &self.narrowings
+    }
+
+    /// Keeps the state of a session's files as a turn finds it, so that the turn can be undone.
+    pub(crate) async fn keep_files(&self, session: SessionId) -> Result<Option<Digest>, WorkspaceError> {
+        self.workspaces.snapshot(session).await
     }
 
     /// The limits of the orgs.

@@ -202,12 +202,19 @@ impl Driver {
     }
 
     async fn begin(&mut self) -> Result<(), Stop> {
+        let files = self.interruptible(self.caller.keep_files(self.plan.session)).await?;
+        let files = files.map_err(|error| {
+            Stop::Failed(TurnError {
+                code: TurnErrorCode::Internal,
+                message: format!("the session's files can't be used: {error}"),
+            })
+        })?;
         let event = self.recorder.machine.event(EventBody::TurnStarted {
             agent: self.plan.agent.clone(),
             model: self.plan.model.name.clone(),
             tools: self.plan.tools.names(),
             budget: self.plan.budget,
-            files: None,
+            files,
         });
         self.recorder.record(vec![event]).await?;
         self.arm_deadline();

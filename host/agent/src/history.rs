@@ -10,11 +10,17 @@ use crate::{
     recorder,
 };
 use fumehood_core::{
+    digest::Digest,
+    event::EventBody,
     id::{EventId, SessionId, TurnId},
     name::OrgName,
+    now,
     rewind::{FilesRewound, OutsideEffect, PassedOver},
 };
-use fumehood_store::record::{NewRewind, Rewound, Turn};
+use fumehood_store::{
+    record::{NewRewind, Rewound, Turn},
+    workspace::Ready,
+};
 use tracing::Instrument as _;
 
 /// How far to go back.
@@ -45,10 +51,42 @@ pub struct Undone {
     pub seq: u64,
     /// What became of the files.
     pub files: FilesRewound,
+    /// How many paths of the workspace changed.
+    pub changed: usize,
+    /// Files that changed last while none of the turns ran, and whose bytes are lost; the first of them.
+    pub lost: Vec<String>,
+    /// How many more of them there are.
+    pub lost_more: usize,
     /// What the turns did outside of the session; the first of it.
     pub outside: Vec<OutsideEffect>,
     /// How much more of it there was.
     pub outside_more: u64,
+}
+
+/// What is ready to be decided.
+pub(crate) struct GoingBack {
+    pub(crate) rewind: NewRewind,
+    /// The files, where they are to be put back; as long as it is there, no client changes them.
+    pub(crate) ready: Option<Ready>,
+}
+
+/// How the first of some turns found the session's files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Before {
+    /// None of them began.
+    NothingRan,
+    /// In a state that was kept.
+    Kept(Digest),
+    /// In one that was not.
+    NotKept,
+}
+
+impl Before {
+    pub(crate) fn look_at(&mut self, event: &EventBody) {
+        if let (Self::NothingRan, EventBody::TurnStarted { files, .. }) = (&*self, event) {
+            *self = files.map_or(Self::NotKept, Self::Kept);
+        }
+    }
 }
 
 /// The turns of a session that count.
@@ -60,7 +98,7 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    fn open(&self) -> Option<&Turn> {
+    pub(crate) fn open(&self) -> Option<&Turn> {
         self.turns.iter().find(|turn| !turn.status.is_terminal())
     }
 
@@ -125,32 +163,53 @@ impl Host {
     ) -> Result<Undone, HostError> {
         let _in_order = self.in_order(session).await?;
         self.refuse_while_summed_up(session)?;
-        let rewind = self.going_back(org, session, back, files).await?;
-        let event = match self.store().rewind(org, session, &rewind).await? {
-            Some(Rewound::Done(event)) => event,
-            Some(Rewound::Busy(turn)) => return Err(HostError::Busy(turn)),
-            Some(Rewound::Stale) => return Err(HostError::Changed),
-            None => return Err(HostError::NotFound("session")),
+        let GoingBack { rewind, ready } = self.going_back(org, session, back, files).await?;
+        let event = match self.store().rewind(org, session, &rewind).await {
+            Ok(Some(Rewound::Done(event))) => event,
+            refused => {
+                self.not_back(ready).await;
+                return Err(match refused? {
+                    Some(Rewound::Busy(turn)) => HostError::Busy(turn),
+                    Some(_) => HostError::Changed,
+                    None => HostError::NotFound("session"),
+                });
+            }
         };
         let seq = event.seq.unwrap_or_default();
         self.publish(vec![event]);
-        Ok(Undone {
+        // THREAT[T-sec-exfiltration]: a guest may have named a file after a value.
+        let guard = self.guard(org, Some(session)).await?;
+        let mut undone = Undone {
             turns: rewind.turns,
             seq,
             files: rewind.files,
+            changed: 0,
+            lost: Vec::new(),
+            lost_more: 0,
             outside: rewind.outside,
             outside_more: rewind.outside_more,
-        })
+        };
+        if let Some(ready) = ready {
+            undone.changed = ready.changed;
+            undone.lost = ready
+                .lost
+                .iter()
+                .map(|path| guard.redact_str(path).into_owned())
+                .collect();
+            undone.lost_more = ready.lost_more;
+            self.workspaces().put_back(ready).await?;
+        }
+        Ok(undone)
     }
 
-    /// What going back would be. The caller holds the session's order.
+    /// Makes ready what going back takes. The caller holds the session's order, and ends it with the decision.
     pub(crate) async fn going_back(
         &self,
         org: &OrgName,
         session: SessionId,
         back: BackTo,
         files: FilesToo,
-    ) -> Result<NewRewind, HostError> {
+    ) -> Result<GoingBack, HostError> {
         let past = self.past(org, session).await?;
         if let Some(open) = past.open() {
             return Err(HostError::Busy(open.id));
@@ -162,29 +221,50 @@ impl Host {
         let after = undone.first().map_or(0, |turn| turn.first_seq.saturating_sub(1));
         let tools = self.catalog().tools(org).await?;
         let mut looked = Looked::new(&tools);
-        recorder::for_each_page_between(
-            &**self.store(),
-            org,
-            session,
-            (after, u64::MAX),
-            &past.passed,
-            |events| {
-                events.iter().for_each(|event| looked.at(&event.body));
-            },
-        )
+        let mut before = Before::NothingRan;
+        let range = (after, u64::MAX);
+        recorder::for_each_page_between(&**self.store(), org, session, range, &past.passed, |events| {
+            for event in events {
+                looked.at(&event.body);
+                before.look_at(&event.body);
+            }
+        })
         .await?;
+        let id = EventId::new();
+        let ready = match (files, before) {
+            (FilesToo::PutBack, Before::Kept(state)) => {
+                let during = undone.iter().map(|turn| (turn.created, turn.ended.unwrap_or_else(now)));
+                Some(
+                    self.workspaces()
+                        .make_ready(session, id, state, during.collect())
+                        .await?,
+                )
+            }
+            _ => None,
+        };
+        let files = match (files, before) {
+            (FilesToo::Stay, _) => FilesRewound::Kept,
+            (_, Before::NothingRan) => FilesRewound::Unchanged,
+            _ => ready.as_ref().map_or(FilesRewound::Unavailable, |ready| ready.files),
+        };
         let (outside, outside_more) = looked.found();
-        Ok(NewRewind {
-            id: EventId::new(),
+        let rewind = NewRewind {
+            id,
             after,
             turns: undone.iter().map(|turn| turn.id).collect(),
-            files: match files {
-                FilesToo::PutBack => FilesRewound::Unavailable,
-                FilesToo::Stay => FilesRewound::Kept,
-            },
+            files,
             outside,
             outside_more,
-        })
+        };
+        Ok(GoingBack { rewind, ready })
+    }
+
+    /// Ends what was made ready and is not decided.
+    pub(crate) async fn not_back(&self, ready: Option<Ready>) {
+        let Some(ready) = ready else { return };
+        if let Err(error) = self.workspaces().discard(ready).await {
+            tracing::error!(%error, "what was made ready to go back is left; the next start sweeps it");
+        }
     }
 
     /// The turns of a session that are not undone.

@@ -12,6 +12,7 @@ mod context;
 mod control;
 mod driver;
 mod excerpt;
+pub mod fork;
 pub mod history;
 pub mod host;
 pub mod hub;

@@ -176,15 +176,7 @@ impl Host {
                 if mode != Mode::Queue || replaces.is_some() {
                     self.refuse_while_summed_up(session)?;
                 }
-                if let Some(turn) = replaces {
-                    let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
-                    new.replaces = match back.await {
-                        Ok(rewind) => Some(rewind),
-                        Err(HostError::Busy(open)) => return Ok(Begun::Accepted(Accepted::Busy(open))),
-                        Err(error) => return Err(error),
-                    };
-                }
-                self.store().accept_turn(org, session, &new).await?
+                self.accept(org, session, &mut new, replaces).await?
             };
             match accepted.ok_or(HostError::NotFound("session"))? {
                 Accepted::Busy(open) if mode == Mode::Steer => {
@@ -198,6 +190,42 @@ impl Host {
         }
         // Each time the turn stopped being worked and did not end: the store fails it.
         Err(busy_with.map_or(HostError::Fault, HostError::Busy))
+    }
+
+    /// Accepts the turn, and undoes what it takes the place of. The caller holds the session's order.
+    async fn accept(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        new: &mut NewTurn,
+        replaces: Option<TurnId>,
+    ) -> Result<Option<Accepted>, HostError> {
+        let mut ready = None;
+        if let Some(turn) = replaces {
+            // The same request may have come first: what it undid is not undone again.
+            if let Some((key, digest)) = &new.idempotency
+                && let Some(earlier) = self.store().repeated_turn(org, session, key, digest).await?
+            {
+                return Ok(Some(earlier));
+            }
+            let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
+            let back = match back.await {
+                Err(HostError::Busy(open)) => return Ok(Some(Accepted::Busy(open))),
+                back => back?,
+            };
+            (new.replaces, ready) = (Some(back.rewind), back.ready);
+        }
+        let accepted = self.store().accept_turn(org, session, new).await;
+        match (&accepted, ready) {
+            (Ok(Some(Accepted::New(..))), Some(ready)) => {
+                // The turn is accepted in any case; it tries again when it begins.
+                if let Err(error) = self.workspaces().put_back(ready).await {
+                    tracing::error!(%error, %session, "the files of a session that went back can't be put back yet");
+                }
+            }
+            (_, ready) => self.not_back(ready).await,
+        }
+        Ok(accepted?)
     }
 
     /// Adds to the input of the open turn. `None` if it ended, or stopped being worked, before it was recorded.

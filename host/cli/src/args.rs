@@ -237,6 +237,20 @@ pub(crate) enum Session {
         #[arg(long)]
         keep_files: bool,
     },
+    /// Make a session that begins with the conversation and the files of another.
+    Fork {
+        /// The other's id.
+        id: SessionId,
+        /// The last turn to take along; all that have ended, without.
+        #[arg(long, value_name = "TURN")]
+        after: Option<TurnId>,
+        /// A title for people.
+        #[arg(long)]
+        title: Option<String>,
+        /// Leave the files behind.
+        #[arg(long)]
+        no_files: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -115,6 +115,15 @@ pub(crate) enum FilesRewound {
     Unavailable,
 }
 
+/// Where a session comes from that is a fork.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct ForkedFrom {
+    /// `ses_…`
+    session: String,
+    /// The last `seq` of its journal that was looked at.
+    seq: u64,
+}
+
 /// Something done outside of a session.
 #[derive(ToSchema, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

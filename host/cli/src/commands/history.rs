@@ -1,4 +1,4 @@
-//! `fumehood session undo`
+//! `fumehood session undo` and `fumehood session fork`
 
 use crate::{
     client::Client,
@@ -23,6 +23,13 @@ pub(crate) async fn undo(out: Out, client: &Client, session: SessionId, back: Va
             out.line(format_args!("{} undone", out.style(Style::Bold, turn)));
         }
         out.line(files(text(undone, "files")));
+        let lost = list(undone, "files_lost");
+        if !lost.is_empty() {
+            out.line(out.style(Style::Bad, "changed outside of the turns, and lost:"));
+        }
+        for path in lost {
+            out.line(format_args!("  {}", printable(path.as_str().unwrap_or_default())));
+        }
         let effects = list(undone, "outside");
         if !effects.is_empty() {
             out.line(out.style(Style::Bad, "what can't be undone:"));
@@ -34,6 +41,20 @@ pub(crate) async fn undo(out: Out, client: &Client, session: SessionId, back: Va
             Some(more) if more > 0 => out.line(format_args!("  and {more} more")),
             _ => {}
         }
+    });
+    Ok(())
+}
+
+pub(crate) async fn fork(out: Out, client: &Client, session: SessionId, asked: Value) -> anyhow::Result<()> {
+    let forked = client.post(&format!("/v1/sessions/{session}/fork"), &asked).await?;
+    out.either(&forked, |forked| {
+        out.line(out.style(Style::Bold, text(forked, "id")));
+        out.line(match text(forked, "workspace") {
+            "copied" => "it has the files",
+            "empty" => "there are no files",
+            "left" => "it has no files",
+            _ => "it has no files: what they were is not kept",
+        });
     });
     Ok(())
 }

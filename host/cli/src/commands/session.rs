@@ -9,6 +9,7 @@ use crate::{
 };
 use futures::StreamExt as _;
 use reqwest::Method;
+use serde_json::json;
 
 pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> anyhow::Result<()> {
     match command {
@@ -76,6 +77,15 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
             to,
             keep_files,
         } => history::undo(out, client, *id, history::back(*turns, *to, *keep_files)).await?,
+        Session::Fork {
+            id,
+            after,
+            title,
+            no_files,
+        } => {
+            let asked = json!({"after": after, "title": title, "files": !no_files});
+            history::fork(out, client, *id, asked).await?;
+        }
     }
     Ok(())
 }

@@ -1,25 +1,31 @@
-//! Going back in a session.
+//! Going back in a session, and going on from one in another.
 
 use crate::{
     app::App,
     auth::Client,
     input::{At, JsonBody, session_id},
     problem::{Answer, Problem, ProblemCode},
+    routes::sessions::Session,
     schema,
 };
-use axum::{Json, extract::State};
-use fumehood_agent::history::{BackTo, FilesToo, Undone};
+use axum::{Json, extract::State, response::IntoResponse};
+use fumehood_agent::{
+    fork::{ForkRequest, ForkedFiles, TakeFiles},
+    history::{BackTo, FilesToo, Undone},
+};
 use fumehood_core::{
     id::TurnId,
-    rewind::{FilesRewound, OutsideEffect},
+    rewind::{FilesRewound, ForkedFrom, OutsideEffect},
 };
+use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(undo))
+    OpenApiRouter::new().routes(routes!(undo)).routes(routes!(fork))
 }
 
 /// How far to go back: over the last turn, unless it says otherwise.
@@ -66,6 +72,13 @@ struct UndoneBody {
     /// What became of the files.
     #[schema(value_type = schema::FilesRewound)]
     files: FilesRewound,
+    /// How many paths of the workspace changed.
+    files_changed: usize,
+    /// Files that changed last while none of the turns ran, by a client or a call outside of turns, and whose bytes are lost; the
+    /// first hundred.
+    files_lost: Vec<String>,
+    /// How many more of them there are.
+    files_lost_more: usize,
     /// What the turns did outside of the session, which is not undone; the first hundred.
     #[schema(value_type = Vec<schema::OutsideEffect>)]
     outside: Vec<OutsideEffect>,
@@ -82,6 +95,9 @@ impl From<Undone> for UndoneBody {
             turns: undone.turns,
             seq: undone.seq,
             files: undone.files,
+            files_changed: undone.changed,
+            files_lost: undone.lost,
+            files_lost_more: undone.lost_more,
             outside: undone.outside,
             outside_more: undone.outside_more,
             key_values: "kept",
@@ -106,4 +122,70 @@ async fn undo(
     let files = if body.files { FilesToo::PutBack } else { FilesToo::Stay };
     let undone = app.host.undo(&client.org, session, body.back()?, files).await?;
     Ok(Json(undone.into()))
+}
+
+/// What the new session takes from the old one.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Fork {
+    /// The last turn to take along; all that have ended when absent.
+    #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
+    after: Option<TurnId>,
+    /// For people; that of the old session when absent.
+    title: Option<String>,
+    /// Anything of the client's; that of the old session when absent.
+    metadata: Option<Map<String, Value>>,
+    /// Whether it has the files, too, as they were after that turn.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    files: bool,
+}
+
+/// The new session, and what it has of the old one.
+#[derive(Serialize, ToSchema)]
+struct ForkedBody {
+    #[serde(flatten)]
+    session: Session,
+    /// Where it comes from.
+    #[schema(value_type = schema::ForkedFrom)]
+    forked_from: ForkedFrom,
+    /// What became of the files: `copied`, `empty` (there were none), `left` (as asked) or `unavailable` (what they were is not kept).
+    #[schema(value_type = String, example = "copied")]
+    workspace: &'static str,
+}
+
+/// Fork a session
+///
+/// The new session has the agent, the narrowing and the conversation of the old one, up to a turn, and its files. It has none of
+/// its key-values and secrets. What the old one does from then on does not touch it. A turn that has not ended is not taken along.
+#[utoipa::path(post, path = "/v1/sessions/{session}/fork", tag = "sessions", request_body = Fork,
+    params(("session" = String, Path, description = "`ses_…`")),
+    responses((status = 201, body = ForkedBody, description = "The new session", headers(("Location" = String, description = "Its path")))))]
+async fn fork(
+    State(app): State<Arc<App>>,
+    client: Client,
+    At(session): At<String>,
+    JsonBody(body): JsonBody<Fork>,
+) -> Answer<impl IntoResponse> {
+    let session = session_id(&session)?;
+    let request = ForkRequest {
+        after: body.after,
+        title: body.title,
+        metadata: body.metadata.map(Value::Object),
+        files: if body.files { TakeFiles::Along } else { TakeFiles::Not },
+    };
+    let forked = app.host.fork(&client.org, session, request).await?;
+    let location = format!("/v1/sessions/{}", forked.session.id);
+    let workspace = match forked.files {
+        ForkedFiles::Copied => "copied",
+        ForkedFiles::Empty => "empty",
+        ForkedFiles::Left => "left",
+        ForkedFiles::Unavailable => "unavailable",
+    };
+    let body = ForkedBody {
+        session: forked.session.into(),
+        forked_from: forked.from,
+        workspace,
+    };
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)))
 }

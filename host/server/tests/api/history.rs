@@ -213,3 +213,225 @@ async fn of_an_undo_and_a_new_turn_at_once_one_comes_first() {
         }
     }
 }
+
+async fn put(house: &House, session: &str, path: &str, text: &'static str) {
+    let written = house
+        .put(&format!("{session}/files/{path}"))
+        .body("text/plain", text)
+        .answer()
+        .await;
+    assert!(written.status.is_success(), "{}", written.text());
+}
+
+/// Writes a file until its time is after the end of a turn: the clock of files ticks coarsely.
+async fn put_after(house: &House, session: &str, path: &str, text: &'static str, turn: &str) {
+    let turn = house.get(&format!("/v1/turns/{turn}")).answer().await.json();
+    let time = |value: &Value| value.as_str().unwrap().parse::<fumehood_core::Time>().unwrap();
+    loop {
+        put(house, session, path, text).await;
+        let listed = house.get(&format!("{session}/files?list")).answer().await.json();
+        let items = listed["items"].as_array().unwrap();
+        let written = items.iter().find(|item| item["path"] == path).unwrap();
+        if time(&written["modified"]) > time(&turn["ended"]) {
+            return;
+        }
+    }
+}
+
+/// A file as a client reads it; `None` if it is not there.
+async fn file(house: &House, session: &str, path: &str) -> Option<String> {
+    let answer = house.get(&format!("{session}/files/{path}")).answer().await;
+    (answer.status == StatusCode::OK).then(|| answer.text())
+}
+
+#[tokio::test]
+async fn undo_brings_back_the_files_that_the_turn_found_and_names_what_is_lost() {
+    let house = House::new().await;
+    let session = house.session().await;
+    put(&house, &session, "a", "first").await;
+    put(&house, &session, "b", "first").await;
+    let turn = say(&house, &session, "one").await;
+    put_after(&house, &session, "a", "second", &turn).await;
+    put(&house, &session, "c/new", "second").await;
+    house.delete(&format!("{session}/files/b")).answer().await;
+
+    let undone = undo(&house, &session, &json!({})).await.json();
+    assert_eq!(undone["files"], "restored");
+    assert_eq!(undone["files_changed"], 4, "with the directory: {undone}");
+    assert_eq!(
+        undone["files_lost"],
+        json!(["a", "c/new"]),
+        "a client changed them after the turn"
+    );
+    assert_eq!(file(&house, &session, "a").await.as_deref(), Some("first"));
+    assert_eq!(file(&house, &session, "b").await.as_deref(), Some("first"));
+    assert_eq!(file(&house, &session, "c/new").await, None);
+
+    say(&house, &session, "again").await;
+    let undone = undo(&house, &session, &json!({})).await.json();
+    assert_eq!(
+        (&undone["files"], &undone["files_changed"]),
+        (&json!("unchanged"), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn undo_can_leave_the_files_as_they_are() {
+    let house = House::new().await;
+    let session = house.session().await;
+    say(&house, &session, "one").await;
+    put(&house, &session, "a", "kept").await;
+    let undone = undo(&house, &session, &json!({"files": false})).await.json();
+    assert_eq!(undone["files"], "kept");
+    assert_eq!(file(&house, &session, "a").await.as_deref(), Some("kept"));
+}
+
+#[tokio::test]
+async fn a_turn_that_takes_the_place_of_another_finds_the_files_as_that_one_did() {
+    let house = House::new().await;
+    let session = house.session().await;
+    put(&house, &session, "a", "first").await;
+    let first = say(&house, &session, "one").await;
+    put(&house, &session, "a", "second").await;
+    let empty = json!({"input": "", "replaces": first});
+    house.post(&format!("{session}/turns")).json(&empty).answer().await;
+    assert_eq!(
+        file(&house, &session, "a").await.as_deref(),
+        Some("second"),
+        "it was refused"
+    );
+    let edited = json!({"input": "edited", "replaces": first});
+    let turn = house.post(&format!("{session}/turns")).json(&edited).answer().await;
+    assert_eq!(turn.json()["status"], "completed");
+    assert_eq!(file(&house, &session, "a").await.as_deref(), Some("first"));
+}
+
+async fn fork(house: &House, session: &str, body: &Value) -> (String, Value) {
+    let forked = house.post(&format!("{session}/fork")).json(body).answer().await;
+    assert_eq!(forked.status, StatusCode::CREATED, "{}", forked.text());
+    let location = forked.headers["location"].to_str().unwrap().to_owned();
+    (location, forked.json())
+}
+
+#[tokio::test]
+async fn a_fork_begins_as_the_session_is_and_goes_its_own_way() {
+    let house = House::new().await;
+    let asked = json!({"title": "First", "metadata": {"a": 1}, "network": {"allow": ["api.example.com"]}});
+    let made = house.post("/v1/sessions").json(&asked).answer().await;
+    let session = made.headers["location"].to_str().unwrap().to_owned();
+    put(&house, &session, "a", "first").await;
+    house
+        .put(&format!("{session}/kv/k"))
+        .body("text/plain", "v")
+        .answer()
+        .await;
+    say(&house, &session, "one").await;
+    say(&house, &session, "undone").await;
+    undo(&house, &session, &json!({})).await;
+
+    let (forked, body) = fork(&house, &session, &json!({})).await;
+    assert_eq!(body["forked_from"]["session"], made.json()["id"]);
+    assert_eq!(body["workspace"], "copied");
+    for field in ["agent", "title", "metadata", "network"] {
+        assert_eq!(body[field], made.json()[field], "{field}");
+    }
+    let [old, new] = [&session, &forked].map(|session| house.get(&format!("{session}/messages")).answer());
+    assert_eq!(new.await.json()["items"], old.await.json()["items"]);
+    assert_eq!(
+        house.get(&format!("{forked}/kv/k")).answer().await.problem(),
+        "not_found"
+    );
+
+    say(&house, &forked, "two").await;
+    assert_eq!(shown(&house.asked()), ["one", "two"]);
+    put(&house, &forked, "a", "second").await;
+    assert_eq!(said(&house, &session).await, ["one"]);
+    assert_eq!(file(&house, &session, "a").await.as_deref(), Some("first"));
+    let too_far = undo(&house, &forked, &json!({"turns": 2})).await;
+    assert_eq!(
+        too_far.problem(),
+        "invalid_request",
+        "what was copied is no turn of the fork"
+    );
+    house.delete(&session).answer().await;
+    assert_eq!(
+        said(&house, &forked).await,
+        ["one", "two"],
+        "it needs nothing of the other"
+    );
+}
+
+#[tokio::test]
+async fn a_fork_after_a_turn_has_what_there_was_after_it() {
+    let house = House::new().await;
+    let session = house.session().await;
+    put(&house, &session, "a", "before one").await;
+    let first = say(&house, &session, "one").await;
+    put(&house, &session, "a", "before two").await;
+    let second = say(&house, &session, "two").await;
+    put(&house, &session, "a", "now").await;
+
+    let (forked, _) = fork(&house, &session, &json!({"after": first, "title": "Other"})).await;
+    assert_eq!(said(&house, &forked).await, ["one"]);
+    assert_eq!(file(&house, &forked, "a").await.as_deref(), Some("before two"));
+    let (forked, _) = fork(&house, &session, &json!({"after": second})).await;
+    assert_eq!(file(&house, &forked, "a").await.as_deref(), Some("now"));
+    let (forked, body) = fork(&house, &session, &json!({"files": false})).await;
+    assert_eq!(body["workspace"], "left");
+    assert_eq!(file(&house, &forked, "a").await, None);
+}
+
+#[tokio::test]
+async fn a_session_with_an_open_turn_is_forked_without_it() {
+    let house = House::new().await;
+    let session = house.session().await;
+    put(&house, &session, "a", "first").await;
+    say(&house, &session, "one").await;
+    let told = house.next_answer();
+    let mut frames = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "two"}))
+        .stream()
+        .await;
+    told.say("I");
+    let begun = frames.until("text.delta").await;
+    put(&house, &session, "a", "while it runs").await;
+    let (forked, _) = fork(&house, &session, &json!({})).await;
+    assert_eq!(said(&house, &forked).await, ["one"]);
+    assert_eq!(
+        file(&house, &forked, "a").await.as_deref(),
+        Some("first"),
+        "as the open turn found it"
+    );
+    let open = begun.last().unwrap().data["turn"].clone();
+    let refused = house
+        .post(&format!("{session}/fork"))
+        .json(&json!({"after": open}))
+        .answer()
+        .await;
+    assert_eq!(refused.problem(), "invalid_request");
+    told.done();
+}
+
+#[tokio::test]
+async fn a_fork_that_makes_no_sense_is_refused() {
+    let house = House::new().await;
+    let session = house.session().await;
+    let first = say(&house, &session, "one").await;
+    undo(&house, &session, &json!({})).await;
+    let other = house.session().await;
+    let foreign = say(&house, &other, "elsewhere").await;
+    for (body, code) in [
+        (json!({"after": first}), "invalid_request"),
+        (json!({"after": foreign}), "not_found"),
+        (json!({"after": 1}), "invalid_body"),
+        (json!({"before": first}), "invalid_body"),
+    ] {
+        let refused = house.post(&format!("{session}/fork")).json(&body).answer().await;
+        assert_eq!(refused.problem(), code, "{body}");
+    }
+    let refused = house.post(&format!("{session}/fork")).json(&json!({})).by_other_org();
+    assert_eq!(refused.answer().await.problem(), "not_found");
+    let sessions = house.get("/v1/sessions").answer().await.json();
+    assert_eq!(sessions["items"].as_array().unwrap().len(), 2);
+}
