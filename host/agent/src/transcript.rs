@@ -101,7 +101,12 @@ impl Transcript {
             }
             EventBody::SessionCopied { messages } => {
                 self.close_step();
-                Arc::make_mut(&mut self.messages).extend(messages.iter().cloned());
+                for message in messages {
+                    if let Message::Tool { tool, result, .. } = message {
+                        self.load(tool, result.as_ref().ok());
+                    }
+                    self.push(message.clone());
+                }
             }
             EventBody::CompactionCompleted { summary, kept, .. } => self.sum_up(summary, *kept),
             EventBody::ReasoningCompleted {
