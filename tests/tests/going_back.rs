@@ -49,7 +49,7 @@ async fn what_a_tool_wrote_is_undone_with_its_turn_also_after_a_restart() {
 
     let host = place.serve().await;
     let fork = host.post(&format!("/v1/sessions/{session}/fork"), json!({})).await;
-    let undone = place.json(&["session", "undo", &session]).await;
+    let undone = host.post(&format!("/v1/sessions/{session}/undo"), json!({})).await;
     assert_eq!(undone["turns"], json!([second["id"]]), "{undone}");
     assert_eq!(
         (&undone["files"], &undone["files_lost"]),
