@@ -65,7 +65,7 @@ async fn what_a_tool_wrote_is_undone_with_its_turn_also_after_a_restart() {
     let forked = fork["id"].as_str().unwrap();
     assert_eq!(read(&host, forked, "more.md").await.as_deref(), Some("second"));
 
-    place.json(&["session", "undo", &session]).await;
+    host.post(&format!("/v1/sessions/{session}/undo"), json!({})).await;
     assert_eq!(
         read(&host, &session, "notes/today.md").await,
         None,
