@@ -164,6 +164,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
     let config = serde_json::json!({"model": "main", "budget": {"steps": STEPS + 1}});
     let config: AgentConfig = serde_json::from_value(config).unwrap();
     let agents = [(agent.clone(), config)].into();
+    store.create_org(&OrgName::default_org()).await.unwrap();
     store.replace_agents(&OrgName::default_org(), &agents).await.unwrap();
     let sandbox = Sandbox::new(&SandboxConfig {
         max_concurrent_calls: 1,
