@@ -181,6 +181,14 @@ impl OfferedTools {
         self.offered().map(|tool| tool.definition.name.clone()).collect()
     }
 
+    /// Which code each of them is.
+    pub(crate) fn digests(&self) -> BTreeMap<ToolName, Digest> {
+        let tools = self.offered();
+        tools
+            .map(|tool| (tool.definition.name.clone(), tool.component.record.digest))
+            .collect()
+    }
+
     /// What the model is told, in a stable order.
     #[must_use]
     pub fn definitions(&self) -> Arc<[ToolDefinition]> {

@@ -13,23 +13,21 @@ mod spending;
 use crate::{
     budgets::Purse,
     caller::{CallScope, Caller},
-    catalog::OfferedTools,
     context::{Gauge, Window},
-    control::ControlTools,
     machine::{Exhausted, Next, Seen},
     models::Candidate,
     recorder::Recorder,
     reins::Reins,
     schema::Schema,
     telemetry, tokens,
+    toolset::{Toolbox, Toolset},
 };
 use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
     event::{EventBody, NewEvent, Source},
     id::SessionId,
     name::AgentName,
-    tool::ToolDefinition,
-    turn::{Budget, BudgetScope, TurnError, TurnErrorCode, Usage},
+    turn::{Budget, BudgetScope, Note, TurnError, TurnErrorCode, Usage},
 };
 use fumehood_store::StoreError;
 use spending::Held;
@@ -46,11 +44,10 @@ pub(crate) struct TurnPlan {
     pub(crate) session: SessionId,
     pub(crate) system: String,
     pub(crate) budget: Budget,
-    pub(crate) tools: Arc<OfferedTools>,
-    /// What the model can be told of them.
-    pub(crate) definitions: Arc<[ToolDefinition]>,
-    /// The host's own tools.
-    pub(crate) control: ControlTools,
+    /// The tools for the step that is next or at work.
+    pub(crate) tools: Toolset,
+    /// Where they come from.
+    pub(crate) toolbox: Toolbox,
     /// What the answer must follow.
     pub(crate) output: Option<Schema>,
     /// How much text of one result the model gets, in bytes.
@@ -106,7 +103,7 @@ impl From<Interruption> for Stop {
 
 impl Driver {
     pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, reins: Reins) -> Self {
-        let tools = plan.control.definitions(&plan.definitions, recorder.loaded_tools());
+        let tools = plan.tools.shown(recorder.loaded_tools());
         Self {
             gauge: Gauge::new(tokens::of_text(&plan.system) + tokens::of_tools(&tools)),
             window: Window::of(plan.model.provider.describe().context_window),
@@ -179,7 +176,7 @@ impl Driver {
             Next::Warn(warning) => vec![machine.warning(warning)],
             Next::BeginStep { step, notes } => {
                 self.hold().await?;
-                vec![self.recorder.machine.event(EventBody::StepStarted { step, notes })]
+                self.begin_step(step, notes).await
             }
             Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused { waiting_for })],
             Next::Exhaust(exhausted) => machine.exhaustion(exhausted),
@@ -212,13 +209,28 @@ impl Driver {
         let event = self.recorder.machine.event(EventBody::TurnStarted {
             agent: self.plan.agent.clone(),
             model: self.plan.model.name.clone(),
-            tools: self.plan.tools.names(),
+            tools: self.plan.tools.offered.names(),
             budget: self.plan.budget,
             files,
         });
         self.recorder.record(vec![event]).await?;
         self.arm_deadline();
         Ok(())
+    }
+
+    /// Between two steps the tools become what they are now.
+    async fn begin_step(&mut self, step: u64, mut notes: Vec<Note>) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        if let Some((tools, difference)) = self.plan.toolbox.changed(&self.plan.tools).await {
+            self.plan.tools = tools;
+            events.push(self.recorder.machine.event(difference.event()));
+            // Before its first step the model has not seen any.
+            if step > 1 {
+                notes.push(difference.note());
+            }
+        }
+        events.push(self.recorder.machine.event(EventBody::StepStarted { step, notes }));
+        events
     }
 
     /// The time budget counts from where this host began to work the turn.

@@ -23,6 +23,7 @@ use crate::{
     reins::Control,
     schema::Schema,
     skills::Skill,
+    toolset::Toolbox,
     transcript::Transcript,
     view::TurnView,
 };
@@ -47,7 +48,7 @@ use fumehood_store::{
     record::{self, Session, SessionChange},
     workspace::Starter,
 };
-use instructions::{control_tools, instructions};
+use instructions::instructions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -217,7 +218,7 @@ struct Inner {
     catalog: Arc<Catalog>,
     caller: Arc<Caller>,
     models: Models,
-    skills: BTreeMap<SkillName, Arc<Skill>>,
+    skills: Arc<BTreeMap<SkillName, Arc<Skill>>>,
     budgets: Arc<Budgets>,
     default_agent: AgentName,
     hub: Arc<Hub>,
@@ -253,7 +254,7 @@ impl Host {
                 catalog: Arc::new(catalog),
                 caller: Arc::new(caller),
                 models,
-                skills,
+                skills: Arc::new(skills),
                 default_agent,
                 hub: Arc::default(),
                 running: Mutex::default(),
@@ -526,19 +527,22 @@ impl Host {
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
         let (model, fallbacks) = self.candidates(&leaf)?;
         let (system, asked, output) = self.queued(turn).await?;
-        let tools = Arc::new(self.inner.catalog.tools(&turn.org).await?.offered_by(&chain));
-        let definitions = tools.definitions();
-        let control = control_tools(&leaf, &self.inner.skills, &definitions);
+        let toolbox = Toolbox {
+            catalog: Arc::clone(&self.inner.catalog),
+            skills: Arc::clone(&self.inner.skills),
+            org: turn.org.clone(),
+            chain: Arc::clone(&chain),
+        };
+        let tools = toolbox.toolset(self.inner.catalog.tools(&turn.org).await?);
         Ok(TurnPlan {
-            definitions,
             agent: leaf.name.clone(),
             model,
             fallbacks,
             session: turn.session,
-            system: instructions(&leaf, &control, system, output.as_ref(), now()),
-            control,
+            system: instructions(&leaf, &tools.control, system, output.as_ref(), now()),
             budget: with_defaults(leaf.budget).narrowed_by(asked),
             tools,
+            toolbox,
             tool_output: leaf.tool_output.as_usize(),
             output: output
                 .map(|schema| Schema::compile(&schema))

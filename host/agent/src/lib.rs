@@ -35,6 +35,7 @@ mod submit;
 mod telemetry;
 mod tokens;
 pub mod tools;
+mod toolset;
 pub mod transcript;
 pub mod view;
 

@@ -134,6 +134,7 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::TurnPaused { .. }
         | EventBody::TurnResumed { .. }
         | EventBody::CompactionStarted { .. }
+        | EventBody::ToolsChanged { .. }
         | EventBody::BudgetWarning { .. }
         | EventBody::ToolStarted { .. }
         | EventBody::EgressAllowed { .. }

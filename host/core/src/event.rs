@@ -526,6 +526,18 @@ event_bodies! {
         /// In words.
         message: String,
     };
+    /// The tools on offer have changed since the turn, or its step before, began. Calls that ran went on with the code they began with.
+    ToolsChanged, "tools.changed", Recorded, {
+        /// Tools that were not there before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        added: Vec<ToolName>,
+        /// Tools that are other code now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        updated: Vec<ToolName>,
+        /// Tools that are not there any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        removed: Vec<ToolName>,
+    };
     /// The older part of the conversation is being summed up.
     CompactionStarted, "compaction.started", Recorded, {
         /// Why.

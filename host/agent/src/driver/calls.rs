@@ -34,15 +34,20 @@ impl Driver {
         for open in calls {
             let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
             let call = open.call.clone();
-            if place < within_budget && self.plan.control.has(&call.tool) {
-                let result = self.plan.control.run(&call.tool, &call.arguments.as_object());
+            if place < within_budget && self.plan.tools.control.has(&call.tool) {
+                let result = self.plan.tools.control.run(&call.tool, &call.arguments.as_object());
                 settled.push(self.completed(&call, result, Metering::default()));
                 continue;
             }
-            match admit(open, place < within_budget, &self.plan.tools) {
+            match admit(open, place < within_budget, &self.plan.tools.offered) {
                 Ok(admitted) => waiting.push_back(admitted),
                 Err(error) => {
-                    telemetry::refused_before_a_call(&self.plan.scope.org, &self.plan.tools, &call.tool, &error);
+                    telemetry::refused_before_a_call(
+                        &self.plan.scope.org,
+                        &self.plan.tools.offered,
+                        &call.tool,
+                        &error,
+                    );
                     settled.push(self.completed(&call, Err(error), Metering::default()));
                 }
             }
@@ -76,7 +81,7 @@ impl Driver {
     ) -> Result<(), Stop> {
         let (mut events, mut authorities) = (Vec::new(), Vec::new());
         for admitted in &*starting {
-            let authority = match self.plan.tools.get(&admitted.tool) {
+            let authority = match self.plan.tools.offered.get(&admitted.tool) {
                 Ok(tool) => self.caller.authority(&self.plan.scope, tool).await.map(Arc::new),
                 Err(error) => Err(error),
             };
@@ -87,7 +92,7 @@ impl Driver {
         for (admitted, authority) in starting.drain(..).zip(authorities) {
             let caller = Arc::clone(&self.caller);
             let scope = self.plan.scope.for_call(observe.clone(), authority);
-            let tools = Arc::clone(&self.plan.tools);
+            let tools = Arc::clone(&self.plan.tools.offered);
             let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {
                 let (result, metering) = Arc::clone(&caller)

@@ -84,10 +84,7 @@ impl Driver {
         ModelRequest {
             system: self.plan.system.clone(),
             messages: self.shown_messages(),
-            tools: self
-                .plan
-                .control
-                .definitions(&self.plan.definitions, self.recorder.loaded_tools()),
+            tools: self.plan.tools.shown(self.recorder.loaded_tools()),
             tool_choice: match tools {
                 ToolUse::Allowed => ToolChoice::Auto,
                 ToolUse::Withheld => ToolChoice::None,

@@ -2,16 +2,10 @@
 //!
 //! What changes stands last, and the date changes once a day: providers cache what two requests begin with.
 
-use crate::{control::ControlTools, skills::Skill};
-use fumehood_core::{Time, name::SkillName, tool::ToolDefinition};
-use fumehood_policy::agent::{AgentSpec, ToolSearch};
+use crate::control::ControlTools;
+use fumehood_core::Time;
+use fumehood_policy::agent::AgentSpec;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
-
-/// More tools than this are searched instead of shown, unless the agent says otherwise.
-const MANY_TOOLS: usize = 48;
-/// So are tools whose definitions are longer than this, in bytes.
-const LONG_TOOLS: usize = 64 << 10;
 
 /// The whole text.
 pub(super) fn instructions(
@@ -49,35 +43,6 @@ fn surroundings(leaf: &AgentSpec, now: Time) -> Option<String> {
     }
 }
 
-/// The host's own tools for an agent: for the skills it has, and for finding tools where there are many.
-pub(super) fn control_tools(
-    leaf: &AgentSpec,
-    skills: &BTreeMap<SkillName, Arc<Skill>>,
-    definitions: &Arc<[ToolDefinition]>,
-) -> ControlTools {
-    let skills = leaf
-        .skills
-        .iter()
-        .flatten()
-        .filter_map(|name| skills.get(name).cloned());
-    let searched = match leaf.tool_search {
-        ToolSearch::Always => true,
-        ToolSearch::Never => false,
-        ToolSearch::Auto => definitions.len() > MANY_TOOLS || are_long(definitions),
-    };
-    ControlTools::new(skills.collect(), searched.then(|| Arc::clone(definitions)))
-}
-
-fn are_long(definitions: &[ToolDefinition]) -> bool {
-    let mut left = LONG_TOOLS;
-    definitions.iter().any(|tool| {
-        let length = tool.description.len() + tool.input_schema.to_string().len();
-        let fits = left.checked_sub(length);
-        left = fits.unwrap_or_default();
-        fits.is_none()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,16 +54,6 @@ mod tests {
         let name: fumehood_core::name::AgentName = "a".parse().unwrap();
         let mut chains = resolve_agents(&[(name.clone(), config)].into()).unwrap();
         chains.remove(&name).unwrap().pop().unwrap()
-    }
-
-    fn tools(number: usize, description: usize) -> Arc<[ToolDefinition]> {
-        let tool = |number: usize| {
-            serde_json::from_value(json!({
-                "name": format!("tool_{number}"), "description": "x".repeat(description), "input_schema": {},
-            }))
-            .unwrap()
-        };
-        (0..number).map(tool).collect()
     }
 
     #[test]
@@ -121,18 +76,5 @@ mod tests {
             "Today is Saturday, 21 November 2026 (Europe/Zurich). Write for readers of the locale de-CH."
         );
         assert_eq!(instructions(&agent(json!({})), &control, None, None, now), "");
-    }
-
-    #[test]
-    fn many_tools_or_long_ones_are_searched_unless_the_agent_says_otherwise() {
-        let searched = |search: &str, definitions: &Arc<[ToolDefinition]>| {
-            let leaf = agent(json!({"tool_search": search}));
-            control_tools(&leaf, &BTreeMap::new(), definitions).has("tool_search")
-        };
-        assert!(!searched("auto", &tools(48, 10)));
-        assert!(searched("auto", &tools(49, 10)));
-        assert!(searched("auto", &tools(5, 20_000)));
-        assert!(!searched("never", &tools(49, 10)));
-        assert!(searched("always", &tools(1, 10)));
     }
 }

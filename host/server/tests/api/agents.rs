@@ -111,3 +111,53 @@ async fn the_hosts_tools_count_against_the_budget_of_calls() {
     let turn = submit(&house, &path).await;
     assert_eq!(turn["stop_reason"], "tool_call_limit", "{turn}");
 }
+
+#[tokio::test]
+async fn a_change_of_tools_is_applied_between_two_steps_and_told() {
+    let house = House::new().await;
+    let add = async || {
+        let added = house
+            .post("/v1/tools?name=sums")
+            .body("application/wasm", wasm())
+            .answer()
+            .await;
+        assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
+        house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
+    };
+    let path = house.session().await;
+    let (first, second) = (house.next_answer(), house.next_answer());
+    let asynchronous = house.post(&format!("{path}/turns")).with("prefer", "respond-async");
+    let accepted = asynchronous.json(&json!({"input": "hi"})).answer().await.json();
+    house.has_asked(1).await;
+    add().await;
+    first.cut_call("double");
+    house.has_asked(2).await;
+    assert_eq!(
+        (offered(&house, 0).len(), offered(&house, 1)),
+        (0, vec!["double".into(), "fall".into(), "shout".into()])
+    );
+    house.delete("/v1/tools/sums").answer().await;
+    second.cut_call("double");
+    let turn = accepted["id"].as_str().unwrap().parse().unwrap();
+    let org = fumehood_core::name::OrgName::default_org();
+    house.host.wait_for_turn(&org, turn).await.unwrap();
+    assert!(offered(&house, 2).is_empty());
+    let asked = house.asked();
+    let told = asked[2].messages.iter().filter_map(|message| match message {
+        Message::Note { text } if text.contains("tools have changed") => Some(text.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            "Your tools have changed: double, fall, shout (added).",
+            "Your tools have changed: double, fall, shout (removed; do not call them)."
+        ]
+    );
+    let events = house.get(&format!("{path}/events")).with("accept", "application/json");
+    let events = events.answer().await.json();
+    let changes = events["items"].as_array().unwrap().iter();
+    let changes: Vec<_> = changes.filter(|event| event["type"] == "tools.changed").collect();
+    assert_eq!(changes.len(), 2, "{events}");
+    assert_eq!(changes[1]["data"]["removed"], json!(["double", "fall", "shout"]));
+}

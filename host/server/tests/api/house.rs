@@ -38,7 +38,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -69,14 +69,14 @@ pub(crate) fn wasm() -> Vec<u8> {
 #[derive(Default)]
 struct Model {
     answers: Mutex<VecDeque<Result<mpsc::UnboundedReceiver<ModelEvent>, ModelErrorKind>>>,
-    asked: Mutex<Vec<ModelRequest>>,
+    asked: watch::Sender<Vec<ModelRequest>>,
     window: Mutex<Option<u64>>,
 }
 
 #[async_trait]
 impl Provider for Model {
     async fn stream(&self, request: &ModelRequest) -> Result<ModelStream, ModelError> {
-        self.asked.lock().unwrap().push(request.clone());
+        self.asked.send_modify(|asked| asked.push(request.clone()));
         let taken = self.answers.lock().unwrap().pop_front();
         Ok(match taken {
             Some(Err(refusal)) => return Err(refusal.into()),
@@ -309,7 +309,13 @@ impl House {
 
     /// What the model was asked, request by request.
     pub(crate) fn asked(&self) -> Vec<ModelRequest> {
-        self.model.asked.lock().unwrap().clone()
+        self.model.asked.borrow().clone()
+    }
+
+    /// Waits until the model was asked so often.
+    pub(crate) async fn has_asked(&self, times: usize) {
+        let mut asked = self.model.asked.subscribe();
+        asked.wait_for(|asked| asked.len() >= times).await.unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> Ask<'_> {

@@ -1,0 +1,218 @@
+//! The tools of a turn, and how they follow the org's while the turn runs.
+//!
+//! A change is applied between two steps, whole: what the model is shown, what it may call and which code runs change together. A
+//! call that runs goes on with the code it began with.
+
+use crate::{
+    catalog::{Catalog, OfferedTools, OrgTools},
+    control::ControlTools,
+    skills::Skill,
+};
+use fumehood_core::{
+    digest::Digest,
+    event::EventBody,
+    name::{OrgName, SkillName, ToolName},
+    tool::ToolDefinition,
+    turn::{Note, NoteKind},
+};
+use fumehood_policy::agent::{AgentSpec, ToolSearch};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// More tools than this are searched instead of shown, unless the agent says otherwise.
+const MANY_TOOLS: usize = 48;
+/// So are tools whose definitions are longer than this, in bytes.
+const LONG_TOOLS: usize = 64 << 10;
+
+/// Where the tools of a turn come from.
+pub(crate) struct Toolbox {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) skills: Arc<BTreeMap<SkillName, Arc<Skill>>>,
+    pub(crate) org: OrgName,
+    /// The agents, root to leaf.
+    pub(crate) chain: Arc<[AgentSpec]>,
+}
+
+/// The tools of a turn, as they are for one step.
+pub(crate) struct Toolset {
+    org: Arc<OrgTools>,
+    pub(crate) offered: Arc<OfferedTools>,
+    /// What the model can be told of them: the same in every step, so that providers can cache it.
+    pub(crate) definitions: Arc<[ToolDefinition]>,
+    /// The host's own tools.
+    pub(crate) control: ControlTools,
+}
+
+impl Toolset {
+    /// What the model is told of them, with those it has loaded.
+    pub(crate) fn shown(&self, loaded: &[ToolName]) -> Arc<[ToolDefinition]> {
+        self.control.definitions(&self.definitions, loaded)
+    }
+}
+
+impl Toolbox {
+    /// The tools of a catalogue's snapshot.
+    pub(crate) fn toolset(&self, org: Arc<OrgTools>) -> Toolset {
+        let offered = Arc::new(org.offered_by(&self.chain));
+        let definitions = offered.definitions();
+        let control = match self.chain.last() {
+            Some(leaf) => control_tools(leaf, &self.skills, &definitions),
+            None => ControlTools::default(),
+        };
+        Toolset {
+            org,
+            offered,
+            definitions,
+            control,
+        }
+    }
+
+    /// The tools as they are now, if they are others than before. A catalogue that can't be read leaves them as they are: what each
+    /// call may do is looked up for itself.
+    pub(crate) async fn changed(&self, before: &Toolset) -> Option<(Toolset, Difference)> {
+        let org = match self.catalog.tools(&self.org).await {
+            Ok(org) => org,
+            Err(error) => {
+                tracing::error!(%error, "whether the tools have changed can't be read");
+                return None;
+            }
+        };
+        if Arc::ptr_eq(&org, &before.org) {
+            return None;
+        }
+        let now = self.toolset(org);
+        let difference = Difference::between(&before.offered.digests(), &now.offered.digests())?;
+        Some((now, difference))
+    }
+}
+
+/// How the tools on offer differ from those before.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    added: Vec<ToolName>,
+    updated: Vec<ToolName>,
+    removed: Vec<ToolName>,
+}
+
+impl Difference {
+    fn between(before: &BTreeMap<ToolName, Digest>, now: &BTreeMap<ToolName, Digest>) -> Option<Self> {
+        let which = |of: &BTreeMap<ToolName, Digest>, keep: &dyn Fn(&ToolName, &Digest) -> bool| {
+            let kept = of.iter().filter(|(name, digest)| keep(name, digest));
+            kept.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let difference = Self {
+            added: which(now, &|name, _| !before.contains_key(name)),
+            updated: which(now, &|name, digest| before.get(name).is_some_and(|old| old != digest)),
+            removed: which(before, &|name, _| !now.contains_key(name)),
+        };
+        let all = [&difference.added, &difference.updated, &difference.removed];
+        all.iter().any(|tools| !tools.is_empty()).then_some(difference)
+    }
+
+    /// The event that tells it.
+    pub(crate) fn event(&self) -> EventBody {
+        EventBody::ToolsChanged {
+            added: self.added.clone(),
+            updated: self.updated.clone(),
+            removed: self.removed.clone(),
+        }
+    }
+
+    /// What the model is told.
+    pub(crate) fn note(&self) -> Note {
+        let parts = [
+            ("added", &self.added),
+            ("updated", &self.updated),
+            ("removed; do not call them", &self.removed),
+        ];
+        let told = parts.iter().filter(|(_, tools)| !tools.is_empty()).map(|(how, tools)| {
+            let names: Vec<_> = tools.iter().map(|name| name.as_str()).collect();
+            format!("{} ({how})", names.join(", "))
+        });
+        Note {
+            kind: NoteKind::ToolsChanged,
+            text: format!("Your tools have changed: {}.", told.collect::<Vec<_>>().join("; ")),
+        }
+    }
+}
+
+/// The host's own tools for an agent: for the skills it has, and for finding tools where there are many.
+fn control_tools(
+    leaf: &AgentSpec,
+    skills: &BTreeMap<SkillName, Arc<Skill>>,
+    definitions: &Arc<[ToolDefinition]>,
+) -> ControlTools {
+    let skills = leaf
+        .skills
+        .iter()
+        .flatten()
+        .filter_map(|name| skills.get(name).cloned());
+    let searched = match leaf.tool_search {
+        ToolSearch::Always => true,
+        ToolSearch::Never => false,
+        ToolSearch::Auto => definitions.len() > MANY_TOOLS || are_long(definitions),
+    };
+    ControlTools::new(skills.collect(), searched.then(|| Arc::clone(definitions)))
+}
+
+fn are_long(definitions: &[ToolDefinition]) -> bool {
+    let mut left = LONG_TOOLS;
+    definitions.iter().any(|tool| {
+        let length = tool.description.len() + tool.input_schema.to_string().len();
+        let fits = left.checked_sub(length);
+        left = fits.unwrap_or_default();
+        fits.is_none()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fumehood_policy::agent::{AgentConfig, resolve_agents};
+    use serde_json::json;
+
+    fn agent(search: &str) -> AgentSpec {
+        let config: AgentConfig = serde_json::from_value(json!({"tool_search": search})).unwrap();
+        let name: fumehood_core::name::AgentName = "a".parse().unwrap();
+        let mut chains = resolve_agents(&[(name.clone(), config)].into()).unwrap();
+        chains.remove(&name).unwrap().pop().unwrap()
+    }
+
+    fn tools(number: usize, description: usize) -> Arc<[ToolDefinition]> {
+        let tool = |number: usize| {
+            serde_json::from_value(json!({
+                "name": format!("tool_{number}"), "description": "x".repeat(description), "input_schema": {},
+            }))
+            .unwrap()
+        };
+        (0..number).map(tool).collect()
+    }
+
+    #[test]
+    fn many_tools_or_long_ones_are_searched_unless_the_agent_says_otherwise() {
+        let searched = |search: &str, definitions: &Arc<[ToolDefinition]>| {
+            control_tools(&agent(search), &BTreeMap::new(), definitions).has("tool_search")
+        };
+        assert!(!searched("auto", &tools(48, 10)));
+        assert!(searched("auto", &tools(49, 10)));
+        assert!(searched("auto", &tools(5, 20_000)));
+        assert!(!searched("never", &tools(49, 10)));
+        assert!(searched("always", &tools(1, 10)));
+    }
+
+    #[test]
+    fn a_difference_names_what_came_what_went_and_what_is_other_code() {
+        let tools = |tools: &[(&str, &str)]| {
+            let tools = tools.iter();
+            tools
+                .map(|(name, code)| (name.parse().unwrap(), Digest::of(code.as_bytes())))
+                .collect()
+        };
+        let before = tools(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        assert_eq!(Difference::between(&before, &before), None);
+        let difference = Difference::between(&before, &tools(&[("b", "1"), ("c", "2"), ("d", "1")])).unwrap();
+        assert_eq!(
+            difference.note().text,
+            "Your tools have changed: d (added); c (updated); a (removed; do not call them)."
+        );
+    }
+}
