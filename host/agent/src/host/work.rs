@@ -117,7 +117,8 @@ impl Host {
             let (org, session, id) = (turn.org.clone(), turn.session, turn.id);
             let running = OneMore::turn();
             // Closing drops the work where it is: the journal knows how far it came.
-            let work = host.inner.closing.run_until_cancelled(host.work(turn, reins)).await;
+            let work = Box::pin(host.work(turn, reins));
+            let work = host.inner.closing.run_until_cancelled(work).await;
             // One that can't be worked is not taken up again at once; one that was resumed in the moment in which it parked is.
             let mut not = None;
             if let Some(Err(error)) = work {
