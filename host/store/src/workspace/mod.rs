@@ -10,6 +10,7 @@
 //!
 //! An operation that began runs to its end even if its future is dropped.
 
+mod error;
 mod file;
 mod going_back;
 mod grep;
@@ -19,6 +20,7 @@ mod path;
 mod snapshots;
 mod trees;
 
+pub use error::{Result, WorkspaceError};
 pub use fumehood_files::{Quota, Usage};
 pub use going_back::{Ready, TakenAlong};
 pub use grep::{Found, GrepLine, GrepRequest, Skipped};
@@ -27,13 +29,14 @@ pub use open::{OpenFile, Opened};
 pub use path::{WorkspacePath, WorkspacePathError};
 
 use self::{
+    error::{failed, refused, unavailable},
     snapshots::Snapshots,
     trees::{Trees, stripe},
 };
 use crate::{data_dir::DataDir, disk, error::OpenError, record::Page, sqlite::SqliteStore};
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
-use fumehood_files::{FileError, Full, Tree, remove_all};
+use fumehood_files::{Tree, remove_all};
 use std::{io, path::Path, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -49,82 +52,8 @@ const RESTORING: &str = "workspaces.restoring";
 pub const DEFAULT_SNAPSHOTS: u64 = 500 << 20;
 /// How many operations touch the disk at once; others wait their turn.
 const AT_ONCE: usize = 32;
-/// `ELOOP`; its `ErrorKind` is not stable yet.
-const LINK_LOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 /// Writers of one session wait for each other; different sessions rarely do.
 const STRIPES: usize = 64;
-
-/// Why something was not done in a workspace. Nothing was changed then.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkspaceError {
-    /// The file is not as the caller believes.
-    #[error("the file has changed: read it again, then repeat the change")]
-    Precondition {
-        /// Its etag now; `None` if there is no file.
-        current: Option<Digest>,
-    },
-    /// The quota does not allow it.
-    #[error("the workspace would pass its limit of {limit} {of}: delete something, or write less")]
-    Quota {
-        /// `bytes`, `bytes in one file` or `files`.
-        of: &'static str,
-        /// The limit.
-        limit: u64,
-    },
-    /// The path is a directory.
-    #[error("`{path}` is a directory")]
-    IsDirectory {
-        /// As given.
-        path: WorkspacePath,
-    },
-    /// The directory still has files.
-    #[error("the directory `{path}` is not empty: delete what is in it first")]
-    NotEmpty {
-        /// As given.
-        path: WorkspacePath,
-    },
-    /// Something on the way is a file, or what is there is neither file nor directory.
-    #[error("`{path}` can't be used: something on its way is not a directory, or it is no ordinary file")]
-    Blocked {
-        /// As given.
-        path: WorkspacePath,
-    },
-    /// The file came with the session and is read-only, or the directory holds such a file.
-    #[error(
-        "`{path}` is read-only, or holds a file that is: it came with the session, and goes with it; write to another path"
-    )]
-    ReadOnly {
-        /// As given.
-        path: WorkspacePath,
-    },
-    /// The session was deleted.
-    #[error("the session was deleted")]
-    Gone,
-    /// A symbolic link would lead out of the workspace.
-    #[error("`{path}` leads out of the workspace")]
-    LeadsOut {
-        /// As given.
-        path: WorkspacePath,
-    },
-    /// A pattern, or another part of the request, is not valid.
-    #[error("{reason}")]
-    BadRequest {
-        /// Which part, and the rule.
-        reason: String,
-    },
-    /// A page cursor that this list did not make.
-    #[error("the page cursor is not valid here: start again without it")]
-    BadCursor,
-    /// The disk refused.
-    #[error("the workspace is not available: {reason}")]
-    Unavailable {
-        /// In words, without paths.
-        reason: String,
-    },
-}
-
-/// A result in a workspace.
-pub type Result<T> = std::result::Result<T, WorkspaceError>;
 
 /// What must be true of a file for a change to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -584,43 +513,6 @@ impl Inner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unavailable(error)),
         }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
-fn unavailable(error: io::Error) -> WorkspaceError {
-    WorkspaceError::Unavailable {
-        reason: disk::reason(&error),
-    }
-}
-
-/// What an I/O error at a path means.
-fn failed(path: &WorkspacePath, error: &io::Error) -> WorkspaceError {
-    let path = path.clone();
-    match error.kind() {
-        io::ErrorKind::IsADirectory => WorkspaceError::IsDirectory { path },
-        io::ErrorKind::NotADirectory => WorkspaceError::Blocked { path },
-        io::ErrorKind::DirectoryNotEmpty => WorkspaceError::NotEmpty { path },
-        // THREAT[T-box-escape-files]: this is how the capability refuses to leave its directory.
-        io::ErrorKind::PermissionDenied => WorkspaceError::LeadsOut { path },
-        _ if error.raw_os_error() == Some(LINK_LOOP) => WorkspaceError::Blocked { path },
-        _ => WorkspaceError::Unavailable {
-            reason: disk::reason(error),
-        },
-    }
-}
-
-/// What a refusal of the tree means at a path.
-fn refused(path: &WorkspacePath, error: FileError) -> WorkspaceError {
-    match error {
-        FileError::Full(Full { limit, most }) => WorkspaceError::Quota {
-            of: limit.counts(),
-            limit: most,
-        },
-        FileError::ReadOnly => WorkspaceError::ReadOnly { path: path.clone() },
-        FileError::Special => WorkspaceError::Blocked { path: path.clone() },
-        FileError::Closed => WorkspaceError::Gone,
-        FileError::Io(error) => failed(path, &error),
     }
 }
 
