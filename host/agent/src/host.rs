@@ -5,6 +5,7 @@
 mod compaction;
 mod deletion;
 mod instructions;
+mod plan;
 mod spending;
 mod work;
 
@@ -12,18 +13,15 @@ pub use compaction::Compacted;
 pub use work::CancelAt;
 
 use crate::{
-    budgets::{BudgetExhausted, Budgets, Purse},
-    caller::{CallScope, Caller},
+    budgets::{BudgetExhausted, Budgets},
+    caller::Caller,
     catalog::Catalog,
-    driver::TurnPlan,
     hub::Hub,
     limits::{Counted, Limited, Place},
-    models::{self, Candidate, Models},
+    models::Models,
     recorder, redact,
     reins::Control,
-    schema::Schema,
     skills::Skill,
-    toolset::Toolbox,
     transcript::Transcript,
     view::TurnView,
 };
@@ -48,7 +46,6 @@ use fumehood_store::{
     record::{self, Session, SessionChange},
     workspace::Starter,
 };
-use instructions::instructions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -57,15 +54,6 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-/// What every turn may use unless its agent or its client says less or its agent says more.
-const DEFAULT_BUDGET: Budget = Budget {
-    tokens: None,
-    time_ms: Some(10 * 60 * 1000),
-    tool_calls: Some(100),
-    steps: Some(50),
-    cost: None,
-};
 
 /// Sessions share what keeps their turns in order; different ones rarely do.
 const STRIPES: usize = 64;
@@ -521,80 +509,6 @@ impl Host {
         order.acquire_owned().await.map_err(|_| HostError::ShuttingDown)
     }
 
-    async fn plan(&self, turn: &record::Turn) -> Result<TurnPlan, HostError> {
-        let session = self.session(&turn.org, turn.session).await?;
-        let chain = self.chain(&turn.org, &session.agent).await?;
-        let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
-        let (model, fallbacks) = self.candidates(&leaf)?;
-        let (system, asked, output) = self.queued(turn).await?;
-        let toolbox = Toolbox {
-            catalog: Arc::clone(&self.inner.catalog),
-            skills: Arc::clone(&self.inner.skills),
-            org: turn.org.clone(),
-            chain: Arc::clone(&chain),
-        };
-        let tools = toolbox.toolset(self.inner.catalog.tools(&turn.org).await?);
-        Ok(TurnPlan {
-            agent: leaf.name.clone(),
-            model,
-            fallbacks,
-            session: turn.session,
-            system: instructions(&leaf, &tools.control, system, output.as_ref(), now()),
-            budget: with_defaults(leaf.budget).narrowed_by(asked),
-            tools,
-            toolbox,
-            tool_output: leaf.tool_output.as_usize(),
-            output: output
-                .map(|schema| Schema::compile(&schema))
-                .transpose()
-                .map_err(|error| HostError::Invalid(format!("the output schema can't be used: {error}")))?,
-            purse: Purse::new(
-                Arc::clone(&self.inner.budgets),
-                turn.org.clone(),
-                turn.session,
-                turn.id,
-                leaf.session_budget,
-            ),
-            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
-        })
-    }
-
-    /// The agent's model, and those that are asked when it doesn't answer.
-    fn candidates(&self, agent: &AgentSpec) -> Result<(Candidate, Vec<Candidate>), HostError> {
-        models::candidates(&self.inner.models, &agent.model).ok_or_else(|| {
-            HostError::Invalid(format!(
-                "the agent {} uses the model `{}`, which is not configured",
-                agent.name, agent.model
-            ))
-        })
-    }
-
-    /// What the client sent with the turn, beside its input.
-    async fn queued(&self, turn: &record::Turn) -> Result<(Option<String>, Budget, Option<Value>), StoreError> {
-        let store = &self.inner.store;
-        let first = store.events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1);
-        let mut first = first
-            .await?
-            .into_iter()
-            .next()
-            .filter(|event| event.turn == Some(turn.id));
-        if !matches!(&first, Some(event) if matches!(event.body, EventBody::TurnQueued { .. })) {
-            // It waited for another, and has its place where it began.
-            first = store.turn_events(&turn.org, turn.id).await?.into_iter().next();
-        }
-        match first.map(|event| event.body) {
-            Some(EventBody::TurnQueued {
-                system,
-                budget,
-                output_schema,
-                ..
-            }) => Ok((system, budget, output_schema)),
-            _ => Err(StoreError::Corrupt {
-                reason: format!("{} has no turn.queued", turn.id),
-            }),
-        }
-    }
-
     pub(crate) fn publish(&self, events: Vec<Event>) {
         for event in events {
             self.inner.hub.publish(Arc::new(event));
@@ -607,15 +521,5 @@ fn by_client(body: EventBody) -> NewEvent {
         turn: None,
         source: Source::Client,
         body,
-    }
-}
-
-fn with_defaults(agent: Budget) -> Budget {
-    Budget {
-        tokens: agent.tokens.or(DEFAULT_BUDGET.tokens),
-        time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
-        tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
-        steps: agent.steps.or(DEFAULT_BUDGET.steps),
-        cost: agent.cost.or(DEFAULT_BUDGET.cost),
     }
 }

@@ -1,0 +1,111 @@
+//! What a turn is worked with: its agent, models, tools and instructions, looked up when a host begins to work it.
+
+use super::{Host, HostError, instructions::instructions};
+use crate::{
+    budgets::Purse,
+    caller::CallScope,
+    driver::TurnPlan,
+    models::{self, Candidate},
+    schema::Schema,
+    toolset::Toolbox,
+};
+use fumehood_core::{event::EventBody, now, turn::Budget};
+use fumehood_policy::agent::AgentSpec;
+use fumehood_store::{StoreError, record};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What every turn may use unless its agent or its client says less or its agent says more.
+const DEFAULT_BUDGET: Budget = Budget {
+    tokens: None,
+    time_ms: Some(10 * 60 * 1000),
+    tool_calls: Some(100),
+    steps: Some(50),
+    cost: None,
+};
+
+impl Host {
+    pub(super) async fn plan(&self, turn: &record::Turn) -> Result<TurnPlan, HostError> {
+        let session = self.session(&turn.org, turn.session).await?;
+        let chain = self.chain(&turn.org, &session.agent).await?;
+        let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
+        let (model, fallbacks) = self.candidates(&leaf)?;
+        let (system, asked, output) = self.queued(turn).await?;
+        let toolbox = Toolbox {
+            catalog: Arc::clone(&self.inner.catalog),
+            skills: Arc::clone(&self.inner.skills),
+            org: turn.org.clone(),
+            chain: Arc::clone(&chain),
+        };
+        let tools = toolbox.toolset(self.inner.catalog.tools(&turn.org).await?);
+        Ok(TurnPlan {
+            agent: leaf.name.clone(),
+            model,
+            fallbacks,
+            session: turn.session,
+            system: instructions(&leaf, &tools.control, system, output.as_ref(), now()),
+            budget: with_defaults(leaf.budget).narrowed_by(asked),
+            tools,
+            toolbox,
+            tool_output: leaf.tool_output.as_usize(),
+            output: output
+                .map(|schema| Schema::compile(&schema))
+                .transpose()
+                .map_err(|error| HostError::Invalid(format!("the output schema can't be used: {error}")))?,
+            purse: Purse::new(
+                Arc::clone(&self.inner.budgets),
+                turn.org.clone(),
+                turn.session,
+                turn.id,
+                leaf.session_budget,
+            ),
+            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
+        })
+    }
+
+    /// The agent's model, and those that are asked when it doesn't answer.
+    pub(super) fn candidates(&self, agent: &AgentSpec) -> Result<(Candidate, Vec<Candidate>), HostError> {
+        models::candidates(&self.inner.models, &agent.model).ok_or_else(|| {
+            HostError::Invalid(format!(
+                "the agent {} uses the model `{}`, which is not configured",
+                agent.name, agent.model
+            ))
+        })
+    }
+
+    /// What the client sent with the turn, beside its input.
+    async fn queued(&self, turn: &record::Turn) -> Result<(Option<String>, Budget, Option<Value>), StoreError> {
+        let store = &self.inner.store;
+        let first = store.events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1);
+        let mut first = first
+            .await?
+            .into_iter()
+            .next()
+            .filter(|event| event.turn == Some(turn.id));
+        if !matches!(&first, Some(event) if matches!(event.body, EventBody::TurnQueued { .. })) {
+            // It waited for another, and has its place where it began.
+            first = store.turn_events(&turn.org, turn.id).await?.into_iter().next();
+        }
+        match first.map(|event| event.body) {
+            Some(EventBody::TurnQueued {
+                system,
+                budget,
+                output_schema,
+                ..
+            }) => Ok((system, budget, output_schema)),
+            _ => Err(StoreError::Corrupt {
+                reason: format!("{} has no turn.queued", turn.id),
+            }),
+        }
+    }
+}
+
+fn with_defaults(agent: Budget) -> Budget {
+    Budget {
+        tokens: agent.tokens.or(DEFAULT_BUDGET.tokens),
+        time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
+        tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
+        steps: agent.steps.or(DEFAULT_BUDGET.steps),
+        cost: agent.cost.or(DEFAULT_BUDGET.cost),
+    }
+}
