@@ -77,6 +77,11 @@ impl Gauge {
         }
     }
 
+    /// Instructions or tools are others now.
+    pub(crate) const fn fix(&mut self, fixed: u64) {
+        self.fixed = fixed;
+    }
+
     /// Forgets what was weighed: the conversation is another one.
     pub(crate) fn start_over(&mut self) {
         self.weights.clear();

@@ -27,6 +27,7 @@ use fumehood_core::{
     event::{EventBody, NewEvent, Source},
     id::SessionId,
     name::AgentName,
+    tool::ToolDefinition,
     turn::{Budget, BudgetScope, Note, TurnError, TurnErrorCode, Usage},
 };
 use fumehood_store::StoreError;
@@ -63,6 +64,8 @@ pub(crate) struct Driver {
     caller: Arc<Caller>,
     recorder: Recorder,
     reins: Reins,
+    /// The tools that the model is shown in the step.
+    shown: Arc<[ToolDefinition]>,
     begun: Instant,
     deadline: Option<Instant>,
     /// Whether something is held for its next model call.
@@ -103,9 +106,10 @@ impl From<Interruption> for Stop {
 
 impl Driver {
     pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, reins: Reins) -> Self {
-        let tools = plan.tools.shown(recorder.loaded_tools());
+        let shown = plan.tools.shown(recorder.loaded_tools());
         Self {
-            gauge: Gauge::new(tokens::of_text(&plan.system) + tokens::of_tools(&tools)),
+            gauge: Gauge::new(tokens::of_text(&plan.system) + tokens::of_tools(&shown)),
+            shown,
             window: Window::of(plan.model.provider.describe().context_window),
             plan,
             caller,
@@ -218,7 +222,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Between two steps the tools become what they are now.
+    /// Between two steps the tools become what they are now, and those that the model has loaded are shown.
     async fn begin_step(&mut self, step: u64, mut notes: Vec<Note>) -> Vec<NewEvent> {
         let mut events = Vec::new();
         if let Some((tools, difference)) = self.plan.toolbox.changed(&self.plan.tools).await {
@@ -228,6 +232,12 @@ impl Driver {
             if step > 1 {
                 notes.push(difference.note());
             }
+        }
+        let shown = self.plan.tools.shown(self.recorder.loaded_tools());
+        if !Arc::ptr_eq(&shown, &self.shown) {
+            self.gauge
+                .fix(tokens::of_text(&self.plan.system) + tokens::of_tools(&shown));
+            self.shown = shown;
         }
         events.push(self.recorder.machine.event(EventBody::StepStarted { step, notes }));
         events

@@ -35,7 +35,8 @@ impl Driver {
             let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
             let call = open.call.clone();
             if place < within_budget && self.plan.tools.control.has(&call.tool) {
-                let result = self.plan.tools.control.run(&call.tool, &call.arguments.as_object());
+                let control = &self.plan.tools.control;
+                let result = arguments(&call).and_then(|arguments| control.run(&call.tool, arguments));
                 settled.push(self.completed(&call, result, Metering::default()));
                 continue;
             }
@@ -190,14 +191,9 @@ fn admit(open: OpenCall, within_budget: bool, tools: &OfferedTools) -> Result<Ad
         Verdict::Refused { outcome, feedback } => return refuse(CallErrorCode::Denied, refusal(outcome, feedback)),
     };
     let note = note(edited.as_ref(), feedback);
-    let arguments = match (edited, &open.call.arguments) {
-        (Some(edited), _) => edited,
-        (None, GivenArguments::Arguments(arguments)) => arguments.clone(),
-        // THREAT[T-loop-malformed-args]: only a JSON object ever reaches a tool.
-        (None, GivenArguments::MalformedArguments(_)) => {
-            let message = "the arguments are not a JSON object: send the call again with valid JSON".into();
-            return refuse(CallErrorCode::InvalidArguments, message);
-        }
+    let arguments = match edited {
+        Some(edited) => edited,
+        None => arguments(&open.call)?.clone(),
     };
     let (tool, component) = tools.find(&open.call.tool)?;
     Ok(AdmittedCall {
@@ -207,6 +203,18 @@ fn admit(open: OpenCall, within_budget: bool, tools: &OfferedTools) -> Result<Ad
         arguments,
         note,
     })
+}
+
+/// The arguments that the model gave.
+// THREAT[T-loop-malformed-args]: only a JSON object ever reaches a tool.
+fn arguments(call: &RequestedCall) -> Result<&Arguments, CallError> {
+    match &call.arguments {
+        GivenArguments::Arguments(arguments) => Ok(arguments),
+        GivenArguments::MalformedArguments(_) => Err(CallError::new(
+            CallErrorCode::InvalidArguments,
+            "the arguments are not a JSON object: send the call again with valid JSON",
+        )),
+    }
 }
 
 fn refusal(outcome: ApprovalOutcome, feedback: Option<String>) -> String {

@@ -17,7 +17,7 @@ use fumehood_core::{
 use fumehood_egress::LeakGuard;
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Step, ToolChoice};
 use futures::StreamExt as _;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -84,7 +84,7 @@ impl Driver {
         ModelRequest {
             system: self.plan.system.clone(),
             messages: self.shown_messages(),
-            tools: self.plan.tools.shown(self.recorder.loaded_tools()),
+            tools: Arc::clone(&self.shown),
             tool_choice: match tools {
                 ToolUse::Allowed => ToolChoice::Auto,
                 ToolUse::Withheld => ToolChoice::None,

@@ -1,8 +1,13 @@
 //! What an agent is to its model: skills, and tools that are searched for.
 
-use crate::house::{House, Plan, wasm};
+use crate::house::{House, Plan};
 use fumehood_agent::skills::Skill;
-use fumehood_core::{call::CallResult, content::Content, message::Message, name::SkillName};
+use fumehood_core::{
+    call::{CallErrorCode, CallResult},
+    content::Content,
+    message::Message,
+    name::SkillName,
+};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -81,13 +86,7 @@ async fn a_skill_is_named_in_the_instructions_and_read_on_demand() {
 #[tokio::test]
 async fn a_model_with_many_tools_finds_and_loads_those_it_needs() {
     let house = searching(json!({})).await;
-    let added = house
-        .post("/v1/tools?name=sums")
-        .body("application/wasm", wasm())
-        .answer()
-        .await;
-    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
-    house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
+    house.add_sums().await;
     let path = house.session().await;
     house.next_answer().call("tool_search", &json!({"query": "dou"}));
     house.next_answer().call("tool_load", &json!({"names": ["double"]}));
@@ -104,6 +103,15 @@ async fn a_model_with_many_tools_finds_and_loads_those_it_needs() {
 }
 
 #[tokio::test]
+async fn the_hosts_tools_get_only_objects_as_any_other() {
+    let house = searching(json!({})).await;
+    let path = house.session().await;
+    house.next_answer().malformed_call("tool_search");
+    submit(&house, &path).await;
+    assert_eq!(result(&house, 1).unwrap_err().code, CallErrorCode::InvalidArguments);
+}
+
+#[tokio::test]
 async fn the_hosts_tools_count_against_the_budget_of_calls() {
     let house = searching(json!({"tool_calls": 1})).await;
     let path = house.session().await;
@@ -115,21 +123,12 @@ async fn the_hosts_tools_count_against_the_budget_of_calls() {
 #[tokio::test]
 async fn a_change_of_tools_is_applied_between_two_steps_and_told() {
     let house = House::new().await;
-    let add = async || {
-        let added = house
-            .post("/v1/tools?name=sums")
-            .body("application/wasm", wasm())
-            .answer()
-            .await;
-        assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
-        house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
-    };
     let path = house.session().await;
     let (first, second) = (house.next_answer(), house.next_answer());
     let asynchronous = house.post(&format!("{path}/turns")).with("prefer", "respond-async");
     let accepted = asynchronous.json(&json!({"input": "hi"})).answer().await.json();
     house.has_asked(1).await;
-    add().await;
+    house.add_sums().await;
     first.cut_call("double");
     house.has_asked(2).await;
     assert_eq!(

@@ -125,6 +125,11 @@ impl Told {
         self.ask_for(tool, "{\"path\":", StepStop::Length);
     }
 
+    /// Asks for one call with arguments that are no JSON.
+    pub(crate) fn malformed_call(&self, tool: &str) {
+        self.ask_for(tool, "{\"path\":", StepStop::ToolCalls);
+    }
+
     fn ask_for(&self, tool: &str, arguments: &str, stop: StepStop) {
         let start = ModelEvent::ToolCallStart {
             index: 0,
@@ -310,6 +315,15 @@ impl House {
     /// What the model was asked, request by request.
     pub(crate) fn asked(&self) -> Vec<ModelRequest> {
         self.model.asked.borrow().clone()
+    }
+
+    /// Adds the component of [`wasm`] as `sums`, and grants it all it asks for.
+    pub(crate) async fn add_sums(&self) {
+        let add = self.post("/v1/tools?name=sums").body("application/wasm", wasm());
+        let added = add.answer().await;
+        assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
+        let granted = self.put("/v1/tools/sums/grant").json(&serde_json::json!({}));
+        assert_eq!(granted.answer().await.status, StatusCode::OK);
     }
 
     /// Waits until the model was asked so often.
