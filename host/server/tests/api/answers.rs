@@ -1,6 +1,6 @@
 //! What the answer of a turn is: checked where it must follow a schema, and gone on with where it was cut off.
 
-use crate::house::{House, wasm};
+use crate::house::House;
 use fumehood_core::{content::Content, message::Message, turn::StepStop};
 use fumehood_model::ToolChoice;
 use http::StatusCode;
@@ -140,13 +140,7 @@ async fn an_answer_that_was_cut_off_keeps_its_text_and_loses_its_calls() {
 #[tokio::test]
 async fn a_result_that_is_too_long_for_the_model_is_cut_and_kept_as_a_file() {
     let house = House::new().await;
-    let added = house
-        .post("/v1/tools?name=sums")
-        .body("application/wasm", wasm())
-        .answer()
-        .await;
-    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
-    house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
+    house.add_sums().await;
     let path = house.session().await;
     house.next_answer().call("shout", &json!({"n": 150_000}));
     submit(&house, &path, json!({"input": "hi"})).await;

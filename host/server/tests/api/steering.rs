@@ -1,6 +1,6 @@
 //! Inputs that come while a turn runs: refused, queued, or added to it; and turns that are cancelled at a boundary.
 
-use crate::house::{Answer, House, Told, kinds, wasm};
+use crate::house::{Answer, House, Told, kinds};
 use fumehood_core::message::Message;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -173,21 +173,24 @@ async fn a_key_is_one_turn_also_when_it_waits() {
 #[tokio::test]
 async fn what_steers_is_part_of_the_turn_from_its_next_boundary_on() {
     let house = House::new().await;
-    let (path, model, first) = busy(&house).await;
+    let (path, mut model, first) = busy(&house).await;
     let steer = house
         .post(&format!("{path}/turns"))
         .json(&json!({"input": "in French", "mode": "steer"}));
-    let mut stream = house.get(&format!("{path}/events")).stream().await;
-    let answer = async {
-        let mut steer = Box::pin(steer.answer());
-        assert!(futures::poll!(&mut steer).is_pending());
-        // It is with the turn once another one is.
-        let second = later(&house, &path, json!({"input": "and short"})).await;
-        assert_eq!(second.problem(), "session_busy");
-        model.says("Hello.");
-        steer.await
+    // The turn goes on from boundary to boundary until the input has come as far as one.
+    let work = async {
+        for n in 1.. {
+            let next = house.next_answer();
+            model.call("double", &json!({"n": n}));
+            house.has_asked(n + 1).await;
+            model = next;
+            if said(&house.asked()[n].messages).len() > 1 {
+                break;
+            }
+        }
+        model.says("Bonjour.");
     };
-    let (steered, _) = tokio::join!(answer, stream.until("turn.steered"));
+    let (steered, ()) = tokio::join!(steer.answer(), work);
     assert_eq!(steered.status, StatusCode::OK, "{}", steered.text());
     assert_eq!(
         steered.json()["id"],
@@ -195,11 +198,11 @@ async fn what_steers_is_part_of_the_turn_from_its_next_boundary_on() {
         "it is answered with the turn that runs"
     );
     assert_eq!(steered.json()["status"], "completed");
-    let asked = house.asked();
-    assert_eq!(said(&asked[1].messages), ["first", "in French"]);
+    let messages = house.asked().pop().unwrap().messages;
+    assert_eq!(said(&messages), ["first", "in French"]);
     assert!(
-        matches!(asked[1].messages[1], Message::Assistant { .. }),
-        "after what was said before"
+        matches!(&messages[..], [.., Message::Tool { .. }, Message::User { .. }]),
+        "after what was said before: {messages:?}"
     );
     let recorded = events(&house, &path).await;
     let recorded = recorded.iter().find(|event| event["type"] == "turn.steered").unwrap();
@@ -283,13 +286,7 @@ async fn what_can_not_steer_is_refused() {
 
 /// A session whose turn runs while the model is about to ask for a call.
 async fn about_to_call(house: &House) -> (String, Told, Value) {
-    let added = house
-        .post("/v1/tools?name=sums")
-        .body("application/wasm", wasm())
-        .answer()
-        .await;
-    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
-    house.put("/v1/tools/sums/grant").json(&json!({})).answer().await;
+    house.add_sums().await;
     busy(house).await
 }
 
