@@ -18,7 +18,7 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 /// How many bytes a guest's headers may have, as they lie in memory; each of its handles may be such
@@ -33,6 +33,9 @@ pub(crate) struct HttpHooks {
     concurrent_limit: u32,
     body_limit: u64,
     shared: Arc<Exchanges>,
+    /// The call's: requests are sent on tasks of their own. Kept, because while a guest calls its host the current span may be
+    /// one of the engine's, which leads nowhere.
+    span: Span,
 }
 
 /// What the exchanges of one call share.
@@ -97,6 +100,7 @@ impl HttpHooks {
                 bytes_limit: limits.http_bytes,
             }),
             log,
+            span: Span::current(),
         }
     }
 
@@ -114,7 +118,7 @@ impl HttpHooks {
             door.refuse(request, limit, reason).await;
             Err(code)
         };
-        Box::new(refusing.in_current_span())
+        Box::new(refusing.instrument(self.span.clone()))
     }
 }
 
@@ -145,7 +149,6 @@ impl WasiHttpHooks for HttpHooks {
         let door = Arc::clone(&self.door);
         let shared = Arc::clone(&self.shared);
         let limit = self.body_limit;
-        // The engine sends it on a task of its own, which else would know no call.
         let sending = async move {
             let options = options.unwrap_or_default();
             let timeouts = Timeouts {
@@ -162,7 +165,7 @@ impl WasiHttpHooks for HttpHooks {
                 Err(error) => Err(refused(error, &shared.log)),
             }
         };
-        Box::new(sending.in_current_span())
+        Box::new(sending.instrument(self.span.clone()))
     }
 }
 
@@ -276,6 +279,7 @@ where
 mod tests {
     use super::*;
     use http_body_util::{BodyExt, Full};
+    use std::sync::Mutex;
 
     fn body(len: usize) -> Body {
         Full::new(Bytes::from(vec![0; len]))
@@ -296,6 +300,50 @@ mod tests {
             exchanges: Arc::clone(exchanges),
             place: None,
         }
+    }
+
+    /// A door that keeps the names of the spans it was asked in.
+    #[derive(Default)]
+    struct Asked(Mutex<Vec<&'static str>>);
+
+    impl Asked {
+        fn note(&self) {
+            let span = Span::current().metadata().map_or("none", tracing::Metadata::name);
+            self.0.lock().unwrap().push(span);
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Door for Asked {
+        async fn send(&self, _: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, DoorError> {
+            self.note();
+            Err(DoorError::Aborted)
+        }
+
+        async fn refuse(&self, _: http::Request<Body>, _: &'static str, _: String) {
+            self.note();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_call_sends_is_in_its_span_wherever_the_engine_is() {
+        let _logs = tracing::subscriber::set_default(tracing_subscriber::registry());
+        let (door, limits) = (
+            Arc::new(Asked::default()),
+            Limits {
+                http_concurrent: 1,
+                ..Limits::default()
+            },
+        );
+        let log = Arc::new(CallLog::new(Arc::new(crate::ports::NoObserver), &limits));
+        let mut hooks = tracing::info_span!("call").in_scope(|| HttpHooks::new(door.clone(), log, &limits));
+        let _engine = tracing::info_span!("engine").entered();
+        let request = || http::Request::new(WasiBody::default());
+        let sent = hooks.send_request(request(), None, Box::new(std::future::ready(Ok(()))));
+        let beyond = hooks.send_request(request(), None, Box::new(std::future::ready(Ok(()))));
+        assert!(Box::into_pin(sent).await.is_err());
+        assert!(Box::into_pin(beyond).await.is_err());
+        assert_eq!(*door.0.lock().unwrap(), ["call", "call"]);
     }
 
     #[tokio::test]
