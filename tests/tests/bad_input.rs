@@ -126,7 +126,10 @@ async fn a_configuration_that_is_not_understood_stops_the_start() {
         ("[network]\nallow = [\"ftp://example.com\"]\n", "ftp"),
         ("[network]\nprivate_networks = [\"127.0.0.1/99\"]\n", "127.0.0.1/99"),
         ("[agent.a]\nextends = \"a\"\n", "circle"),
-        ("[[agent.a.approval]]\ntool = \"*\"\ndecide = \"ask\"\n", "approval"),
+        (
+            "[[agent.a.approval]]\ntool = \"*\"\nwhen = \"arguments.method !=\"\ndecide = \"ask\"\n",
+            "[[agent.a.approval]] rule 1: `when` can't be used, at line 1",
+        ),
     ] {
         let place = Place::new(config);
         let output = place.run(&["config", "check"]).await;

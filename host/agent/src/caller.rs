@@ -23,6 +23,7 @@ use fumehood_egress::Egress;
 use fumehood_files::Tree;
 use fumehood_policy::{
     agent::AgentSpec,
+    approval::{JudgedCall, Judgement, judge},
     authority::{Authority, HostPolicy},
 };
 use fumehood_sandbox::{
@@ -44,6 +45,7 @@ pub struct CallScope {
     pub(crate) turn: Option<TurnId>,
     pub(crate) chain: Arc<[AgentSpec]>,
     locale: Option<Locale>,
+    clearance: Clearance,
     recorded: Option<Result<Arc<Authority>, CallError>>,
     observe: Option<Observe>,
     files: Option<Arc<Tree>>,
@@ -58,6 +60,7 @@ impl CallScope {
             turn,
             locale: chain.last().and_then(|leaf| leaf.locale.clone()),
             chain,
+            clearance: Clearance::Nobody,
             recorded: None,
             observe: None,
             files: None,
@@ -65,9 +68,15 @@ impl CallScope {
         }
     }
 
-    /// The same for one call, with the authority that was recorded for it, reporting what happens in it.
-    pub(crate) fn for_call(&self, observe: Observe, recorded: Result<Arc<Authority>, CallError>) -> Self {
+    /// The same for one call, with the authority that was recorded for it and what a person approved, reporting what happens in it.
+    pub(crate) fn for_call(
+        &self,
+        observe: Observe,
+        recorded: Result<Arc<Authority>, CallError>,
+        clearance: Clearance,
+    ) -> Self {
         Self {
+            clearance,
             recorded: Some(recorded),
             observe: Some(observe),
             ..self.clone()
@@ -79,6 +88,47 @@ impl CallScope {
         Self {
             files: Some(tree),
             ..self
+        }
+    }
+
+    /// The same, called by a client itself.
+    pub(crate) fn by_client(self) -> Self {
+        Self {
+            clearance: Clearance::Client,
+            ..self
+        }
+    }
+
+    /// What the agents' rules say about a call.
+    pub(crate) fn judge(&self, tool: &InstalledTool, arguments: &Arguments) -> Judgement {
+        let call = JudgedCall {
+            component: &tool.component.record.name,
+            tool: &tool.definition,
+            arguments,
+        };
+        judge(&self.chain, &call)
+    }
+
+    /// Refuses what the agents' rules do not let run, whoever asks for it.
+    fn clear(&self, tool: &InstalledTool, arguments: &Arguments) -> Result<(), CallError> {
+        let name = &tool.definition.name;
+        let denied = |message| Err(CallError::new(CallErrorCode::Denied, message));
+        let rule = match self.judge(tool, arguments) {
+            Judgement::Allow => return Ok(()),
+            Judgement::Deny(rule) => return denied(refused_by(name, &rule)),
+            Judgement::Ask(rule) => rule,
+        };
+        match self.clearance {
+            Clearance::Client => Ok(()),
+            // THREAT[T-appr-substitution]: what was approved is compared with what is about to run.
+            Clearance::Approved(fingerprint) if tool.fingerprint(arguments) == fingerprint => Ok(()),
+            Clearance::Approved(_) => denied(format!(
+                "what was approved is not what {name} would be called with now; call it again, and it is asked about again"
+            )),
+            // THREAT[T-appr-self]: a tool has nobody to ask.
+            Clearance::Nobody => denied(format!(
+                "calling {name} needs a person's approval, which a tool can't get: {rule}; let the model call {name} itself"
+            )),
         }
     }
 
@@ -100,11 +150,28 @@ impl CallScope {
     /// The same, for a call that a tool makes.
     pub(crate) fn deeper(&self) -> Self {
         Self {
+            clearance: Clearance::Nobody,
             recorded: None,
             depth: self.depth + 1,
             ..self.clone()
         }
     }
+}
+
+/// The words for a call that a rule denies.
+pub(crate) fn refused_by(tool: &ToolName, rule: &str) -> String {
+    format!("calling {tool} was denied: {rule}; do not try it again with the same arguments")
+}
+
+/// Who has agreed to a call, should a rule ask for a person.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Clearance {
+    /// Nobody.
+    Nobody,
+    /// Somebody approved what has this fingerprint.
+    Approved(Digest),
+    /// It is a client's own call, and a client may approve.
+    Client,
 }
 
 /// How a call ended.
@@ -404,6 +471,7 @@ impl Caller {
     ) -> Result<Prepared, Refused> {
         let installed = Arc::clone(tools.get(tool)?);
         installed.check(arguments)?;
+        scope.clear(&installed, arguments)?;
         if scope.depth > PEER_DEPTH {
             let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");
             return Err(CallError::new(CallErrorCode::Denied, message).into());

@@ -9,6 +9,7 @@ use crate::{
     telemetry::ToolMeters,
 };
 use fumehood_core::{
+    approval::fingerprint,
     call::{Arguments, CallError, CallErrorCode, ComponentRef},
     digest::Digest,
     name::{AgentName, ComponentName, OrgName, ToolName},
@@ -71,6 +72,12 @@ impl InstalledTool {
             );
             CallError::new(CallErrorCode::InvalidArguments, message)
         })
+    }
+
+    /// Of a call of it with these arguments: what an approval is about.
+    #[must_use]
+    pub fn fingerprint(&self, arguments: &Arguments) -> Digest {
+        fingerprint(self.definition.name.as_str(), &self.component.record.digest, arguments)
     }
 
     /// Which code a call of it runs.

@@ -10,6 +10,8 @@ mod model;
 mod output;
 mod spending;
 
+pub(crate) use calls::refusal;
+
 use crate::{
     budgets::Purse,
     caller::{CallScope, Caller},
@@ -28,7 +30,7 @@ use fumehood_core::{
     id::SessionId,
     name::AgentName,
     tool::ToolDefinition,
-    turn::{Budget, BudgetScope, Note, TurnError, TurnErrorCode, Usage},
+    turn::{Budget, BudgetScope, Note, TurnError, TurnErrorCode, TurnStatus, Usage},
 };
 use fumehood_store::StoreError;
 use spending::Held;
@@ -124,8 +126,8 @@ impl Driver {
     }
 
     /// Works the turn to its end, or until it waits for somebody outside. An error means that the journal could not be written: the
-    /// turn stays as it is recorded, for the next start of the host.
-    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+    /// turn stays as it is recorded, for the next start of the host. Says where it left the turn.
+    pub(crate) async fn run(mut self) -> Result<TurnStatus, StoreError> {
         self.settle_calls_left_in_flight().await?;
         self.arm_deadline();
         loop {
@@ -134,7 +136,7 @@ impl Driver {
             let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
             if done {
                 self.let_go();
-                return Ok(());
+                return Ok(self.recorder.machine.status());
             }
             let span = telemetry::step_span(&next, self.recorder.machine.step());
             match self.perform(next).instrument(span).await {

@@ -2,6 +2,7 @@
 //!
 //! Every operation names the org it acts for; what another org has reads as not there.
 
+mod approvals;
 mod compaction;
 mod deletion;
 mod instructions;
@@ -9,6 +10,7 @@ mod plan;
 mod spending;
 mod work;
 
+pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
 pub use work::CancelAt;
 
@@ -26,6 +28,7 @@ use crate::{
     view::TurnView,
 };
 use fumehood_core::{
+    Time,
     content::Content,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
@@ -34,7 +37,7 @@ use fumehood_core::{
     name::{AgentName, OrgName, SkillName},
     now,
     spending::OrgBudget,
-    turn::Budget,
+    turn::{Budget, TurnStatus},
 };
 use fumehood_egress::LeakGuard;
 use fumehood_policy::{
@@ -52,7 +55,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Sessions share what keeps their turns in order; different ones rarely do.
@@ -87,6 +90,20 @@ pub enum HostError {
     /// The request makes no sense; the text says why and what would.
     #[error("{0}")]
     Invalid(String),
+    /// The turn waits for no decision.
+    #[error("the turn waits for no decision, it is {0}; `GET /v1/turns/{{turn}}` shows what it waits for")]
+    NotAwaitingApproval(&'static str),
+    /// The time to decide is over.
+    #[error("the time to decide was over at {}; the calls count as rejected", .0.format("%Y-%m-%dT%H:%M:%SZ"))]
+    ApprovalExpired(Time),
+    /// A decision makes no sense. Nothing was decided.
+    #[error("{field}: {reason}")]
+    Decision {
+        /// Where in the request.
+        field: String,
+        /// Why, and what would.
+        reason: String,
+    },
     /// The host is shutting down.
     #[error("the host is shutting down; try again on another or later")]
     ShuttingDown,
@@ -211,6 +228,8 @@ struct Inner {
     default_agent: AgentName,
     hub: Arc<Hub>,
     running: Mutex<HashMap<TurnId, Control>>,
+    /// A turn began to wait for a decision.
+    expiry: Notify,
     /// One permit each: a session's turns begin, and are undone, one after the other.
     order: [Arc<Semaphore>; STRIPES],
     summed_up: compaction::BeingSummedUp,
@@ -246,6 +265,7 @@ impl Host {
                 default_agent,
                 hub: Arc::default(),
                 running: Mutex::default(),
+                expiry: Notify::new(),
                 order: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 summed_up: compaction::BeingSummedUp::default(),
                 tasks: TaskTracker::new(),
@@ -253,6 +273,9 @@ impl Host {
             }),
         };
         host.go_on().await?;
+        let expiring = host.clone();
+        let expiring = async move { expiring.end_expired_approvals().await };
+        host.inner.tasks.spawn(expiring);
         Ok(host)
     }
 
@@ -454,11 +477,21 @@ impl Host {
         Ok(TurnView::new(&turn, &events))
     }
 
-    /// Waits for a turn's end and returns it.
+    /// Waits until a turn has ended or waits for somebody itself, and returns it.
     ///
     /// # Errors
     /// [`HostError::NotFound`]; [`HostError::ShuttingDown`] if the host closes first.
     pub async fn wait_for_turn(&self, org: &OrgName, id: TurnId) -> Result<TurnView, HostError> {
+        let there = |status| !matches!(status, TurnStatus::Queued | TurnStatus::Running);
+        self.wait_until(org, id, there).await
+    }
+
+    async fn wait_until(
+        &self,
+        org: &OrgName,
+        id: TurnId,
+        there: fn(TurnStatus) -> bool,
+    ) -> Result<TurnView, HostError> {
         let turn = self
             .inner
             .store
@@ -468,7 +501,7 @@ impl Host {
         let mut listener = self.subscribe(turn.session);
         loop {
             let view = self.turn(org, id).await?;
-            if view.status.is_terminal() {
+            if there(view.status) {
                 return Ok(view);
             }
             loop {
@@ -477,8 +510,8 @@ impl Host {
                     () = self.inner.closing.cancelled() => return Err(HostError::ShuttingDown),
                 };
                 match heard {
-                    Ok(event) if event.turn != Some(id) || !event.body.is_terminal() => {}
-                    // The end, or a gap in what was heard: the journal knows.
+                    Ok(event) if event.turn != Some(id) || !(event.body.is_terminal() || is_pause(&event.body)) => {}
+                    // The end, a pause, or a gap in what was heard: the journal knows.
                     Ok(_) | Err(_) => break,
                 }
             }
@@ -514,6 +547,10 @@ impl Host {
             self.inner.hub.publish(Arc::new(event));
         }
     }
+}
+
+const fn is_pause(body: &EventBody) -> bool {
+    matches!(body, EventBody::TurnPaused { .. })
 }
 
 fn by_client(body: EventBody) -> NewEvent {

@@ -58,6 +58,11 @@ pub(crate) fn control() -> (Control, Reins) {
 }
 
 impl Control {
+    /// Whether the turn is to end where it is.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// Ends the turn where it is.
     pub(crate) fn cancel(&self) {
         self.cancel.cancel();

@@ -96,6 +96,7 @@ impl Host {
             output_schema,
             idempotency,
             replaces: None,
+            ends: None,
             if_busy: match mode {
                 Mode::Queue => IfBusy::Queue,
                 Mode::Reject | Mode::Steer => IfBusy::Refuse,
@@ -178,7 +179,18 @@ impl Host {
                 }
                 self.accept(org, session, &mut new, replaces).await?
             };
-            match accepted.ok_or(HostError::NotFound("session"))? {
+            let accepted = accepted.ok_or(HostError::NotFound("session"))?;
+            // One that waits for a decision gives way: the input is the decision.
+            if let Accepted::Busy(open) = &accepted
+                && mode != Mode::Queue
+                && let Some(ending) = self.abandonment(org, *open).await?
+                && new.ends.as_ref() != Some(&ending)
+            {
+                busy_with = Some(*open);
+                new.ends = Some(ending);
+                continue;
+            }
+            match accepted {
                 Accepted::Busy(open) if mode == Mode::Steer => {
                     if let Some(begun) = self.steer(org, open, &new).await? {
                         return Ok(begun);
@@ -256,7 +268,7 @@ impl Host {
     ) -> Result<Submitted, HostError> {
         let (turn, repeated) = match accepted {
             Accepted::New(turn, recorded) => {
-                self.publish(recorded);
+                self.publish_accepted(org, recorded);
                 (turn, false)
             }
             Accepted::Repeated(turn) => (turn, true),

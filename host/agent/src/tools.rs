@@ -84,6 +84,7 @@ impl Host {
     async fn call_in(&self, scope: CallScope, tool: &str, arguments: Arguments) -> Result<Called, HostError> {
         let tools = self.catalog().tools(&scope.org).await?;
         let offered = Arc::new(tools.offered_by(&scope.chain));
+        let scope = scope.by_client();
         let id = CallId::new();
         let ended = match offered.find(tool) {
             Ok((name, _)) => {

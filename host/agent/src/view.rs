@@ -2,6 +2,7 @@
 
 use fumehood_core::{
     Time,
+    approval::AskedApproval,
     content::Content,
     event::{Event, EventBody},
     id::{SessionId, TurnId},
@@ -35,7 +36,7 @@ pub struct TurnView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Money>,
     /// Decisions the turn waits for.
-    pub approvals: Vec<serde_json::Value>,
+    pub approvals: Vec<AskedApproval>,
     /// When it was accepted.
     pub created: Time,
     /// When it ended.
@@ -82,8 +83,17 @@ impl TurnView {
                     view.status = TurnStatus::Cancelled;
                     (view.usage, view.cost) = (*usage, *cost);
                 }
+                EventBody::ApprovalRequested { calls } => {
+                    view.approvals.clone_from(calls);
+                    continue;
+                }
+                EventBody::ApprovalResolved { .. } => {
+                    view.approvals.clear();
+                    continue;
+                }
                 _ => continue,
             }
+            view.approvals.clear();
             view.ended = view.ended.or(Some(event.time));
         }
         view

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fumehood_core::{
-    id::{KeyId, SessionId, TurnId},
+    id::{CallId, KeyId, SessionId, TurnId},
     name::{AgentName, ComponentName, ModelName, OrgName, SecretName},
 };
 use std::{net::SocketAddr, path::PathBuf};
@@ -268,6 +268,26 @@ pub(crate) enum Turn {
         #[arg(long, value_enum, default_value_t = CancelAt::Now, value_name = "WHEN")]
         at: CancelAt,
     },
+    /// Decide about the calls that a turn waits for, and see what comes of it. A call that is not decided about counts as rejected.
+    Approve(Approve),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    /// The turn.
+    pub(crate) id: TurnId,
+    /// Decide about this call, and reject the others. May be repeated. Without it: all of them.
+    #[arg(long, value_name = "ID")]
+    pub(crate) call: Vec<CallId>,
+    /// Reject instead of approving.
+    #[arg(long)]
+    pub(crate) reject: bool,
+    /// Run the call with these arguments instead of the model's: a JSON object.
+    #[arg(long, value_name = "JSON", conflicts_with = "reject")]
+    pub(crate) arguments: Option<String>,
+    /// What the model is to know.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) feedback: Option<String>,
 }
 
 /// When a turn that is cancelled ends.

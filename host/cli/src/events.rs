@@ -34,6 +34,14 @@ pub(crate) fn line(out: Out, event: &Value) -> Option<String> {
         "tool.progress" => format!("{} {}", call("call"), printable(text(data, "message"))),
         "tool.output" => format!("{} writes: {}", call("call"), preview(text(data, "chunk"))),
         "tool.completed" => completed(out, data),
+        "approval.requested" => {
+            let calls: Vec<_> = list(data, "calls").iter().map(|call| waiting(out, call)).collect();
+            format!("waits for a decision: {}", calls.join("; "))
+        }
+        "approval.resolved" => {
+            let decided: Vec<_> = list(data, "decisions").iter().map(|one| decided(out, one)).collect();
+            decided.join("; ")
+        }
         "egress.allowed" => format!(
             "{} {} by {}",
             out.style(Style::Good, "allowed"),
@@ -105,6 +113,27 @@ fn requested(out: Out, call: &Value) -> String {
         out.style(Style::Name, printable(text(call, "tool"))),
         preview(&arguments)
     )
+}
+
+/// A call that waits for a decision.
+pub(crate) fn waiting(out: Out, call: &Value) -> String {
+    let arguments = call.get("arguments").map(Value::to_string).unwrap_or_default();
+    format!(
+        "{} {}({})",
+        text(call, "call_id"),
+        out.style(Style::Name, printable(text(call, "tool"))),
+        preview(&arguments)
+    )
+}
+
+fn decided(out: Out, one: &Value) -> String {
+    let word = text(one, "decision");
+    let style = if word == "approved" { Style::Good } else { Style::Bad };
+    let said = match text(one, "feedback") {
+        "" => String::new(),
+        feedback => format!(" ({})", preview(feedback)),
+    };
+    format!("{} {}{said}", short(text(one, "call_id")), out.style(style, word))
 }
 
 fn completed(out: Out, data: &Value) -> String {

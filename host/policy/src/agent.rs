@@ -1,6 +1,7 @@
 //! Agents: their configuration, and how a chain of `extends` folds from root to leaf.
 
 use crate::{
+    approval::{ApprovalRules, RuleError},
     network::NetworkList,
     quantity::{ByteSize, Span},
     time_zone::TimeZone,
@@ -64,9 +65,16 @@ pub struct AgentConfig {
     /// What all turns of a session may spend together; each part overrides the parent's.
     #[serde(default)]
     pub session_budget: SpendingLimit,
-    /// Approval rules. This version does not enforce them, so it refuses a configuration that has any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Which calls wait for a person or are refused; the first rule that fits a call decides.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
     pub approval: Vec<ApprovalRule>,
+    /// How long a call waits for a person before it counts as rejected; from a second to 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_timeout: Option<Span>,
 }
 
 /// Whether a model is shown all tools, or searches for those it needs.
@@ -81,6 +89,11 @@ pub enum ToolSearch {
     /// It is shown all.
     Never,
 }
+
+/// How long a call waits for a person where no agent of the chain says.
+pub const APPROVAL_TIMEOUT: Span = Span::from_secs(24 * 60 * 60);
+/// The shortest and the longest that a call may wait for a person.
+const APPROVAL_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30 * 24 * 60 * 60);
 
 /// `[agent.NAME.budget]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -109,7 +122,7 @@ pub struct BudgetConfig {
 pub struct ApprovalRule {
     /// Which tools.
     pub tool: ToolPattern,
-    /// Under which condition on the arguments.
+    /// Under which condition, in CEL; see [`crate::approval`]. Absent: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// What then.
@@ -128,8 +141,8 @@ pub enum ApprovalDecision {
     Deny,
 }
 
-/// An agent with what its ancestors gave it. `tools` and `network` are its own: every agent of the chain is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An agent with what its ancestors gave it. `tools`, `network` and `approval` are its own: every agent of the chain is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSpec {
     /// Its name.
     pub name: AgentName,
@@ -138,30 +151,27 @@ pub struct AgentSpec {
     /// The instructions of the chain down to here, root first, an empty line between.
     pub instructions: String,
     /// Its own list of tools; absent: it does not narrow.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<ToolPattern>>,
     /// Its own network list; absent: it does not narrow.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkList>,
     /// The budget, each part the nearest in the chain.
     pub budget: Budget,
     /// What a session may spend, each part the nearest in the chain.
-    #[serde(default)]
     pub session_budget: SpendingLimit,
     /// How much text of one tool's result the model gets; the nearest in the chain.
     pub tool_output: ByteSize,
     /// The skills it may read: the nearest list of the chain; absent: none, and an agent that extends it may have any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skills: Option<Vec<SkillName>>,
     /// Whether the model searches for tools; the nearest in the chain.
-    #[serde(default)]
     pub tool_search: ToolSearch,
     /// For whom it writes; the nearest in the chain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<Locale>,
     /// Where its day begins and ends; the nearest in the chain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<TimeZone>,
+    /// Its own approval rules.
+    pub approval: ApprovalRules,
+    /// How long a call waits for a person; the nearest in the chain.
+    pub approval_timeout: Span,
 }
 
 /// What [`AgentConfig::tool_output`] is where nothing is said.
@@ -211,11 +221,22 @@ pub enum AgentConfigError {
         /// Which.
         skill: SkillName,
     },
-    /// Approval rules, which this version would not enforce.
-    #[error(
-        "[agent.{0}] has approval rules, which this version does not enforce; a call that should wait for a person would run. Remove `[[agent.{0}.approval]]`, and leave the tools that need approval out of the agent's `tools`"
-    )]
-    Approval(AgentName),
+    /// An approval rule that can't be used.
+    #[error("[[agent.{agent}.approval]] {error}")]
+    Approval {
+        /// Whose rule.
+        agent: AgentName,
+        /// Which rule, and why.
+        error: RuleError,
+    },
+    /// A call would wait for a person for no time at all, or for ever.
+    #[error("[agent.{agent}] approval_timeout = \"{given}\" is not from {} to {}; choose one between, or leave the key out for {APPROVAL_TIMEOUT}", APPROVAL_TIMEOUTS.start(), APPROVAL_TIMEOUTS.end())]
+    ApprovalTimeout {
+        /// Whose.
+        agent: AgentName,
+        /// What it says.
+        given: Span,
+    },
 }
 
 fn circle(names: &[AgentName]) -> String {
@@ -225,7 +246,7 @@ fn circle(names: &[AgentName]) -> String {
 /// Folds each agent's chain of `extends`: for each agent, its chain from root to itself.
 ///
 /// # Errors
-/// On an unknown parent, a circle, a size out of its bounds, or approval rules.
+/// On an unknown parent, a circle, a size or a span out of its bounds, and what is wrong with approval rules.
 pub fn resolve_agents(
     configs: &BTreeMap<AgentName, AgentConfig>,
 ) -> Result<BTreeMap<AgentName, Vec<AgentSpec>>, AgentConfigError> {
@@ -253,9 +274,6 @@ fn resolve_chain(
                 size,
             });
         }
-        if !config.approval.is_empty() {
-            return Err(AgentConfigError::Approval(name.clone()));
-        }
         chain.push((name, config));
         next = match &config.extends {
             None => None,
@@ -273,7 +291,7 @@ fn resolve_chain(
     for (name, config) in chain.into_iter().rev() {
         let parent = specs.last();
         check_skills(parent, name, config)?;
-        let spec = fold(parent, name, config);
+        let spec = fold(parent, name, config)?;
         specs.push(spec);
     }
     Ok(specs)
@@ -293,7 +311,7 @@ fn check_skills(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConf
     }
 }
 
-fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> AgentSpec {
+fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> Result<AgentSpec, AgentConfigError> {
     let inherited = parent.map(|parent| parent.budget).unwrap_or_default();
     let own = config.budget;
     let of_session = parent.map(|parent| parent.session_budget).unwrap_or_default();
@@ -304,7 +322,18 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> A
         .map(str::trim)
         .filter(|text| !text.is_empty())
         .collect();
-    AgentSpec {
+    let timeout = config.approval_timeout;
+    if let Some(given) = timeout.filter(|given| !APPROVAL_TIMEOUTS.contains(given)) {
+        return Err(AgentConfigError::ApprovalTimeout {
+            agent: name.clone(),
+            given,
+        });
+    }
+    let approval = ApprovalRules::compile(&config.approval).map_err(|error| AgentConfigError::Approval {
+        agent: name.clone(),
+        error,
+    })?;
+    Ok(AgentSpec {
         name: name.clone(),
         model: config
             .model
@@ -336,5 +365,9 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> A
             .unwrap_or_default(),
         locale: config.locale.clone().or_else(|| parent?.locale.clone()),
         time_zone: config.time_zone.or_else(|| parent?.time_zone),
-    }
+        approval,
+        approval_timeout: timeout
+            .or_else(|| parent.map(|parent| parent.approval_timeout))
+            .unwrap_or(APPROVAL_TIMEOUT),
+    })
 }

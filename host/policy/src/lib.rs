@@ -2,12 +2,14 @@
 //!
 //! Everything here is a pure function of its arguments: no I/O, no clock, no async. A component *requests*
 //! in its [`manifest::Manifest`], an org *grants* in a [`grant::Grant`], agents and the session may only
-//! narrow, the host has ceilings; [`authority::Authority::compute`] is the intersection. Nothing here
+//! narrow, the host has ceilings; [`authority::Authority::compute`] is the intersection. [`approval::judge`] says which calls
+//! wait for a person. Nothing here
 //! enforces: the door out and the sandbox ask these types and obey.
 #![forbid(unsafe_code)]
 
 pub mod address;
 pub mod agent;
+pub mod approval;
 pub mod authority;
 pub mod bounded;
 pub mod credential;

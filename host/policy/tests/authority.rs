@@ -312,22 +312,6 @@ fn an_agent_has_no_skill_that_its_parent_lists_without() {
 }
 
 #[test]
-fn approval_rules_are_refused_and_never_ignored() {
-    let toml = r#"
-        [base]
-        [[base.approval]]
-        tool = "http_*"
-        when = "arguments.method != 'GET'"
-        decide = "ask"
-        [leaf]
-        extends = "base"
-    "#;
-    let error = agents(toml).unwrap_err();
-    assert_eq!(error, AgentConfigError::Approval("base".parse().unwrap()));
-    assert!(error.to_string().contains("does not enforce"));
-}
-
-#[test]
 fn an_unknown_key_of_an_agent_is_refused() {
     for toml in [
         "modle = \"x\"",

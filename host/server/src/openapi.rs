@@ -84,6 +84,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::history::router())
         .merge(routes::compaction::router())
         .merge(routes::turns::router())
+        .merge(routes::approvals::router())
         .merge(routes::events::router())
         .merge(routes::files::router())
         .merge(routes::kv::router())

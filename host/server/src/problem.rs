@@ -107,6 +107,12 @@ problem_codes! {
     QueueFull, "queue_full", CONFLICT, "As many inputs wait as may";
     /// The model gave no usable summary, so the conversation is as it was; `detail` says why. Try again later.
     CompactionFailed, "compaction_failed", BAD_GATEWAY, "The conversation could not be summed up";
+    /// The turn waits for no decision: it never did, somebody else was first, or it has ended. `GET /v1/turns/{turn}` shows what it does.
+    NotAwaitingApproval, "not_awaiting_approval", CONFLICT, "The turn waits for no decision";
+    /// The time to decide is over: the calls count as rejected, and the turn has gone on.
+    ApprovalExpired, "approval_expired", CONFLICT, "The time to decide is over";
+    /// A decision about a call makes no sense, and none was taken: the call does not wait for one, or its new arguments do not fit. `field` names the place.
+    InvalidDecision, "invalid_decision", UNPROCESSABLE_ENTITY, "A decision makes no sense";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";
     /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.

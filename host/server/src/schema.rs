@@ -76,6 +76,23 @@ pub(crate) struct TurnError {
     message: String,
 }
 
+/// A call that waits for a decision.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Approval {
+    /// `call_…`
+    call_id: String,
+    tool: String,
+    /// Exactly what it will be called with.
+    arguments: Map<String, Value>,
+    /// The rule that asks, in words.
+    rule: String,
+    /// SHA-256 of the tool, its code and the arguments: a decision is about these and no others.
+    fingerprint: String,
+    /// When it counts as rejected if nobody has decided.
+    #[schema(format = DateTime)]
+    expires: String,
+}
+
 /// A turn and what came of it so far.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct Turn {
@@ -91,8 +108,8 @@ pub(crate) struct Turn {
     usage: Option<Usage>,
     /// What it cost in the currency of the operator's price tables, as far as it is known.
     cost: Option<f64>,
-    /// Decisions the turn waits for.
-    approvals: Vec<Value>,
+    /// The calls that wait for a decision: `POST /v1/turns/{turn}/approvals` takes it.
+    approvals: Vec<Approval>,
     /// When it was accepted.
     #[schema(format = DateTime)]
     created: String,

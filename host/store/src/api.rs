@@ -1,12 +1,13 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
 use crate::record::{
-    Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound,
+    Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Seen,
     Session, SessionChange, Turn,
 };
 use crate::spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay};
 use async_trait::async_trait;
 use fumehood_core::{
+    Time,
     digest::Digest,
     event::{Event, NewEvent},
     id::{KeyId, LedgerId, SessionId, TurnId},
@@ -164,8 +165,8 @@ pub trait Sessions {
 /// Turns.
 #[async_trait]
 pub trait Turns {
-    /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction, with what it undoes. `None` if there is
-    /// no such session.
+    /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction, with what it undoes and with the end of the
+    /// turn that ends for it. `None` if there is no such session.
     async fn accept_turn(&self, org: &OrgName, session: SessionId, turn: &NewTurn) -> Result<Option<Accepted>>;
     /// What a request with this idempotency key led to before: [`Accepted::Repeated`] or [`Accepted::KeyReused`]. `None` if nothing
     /// is known of the key; [`Turns::accept_turn`] decides, should the same request arrive meanwhile.
@@ -191,6 +192,8 @@ pub trait Turns {
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>>;
     /// Goes back to before a turn, if no turn is open and the turns to be undone are still those. `None` if there is no such session.
     async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>>;
+    /// Turns of every org that wait for a decision, and until when, at most `limit`: those first that wait least long.
+    async fn turns_waiting(&self, limit: u32) -> Result<Vec<(Turn, Time)>>;
 }
 
 /// The journal: what happened in a session, in order.
@@ -204,6 +207,18 @@ pub trait Journal {
     /// turn that is not the session's, for a start or an end of a turn that has ended: a turn ends exactly once; and for a start while
     /// another turn of the session has begun and not ended.
     async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>>;
+    /// Appends as [`Journal::append`] does, unless something happened in a turn since it was seen: then `None`, and nothing is
+    /// appended. Of several who act on the same sight of a turn, one does.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    async fn append_after(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        seen: Seen,
+        events: &[NewEvent],
+    ) -> Result<Option<Vec<Event>>>;
     /// Recorded events with `seq > after`, in order, at most `limit`.
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>>;
     /// Where the session went back, in order; found without reading the journal.

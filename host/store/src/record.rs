@@ -143,6 +143,24 @@ pub enum Added {
     KeyReused,
 }
 
+/// A turn as somebody saw it: nothing had happened in it after its event at `seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The turn.
+    pub turn: TurnId,
+    /// The `seq` of its last event.
+    pub seq: u64,
+}
+
+/// A turn that waits for a decision, and what ends it when an input comes instead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// The turn, as it was seen.
+    pub seen: Seen,
+    /// What ends it.
+    pub events: Vec<NewEvent>,
+}
+
 /// A turn to be accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTurn {
@@ -160,6 +178,8 @@ pub struct NewTurn {
     pub idempotency: Option<(String, Digest)>,
     /// What is undone in the moment that it is accepted.
     pub replaces: Option<NewRewind>,
+    /// The turn that ends for it, if that is the only one that hasn't ended and nothing happened in it since it was seen.
+    pub ends: Option<Ending>,
     /// Whether it may wait.
     pub if_busy: IfBusy,
 }

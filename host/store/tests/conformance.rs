@@ -144,3 +144,12 @@ async fn a_store_that_lets_no_turn_wait_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_forgets_what_was_seen_is_caught() {
+    caught(
+        Fault::ForgetsWhatWasSeen,
+        "of many who act on the same sight of a turn one does",
+    )
+    .await;
+}

@@ -145,6 +145,7 @@ impl House {
             budget: Budget::default(),
             output_schema: None,
             idempotency: None,
+            ends: None,
             replaces: None,
             if_busy: IfBusy::Refuse,
         };

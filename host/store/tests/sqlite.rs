@@ -96,6 +96,7 @@ fn new_turn(key: Option<(&str, &[u8])>) -> NewTurn {
         output_schema: None,
         idempotency: key.map(|(key, request)| (key.into(), Digest::of(request))),
         replaces: None,
+        ends: None,
         if_busy: IfBusy::Refuse,
     }
 }

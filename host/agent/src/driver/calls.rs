@@ -2,22 +2,29 @@
 
 use super::{Driver, Stop};
 use crate::{
-    catalog::OfferedTools,
+    caller::{Clearance, refused_by},
+    catalog::InstalledTool,
     excerpt,
     machine::{OpenCall, Verdict},
     ports::{self, Observe, Observed},
     telemetry,
 };
 use fumehood_core::{
-    approval::ApprovalOutcome,
+    approval::{ApprovalOutcome, AskedApproval},
     call::{Arguments, CallError, CallErrorCode, CallResult, ComponentRef, Metering},
     content::Content,
+    digest::Digest,
     event::{EventBody, NewEvent, Source},
     message::{GivenArguments, RequestedCall},
     name::ToolName,
-    turn::{TurnError, TurnErrorCode},
+    now,
+    turn::{TurnError, TurnErrorCode, WaitingFor},
 };
-use fumehood_policy::authority::Authority;
+use fumehood_policy::{
+    agent::APPROVAL_TIMEOUT,
+    approval::{Judgement, has_rules},
+    authority::Authority,
+};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -26,11 +33,12 @@ use tracing::Instrument as _;
 const PARALLEL_CALLS: usize = 8;
 
 impl Driver {
-    /// Runs the calls side by side, a bounded number at a time, and records each as it ends.
+    /// Runs the calls side by side, a bounded number at a time, and records each as it ends. Those that wait for a decision are
+    /// asked about together, when the others have ended.
     pub(super) async fn run_calls(&mut self, calls: Vec<OpenCall>) -> Result<(), Stop> {
         let within_budget = self.recorder.machine.calls_within_budget();
         let mut waiting = VecDeque::with_capacity(calls.len());
-        let mut settled = Vec::new();
+        let (mut settled, mut held) = (Vec::new(), Vec::new());
         for open in calls {
             let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
             let call = open.call.clone();
@@ -40,8 +48,9 @@ impl Driver {
                 settled.push(self.completed(&call, result, Metering::default()));
                 continue;
             }
-            match admit(open, place < within_budget, &self.plan.tools.offered) {
-                Ok(admitted) => waiting.push_back(admitted),
+            match self.admit(open, place < within_budget) {
+                Ok(Admission::Runs(admitted)) => waiting.push_back(admitted),
+                Ok(Admission::Asks(asked)) => held.push(asked),
                 Err(error) => {
                     telemetry::refused_before_a_call(
                         &self.plan.scope.org,
@@ -63,7 +72,7 @@ impl Driver {
         loop {
             self.start(&mut starting, &mut running, &observe).await?;
             if running.is_empty() {
-                return Ok(());
+                return self.ask(held).await;
             }
             let (mut events, ended) = self.next_happening(&mut running, &mut observed).await?;
             if let Some((call, result, metering)) = ended {
@@ -72,6 +81,102 @@ impl Driver {
             }
             self.recorder.record(events).await?;
         }
+    }
+
+    /// What can be refused before a sandbox is made, or waits for a person.
+    fn admit(&self, open: OpenCall, within_budget: bool) -> Result<Admission, CallError> {
+        let refuse = |code, message: String| Err(CallError::new(code, message));
+        if !within_budget {
+            return refuse(
+                CallErrorCode::Denied,
+                "the turn's budget of tool calls is used up: answer with what you have".into(),
+            );
+        }
+        let OpenCall { call, verdict } = open;
+        if let Verdict::Refused { outcome, feedback } = verdict {
+            return refuse(CallErrorCode::Denied, refusal(outcome, feedback));
+        }
+        let mut arguments = arguments(&call)?.clone();
+        let tool = self.plan.tools.offered.get(&call.tool)?;
+        let (clearance, note) = match verdict {
+            Verdict::Approved {
+                fingerprint,
+                edited,
+                feedback,
+            } => {
+                // THREAT[T-appr-substitution]: an update of the component in between is another thing than what was approved.
+                if tool.fingerprint(&arguments) != fingerprint {
+                    return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition.name));
+                }
+                let note = note(edited.as_ref(), feedback);
+                arguments = edited.unwrap_or(arguments);
+                (Clearance::Approved(tool.fingerprint(&arguments)), note)
+            }
+            _ => match self.judge(tool, &mut arguments)? {
+                Judgement::Allow => (Clearance::Nobody, None),
+                Judgement::Deny(rule) => {
+                    return refuse(CallErrorCode::Denied, refused_by(&tool.definition.name, &rule));
+                }
+                Judgement::Ask(rule) => {
+                    return Ok(Admission::Asks(HeldCall {
+                        fingerprint: tool.fingerprint(&arguments),
+                        call,
+                        arguments,
+                        rule,
+                    }));
+                }
+            },
+        };
+        Ok(Admission::Runs(AdmittedCall {
+            tool: tool.definition.name.clone(),
+            component: tool.component_ref(),
+            call,
+            arguments,
+            clearance,
+            note,
+        }))
+    }
+
+    /// What the agents' rules say. Nobody is asked about a call that could not run.
+    fn judge(&self, tool: &InstalledTool, arguments: &mut Arguments) -> Result<Judgement, CallError> {
+        let scope = &self.plan.scope;
+        if !has_rules(&scope.chain, &tool.component.record.name, &tool.definition) {
+            return Ok(Judgement::Allow);
+        }
+        tool.check(arguments)?;
+        Ok(scope.judge(tool, arguments))
+    }
+
+    /// Asks for a decision about all of them, and parks the turn.
+    async fn ask(&mut self, held: Vec<HeldCall>) -> Result<(), Stop> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        // Asked about together, so that they expire together.
+        let timeout = self
+            .plan
+            .scope
+            .chain
+            .last()
+            .map_or(APPROVAL_TIMEOUT, |agent| agent.approval_timeout);
+        let expires = now() + timeout.as_duration();
+        let asked = held.into_iter().map(|held| AskedApproval {
+            call_id: held.call.id,
+            tool: held.call.tool,
+            arguments: held.arguments,
+            rule: held.rule,
+            fingerprint: held.fingerprint,
+            expires,
+        });
+        let calls = asked.collect();
+        let machine = &self.recorder.machine;
+        let events = vec![
+            machine.event(EventBody::ApprovalRequested { calls }),
+            machine.event(EventBody::TurnPaused {
+                waiting_for: WaitingFor::Approval,
+            }),
+        ];
+        Ok(self.recorder.record(events).await?)
     }
 
     async fn start(
@@ -92,7 +197,7 @@ impl Driver {
         self.recorder.record(events).await?;
         for (admitted, authority) in starting.drain(..).zip(authorities) {
             let caller = Arc::clone(&self.caller);
-            let scope = self.plan.scope.for_call(observe.clone(), authority);
+            let scope = self.plan.scope.for_call(observe.clone(), authority, admitted.clearance);
             let tools = Arc::clone(&self.plan.tools.offered);
             let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {
@@ -172,37 +277,31 @@ struct AdmittedCall {
     tool: ToolName,
     component: ComponentRef,
     arguments: Arguments,
+    clearance: Clearance,
     /// What the model is told before the result.
     note: Option<String>,
 }
 
-/// What can be settled before a sandbox is made.
-fn admit(open: OpenCall, within_budget: bool, tools: &OfferedTools) -> Result<AdmittedCall, CallError> {
-    let refuse = |code, message: String| Err(CallError::new(code, message));
-    if !within_budget {
-        return refuse(
-            CallErrorCode::Denied,
-            "the turn's budget of tool calls is used up: answer with what you have".into(),
-        );
-    }
-    let (edited, feedback) = match open.verdict {
-        Verdict::Unasked => (None, None),
-        Verdict::Approved { edited, feedback } => (edited, feedback),
-        Verdict::Refused { outcome, feedback } => return refuse(CallErrorCode::Denied, refusal(outcome, feedback)),
-    };
-    let note = note(edited.as_ref(), feedback);
-    let arguments = match edited {
-        Some(edited) => edited,
-        None => arguments(&open.call)?.clone(),
-    };
-    let (tool, component) = tools.find(&open.call.tool)?;
-    Ok(AdmittedCall {
-        call: open.call,
-        tool,
-        component,
-        arguments,
-        note,
-    })
+/// What becomes of a call before it enters a sandbox.
+enum Admission {
+    Runs(AdmittedCall),
+    /// A person decides.
+    Asks(HeldCall),
+}
+
+/// A call that a person is to be asked about.
+struct HeldCall {
+    call: RequestedCall,
+    arguments: Arguments,
+    fingerprint: Digest,
+    rule: String,
+}
+
+fn changed_meanwhile(tool: &ToolName) -> String {
+    format!(
+        "the component of {tool} was changed after the call was asked about, so what was approved is not what would run; call it \
+         again, and it is asked about again"
+    )
 }
 
 /// The arguments that the model gave.
@@ -217,7 +316,7 @@ fn arguments(call: &RequestedCall) -> Result<&Arguments, CallError> {
     }
 }
 
-fn refusal(outcome: ApprovalOutcome, feedback: Option<String>) -> String {
+pub(crate) fn refusal(outcome: ApprovalOutcome, feedback: Option<String>) -> String {
     let how = match outcome {
         ApprovalOutcome::Rejected | ApprovalOutcome::Approved => "the user rejected this call",
         ApprovalOutcome::Expired => "nobody approved this call in time",

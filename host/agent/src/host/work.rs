@@ -53,7 +53,7 @@ impl Host {
                 self.take_up(&turn, To::Cancel);
             }
         }
-        self.wait_for_turn(org, id).await
+        self.wait_until(org, id, TurnStatus::is_terminal).await
     }
 
     /// Goes on with the turns that an earlier process left, in every session with the oldest.
@@ -115,18 +115,27 @@ impl Host {
         let span = telemetry::turn_span(&turn);
         let work = async move {
             let (org, session, id) = (turn.org.clone(), turn.session, turn.id);
+            let left_turn = turn.clone();
             let running = OneMore::turn();
             // Closing drops the work where it is: the journal knows how far it came.
             let work = Box::pin(host.work(turn, reins));
             let work = host.inner.closing.run_until_cancelled(work).await;
             // One that can't be worked is not taken up again at once; one that was resumed in the moment in which it parked is.
             let mut not = None;
+            let parked = matches!(work, Some(Ok(TurnStatus::AwaitingApproval)));
+            if parked {
+                host.inner.expiry.notify_one();
+            }
             if let Some(Err(error)) = work {
                 tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
                 not = Some(id);
             }
-            host.running().remove(&id);
+            let left = host.running().remove(&id);
             drop(running);
+            // Cancelled in the moment in which it parked.
+            if parked && left.is_some_and(|control| control.is_cancelled()) {
+                host.take_up(&left_turn, To::Cancel);
+            }
             if let Err(error) = host.drive_next_but(&org, session, not).await {
                 tracing::error!(%session, %error, "the session's next turn could not be begun; the next one, or the next start, does it");
             }
@@ -135,17 +144,18 @@ impl Host {
         control
     }
 
-    async fn work(&self, turn: record::Turn, reins: Reins) -> Result<(), HostError> {
+    async fn work(&self, turn: record::Turn, reins: Reins) -> Result<TurnStatus, HostError> {
         let inner = &self.inner;
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);
         let mut recorder = Recorder::open(store, caller, hub, turn.org.clone(), turn.session, turn.id).await?;
         if recorder.machine.has_ended() {
-            return Ok(());
+            return Ok(recorder.machine.status());
         }
         if reins.cancel.is_cancelled() {
             let events = recorder.machine.cancellation();
-            return Ok(recorder.record(events).await?);
+            recorder.record(events).await?;
+            return Ok(recorder.machine.status());
         }
         match self.plan(&turn).await.inspect(telemetry::turn_planned) {
             Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, reins)
@@ -158,7 +168,8 @@ impl Host {
                     message: error.to_string(),
                 };
                 let events = recorder.machine.failure(error);
-                Ok(recorder.record(events).await?)
+                recorder.record(events).await?;
+                Ok(recorder.machine.status())
             }
         }
     }

@@ -4,6 +4,7 @@ use super::habits::{Signature, signature};
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
     call::{Arguments, CallError, Output},
+    digest::Digest,
     id::CallId,
     message::RequestedCall,
 };
@@ -22,8 +23,10 @@ pub struct OpenCall {
 pub enum Verdict {
     /// Nobody was asked.
     Unasked,
-    /// It may run.
+    /// It may run, if it is still what was asked about.
     Approved {
+        /// Of what was asked about.
+        fingerprint: Digest,
         /// With these arguments instead of the model's.
         edited: Option<Arguments>,
         /// What the model is to know.
@@ -41,7 +44,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 enum Progress {
     Open(Verdict),
-    Held,
+    Held(Digest),
     Started,
     Settled(Signature),
 }
@@ -79,7 +82,7 @@ impl Calls {
     pub(super) fn hold(&mut self, asked: &[AskedApproval]) {
         for asked in asked {
             self.advance(asked.call_id, |progress| match progress {
-                Progress::Open(Verdict::Unasked) => Some(Progress::Held),
+                Progress::Open(Verdict::Unasked) => Some(Progress::Held(asked.fingerprint)),
                 _ => None,
             });
         }
@@ -89,16 +92,18 @@ impl Calls {
     pub(super) fn resolve(&mut self, decisions: &[ResolvedApproval]) {
         for decided in decisions {
             let feedback = decided.feedback.clone();
-            let verdict = match decided.decision {
-                ApprovalOutcome::Approved => Verdict::Approved {
-                    edited: decided.arguments.clone(),
-                    feedback,
-                },
-                outcome => Verdict::Refused { outcome, feedback },
-            };
-            self.advance(decided.call_id, |progress| match progress {
-                Progress::Held => Some(Progress::Open(verdict)),
-                _ => None,
+            self.advance(decided.call_id, |progress| {
+                let Progress::Held(fingerprint) = progress else {
+                    return None;
+                };
+                Some(Progress::Open(match decided.decision {
+                    ApprovalOutcome::Approved => Verdict::Approved {
+                        fingerprint: *fingerprint,
+                        edited: decided.arguments.clone(),
+                        feedback,
+                    },
+                    outcome => Verdict::Refused { outcome, feedback },
+                }))
             });
         }
     }
@@ -135,7 +140,7 @@ impl Calls {
     }
 
     pub(super) fn any_held(&self) -> bool {
-        self.0.iter().any(|state| matches!(state.progress, Progress::Held))
+        self.0.iter().any(|state| matches!(state.progress, Progress::Held(_)))
     }
 
     /// Those that have not begun.
@@ -157,7 +162,7 @@ impl Calls {
     }
 
     pub(super) fn held(&self) -> impl Iterator<Item = &RequestedCall> {
-        self.select(|progress| matches!(progress, Progress::Held))
+        self.select(|progress| matches!(progress, Progress::Held(_)))
     }
 
     pub(super) fn unsettled(&self) -> impl Iterator<Item = &RequestedCall> {

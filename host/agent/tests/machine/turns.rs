@@ -158,6 +158,7 @@ fn a_call_that_waits_for_a_decision_parks_the_turn_and_goes_on_with_it() {
     let approved = OpenCall {
         call: a.clone(),
         verdict: Verdict::Approved {
+            fingerprint: Digest::of(b""),
             edited: None,
             feedback: None,
         },

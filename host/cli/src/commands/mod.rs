@@ -1,6 +1,7 @@
 //! One file per command or family of commands.
 
 pub(crate) mod admin;
+pub(crate) mod approve;
 pub(crate) mod authority;
 pub(crate) mod config;
 pub(crate) mod demo;

@@ -4,7 +4,10 @@
 use crate::{
     args::Run,
     client::Client,
-    commands::tool,
+    commands::{
+        approve::{self, Asked},
+        tool,
+    },
     events,
     out::{Out, printable, text},
 };
@@ -65,7 +68,23 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
         if let Some(ended) = screen.show(&event) {
             return Ok(ended);
         }
+        if text(&event, "type") == "approval.requested" {
+            tokio::select! {
+                asked = approve::ask(out, client, &event) => if asked? == Asked::Nobody {
+                    return nobody_to_ask(&event);
+                },
+                _ = tokio::signal::ctrl_c() => screen.cancel(client).await?,
+            }
+        }
     }
+}
+
+fn nobody_to_ask(event: &Value) -> anyhow::Result<Ended> {
+    let turn = text(event, "turn");
+    bail!(
+        "the turn {turn} waits for a decision about its calls, and there is nobody at a terminal to ask; \
+         `fumehood turn show {turn}` shows them, `fumehood turn approve {turn}` decides, and the turn goes on"
+    )
 }
 
 struct Screen {
@@ -131,7 +150,7 @@ impl Screen {
             ),
             "turn.cancelled" => eprintln!("cancelled"),
             "tool.requested" | "tool.completed" | "tool.progress" | "egress.denied" | "retry.scheduled"
-            | "budget.exhausted" => {
+            | "budget.exhausted" | "approval.resolved" => {
                 if let Some(line) = events::line(self.out, event) {
                     eprintln!("{line}");
                 }

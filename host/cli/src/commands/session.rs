@@ -3,7 +3,7 @@
 use crate::{
     args::{CancelAt, Session, Turn},
     client::Client,
-    commands::history,
+    commands::{approve, history},
     events,
     out::{Out, Style, list, printable, text},
 };
@@ -93,6 +93,7 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
 pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::Result<()> {
     let turn = match command {
         Turn::Show { id } => client.get(&format!("/v1/turns/{id}")).await?,
+        Turn::Approve(args) => approve::approve(out, client, args).await?,
         Turn::Cancel { id, at } => {
             let at = match at {
                 CancelAt::Now => "now",
@@ -110,6 +111,9 @@ pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::R
         ));
         if let Some(error) = turn.get("error").filter(|error| !error.is_null()) {
             out.line(out.style(Style::Bad, printable(text(error, "message"))));
+        }
+        for waiting in list(turn, "approvals") {
+            out.line(format_args!("waits for a decision: {}", events::waiting(out, waiting)));
         }
         let answer = events::content(list(turn, "output"));
         if !answer.is_empty() {

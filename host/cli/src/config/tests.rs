@@ -68,7 +68,17 @@ fn what_would_not_be_enforced_is_refused() {
     assert!(refusal("[mcp.docs]\nurl = \"https://x/mcp\"", &[]).contains("mcp.docs"));
     assert!(refusal("[agent.a]\nskills = [\"x\"]", &[]).contains("add [skill.x]"));
     assert!(refusal("[agent.a]\ntime_zone = \"CEST\"", &[]).contains("IANA"));
-    assert!(refusal("[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"", &[]).contains("approval"));
+}
+
+#[test]
+fn an_approval_rule_that_does_not_compile_is_refused_with_its_agent_its_number_and_its_place() {
+    let rules = "[[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"\n[[agent.a.approval]]\ntool = \"files_*\"\nwhen = \"args.path == 'x'\"\ndecide = \"deny\"";
+    let error = refusal(rules, &[]);
+    for part in ["[[agent.a.approval]] rule 2", "line 1, column 1", "there is no `args`"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let error = refusal("[agent.a]\napproval_timeout = \"90d\"", &[]);
+    assert!(error.contains("from 1s to 30d"), "{error}");
 }
 
 #[test]

@@ -209,8 +209,10 @@ impl Reply {
 ///
 /// With `Accept: text/event-stream` the answer streams the turn's events and ends after its last one; `Last-Event-ID` together
 /// with the `Idempotency-Key` of an earlier request goes on where that stream broke. With `Prefer: respond-async` the answer
-/// comes at once, and `Location` says where the turn is. Otherwise the answer waits for the turn's end. The turn goes on in any
-/// case when the client goes away.
+/// comes at once, and `Location` says where the turn is. Otherwise the answer waits for the turn's end, or until the turn waits for
+/// somebody itself (`awaiting_approval`). The turn goes on in any case when the client goes away.
+///
+/// A turn of the session that waits for an approval is cancelled: the new input comes instead of a decision.
 ///
 /// The same `Idempotency-Key` and request in one session are the same turn; the same key with another request is refused.
 ///
@@ -224,7 +226,7 @@ impl Reply {
         ("Last-Event-ID" = Option<u64>, Header, description = "When streaming: only events after this `seq`"),
     ),
     responses(
-        (status = 200, description = "The turn at its end, or the stream of its events", content((schema::Turn = "application/json"), (schema::Event = "text/event-stream"))),
+        (status = 200, description = "The turn, or the stream of its events", content((schema::Turn = "application/json"), (schema::Event = "text/event-stream"))),
         (status = 202, description = "The turn is accepted", body = schema::Turn, headers(("Location" = String, description = "Its path"))),
     ))]
 async fn submit_turn(

@@ -120,6 +120,22 @@ impl Told {
         self.ask_for(tool, &arguments.to_string(), StepStop::ToolCalls);
     }
 
+    /// Asks for calls and ends the answer.
+    pub(crate) fn calls(&self, calls: &[(&str, Value)]) {
+        for (index, (tool, arguments)) in calls.iter().enumerate() {
+            let name = (*tool).to_owned();
+            let delta = arguments.to_string();
+            for event in [
+                ModelEvent::ToolCallStart { index, name },
+                ModelEvent::ToolCallArguments { index, delta },
+                ModelEvent::ToolCallEnd { index },
+            ] {
+                self.0.send(event).unwrap();
+            }
+        }
+        self.stop(StepStop::ToolCalls);
+    }
+
     /// Reaches the output limit in the middle of a call.
     pub(crate) fn cut_call(&self, tool: &str) {
         self.ask_for(tool, "{\"path\":", StepStop::Length);
@@ -319,11 +335,7 @@ impl House {
 
     /// Adds the component of [`wasm`] as `sums`, and grants it all it asks for.
     pub(crate) async fn add_sums(&self) {
-        let add = self.post("/v1/tools?name=sums").body("application/wasm", wasm());
-        let added = add.answer().await;
-        assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
-        let granted = self.put("/v1/tools/sums/grant").json(&serde_json::json!({}));
-        assert_eq!(granted.answer().await.status, StatusCode::OK);
+        self.add("sums", wasm()).await;
     }
 
     /// Waits until the model was asked so often.
@@ -363,6 +375,30 @@ impl House {
                 .unwrap()
         );
         self.config.keys.forget(self.key);
+    }
+
+    /// Configures the agent of all sessions, from the next turn on.
+    pub(crate) async fn agent(&self, agent: Value) {
+        let agent: AgentConfig = serde_json::from_value(agent).unwrap();
+        let agents = [(AgentName::new("assistant").unwrap(), agent)].into();
+        let store = self.host.store();
+        store.replace_agents(&OrgName::default_org(), &agents).await.unwrap();
+    }
+
+    /// Adds a component, or another version of it, and grants it what it asks for.
+    pub(crate) async fn add(&self, name: &str, wasm: Vec<u8>) {
+        let added = self
+            .post(&format!("/v1/tools?name={name}"))
+            .body("application/wasm", wasm)
+            .answer()
+            .await;
+        assert!(added.status.is_success(), "{}", added.text());
+        let granted = self
+            .put(&format!("/v1/tools/{name}/grant"))
+            .json(&serde_json::json!({}))
+            .answer()
+            .await;
+        assert!(granted.status.is_success(), "{}", granted.text());
     }
 
     /// A new session's path.

@@ -7,6 +7,7 @@
 
 mod agents;
 mod answers;
+mod approvals;
 mod budgets;
 mod compaction;
 mod described;

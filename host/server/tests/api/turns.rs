@@ -40,6 +40,7 @@ async fn left(house: &House, session: SessionId, idempotency: Option<(String, Di
         output_schema: None,
         idempotency,
         replaces: None,
+        ends: None,
         if_busy: IfBusy::Refuse,
     };
     let org = OrgName::default_org();

@@ -10,6 +10,7 @@ mod rewinds;
 mod spending;
 mod tenancy;
 mod values;
+mod waiting;
 mod work;
 
 use crate::{
@@ -58,6 +59,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         tenancy::PROMISES,
         work::PROMISES,
         queue::PROMISES,
+        waiting::PROMISES,
         rewinds::PROMISES,
         values::PROMISES,
         races::PROMISES,
@@ -197,6 +199,7 @@ fn new_turn() -> NewTurn {
         output_schema: Some(serde_json::json!({"type": "object"})),
         idempotency: None,
         replaces: None,
+        ends: None,
         if_busy: IfBusy::Refuse,
     }
 }

@@ -1,7 +1,10 @@
 //! The journal, and what follows from its events in the same transaction.
 
 use super::{BoxFuture, SqliteStore, decode, failed, spending};
-use crate::api::{Journal, Result, StoreError};
+use crate::{
+    api::{Journal, Result, StoreError},
+    record::Seen,
+};
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
@@ -128,6 +131,10 @@ pub(super) async fn append(
         if let EventBody::SessionRewound { after, .. } = &event.body {
             insert_rewind(connection, session, place, *after).await?;
         }
+        if let (EventBody::ApprovalRequested { calls }, Some(turn)) = (&event.body, event.turn) {
+            let until = calls.iter().map(|call| call.expires).min();
+            wait_until(connection, session, turn, until.unwrap_or(time)).await?;
+        }
         if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
             match (&event.body, status.is_terminal()) {
                 (EventBody::TurnStarted { .. }, _) => place_waited(connection, session, turn, place).await?,
@@ -187,6 +194,28 @@ async fn insert_rewind(connection: &mut SqliteConnection, session: SessionId, pl
     Ok(())
 }
 
+/// Whether nothing happened in the turn since it was seen.
+pub(super) async fn is_unchanged(connection: &mut SqliteConnection, session: SessionId, seen: Seen) -> Result<bool> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM events WHERE session = ?1 AND turn = ?2")
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(&seen.turn.uuid().as_bytes()[..])
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    Ok(last.map(decode::seq).transpose()? == Some(seen.seq))
+}
+
+async fn wait_until(connection: &mut SqliteConnection, session: SessionId, turn: TurnId, until: Time) -> Result<()> {
+    sqlx::query("UPDATE turns SET waits_until = ?3 WHERE session = ?1 AND id = ?2")
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(&turn.uuid().as_bytes()[..])
+        .bind(decode::to_nanos(until)?)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
 const REWINDS: &str = "SELECT r.after_seq, r.seq FROM sessions s JOIN rewinds r ON r.session = s.id \
      WHERE s.org = ?1 AND s.id = ?2 ORDER BY r.seq";
 
@@ -231,21 +260,24 @@ async fn project(
     status: TurnStatus,
     nanos: i64,
 ) -> Result<()> {
-    let updated =
-        sqlx::query("UPDATE turns SET status = ?3, ended = ?4 WHERE session = ?1 AND id = ?2 AND ended IS NULL")
-            .bind(&session.uuid().as_bytes()[..])
-            .bind(&turn.uuid().as_bytes()[..])
-            .bind(decode::status_text(status))
-            .bind(status.is_terminal().then_some(nanos))
-            .execute(connection)
-            .await
-            .map_err(|error| match error.as_database_error() {
-                // THREAT[T-api-busy]
-                Some(database) if database.is_unique_violation() => StoreError::Invalid {
-                    reason: "another turn of the session has begun and not ended".into(),
-                },
-                _ => failed(error),
-            })?;
+    let updated = sqlx::query(
+        "UPDATE turns SET status = ?3, ended = ?4, waits_until = CASE WHEN ?5 THEN waits_until END \
+         WHERE session = ?1 AND id = ?2 AND ended IS NULL",
+    )
+    .bind(&session.uuid().as_bytes()[..])
+    .bind(&turn.uuid().as_bytes()[..])
+    .bind(decode::status_text(status))
+    .bind(status.is_terminal().then_some(nanos))
+    .bind(status == TurnStatus::AwaitingApproval)
+    .execute(connection)
+    .await
+    .map_err(|error| match error.as_database_error() {
+        // THREAT[T-api-busy]
+        Some(database) if database.is_unique_violation() => StoreError::Invalid {
+            reason: "another turn of the session has begun and not ended".into(),
+        },
+        _ => failed(error),
+    })?;
     if updated.rows_affected() == 0 {
         return Err(StoreError::Invalid {
             reason: "the turn has ended: it neither starts nor ends again".into(),
@@ -281,6 +313,28 @@ impl Journal for SqliteStore {
                 append(connection, &org, session, prepared)
                     .await?
                     .ok_or(StoreError::Gone { what: "session" })
+            })
+        })
+        .await
+    }
+
+    async fn append_after(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        seen: Seen,
+        events: &[NewEvent],
+    ) -> Result<Option<Vec<Event>>> {
+        let prepared = Prepared::new(events)?;
+        let org = org.clone();
+        self.write(move |connection| -> BoxFuture<'_, Result<Option<Vec<Event>>>> {
+            Box::pin(async move {
+                // THREAT[T-appr-replay]: looked at and appended in one transaction of the one writer.
+                if !is_unchanged(connection, session, seen).await? {
+                    return Ok(None);
+                }
+                let appended = append(connection, &org, session, prepared).await?;
+                appended.map(Some).ok_or(StoreError::Gone { what: "session" })
             })
         })
         .await

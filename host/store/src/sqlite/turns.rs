@@ -3,10 +3,11 @@
 use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal};
 use crate::{
     api::{Result, StoreError, Turns},
-    record::{Accepted, Added, Addition, IfBusy, MAX_QUEUED, NewRewind, NewTurn, Rewound, Turn},
+    record::{Accepted, Added, Addition, IfBusy, MAX_QUEUED, NewRewind, NewTurn, Rewound, Seen, Turn},
 };
 use async_trait::async_trait;
 use fumehood_core::{
+    Time,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
@@ -41,13 +42,14 @@ struct Candidate {
     turn: TurnId,
     idempotency: Option<(String, Digest)>,
     replaces: Option<GoingBack>,
+    ends: Option<(Seen, journal::Prepared)>,
     if_busy: IfBusy,
     queued: journal::Prepared,
 }
 
 impl Candidate {
     /// Decides and, for a new turn, writes all of it, inside a transaction.
-    async fn accept(self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
+    async fn accept(mut self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
         if !session_exists(connection, &self.org, self.session).await? {
             return Ok(None);
         }
@@ -59,8 +61,11 @@ impl Candidate {
             }
         }
         // THREAT[T-api-busy]: a session works one turn at a time, decided where turns are accepted.
+        let mut recorded = Vec::new();
         if let Some(open) = open_turn(connection, self.session).await? {
+            let ended = self.end(connection, open).await?;
             match self.if_busy {
+                _ if ended.is_some() => recorded.extend(ended.into_iter().flatten()),
                 IfBusy::Refuse => return Ok(Some(Accepted::Busy(open))),
                 IfBusy::Queue if not_ended(connection, self.session).await? > i64::from(MAX_QUEUED) => {
                     return Ok(Some(Accepted::QueueFull));
@@ -73,11 +78,36 @@ impl Candidate {
         {
             return Ok(Some(Accepted::Stale));
         }
-        self.insert(connection, created).await.map(Some)
+        self.insert(connection, created, recorded).await.map(Some)
     }
 
-    async fn insert(self, connection: &mut SqliteConnection, created: i64) -> Result<Accepted> {
-        let mut recorded = Vec::new();
+    /// Ends the open turn, if it is the one that ends for this, is as it was seen, and no other waits behind it.
+    async fn end(&mut self, connection: &mut SqliteConnection, open: TurnId) -> Result<Option<Vec<Event>>> {
+        match self.ends.take() {
+            Some((seen, ending))
+                if seen.turn == open
+                    && not_ended(connection, self.session).await? == 1
+                    && journal::is_unchanged(connection, self.session, seen).await? =>
+            {
+                let ended = journal::append(connection, &self.org, self.session, ending).await?;
+                if open_turn(connection, self.session).await? == Some(open) {
+                    return Err(StoreError::Invalid {
+                        reason: "what is to end the turn for another does not end it".into(),
+                    });
+                }
+                Ok(ended)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes the turn; `recorded` is what the journal got for it already.
+    async fn insert(
+        self,
+        connection: &mut SqliteConnection,
+        created: i64,
+        mut recorded: Vec<Event>,
+    ) -> Result<Accepted> {
         if let Some(back) = self.replaces {
             recorded.push(back.record(connection).await?);
         }
@@ -323,6 +353,10 @@ impl Turns for SqliteStore {
                 .as_ref()
                 .map(|rewind| GoingBack::new(org, session, rewind))
                 .transpose()?,
+            ends: match &new.ends {
+                Some(ending) => Some((ending.seen, journal::Prepared::new(&ending.events)?)),
+                None => None,
+            },
             if_busy: new.if_busy,
             queued,
         };
@@ -397,6 +431,24 @@ impl Turns for SqliteStore {
         .await
         .map_err(failed)?;
         rows.into_iter().map(turn).collect()
+    }
+
+    async fn turns_waiting(&self, limit: u32) -> Result<Vec<(Turn, Time)>> {
+        type Waiting = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>, i64);
+        let rows: Vec<Waiting> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended, waits_until FROM turns \
+             WHERE waits_until IS NOT NULL AND status = 'awaiting_approval' ORDER BY waits_until, id LIMIT ?1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter()
+            .map(|(id, org, session, status, first_seq, created, ended, until)| {
+                let waiting = turn((id, org, session, status, first_seq, created, ended))?;
+                Ok((waiting, decode::from_nanos(until)))
+            })
+            .collect()
     }
 
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>> {

@@ -18,7 +18,7 @@ use fumehood_store::{
     api::Result,
     record::{
         Accepted, Added, Addition, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
-        Rewound, Session, SessionChange, Turn,
+        Rewound, Seen, Session, SessionChange, Turn,
     },
     spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay},
 };
@@ -46,6 +46,8 @@ pub(crate) enum Fault {
     HoldsNothing,
     /// Lets no turn wait.
     ForgetsWhoMayWait,
+    /// Appends whatever happened since.
+    ForgetsWhatWasSeen,
 }
 
 pub(crate) struct Broken {
@@ -243,6 +245,10 @@ impl Turns for Broken {
         }
         self.sound.rewind(org, session, rewind).await
     }
+
+    async fn turns_waiting(&self, limit: u32) -> Result<Vec<(Turn, Time)>> {
+        self.sound.turns_waiting(limit).await
+    }
 }
 
 #[async_trait]
@@ -263,6 +269,19 @@ impl Journal for Broken {
             }
         }
         Ok(events)
+    }
+
+    async fn append_after(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        seen: Seen,
+        events: &[NewEvent],
+    ) -> Result<Option<Vec<Event>>> {
+        if self.fault == Fault::ForgetsWhatWasSeen {
+            return self.sound.append(org, session, events).await.map(Some);
+        }
+        self.sound.append_after(org, session, seen, events).await
     }
 
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>> {

@@ -1,0 +1,289 @@
+//! Deciding about calls that wait for a person: `fumehood turn approve`, and the questions that `fumehood run` asks.
+//!
+//! What is shown is what would run. Characters that make a text read otherwise than it is are written out.
+
+use crate::{
+    args::Approve,
+    client::Client,
+    out::{Out, Style, list, text},
+};
+use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+use std::io::{IsTerminal as _, Write as _};
+use tokio::sync::oneshot;
+
+/// Decides about calls of a turn, as the command line says, and returns the turn when it has ended or waits again.
+pub(crate) async fn approve(out: Out, client: &Client, args: &Approve) -> anyhow::Result<Value> {
+    let turn = client.get(&format!("/v1/turns/{}", args.id)).await?;
+    let waiting = list(&turn, "approvals");
+    let Some(first) = waiting.first() else {
+        bail!("the turn waits for no decision: it is {}", text(&turn, "status"));
+    };
+    for call in &args.call {
+        if !waiting.iter().any(|one| text(one, "call_id") == call.to_string()) {
+            let ids: Vec<_> = waiting.iter().map(|one| text(one, "call_id")).collect();
+            bail!(
+                "the call {call} waits for no decision; those that wait: {}",
+                ids.join(", ")
+            );
+        }
+    }
+    let is_named =
+        |one: &Value| args.call.is_empty() || args.call.iter().any(|id| id.to_string() == text(one, "call_id"));
+    let edited = args.arguments.as_deref().map(object).transpose()?;
+    if edited.is_some() && waiting.iter().filter(|one| is_named(one)).count() != 1 {
+        bail!("--arguments are those of one call, and several wait; name it with --call");
+    }
+    let mut decisions = Vec::new();
+    for one in waiting {
+        let decision = match (is_named(one), args.reject) {
+            (true, false) => "approve",
+            (true, true) | (false, _) => "reject",
+        };
+        let mut decided = json!({"call_id": one.get("call_id"), "decision": decision});
+        if is_named(one) {
+            if let Some(edited) = &edited {
+                set(&mut decided, "arguments", Value::Object(edited.clone()));
+            }
+            if let Some(said) = &args.feedback {
+                set(&mut decided, "feedback", said.as_str().into());
+            }
+        }
+        if !out.json {
+            tell(out, one, decision, edited.as_ref().filter(|_| is_named(one)));
+        }
+        decisions.push(decided);
+    }
+    let path = format!("/v1/turns/{}/approvals", args.id);
+    client.post(&path, &json!({"decisions": decisions})).await?;
+    goes_on(client, &turn, text(first, "call_id")).await?;
+    client.get(&format!("/v1/turns/{}", args.id)).await
+}
+
+/// Waits until a turn has ended or waits again, after a decision about a call: a host of this process ends with the command.
+async fn goes_on(client: &Client, turn: &Value, call: &str) -> anyhow::Result<()> {
+    let path = format!(
+        "/v1/sessions/{}/events?turn={}",
+        text(turn, "session"),
+        text(turn, "id")
+    );
+    let mut stream = client.events(client.request(Method::GET, &path)).await?;
+    let mut decided = false;
+    while let Some(event) = stream.next().await {
+        let event = event?;
+        match text(&event, "type") {
+            "approval.resolved" => {
+                let decisions = event.pointer("/data/decisions").and_then(Value::as_array);
+                decided |= decisions.into_iter().flatten().any(|one| text(one, "call_id") == call);
+            }
+            "turn.paused" if decided => return Ok(()),
+            "turn.completed" | "turn.failed" | "turn.cancelled" => return Ok(()),
+            _ => {}
+        }
+    }
+    bail!("the stream of events ended before the turn did; `fumehood turn show` tells how it ended")
+}
+
+fn set(decided: &mut Value, key: &str, value: Value) {
+    if let Value::Object(members) = decided {
+        members.insert(key.to_owned(), value);
+    }
+}
+
+fn tell(out: Out, one: &Value, decision: &str, edited: Option<&Map<String, Value>>) {
+    let arguments = edited.cloned().map(Value::Object);
+    let arguments = arguments
+        .as_ref()
+        .or_else(|| one.get("arguments"))
+        .unwrap_or(&Value::Null);
+    let word = match decision {
+        "approve" => out.style(Style::Good, "approves"),
+        _ => out.style(Style::Bad, "rejects"),
+    };
+    out.line(format_args!(
+        "{word} {} {}({})",
+        text(one, "call_id"),
+        out.style(Style::Name, plain(text(one, "tool"))),
+        plain(&arguments.to_string())
+    ));
+}
+
+/// What came of asking the person at the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The host knows what was decided.
+    Decided,
+    /// There is nobody to ask.
+    Nobody,
+}
+
+/// Asks the person at the terminal about the calls of an `approval.requested`, and tells the host.
+pub(crate) async fn ask(out: Out, client: &Client, event: &Value) -> anyhow::Result<Asked> {
+    if out.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(Asked::Nobody);
+    }
+    let calls = event.pointer("/data/calls").and_then(Value::as_array);
+    let path = format!("/v1/turns/{}/approvals", text(event, "turn"));
+    'again: loop {
+        let mut decisions = Vec::new();
+        for call in calls.into_iter().flatten() {
+            match ask_about(out, call).await? {
+                Some(decision) => decisions.push(decision),
+                None => return Ok(Asked::Nobody),
+            }
+        }
+        let Err(refused) = client.post(&path, &json!({"decisions": decisions})).await else {
+            return Ok(Asked::Decided);
+        };
+        let said = refused.to_string();
+        if said.ends_with("(invalid_decision)") {
+            eprintln!("{}", plain(&said));
+            continue 'again;
+        }
+        // Somebody else was first, or the time was over: the turn goes on in any case.
+        if said.ends_with("(not_awaiting_approval)") || said.ends_with("(approval_expired)") {
+            eprintln!("{}", plain(&said));
+            return Ok(Asked::Decided);
+        }
+        return Err(refused);
+    }
+}
+
+/// What the person decides about one call; `None` when there is no answer to be had.
+async fn ask_about(out: Out, call: &Value) -> anyhow::Result<Option<Value>> {
+    let mut arguments = call.get("arguments").cloned().unwrap_or_default();
+    let mut edited = false;
+    let decision = |decision: &str| json!({"call_id": call.get("call_id"), "decision": decision});
+    loop {
+        let pretty = serde_json::to_string_pretty(&arguments).unwrap_or_default();
+        eprintln!(
+            "\n{} wants to run:\n{}\n{}",
+            out.style(Style::Name, plain(text(call, "tool"))),
+            plain(&pretty),
+            out.style(Style::Dim, plain(text(call, "rule")))
+        );
+        let Some(line) = read("run it? y (yes), n (no), e (edit the arguments), or say why not> ").await? else {
+            return Ok(None);
+        };
+        match Reply::read(&line) {
+            Reply::Unclear => {}
+            Reply::Yes => {
+                let mut approved = decision("approve");
+                if edited {
+                    set(&mut approved, "arguments", arguments);
+                }
+                return Ok(Some(approved));
+            }
+            Reply::No => return Ok(Some(decision("reject"))),
+            Reply::Because(why) => {
+                let mut rejected = decision("reject");
+                set(&mut rejected, "feedback", why.into());
+                return Ok(Some(rejected));
+            }
+            Reply::Edit => {
+                let Some(line) = read("the arguments, as JSON on one line> ").await? else {
+                    return Ok(None);
+                };
+                match object(&line) {
+                    Ok(given) => (arguments, edited) = (Value::Object(given), true),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
+        }
+    }
+}
+
+/// What somebody typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    Yes,
+    No,
+    Edit,
+    Because(String),
+    Unclear,
+}
+
+impl Reply {
+    fn read(line: &str) -> Self {
+        let line = line.trim();
+        match line.to_lowercase().as_str() {
+            "" => Self::Unclear,
+            "y" | "yes" => Self::Yes,
+            "n" | "no" => Self::No,
+            "e" | "edit" => Self::Edit,
+            // A slip of the finger decides nothing.
+            one if one.chars().count() == 1 => Self::Unclear,
+            _ => Self::Because(line.to_owned()),
+        }
+    }
+}
+
+/// A line from the terminal; `None` at its end.
+async fn read(prompt: &str) -> anyhow::Result<Option<String>> {
+    eprint!("{prompt}");
+    std::io::stderr().flush().context("cannot write to the terminal")?;
+    let (sender, receiver) = oneshot::channel();
+    // Not a task of the runtime: nobody could end it, and the process would wait for a line that nobody types.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin()
+            .read_line(&mut line)
+            .map(|bytes| (bytes > 0).then_some(line));
+        let _ = sender.send(read);
+    });
+    receiver
+        .await
+        .context("cannot read the terminal")?
+        .context("cannot read the terminal")
+}
+
+fn object(given: &str) -> anyhow::Result<Map<String, Value>> {
+    serde_json::from_str(given).context("the arguments are not a JSON object")
+}
+
+/// A text that reads as what it is: what moves the cursor, hides, or turns the direction of reading is written out.
+// THREAT[T-appr-deception]: a person approves what they see.
+fn plain(said: &str) -> String {
+    let shown = |c: char| {
+        let misleads = matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+        match c {
+            '\n' => c.to_string(),
+            c if c.is_control() || misleads => c.escape_unicode().to_string(),
+            c => c.to_string(),
+        }
+    };
+    said.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_yes_approves() {
+        for yes in ["y", "Y\n", " yes \n"] {
+            assert_eq!(Reply::read(yes), Reply::Yes);
+        }
+        for unclear in ["", "\n", "x", "ü", "1"] {
+            assert_eq!(Reply::read(unclear), Reply::Unclear);
+        }
+        assert_eq!(Reply::read("no\n"), Reply::No);
+        assert_eq!(Reply::read("e\n"), Reply::Edit);
+        for why in ["yes, but smaller", "yeah", "use the other file"] {
+            assert_eq!(Reply::read(why), Reply::Because(why.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_as_what_it_is() {
+        assert_eq!(
+            plain("a\u{202e}b\u{200b}c\u{1b}[2J\rd\u{e0041}"),
+            r"a\u{202e}b\u{200b}c\u{1b}[2J\u{d}d\u{e0041}"
+        );
+        assert_eq!(plain("naïve ünïcode 日本\n"), "naïve ünïcode 日本\n");
+    }
+}

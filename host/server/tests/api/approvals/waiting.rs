@@ -1,0 +1,274 @@
+//! While a turn waits for a person: the time that passes, other inputs that come, and who cancels or listens.
+
+use super::{ask, call, completed, decide, events, governed, governed_for, of_type, parked, path, to_the_end};
+use crate::house::{House, kinds, wasm};
+use fumehood_core::{
+    approval::{AskedApproval, fingerprint},
+    call::Arguments,
+    content::Content,
+    digest::Digest,
+    event::{EventBody, NewEvent, Source},
+    id::{CallId, SessionId, TurnId},
+    message::{GivenArguments, RequestedCall},
+    name::{AgentName, ModelName, OrgName},
+    now,
+    turn::{Budget, StepStop, WaitingFor},
+};
+use fumehood_store::record::{Accepted, IfBusy, NewTurn};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_expires_and_the_turn_goes_on() {
+    let house = governed_for("1s", ask()).await;
+    let session = house.session().await;
+    let turn = parked(&house, &session, &[1]).await;
+    let events = to_the_end(&house, &session, &turn).await;
+    let resolved = of_type(&events, "approval.resolved")[0];
+    assert_eq!(resolved["data"]["decisions"][0]["decision"], "expired");
+    assert_eq!(resolved["source"], json!({"kind": "host"}));
+    let end = completed(&events, call(&turn, 0));
+    assert_eq!(end["status"], "denied");
+    assert!(
+        end["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("nobody approved this call in time")
+    );
+    assert_eq!(events.last().unwrap()["type"], "turn.completed");
+    let late = decide(
+        &house,
+        &turn,
+        json!([{"call_id": call(&turn, 0), "decision": "approve"}]),
+    )
+    .await;
+    assert_eq!(late.problem(), "not_awaiting_approval");
+}
+
+#[tokio::test]
+async fn who_decides_too_late_is_refused_also_where_the_request_was_not_ended_yet() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    let (turn, call) = overdue(&house, session.rsplit('/').next().unwrap().parse().unwrap()).await;
+    let turn = json!({"id": turn});
+    let late = decide(&house, &turn, json!([{"call_id": call, "decision": "approve"}])).await;
+    assert_eq!(
+        (late.status, late.problem().as_str()),
+        (StatusCode::CONFLICT, "approval_expired")
+    );
+    let events = to_the_end(&house, &session, &turn).await;
+    assert_eq!(
+        of_type(&events, "approval.resolved")[0]["data"]["decisions"][0]["decision"],
+        "expired"
+    );
+    assert!(of_type(&events, "tool.started").is_empty());
+}
+
+/// A turn that has waited too long, and of which this host has not heard yet.
+async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
+    let (store, org) = (house.host.store(), OrgName::default_org());
+    let new = NewTurn {
+        id: TurnId::new(),
+        input: vec![Content::text("hi")],
+        system: None,
+        budget: Budget::default(),
+        output_schema: None,
+        idempotency: None,
+        replaces: None,
+        ends: None,
+        if_busy: IfBusy::Refuse,
+    };
+    let Some(Accepted::New(turn, _)) = store.accept_turn(&org, session, &new).await.unwrap() else {
+        panic!("not accepted")
+    };
+    let arguments: Arguments = serde_json::from_value(json!({"n": 1})).unwrap();
+    let call = CallId::new();
+    let digest = Digest::of(&wasm());
+    let bodies = [
+        EventBody::TurnStarted {
+            agent: AgentName::new("assistant").unwrap(),
+            model: ModelName::new("main").unwrap(),
+            tools: Vec::new(),
+            budget: Budget::default(),
+            files: None,
+        },
+        EventBody::StepStarted {
+            step: 1,
+            notes: Vec::new(),
+        },
+        EventBody::ToolRequested {
+            step: 1,
+            call: RequestedCall {
+                id: call,
+                tool: "double".into(),
+                arguments: GivenArguments::Arguments(arguments.clone()),
+            },
+        },
+        EventBody::StepCompleted {
+            step: 1,
+            stop_reason: StepStop::ToolCalls,
+            usage: None,
+            model: None,
+            cost: None,
+            unmeasured: false,
+            dropped_calls: Vec::new(),
+        },
+        EventBody::ApprovalRequested {
+            calls: vec![AskedApproval {
+                call_id: call,
+                tool: "double".into(),
+                fingerprint: fingerprint("double", &digest, &arguments),
+                arguments,
+                rule: "a rule".into(),
+                expires: now(),
+            }],
+        },
+        EventBody::TurnPaused {
+            waiting_for: WaitingFor::Approval,
+        },
+    ];
+    let events = bodies.map(|body| NewEvent {
+        turn: Some(turn.id),
+        source: Source::Host,
+        body,
+    });
+    store.append(&org, session, &events).await.unwrap();
+    (turn.id, call)
+}
+
+#[tokio::test]
+async fn a_new_input_comes_instead_of_a_decision() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    let turn = parked(&house, &session, &[1, 2]).await;
+    let answer = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "forget that"}))
+        .answer()
+        .await;
+    assert_eq!(answer.json()["status"], "completed", "{}", answer.text());
+    let before = to_the_end(&house, &session, &turn).await;
+    assert_eq!(before.last().unwrap()["type"], "turn.cancelled");
+    let resolved = of_type(&before, "approval.resolved")[0];
+    assert_eq!(resolved["data"]["decisions"][1]["decision"], "abandoned");
+    for nth in 0..2 {
+        let end = completed(&before, call(&turn, nth));
+        assert_eq!(end["status"], "cancelled");
+        assert!(
+            end["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("a new message instead"),
+            "{end}"
+        );
+    }
+    let asked = house.asked();
+    let shown = serde_json::to_string(&asked.last().unwrap().messages).unwrap();
+    assert_eq!(
+        shown.matches("a new message instead").count(),
+        2,
+        "the model reads it: {shown}"
+    );
+    let late = decide(
+        &house,
+        &turn,
+        json!([{"call_id": call(&turn, 0), "decision": "approve"}]),
+    )
+    .await;
+    assert_eq!(late.problem(), "not_awaiting_approval");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_inputs_and_decisions_that_come_at_once_one_is_taken() {
+    let house = governed(ask()).await;
+    for _ in 0..5 {
+        let session = house.session().await;
+        let turn = parked(&house, &session, &[1]).await;
+        let _slow = house.next_answer();
+        let inputs = (0..4).map(|_| {
+            house
+                .post(&format!("{session}/turns"))
+                .with("prefer", "respond-async")
+                .json(&json!({"input": "forget that"}))
+                .answer()
+        });
+        let decisions = (0..4).map(|_| {
+            decide(
+                &house,
+                &turn,
+                json!([{"call_id": call(&turn, 0), "decision": "approve"}]),
+            )
+        });
+        let (inputs, decisions) = tokio::join!(futures::future::join_all(inputs), futures::future::join_all(decisions));
+        let taken = inputs
+            .iter()
+            .filter(|answer| answer.status == StatusCode::ACCEPTED)
+            .count()
+            + decisions
+                .iter()
+                .filter(|answer| answer.status == StatusCode::OK)
+                .count();
+        let events = events(&house, &session).await;
+        let resolved = of_type(&events, "approval.resolved");
+        assert_eq!(resolved.len(), 1, "{resolved:?}");
+        assert!(taken >= 1, "somebody was first");
+        for answer in &inputs {
+            assert!(
+                matches!(answer.status, StatusCode::ACCEPTED | StatusCode::CONFLICT),
+                "{}",
+                answer.text()
+            );
+        }
+        completed(&events_of_call(&house, &session, call(&turn, 0)).await, call(&turn, 0));
+    }
+}
+
+/// The events of a session, once the call has ended.
+async fn events_of_call(house: &House, session: &str, call: &Value) -> Vec<Value> {
+    let mut stream = house.get(&format!("{session}/events?after=0")).stream().await;
+    loop {
+        let seen = stream.until("tool.completed").await;
+        if seen.last().unwrap().data["data"]["call"] == *call {
+            return events(house, session).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_waits_can_be_cancelled() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    let turn = parked(&house, &session, &[1]).await;
+    let cancelled = house.post(&format!("{}/cancel", path(&turn))).answer().await;
+    assert_eq!(
+        (
+            cancelled.status,
+            &cancelled.json()["status"],
+            &cancelled.json()["approvals"]
+        ),
+        (StatusCode::OK, &json!("cancelled"), &json!([]))
+    );
+    let events = to_the_end(&house, &session, &turn).await;
+    assert_eq!(completed(&events, call(&turn, 0))["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn the_stream_of_a_turn_goes_on_over_the_pause() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    house.next_answer().calls(&[("double", json!({"n": 1}))]);
+    let mut stream = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "x"}))
+        .stream()
+        .await;
+    let seen = stream.until("turn.paused").await;
+    let asked = seen.iter().find(|frame| frame.event == "approval.requested").unwrap();
+    let turn = json!({"id": asked.data["turn"]});
+    let id = &asked.data["data"]["calls"][0]["call_id"];
+    decide(&house, &turn, json!([{"call_id": id, "decision": "approve"}])).await;
+    let rest = stream.rest().await;
+    let types = kinds(&rest);
+    assert_eq!(types[..2], ["approval.resolved", "turn.resumed"]);
+    assert_eq!(types.last(), Some(&"turn.completed"));
+}
