@@ -25,13 +25,17 @@ use fumehood_policy::{
     agent::AgentSpec,
     approval::{JudgedCall, Judgement, judge},
     authority::{Authority, HostPolicy},
+    deadline::Deadline,
 };
 use fumehood_sandbox::{
-    Call, Denial, Sandbox, ShareKey,
+    Call, Denial, Recall, Sandbox, ShareKey,
     ports::{Ports, Workspace},
 };
 use fumehood_store::{Store, WorkspaceError, Workspaces};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tracing::Instrument as _;
 
 /// How deep tools may call tools.
@@ -49,6 +53,8 @@ pub struct CallScope {
     recorded: Option<Result<Arc<Authority>, CallError>>,
     observe: Option<Observe>,
     files: Option<Arc<Tree>>,
+    /// The soonest that any of those sets who stand above the call.
+    deadline: Option<Deadline>,
     depth: u8,
 }
 
@@ -64,6 +70,7 @@ impl CallScope {
             recorded: None,
             observe: None,
             files: None,
+            deadline: None,
             depth: 0,
         }
     }
@@ -89,6 +96,26 @@ impl CallScope {
             files: Some(tree),
             ..self
         }
+    }
+
+    /// The same, to be done by then at the latest.
+    pub(crate) fn within(self, deadline: Option<Deadline>) -> Self {
+        let deadline = match self.deadline {
+            Some(own) => Some(own.or_sooner(deadline)),
+            None => deadline,
+        };
+        Self { deadline, ..self }
+    }
+
+    /// How much of a wait its deadline leaves.
+    fn time_left(&self, wait: Duration) -> Duration {
+        let left = |deadline: &Deadline| deadline.at().saturating_duration_since(Instant::now());
+        self.deadline.as_ref().map_or(wait, |deadline| left(deadline).min(wait))
+    }
+
+    /// When its calls must be done, whatever their own limits are.
+    pub(crate) const fn deadline(&self) -> Option<&Deadline> {
+        self.deadline.as_ref()
     }
 
     /// The same, called by a client itself.
@@ -147,9 +174,10 @@ impl CallScope {
         observe.decided(reached).await;
     }
 
-    /// The same, for a call that a tool makes.
-    pub(crate) fn deeper(&self) -> Self {
+    /// The same, for the calls that a call of `tool` makes which must be done by `deadline`.
+    fn deeper(&self, tool: &ToolName, deadline: &Deadline) -> Self {
         Self {
+            deadline: Some(deadline.for_calls_of(tool, self.deadline.clone())),
             clearance: Clearance::Nobody,
             recorded: None,
             depth: self.depth + 1,
@@ -429,6 +457,7 @@ impl Caller {
             counted,
             nested,
             locale,
+            deadline,
             _place,
         } = prepared;
         let most = authority.limits.output.bytes();
@@ -439,7 +468,8 @@ impl Caller {
             // The same for every attempt at this call, so that the outside can tell a repetition.
             idempotency_key: id.to_string(),
             locale,
-            deadline: None,
+            deadline: Some(deadline),
+            recall: Recall::never(),
             share,
             nested,
         };
@@ -481,7 +511,7 @@ impl Caller {
             0 => {
                 let _waiting = OneMore::waiting_call();
                 // A turn's calls are its own to wait for: its time budget and its cancellation end that.
-                let longest = scope.turn.is_none().then_some(LONGEST_WAIT);
+                let longest = scope.turn.is_none().then(|| scope.time_left(LONGEST_WAIT));
                 Some(self.limits.place(&scope.org, longest).await?)
             }
             _ => None,
@@ -494,12 +524,23 @@ impl Caller {
             let message = format!("what {tool} may do was changed while the call waited to run; call it again");
             return Err(CallError::new(CallErrorCode::Unavailable, message).into());
         }
+        // What the call takes from here on is its own: also the time to open its ports.
+        let deadline = authority.time_limit(Instant::now()).or_sooner(scope.deadline.clone());
         let events = scope.observe.clone().map(|observe| {
             let guard = secrets.guard().clone();
             Arc::new(CallEvents::new(observe, scope.turn, id, tool.clone(), guard))
         });
         let ports = self
-            .ports(scope, tools, id, &installed, &authority, secrets, events.as_ref())
+            .ports(
+                scope,
+                tools,
+                id,
+                &installed,
+                &authority,
+                &deadline,
+                secrets,
+                events.as_ref(),
+            )
             .await?;
         // A call that is answered from the journal never comes here, and what is left can't refuse it: each call is charged once,
         // when it runs.
@@ -513,6 +554,7 @@ impl Caller {
             counted,
             nested: scope.depth > 0,
             locale: scope.locale.as_ref().map(ToString::to_string),
+            deadline,
             _place: place,
         })
     }
@@ -529,6 +571,7 @@ impl Caller {
         id: CallId,
         installed: &InstalledTool,
         authority: &Arc<Authority>,
+        deadline: &Deadline,
         secrets: &SecretsInUse,
         events: Option<&Arc<CallEvents>>,
     ) -> Result<Ports, CallError> {
@@ -559,7 +602,8 @@ impl Caller {
         }
         if !authority.call_tools.is_closed() {
             let authority = Arc::clone(authority);
-            ports.peers = ports::peers(Arc::clone(self), scope.deeper(), Arc::clone(tools), authority);
+            let scope = scope.deeper(&installed.definition.name, deadline);
+            ports.peers = ports::peers(Arc::clone(self), scope, Arc::clone(tools), authority);
         }
         if let Some(events) = events {
             ports.observer = Arc::clone(events) as Arc<_>;
@@ -609,6 +653,7 @@ struct Prepared {
     counted: Option<Counted>,
     nested: bool,
     locale: Option<String>,
+    deadline: Deadline,
     _place: Option<Place>,
 }
 

@@ -32,11 +32,15 @@ use fumehood_core::{
     tool::ToolDefinition,
     turn::{Budget, BudgetScope, Note, TurnError, TurnErrorCode, TurnStatus, Usage},
 };
+use fumehood_policy::{
+    deadline::{Deadline, SetBy},
+    quantity::Span,
+};
 use fumehood_store::StoreError;
 use spending::Held;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 /// What a turn is worked with, fixed when it begins.
 pub(crate) struct TurnPlan {
@@ -69,7 +73,7 @@ pub(crate) struct Driver {
     /// The tools that the model is shown in the step.
     shown: Arc<[ToolDefinition]>,
     begun: Instant,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     /// Whether something is held for its next model call.
     held: Held,
     /// What its last model call took, where that was counted.
@@ -77,7 +81,7 @@ pub(crate) struct Driver {
     gauge: Gauge,
     window: Window,
     /// The turn's span, in which it is made.
-    span: Span,
+    span: tracing::Span,
 }
 
 /// Why waiting ended early.
@@ -121,7 +125,7 @@ impl Driver {
             deadline: None,
             held: Held::Nothing,
             last_call: None,
-            span: Span::current(),
+            span: tracing::Span::current(),
         }
     }
 
@@ -248,7 +252,7 @@ impl Driver {
     /// The time budget counts from where this host began to work the turn.
     fn arm_deadline(&mut self) {
         let time = self.recorder.machine.budget().time_ms;
-        self.deadline = time.map(|ms| self.begun + Duration::from_millis(ms));
+        self.deadline = time.map(|ms| Deadline::after(self.begun.into_std(), Span::from_millis(ms), SetBy::TurnBudget));
     }
 
     async fn fail_for_time(&mut self) -> Result<(), StoreError> {
@@ -261,10 +265,17 @@ impl Driver {
         };
         let error = TurnError {
             code: TurnErrorCode::TimeLimit,
-            message: format!("the turn used up its time budget of {limit} ms; a larger `budget.time` allows more"),
+            message: format!(
+                "the turn used up its time budget of {}; a larger `budget.time` allows more",
+                Span::from_millis(limit)
+            ),
         };
         let mut events = vec![self.recorder.machine.event(exhausted)];
-        events.extend(self.recorder.machine.failure(error));
+        let machine = &self.recorder.machine;
+        events.extend(match &self.deadline {
+            Some(deadline) => machine.failure_of_calls(error, &deadline.error()),
+            None => machine.failure(error),
+        });
         self.recorder.record(events).await
     }
 
@@ -298,8 +309,8 @@ impl Driver {
     /// Waits for `work`, unless the turn is cancelled or its time is up first.
     async fn interruptible<T>(&self, work: impl Future<Output = T>) -> Result<T, Interruption> {
         let time_is_up = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
+            match &self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.at().into()).await,
                 None => std::future::pending().await,
             }
         };

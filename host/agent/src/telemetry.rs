@@ -20,6 +20,7 @@ use fumehood_core::{
 };
 use fumehood_egress::Settlement;
 use fumehood_model::{ModelErrorKind, ModelEvent, ModelInfo};
+use fumehood_policy::deadline::Deadline;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use std::{
     collections::BTreeMap,
@@ -139,10 +140,13 @@ impl ToolMeters {
             self.memory.record(metering.memory_peak as f64);
             self.host_calls.record(metering.host_calls as f64);
         }
-        if let Err(error) = result
-            && let Some(trap) = error.trap
-        {
+        let Err(error) = result else { return };
+        if let Some(trap) = error.trap {
             counter!(metric::TOOL_TRAPS.name, "tool" => self.tool.clone(), "trap" => trap_word(trap)).increment(1);
+        }
+        if let Some(owner) = error.deadline {
+            let tool = self.tool.clone();
+            counter!(metric::TOOL_DEADLINES.name, "tool" => tool, "deadline" => owner.as_str()).increment(1);
         }
     }
 }
@@ -163,12 +167,13 @@ pub(crate) fn refused_before_a_call(org: &OrgName, tools: &OfferedTools, name: &
     }
 }
 
-/// One call, observed from its beginning to its end. Dropped without an end, it was cancelled: its caller left.
+/// One call, observed from its beginning to its end. Dropped without an end, it was cancelled: its caller left, or had no more time.
 pub(crate) struct ObservedCall {
     pub(crate) span: Span,
     org: OrgName,
     tool: Option<Arc<InstalledTool>>,
     begun: Instant,
+    deadline: Option<Deadline>,
     ended: bool,
     _running: OneMore,
 }
@@ -180,6 +185,7 @@ impl ObservedCall {
             org: scope.org.clone(),
             tool: tools.get(tool).ok().cloned(),
             begun: Instant::now(),
+            deadline: scope.deadline().cloned(),
             ended: false,
             _running: OneMore::call(),
         }
@@ -202,9 +208,19 @@ impl ObservedCall {
 impl Drop for ObservedCall {
     fn drop(&mut self) {
         if !self.ended {
-            let cancelled = CallError::new(CallErrorCode::Cancelled, "");
-            self.span.record("status", "cancelled");
-            self.count(&Err(cancelled), &Metering::default());
+            let passed = self
+                .deadline
+                .as_ref()
+                .filter(|deadline| deadline.at() <= Instant::now());
+            let error = match passed {
+                Some(deadline) => deadline.error(),
+                None => CallError::new(CallErrorCode::Cancelled, ""),
+            };
+            self.span.record("status", status_word(error.status()));
+            if let Some(owner) = error.deadline {
+                self.span.record("deadline", owner.as_str());
+            }
+            self.count(&Err(error), &Metering::default());
         }
     }
 }

@@ -15,12 +15,14 @@ use fumehood_core::{
 };
 use fumehood_files::{Quota, Tree};
 use fumehood_policy::{
+    deadline::{Deadline, SetBy},
     explain::{Explanation, explain},
     grant::Grant,
     limits::Limits,
+    quantity::Span,
 };
 use fumehood_store::record;
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Instant};
 
 /// A call made without a turn.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ pub struct Called {
 }
 
 impl Host {
-    /// Runs one tool once, under the full policy, without a turn.
+    /// Runs one tool once, under the full policy, without a turn; not longer than `time`, if the client says so.
     ///
     /// # Errors
     /// [`HostError::NotFound`] when the session is named and not there, [`HostError::Limited`] when the org may not call now.
@@ -47,12 +49,14 @@ impl Host {
         session: Option<SessionId>,
         tool: &str,
         arguments: Arguments,
+        time: Option<Span>,
     ) -> Result<Called, HostError> {
+        let deadline = time.map(|time| Deadline::after(Instant::now(), time, SetBy::Client));
         let scope = match session {
             None => CallScope::new(org.clone(), None, None, Arc::from([])),
             Some(id) => self.session_scope(org, id).await?,
         };
-        self.call_in(scope, tool, arguments).await
+        self.call_in(scope.within(deadline), tool, arguments).await
     }
 
     /// The same in a session, with a directory of the host in the place of the session's workspace. No quota is kept there: it

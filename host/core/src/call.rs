@@ -24,11 +24,11 @@ pub enum CallErrorCode {
     Denied,
     /// A rate limit said not now.
     RateLimited,
-    /// The wall clock of the call ran out.
+    /// A deadline of the call passed; see whose.
     Timeout,
     /// The turn or the caller stopped the call.
     Cancelled,
-    /// The host stopped while the call ran; it was not run again.
+    /// The host stopped while the call ran, or the time of a component that went out of use was over; it was not run again.
     Interrupted,
     /// The component broke or passed a limit; see the trap kind.
     Trapped,
@@ -60,6 +60,42 @@ pub enum TrapKind {
     HostCalls,
 }
 
+/// Whose deadline ended a call: the soonest of those that it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadlineOwner {
+    /// The `time` limit of the component, as manifest and grant have it.
+    TimeLimit,
+    /// The host's default for components that ask for no `time`.
+    HostDefault,
+    /// The host's ceiling of `time`.
+    HostCeiling,
+    /// The turn's time budget.
+    TurnBudget,
+    /// The client that made the call.
+    Client,
+    /// The call of another tool that made it.
+    Caller,
+    /// The time that calls have when their component is removed or replaced.
+    Drain,
+}
+
+impl DeadlineOwner {
+    /// The word, as on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TimeLimit => "time_limit",
+            Self::HostDefault => "host_default",
+            Self::HostCeiling => "host_ceiling",
+            Self::TurnBudget => "turn_budget",
+            Self::Client => "client",
+            Self::Caller => "caller",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// How a call ended, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,11 +106,11 @@ pub enum CallStatus {
     Error,
     /// Policy refused it.
     Denied,
-    /// Its wall clock ran out.
+    /// A deadline passed.
     Timeout,
     /// It was stopped on request.
     Cancelled,
-    /// The host stopped while it ran.
+    /// The host stopped while it ran, or its component went out of use.
     Interrupted,
     /// A rate limit refused it.
     RateLimited,
@@ -98,10 +134,13 @@ pub struct CallError {
     /// When trying again may help, in milliseconds from now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Set when a deadline ended the call: whose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlineOwner>,
 }
 
 impl CallError {
-    /// An error without trap kind or retry hint.
+    /// An error without trap kind, retry hint or deadline.
     #[must_use]
     pub fn new(code: CallErrorCode, message: impl Into<String>) -> Self {
         Self {
@@ -109,6 +148,7 @@ impl CallError {
             message: message.into(),
             trap: None,
             retry_after_ms: None,
+            deadline: None,
         }
     }
 

@@ -110,6 +110,8 @@ metrics! {
     TOOL_CALLS = "fumehood_tool_calls_total", Counter, ["tool", "status"];
     /// Calls that trapped, by `trap` kind.
     TOOL_TRAPS = "fumehood_tool_traps_total", Counter, ["tool", "trap"];
+    /// Calls that a deadline ended, by whose it was: `deadline` of the error in `tool.completed`.
+    TOOL_DEADLINES = "fumehood_tool_deadlines_total", Counter, ["tool", "deadline"];
     /// From accepted to ended, waiting for a place included, in seconds.
     TOOL_CALL_DURATION = "fumehood_tool_call_duration_seconds", Histogram(CALL_SECONDS), ["tool"];
     /// Computing time of the guest, in seconds, to the granularity of the epoch clock.

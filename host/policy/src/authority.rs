@@ -4,6 +4,7 @@ use crate::{
     address::PrivateNetworks,
     agent::AgentSpec,
     credential::Credential,
+    deadline::{Deadline, SetBy, TimeLimitBy},
     files::{FileAccess, Files, KvAccess},
     grant::Grant,
     limits::Limits,
@@ -16,6 +17,7 @@ use crate::{
 };
 use fumehood_core::name::{ComponentName, SecretName, ToolName};
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// What a session may narrow.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -100,6 +102,7 @@ pub struct Origins {
     sign: Vec<(Layer, Vec<SecretName>)>,
     /// In the order of the filter's lists.
     call_tools: Vec<Layer>,
+    time: TimeLimitBy,
 }
 
 impl Authority {
@@ -132,8 +135,14 @@ impl Authority {
                 (Some(wanted), Some(granted)) => Some(wanted.stricter(granted)),
                 (wanted, granted) => wanted.or(granted),
             },
-            origins: Origins::new(request, grant, agents, session),
+            origins: Origins::new(request, grant, agents, session, host),
         }
+    }
+
+    /// When a call that begins now must be done, as far as its own limit goes.
+    #[must_use]
+    pub fn time_limit(&self, begun: Instant) -> Deadline {
+        Deadline::after(begun, self.limits.time, SetBy::TimeLimit(self.origins.time))
     }
 
     /// Whether a message may be signed with the secret.
@@ -249,7 +258,13 @@ fn first<T>(layers: &[(Layer, T)], refuses: impl Fn(&T) -> bool) -> Layer {
 }
 
 impl Origins {
-    fn new(request: &Manifest, grant: &Grant, agents: &[AgentSpec], session: &SessionNarrowing) -> Self {
+    fn new(
+        request: &Manifest,
+        grant: &Grant,
+        agents: &[AgentSpec],
+        session: &SessionNarrowing,
+        host: &HostPolicy,
+    ) -> Self {
         let mut files = vec![
             (Layer::Request, request.files.clone()),
             (Layer::Grant, grant.files.clone()),
@@ -269,6 +284,11 @@ impl Origins {
                 .into_iter()
                 .chain(agents.map(|agent| Layer::Agent(agent.name.clone())))
                 .collect(),
+            time: match request.limits.time.into_iter().chain(grant.limits.time).min() {
+                Some(asked) if asked <= host.ceilings.time => TimeLimitBy::Component,
+                None if host.defaults.time <= host.ceilings.time => TimeLimitBy::Default,
+                Some(_) | None => TimeLimitBy::Ceiling,
+            },
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod approval;
 pub mod authority;
 pub mod bounded;
 pub mod credential;
+pub mod deadline;
 pub mod expect;
 pub mod explain;
 pub mod files;

@@ -10,6 +10,7 @@ use crate::{
     output,
     plain::{Function, Stopped, Work},
     ports::Ports,
+    recall::Recall,
     sandbox::{Sandbox, Shared},
     share::ShareKey,
     state::CallState,
@@ -21,7 +22,7 @@ use fumehood_core::{
     id::CallId,
     name::ToolName,
 };
-use fumehood_policy::{authority::Authority, limits::Limits};
+use fumehood_policy::{authority::Authority, deadline::Deadline, limits::Limits};
 use std::{
     pin::pin,
     sync::Arc,
@@ -48,8 +49,10 @@ pub struct Call {
     pub idempotency_key: String,
     /// The language of the person who asked, as a BCP 47 tag.
     pub locale: Option<String>,
-    /// When whoever called gives up; the call's own time limit holds in any case.
-    pub deadline: Option<Instant>,
+    /// When the call must be done; its own time limit holds in any case.
+    pub deadline: Option<Deadline>,
+    /// Says so if it must be done sooner, while it runs.
+    pub recall: Recall,
     /// On whose account it computes.
     pub share: ShareKey,
     /// Another call makes it, and waits for it. It does not wait for a slot then.
@@ -139,15 +142,29 @@ impl Sandbox {
             );
         };
         // THREAT[T-box-wall]
-        let own = started + authority.limits.time.as_duration();
-        let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
+        let own = authority.time_limit(started);
+        let deadline = match &call.deadline {
+            Some(given) => given.clone().or_sooner(Some(own)),
+            None => own,
+        };
+        let deadline = deadline.or_sooner(call.recall.now());
         let prepared = Prepared { call, tool, deadline };
         let slots = &self.shared.slots;
+        let share = prepared.call.share;
         let slot = if prepared.call.nested {
-            slots.try_take(prepared.call.share)
+            slots.try_take(share)
         } else {
-            slots.take(prepared.call.share, deadline).await
+            tokio::select! {
+                biased;
+                slot = slots.take(share, prepared.deadline.at()) => slot,
+                recalled = prepared.call.recall.clone().sooner_than(&prepared.deadline) => {
+                    return CallReport::refused(started, recalled.error());
+                }
+            }
         };
+        if prepared.deadline.at() <= Instant::now() && slot.is_some() {
+            return CallReport::refused(started, prepared.deadline.error());
+        }
         let Some(_slot) = slot else {
             let busy = "the host runs as many calls of this org as it can, and none ended in time; try again";
             let error = CallError {
@@ -167,7 +184,18 @@ struct Prepared {
     call: Call,
     /// Its place among the component's tools.
     tool: usize,
-    deadline: Instant,
+    /// The soonest of those that were known when it came.
+    deadline: Deadline,
+}
+
+impl Prepared {
+    /// Waits until it must be done, and says who says so.
+    async fn time_is_up(&self) -> Deadline {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.deadline.at().into()) => self.deadline.clone(),
+            recalled = self.call.recall.clone().sooner_than(&self.deadline) => recalled,
+        }
+    }
 }
 
 impl CallReport {
@@ -209,7 +237,11 @@ impl Shared {
                 call: Box::pin(enter(component, prepared, &limits, &mut store)),
             });
             let gated = self.gate.run(prepared.call.share, metered);
-            tokio::time::timeout_at(prepared.deadline.into(), gated).await
+            tokio::select! {
+                biased;
+                ended = gated => Ok(ended),
+                passed = prepared.time_is_up() => Err(passed),
+            }
         };
         let result = match timed {
             Ok(Ok(result)) => result,
@@ -219,7 +251,7 @@ impl Shared {
                 look_for_handles(&mut store);
                 Err(trap::classify(&error, &store.data().meter, &limits, &prepared.call.id))
             }
-            Err(_) => Err(timed_out(prepared, &limits, started)),
+            Err(passed) => Err(passed.error()),
         };
         let state = store.data();
         let metering = Metering {
@@ -374,7 +406,7 @@ async fn call_tool(
         tool: &prepared.call.tool,
         arguments,
         idempotency_key: &prepared.call.idempotency_key,
-        deadline_ms: wall_clock_ms(prepared.deadline),
+        deadline_ms: wall_clock_ms(prepared.deadline.at()),
         locale: prepared.call.locale.as_deref(),
     };
     let (answer,) = function.call_async(&mut *store, (request,)).await?;
@@ -459,19 +491,6 @@ fn workspace(authority: &Authority, ports: &Ports) -> Option<WorkspacePlan> {
         perms,
         paths: authority.files.paths.clone(),
     })
-}
-
-fn timed_out(prepared: &Prepared, limits: &Limits, started: Instant) -> CallError {
-    let by_caller = prepared.deadline < started + limits.time.as_duration();
-    let message = if by_caller {
-        "the call was not done when its caller's time was up".to_owned()
-    } else {
-        format!(
-            "the tool took longer than its limit of {}; raise `time` in `[limits]` of the manifest and the grant",
-            limits.time
-        )
-    };
-    CallError::new(CallErrorCode::Timeout, message)
 }
 
 fn wall_clock_ms(at: Instant) -> u64 {

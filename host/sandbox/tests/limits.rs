@@ -3,11 +3,22 @@
 
 mod support;
 
-use fumehood_core::call::{CallErrorCode, TrapKind};
-use fumehood_policy::quantity::{ByteSize, Span};
-use fumehood_sandbox::ports::{Observer, Ports};
-use std::sync::{Arc, Mutex};
+use fumehood_core::call::{CallErrorCode, DeadlineOwner, TrapKind};
+use fumehood_policy::{
+    deadline::{Deadline, Gone, SetBy},
+    quantity::{ByteSize, Span},
+};
+use fumehood_sandbox::{
+    Sandbox, SandboxConfig,
+    ports::{Observer, Ports},
+    recall,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 use support::{ECHO, SPIN, authority, call, error, load, run, run_with, sandbox, tool, with_limits};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 const EMIT: &str = r#"(import "fumehood:tool/progress@0.1.0" "emit" (func $emit (param i32 i32 i32 i32)))"#;
 const NOW: &str = r#"(import "wasi:clocks/monotonic-clock@0.2.12" "now" (func $now (result i64)))"#;
@@ -105,17 +116,151 @@ async fn a_spinning_call_ends_at_its_wall_time_too() {
 }
 
 #[tokio::test]
-async fn an_earlier_deadline_of_the_caller_holds() {
+async fn an_earlier_deadline_of_whoever_calls_holds_and_is_named() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, tool("", SPIN)).await;
+    for (set_by, owner) in [
+        (SetBy::TurnBudget, DeadlineOwner::TurnBudget),
+        (SetBy::Client, DeadlineOwner::Client),
+        (SetBy::Caller("outer".parse().unwrap()), DeadlineOwner::Caller),
+    ] {
+        let mut call = call("t", "{}");
+        call.deadline = Some(Deadline::after(Instant::now(), Span::from_millis(20), set_by));
+        let report = sandbox
+            .call(&component, call, Arc::new(authority()), Ports::denied())
+            .await;
+        let error = error(report);
+        assert_eq!(
+            (error.code, error.deadline),
+            (CallErrorCode::Timeout, Some(owner)),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_later_deadline_of_whoever_calls_leaves_the_calls_own_limit() {
     let sandbox = sandbox();
     let component = load(&sandbox, tool("", SPIN)).await;
     let mut call = call("t", "{}");
-    call.deadline = Some(std::time::Instant::now() + std::time::Duration::from_millis(20));
+    call.deadline = Some(Deadline::after(
+        Instant::now(),
+        Span::from_secs(3600),
+        SetBy::TurnBudget,
+    ));
+    let short = with_limits(|limits| limits.time = Span::from_millis(20));
+    let report = sandbox.call(&component, call, Arc::new(short), Ports::denied()).await;
+    assert_eq!(error(report).deadline, Some(DeadlineOwner::TimeLimit));
+}
+
+#[tokio::test]
+async fn a_call_whose_time_was_over_before_it_came_does_not_run() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, tool("", ECHO)).await;
+    let mut call = call("t", "{}");
+    call.deadline = Some(Deadline::after(Instant::now(), Span::from_millis(0), SetBy::TurnBudget));
     let report = sandbox
         .call(&component, call, Arc::new(authority()), Ports::denied())
         .await;
+    assert_eq!(report.metering.memory_peak, 0, "nothing ran");
+    assert_eq!(error(report).deadline, Some(DeadlineOwner::TurnBudget));
+}
+
+fn drain(allowed: Span) -> Deadline {
+    let component = "github".parse().unwrap();
+    let gone = Gone::Replaced;
+    Deadline::after(Instant::now(), allowed, SetBy::Drain { component, gone })
+}
+
+/// Sends when the guest says something: it runs.
+struct Says(UnboundedSender<()>);
+
+impl Observer for Says {
+    fn progress(&self, _: &str, _: Option<f32>) {}
+    fn output(&self, _: &str, _: &str) {
+        let _ = self.0.send(());
+    }
+}
+
+/// A guest that says that it runs, and then spins.
+fn says_and_spins() -> Vec<u8> {
+    let body = "(call $emit (i32.const 32) (i32.const 4) (i32.const 32) (i32.const 4))";
+    tool(EMIT, &format!("{body} {SPIN}"))
+}
+
+#[tokio::test]
+async fn a_call_that_is_recalled_ends_when_the_time_it_still_has_is_over() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, says_and_spins()).await;
+    let (recaller, recall) = recall();
+    let (says, mut runs) = unbounded_channel();
+    let ports = Ports {
+        observer: Arc::new(Says(says)),
+        ..Ports::denied()
+    };
+    let mut call = call("t", "{}");
+    call.recall = recall;
+    let calling = sandbox.call(&component, call, Arc::new(authority()), ports);
+    let recalling = async {
+        runs.recv().await.unwrap();
+        // Called off again before it was over, then set anew.
+        recaller.set(Some(drain(Span::from_secs(3600))));
+        recaller.set(None);
+        recaller.set(Some(drain(Span::from_millis(10))));
+    };
+    let (report, ()) = tokio::join!(calling, recalling);
+    assert!(report.metering.memory_peak > 0, "its counts are kept");
     let error = error(report);
-    assert_eq!(error.code, CallErrorCode::Timeout);
-    assert!(error.message.contains("caller"), "{error}");
+    assert_eq!(
+        (error.code, error.deadline),
+        (CallErrorCode::Interrupted, Some(DeadlineOwner::Drain)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_recall_that_is_later_than_the_calls_own_limit_changes_nothing() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, tool("", SPIN)).await;
+    let (recaller, recall) = recall();
+    recaller.set(Some(drain(Span::from_secs(3600))));
+    // Who recalls may be gone: what was set stays.
+    drop(recaller);
+    let mut call = call("t", "{}");
+    call.recall = recall;
+    let short = with_limits(|limits| limits.time = Span::from_millis(20));
+    let report = sandbox.call(&component, call, Arc::new(short), Ports::denied()).await;
+    assert_eq!(error(report).deadline, Some(DeadlineOwner::TimeLimit));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_slot_is_recalled_as_well() {
+    let sandbox = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 1,
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    let component = load(&sandbox, says_and_spins()).await;
+    let (says, mut runs) = unbounded_channel();
+    let ports = Ports {
+        observer: Arc::new(Says(says)),
+        ..Ports::denied()
+    };
+    let holding = sandbox.call(&component, call("t", "{}"), Arc::new(authority()), ports);
+    let waiting = async {
+        runs.recv().await.unwrap();
+        let (recaller, recall) = recall();
+        let mut call = call("t", "{}");
+        call.recall = recall;
+        let waiting = sandbox.call(&component, call, Arc::new(authority()), Ports::denied());
+        let recalling = async { recaller.set(Some(drain(Span::from_millis(0)))) };
+        tokio::join!(waiting, recalling).0
+    };
+    let report = tokio::select! {
+        held = holding => panic!("{held:?}"),
+        report = waiting => report,
+    };
+    assert_eq!(error(report).deadline, Some(DeadlineOwner::Drain));
 }
 
 #[tokio::test]

@@ -245,6 +245,9 @@ pub(crate) struct CallError {
     trap: Option<String>,
     /// When trying again may help, in milliseconds from now.
     retry_after_ms: Option<u64>,
+    /// Set when a deadline ended the call: whose. `time_limit`, `host_default`, `host_ceiling`, `turn_budget`, `client`, `caller`
+    /// or `drain`.
+    deadline: Option<String>,
 }
 
 /// Why a call failed, for programs.

@@ -198,6 +198,7 @@ impl Driver {
         for (admitted, authority) in starting.drain(..).zip(authorities) {
             let caller = Arc::clone(&self.caller);
             let scope = self.plan.scope.for_call(observe.clone(), authority, admitted.clearance);
+            let scope = scope.within(self.deadline.clone());
             let tools = Arc::clone(&self.plan.tools.offered);
             let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {

@@ -106,8 +106,8 @@ impl Driver {
     }
 
     pub(super) fn time_left(&self) -> Option<Duration> {
-        let deadline = self.deadline?;
-        Some(deadline.saturating_duration_since(Instant::now()))
+        let deadline = self.deadline.as_ref()?;
+        Some(Instant::from(deadline.at()).saturating_duration_since(Instant::now()))
     }
 
     /// Asks one model once.

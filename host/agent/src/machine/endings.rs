@@ -95,7 +95,13 @@ impl TurnMachine {
     #[must_use]
     pub fn failure(&self, error: TurnError) -> Vec<NewEvent> {
         let why = CallError::new(CallErrorCode::Cancelled, "the turn failed before the call ended");
-        let mut events = self.settle_open_calls(&why);
+        self.failure_of_calls(error, &why)
+    }
+
+    /// The same, with what became of the calls that had not ended.
+    #[must_use]
+    pub fn failure_of_calls(&self, error: TurnError, why: &CallError) -> Vec<NewEvent> {
+        let mut events = self.settle_open_calls(why);
         events.push(self.event(EventBody::TurnFailed {
             error,
             usage: self.spending.usage(),

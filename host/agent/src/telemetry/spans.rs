@@ -4,7 +4,7 @@
 use super::{code_word, status_word, trap_word};
 use crate::{caller::CallScope, driver::TurnPlan, machine::Next};
 use fumehood_core::{
-    call::{CallResult, CallStatus, Metering, status_of},
+    call::{CallResult, CallStatus, DeadlineOwner, Metering, status_of},
     event::EventBody,
     id::{CallId, SessionId},
     name::{ModelName, ToolName},
@@ -98,6 +98,7 @@ pub(super) fn call(scope: &CallScope, id: CallId, tool: &ToolName) -> Span {
         tool = %tool,
         status = Empty,
         error = Empty,
+        deadline = Empty,
     )
 }
 
@@ -116,12 +117,18 @@ pub(super) fn call_ended(span: &Span, result: &CallResult, metering: &Metering) 
         tracing::debug!(parent: span, duration_ms, cpu_ms, memory_peak, "the call ended");
         return;
     }
-    let (code, trap) = match result {
-        Err(error) => (code_word(error.code), error.trap.map(trap_word)),
-        Ok(_) => ("tool_error", None),
+    let (code, trap, deadline) = match result {
+        Err(error) => {
+            let owner = error.deadline.map(DeadlineOwner::as_str);
+            (code_word(error.code), error.trap.map(trap_word), owner)
+        }
+        Ok(_) => ("tool_error", None, None),
     };
     span.record("error", code);
-    tracing::info!(parent: span, status = word, code, trap, duration_ms, cpu_ms, memory_peak, "the call ended");
+    if let Some(deadline) = deadline {
+        span.record("deadline", deadline);
+    }
+    tracing::info!(parent: span, status = word, code, trap, deadline, duration_ms, cpu_ms, memory_peak, "the call ended");
 }
 
 fn millis(duration: Duration) -> u64 {

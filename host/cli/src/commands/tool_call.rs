@@ -65,7 +65,10 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
             host.call_tool_on_files(&org, session.id, &dir, &args.tool, arguments)
                 .await
         }
-        None => host.call_tool(&org, Some(session.id), &args.tool, arguments).await,
+        None => {
+            host.call_tool(&org, Some(session.id), &args.tool, arguments, None)
+                .await
+        }
     };
     let called = called?;
     let mut value = json!({"call": called.id, "status": status_of(&called.result), "metering": called.metering});

@@ -162,6 +162,7 @@ fn call(fields: &mut Fields) -> Described {
     add(&mut attributes, "gen_ai.conversation.id", fields.take("session"));
     add(&mut attributes, "fumehood.org", fields.take("org"));
     add(&mut attributes, "fumehood.call.status", fields.take("status"));
+    add(&mut attributes, "fumehood.call.deadline", fields.take("deadline"));
     Described {
         name,
         kind: SpanKind::Internal,

@@ -23,7 +23,7 @@ use fumehood_policy::{
     quantity::{ByteSize, Span},
     tool_pattern::ToolFilter,
 };
-use fumehood_sandbox::{Call, CallReport, Component, Sandbox, SandboxConfig, ShareKey, ports::Ports};
+use fumehood_sandbox::{Call, CallReport, Component, Recall, Sandbox, SandboxConfig, ShareKey, ports::Ports};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -193,6 +193,7 @@ pub fn call(tool: &str, arguments: &str) -> Call {
         idempotency_key: "key".into(),
         locale: None,
         deadline: None,
+        recall: Recall::never(),
         share: ShareKey::default(),
         nested: false,
     }

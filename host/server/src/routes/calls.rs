@@ -13,6 +13,7 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallStatus, Metering, Output, status_of},
     id::{CallId, SessionId},
 };
+use fumehood_policy::quantity::Span;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -33,6 +34,10 @@ struct CallTool {
     /// An object that fits the tool's input schema.
     #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
     arguments: Arguments,
+    /// The longest that the client waits, such as `10s`: then the call ends. The tool's own limits hold in any case.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    time: Option<Span>,
 }
 
 /// How a call ended. A failed call is a result, too.
@@ -75,7 +80,7 @@ async fn call_tool(
     }
     let called = app
         .host
-        .call_tool(&client.org, body.session, &tool, body.arguments)
+        .call_tool(&client.org, body.session, &tool, body.arguments, time(body.time)?)
         .await?;
     let mut headers = HeaderMap::new();
     if let Some(counted) = &called.counted {
@@ -94,4 +99,14 @@ async fn call_tool(
         metering: called.metering,
     };
     Ok((headers, Json(called)))
+}
+
+fn time(asked: Option<Span>) -> Answer<Option<Span>> {
+    match asked {
+        Some(time) if time.as_millis() == 0 => {
+            let detail = "a `time` of zero leaves none for the call; use a span above zero, or leave it out";
+            Err(Problem::new(ProblemCode::InvalidBody, detail).with("field", "time"))
+        }
+        asked => Ok(asked),
+    }
 }

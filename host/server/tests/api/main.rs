@@ -10,6 +10,7 @@ mod answers;
 mod approvals;
 mod budgets;
 mod compaction;
+mod deadlines;
 mod described;
 mod events;
 mod files;
