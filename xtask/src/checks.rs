@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::docs;
 use crate::guests;
+use crate::mock_provider;
 use crate::process::{self, Ending};
 use crate::progress::{Outcome, Progress, Step};
 use crate::servers;
@@ -47,9 +48,10 @@ const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) ->
 }
 
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 16] = [
     check(Rank::Ground, "setup", setup::everything),
     check(Rank::Always, "servers", servers::ready),
+    check(Rank::Always, "mock provider", mock_provider::ready),
     check(Rank::Always, "fmt", fmt),
     check(Rank::Always, "typos", typos),
     check(Rank::Always, "book", docs::book),

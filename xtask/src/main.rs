@@ -9,6 +9,7 @@ mod devtools;
 mod docs;
 mod fuzz;
 mod guests;
+mod mock_provider;
 mod process;
 mod progress;
 mod servers;
@@ -114,6 +115,7 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Setup => {
             progress.step("setup", |step| setup::everything(workspace, step))?;
             progress.step("servers", |step| servers::ready(workspace, step))?;
+            progress.step("mock provider", |step| mock_provider::ready(workspace, step))?;
         }
         Command::Tools => demo::tools(workspace, &mut progress)?,
         Command::Build(profile) => demo::build(workspace, &mut progress, profile)?,

@@ -28,16 +28,27 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
         );
         Ok(Outcome::Skipped(text))
     };
+    if !apt_installs(workspace, step, &[PACKAGE])? {
+        return skipped("and apt could not install it");
+    }
+    match found(workspace) {
+        Some(found) => Ok(Outcome::Noted(format!("installed {found}"))),
+        None => skipped("though its package is installed"),
+    }
+}
+
+/// Whether these packages are there now. Needs Debian and root.
+pub(crate) fn apt_installs(workspace: &Workspace, step: &mut Step, packages: &[&str]) -> Result<bool> {
     if workspace.find_program("apt-get").is_none() {
-        return skipped("and this is not Debian");
+        step.say("this is not Debian");
+        return Ok(false);
     }
     if output_of(Command::new("id").arg("-u")).as_deref() != Some("0") {
-        return skipped("and installing it needs root");
+        step.say(&format!("apt-get install {} needs root", packages.join(" ")));
+        return Ok(false);
     }
-    for arguments in [
-        &["-q", "update"][..],
-        &["install", "-y", "-q", "--no-install-recommends", PACKAGE],
-    ] {
+    let install = [&["install", "-y", "-q", "--no-install-recommends"][..], packages].concat();
+    for arguments in [&["-q", "update"][..], &install] {
         let mut apt = workspace.command("apt-get");
         // The tests start their own on a free port: nothing should listen on the usual one after this.
         apt.args(arguments)
@@ -45,13 +56,10 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
             .env("RUNLEVEL", "1");
         match step.attempt(&mut apt, APT_LIMIT)? {
             Ending::Exited(status) if status.success() => {}
-            _ => return skipped("and apt could not install it"),
+            _ => return Ok(false),
         }
     }
-    match found(workspace) {
-        Some(found) => Ok(Outcome::Noted(format!("installed {found}"))),
-        None => skipped("though its package is installed"),
-    }
+    Ok(true)
 }
 
 fn found(workspace: &Workspace) -> Option<&'static str> {

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod sources;
+
+use sources::{quoted, root, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 const PAGE: &str = "docs/threats.md";
 const MARK: &str = "THREAT[";
@@ -16,10 +18,6 @@ const MARK: &str = "THREAT[";
 struct Entry {
     files: Vec<String>,
     tests: Vec<String>,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
 /// The sections `### T-…` of the page, with their lists of files and tests.
@@ -45,11 +43,6 @@ fn entries(page: &str) -> BTreeMap<String, Entry> {
     entries
 }
 
-/// The code spans of a line.
-fn quoted(line: &str) -> Vec<String> {
-    line.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
 /// The ids that a source file carries.
 fn marks(source: &str) -> BTreeSet<String> {
     source
@@ -59,28 +52,6 @@ fn marks(source: &str) -> BTreeSet<String> {
         .map(|(id, _)| id.to_owned())
         .filter(|id| id.starts_with("T-"))
         .collect()
-}
-
-/// Every Rust file of the work tree, by its path from the root.
-fn sources() -> BTreeMap<String, String> {
-    let root = root();
-    let mut sources = BTreeMap::new();
-    for dir in ["host", "sdk", "tools", "tests", "xtask/src"] {
-        read_sources(&root, &root.join(dir), &mut sources);
-    }
-    sources
-}
-
-fn read_sources(root: &Path, dir: &Path, sources: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            read_sources(root, &path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            sources.insert(name, fs::read_to_string(&path).unwrap());
-        }
-    }
 }
 
 fn page() -> BTreeMap<String, Entry> {

@@ -1,6 +1,5 @@
-//! Every wire against a mock of the providers that others wrote: npm's `@copilotkit/aimock`, pinned.
-//!
-//! Needs node 20 and npm. The package is fetched once, into cargo's folder for test files.
+//! Every wire against a mock of the providers that others wrote. Where it is not installed these tests are skipped:
+//! `cargo xtask setup` installs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fumehood_core::{
@@ -10,119 +9,27 @@ use fumehood_core::{
     tool::ToolDefinition,
     turn::StepStop,
 };
+use fumehood_mock_provider::MockProvider;
 use fumehood_model::{Assembler, ModelConfig, ModelError, ModelErrorKind, ModelRequest, Provider, Step, build};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    process::{Command as StdCommand, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
-    time::timeout,
-};
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 
-const PACKAGE: &str = "@copilotkit/aimock";
-const VERSION: &str = "1.43.0";
-const INSTALL_TIME: Duration = Duration::from_secs(180);
-const START_TIME: Duration = Duration::from_secs(60);
-const NEEDED: &str = "these tests need node 20 or newer and npm; install them (Debian: `apt-get install nodejs npm`)";
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The folder with the package in it; fetched on first use, by one process at a time.
-fn package() -> PathBuf {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("aimock-{VERSION}"));
-    std::fs::create_dir_all(&cache).unwrap();
-    let lock = File::create(cache.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let package = cache.join("node_modules").join(PACKAGE);
-    let complete = cache.join("complete");
-    if !complete.exists() {
-        install(&cache);
-        File::create(complete).unwrap();
-    }
-    package
+/// The mock with the answers that these tests ask for, where it is installed.
+async fn mock() -> Option<MockProvider> {
+    MockProvider::start(&serde_json::from_str(include_str!("mock_server.json")).unwrap()).await
 }
 
-fn install(cache: &Path) {
-    let mut npm = StdCommand::new("npm")
-        .args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--no-save",
-            "--ignore-scripts",
-            "--loglevel=error",
-            "--prefix",
-        ])
-        .arg(cache)
-        .arg(format!("{PACKAGE}@{VERSION}"))
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("npm does not run ({error}); {NEEDED}"));
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = npm.try_wait().unwrap() {
-            break status;
-        }
-        if begun.elapsed() > INSTALL_TIME {
-            npm.kill().unwrap();
-            npm.wait().unwrap();
-            panic!("npm did not fetch {PACKAGE} within {INSTALL_TIME:?}; is the npm registry reachable?");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    assert!(
-        status.success(),
-        "npm could not fetch {PACKAGE}@{VERSION} ({status}); is the npm registry reachable? {NEEDED}"
-    );
-}
-
-/// A running mock server; ends when dropped.
-struct MockServer {
-    url: String,
-    _process: Child,
-}
-
-impl MockServer {
-    async fn start() -> Self {
-        let package = tokio::task::spawn_blocking(package).await.unwrap();
-        let mut process = Command::new("node")
-            .arg(package.join("dist/cli.js"))
-            .args(["--port", "0", "--strict", "--chunk-size", "10", "--fixtures"])
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock_server.json"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("node does not run ({error}); {NEEDED}"));
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let listening = async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some((_, url)) = line.split_once("listening on ") {
-                    return url.trim().to_owned();
-                }
-            }
-            panic!("the mock server ended before it listened; {NEEDED}");
-        };
-        let url = timeout(START_TIME, listening)
-            .await
-            .expect("the mock server listens in time");
-        // Its log has to be read on, or it stops when the pipe is full.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { url, _process: process }
-    }
-
-    fn provider(&self, config: &Value) -> Arc<dyn Provider> {
-        let mut config = config.clone();
-        config["base_url"] = format!("{}/v1", self.url).into();
-        config["api_key_env"] = "KEY".into();
-        let config: ModelConfig = serde_json::from_value(config).unwrap();
-        build(&config, &|_| Some("mock-key".to_owned().into())).unwrap()
-    }
+fn provider(server: &MockProvider, config: &Value) -> Arc<dyn Provider> {
+    let mut config = config.clone();
+    config["base_url"] = format!("{}/v1", server.url()).into();
+    config["api_key_env"] = "KEY".into();
+    let config: ModelConfig = serde_json::from_value(config).unwrap();
+    build(&config, &|_| Some("mock-key".to_owned().into())).unwrap()
 }
 
 fn wires() -> [Value; 5] {
@@ -168,7 +75,7 @@ async fn ask(provider: &dyn Provider, request: &ModelRequest) -> Result<Step, (M
         }
         panic!("a stream ended without an end");
     };
-    timeout(START_TIME, reading).await.expect("an answer ends")
+    timeout(PATIENCE, reading).await.expect("an answer ends")
 }
 
 fn text(parts: &[AssistantPart]) -> String {
@@ -193,9 +100,9 @@ fn calls(step: &Step) -> Vec<(&str, &GivenArguments)> {
 
 #[tokio::test]
 async fn every_wire_streams_text_and_reasoning() {
-    let server = MockServer::start().await;
+    let Some(server) = mock().await else { return };
     for config in wires() {
-        let step = ask(&*server.provider(&config), &request("plain")).await.unwrap();
+        let step = ask(&*provider(&server, &config), &request("plain")).await.unwrap();
         assert_eq!(text(&step.parts), "Hello! How can I help you today?", "{config}");
         assert_eq!(step.stop, StepStop::Stop, "{config}");
         assert!(step.usage.is_some(), "{config}");
@@ -209,11 +116,11 @@ async fn every_wire_streams_text_and_reasoning() {
 
 #[tokio::test]
 async fn every_wire_carries_parallel_calls_and_their_results_back() {
-    let server = MockServer::start().await;
+    let Some(server) = mock().await else { return };
     for config in wires() {
-        let provider = server.provider(&config);
+        let wire = provider(&server, &config);
         let mut request = request("tools");
-        let step = ask(&*provider, &request).await.unwrap();
+        let step = ask(&*wire, &request).await.unwrap();
         let path = GivenArguments::parse(r#"{"path":"a folder with a name longer than one piece"}"#);
         assert_eq!(
             calls(&step),
@@ -240,17 +147,17 @@ async fn every_wire_carries_parallel_calls_and_their_results_back() {
             .collect();
         Arc::make_mut(&mut request.messages).push(Message::Assistant { parts: step.parts });
         Arc::make_mut(&mut request.messages).extend(results);
-        let step = ask(&*provider, &request).await.unwrap();
+        let step = ask(&*wire, &request).await.unwrap();
         assert_eq!(text(&step.parts), "It is twelve.", "{config}");
     }
 }
 
 #[tokio::test]
 async fn every_wire_of_openai_keeps_arguments_that_are_not_json() {
-    let server = MockServer::start().await;
+    let Some(server) = mock().await else { return };
     // On Anthropic's wire the mock server itself puts an empty object in their place.
     for config in wires().into_iter().filter(|config| config["provider"] != "anthropic") {
-        let step = ask(&*server.provider(&config), &request("malformed")).await.unwrap();
+        let step = ask(&*provider(&server, &config), &request("malformed")).await.unwrap();
         let expected = GivenArguments::MalformedArguments("{\"path\":".into());
         assert_eq!(calls(&step), [("files_list", &expected)], "{config}");
     }
@@ -258,9 +165,9 @@ async fn every_wire_of_openai_keeps_arguments_that_are_not_json() {
 
 #[tokio::test]
 async fn every_wire_reads_a_rate_limit_with_its_hint() {
-    let server = MockServer::start().await;
+    let Some(server) = mock().await else { return };
     for config in wires() {
-        let (error, _) = ask(&*server.provider(&config), &request("limit")).await.unwrap_err();
+        let (error, _) = ask(&*provider(&server, &config), &request("limit")).await.unwrap_err();
         let expected = ModelErrorKind::RateLimited {
             retry_after: Some(Duration::from_secs(7)),
         };
@@ -270,9 +177,9 @@ async fn every_wire_reads_a_rate_limit_with_its_hint() {
 
 #[tokio::test]
 async fn every_wire_tells_an_answer_that_reached_its_limit() {
-    let server = MockServer::start().await;
+    let Some(server) = mock().await else { return };
     for config in wires() {
-        let step = ask(&*server.provider(&config), &request("length")).await.unwrap();
+        let step = ask(&*provider(&server, &config), &request("length")).await.unwrap();
         assert_eq!(
             (step.stop, text(&step.parts).as_str()),
             (StepStop::Length, "Half"),
@@ -283,9 +190,9 @@ async fn every_wire_tells_an_answer_that_reached_its_limit() {
 
 #[tokio::test]
 async fn every_wire_tells_a_cut_stream_from_a_whole_one() {
-    let server = MockServer::start().await;
+    let Some(server) = mock().await else { return };
     for config in wires() {
-        let (error, text) = ask(&*server.provider(&config), &request("cut")).await.unwrap_err();
+        let (error, text) = ask(&*provider(&server, &config), &request("cut")).await.unwrap_err();
         assert_eq!(error.kind(), &ModelErrorKind::Incomplete, "{config}");
         assert!(
             "This is a longer answer that is cut off in its middle.".starts_with(&text),

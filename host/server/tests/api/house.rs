@@ -146,6 +146,12 @@ impl Told {
         self.ask_for(tool, "{\"path\":", StepStop::ToolCalls);
     }
 
+    /// Begins a call and does not end it.
+    pub(crate) fn open_call(&self, tool: &str) {
+        let name = tool.to_owned();
+        self.0.send(ModelEvent::ToolCallStart { index: 0, name }).unwrap();
+    }
+
     fn ask_for(&self, tool: &str, arguments: &str, stop: StepStop) {
         let start = ModelEvent::ToolCallStart {
             index: 0,

@@ -26,6 +26,7 @@ mod serving;
 mod sessions;
 mod steering;
 mod tools;
+mod trouble;
 mod turns;
 mod values;
 mod wire_faults;
