@@ -378,7 +378,7 @@ async fn the_master_key_is_changed_while_nobody_serves_and_the_secrets_stay() {
     let doctor = place.json(&["doctor"]).await.to_string();
     assert!(
         doctor.contains(&format!(
-            "1 secrets under the master key {}",
+            "1 secret under the master key {}",
             rotated["key"].as_str().unwrap()
         )),
         "{doctor}"

@@ -13,10 +13,12 @@ mod configured;
 mod connect;
 mod events;
 mod fault;
+mod interrupt;
 mod out;
 mod planned;
 mod standard;
 mod telemetry;
+mod watch;
 
 use args::{Cli, Command, Secret, Tool};
 use clap::Parser as _;

@@ -5,7 +5,7 @@
 use crate::{
     args::Approve,
     client::Client,
-    out::{Out, Style, list, text},
+    out::{Out, Style, list, plain, text},
 };
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
@@ -153,6 +153,7 @@ pub(crate) async fn ask(out: Out, client: &Client, event: &Value) -> anyhow::Res
 
 /// What the person decides about one call; `None` when there is no answer to be had.
 async fn ask_about(out: Out, call: &Value) -> anyhow::Result<Option<Value>> {
+    let out = out.on_errors();
     let mut arguments = call.get("arguments").cloned().unwrap_or_default();
     let mut edited = false;
     let decision = |decision: &str| json!({"call_id": call.get("call_id"), "decision": decision});
@@ -243,22 +244,6 @@ fn object(given: &str) -> anyhow::Result<Map<String, Value>> {
     serde_json::from_str(given).context("the arguments are not a JSON object")
 }
 
-/// A text that reads as what it is: what moves the cursor, hides, or turns the direction of reading is written out.
-// THREAT[T-appr-deception]: a person approves what they see.
-fn plain(said: &str) -> String {
-    let shown = |c: char| {
-        let misleads = matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
-        match c {
-            '\n' => c.to_string(),
-            c if c.is_control() || misleads => c.escape_unicode().to_string(),
-            c => c.to_string(),
-        }
-    };
-    said.chars().map(shown).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,14 +261,5 @@ mod tests {
         for why in ["yes, but smaller", "yeah", "use the other file"] {
             assert_eq!(Reply::read(why), Reply::Because(why.to_owned()));
         }
-    }
-
-    #[test]
-    fn what_is_shown_reads_as_what_it_is() {
-        assert_eq!(
-            plain("a\u{202e}b\u{200b}c\u{1b}[2J\rd\u{e0041}"),
-            r"a\u{202e}b\u{200b}c\u{1b}[2J\u{d}d\u{e0041}"
-        );
-        assert_eq!(plain("naïve ünïcode 日本\n"), "naïve ünïcode 日本\n");
     }
 }

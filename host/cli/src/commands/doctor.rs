@@ -3,7 +3,7 @@
 use crate::{
     boot,
     config::Loaded,
-    out::{Out, Style},
+    out::{Out, Style, count},
     standard,
 };
 use fumehood_sandbox::{Sandbox, SandboxConfig};
@@ -212,7 +212,7 @@ async fn store(loaded: &Loaded) -> Finding {
 fn sealed(keys: &[(String, u64)]) -> String {
     let each: Vec<_> = keys
         .iter()
-        .map(|(key, secrets)| format!("{secrets} secrets under the master key {key}"))
+        .map(|(key, secrets)| format!("{} under the master key {key}", count(*secrets, "secret")))
         .collect();
     match each.as_slice() {
         [] => "no secrets".into(),

@@ -1,6 +1,10 @@
 //! `fumehood secret rotate`
 
-use crate::{args::Rotate, config::Loaded, out::Out};
+use crate::{
+    args::Rotate,
+    config::Loaded,
+    out::{self, Out},
+};
 use anyhow::bail;
 use fumehood_store::{
     MasterKey, StoreUrl,
@@ -47,22 +51,28 @@ fn tell(out: Out, dry_run: bool, rotated: &Rotated) {
     });
     out.either(&value, |_| {
         for (key, secrets) in &rotated.from {
-            out.line(format_args!("{secrets} secrets were under the master key {key}"));
+            let (secrets, were) = (
+                out::count(*secrets, "secret"),
+                if *secrets == 1 { "was" } else { "were" },
+            );
+            out.line(format_args!("{secrets} {were} under the master key {key}"));
         }
         let to = rotated.to.as_deref().unwrap_or("a new one");
         let (count, there) = (rotated.rewrapped, rotated.unchanged);
         if dry_run {
             out.line(format_args!(
-                "{count} would be put under {to}, {there} are already; nothing was changed"
+                "{count} would be put under {to}, already there: {there}; nothing was changed"
             ));
             return;
         }
         if count == 0 {
-            out.line(format_args!(
-                "there was nothing to do for {there} secrets: they are under {to}"
-            ));
+            let (secrets, they) = (
+                out::count(there, "secret"),
+                if there == 1 { "it is" } else { "they are" },
+            );
+            out.line(format_args!("there was nothing to do for {secrets}: {they} under {to}"));
         } else {
-            out.line(format_args!("{count} put under {to}, {there} were already"));
+            out.line(format_args!("{count} put under {to}, already there: {there}"));
         }
         match &rotated.retired {
             Retired::InFile(file) => out.line(format_args!(

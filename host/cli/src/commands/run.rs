@@ -8,15 +8,19 @@ use crate::{
         approve::{self, Asked},
         tool,
     },
-    events,
-    out::{Out, printable, text},
+    interrupt,
+    out::{Out, text},
+    watch::{Draw, Line, Mark, Screen, TICK, View},
 };
 use anyhow::{Context as _, bail};
-use fumehood_core::turn::StopReason;
+use fumehood_core::{event::Event, turn::StopReason};
 use futures::StreamExt as _;
 use reqwest::Method;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
-use std::io::Read as _;
+use std::{io::Read as _, pin::pin};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How a turn ended, as the process's exit tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,35 +50,138 @@ pub(crate) async fn run(out: Out, client: &Client, args: &Run) -> anyhow::Result
 
 /// Works one turn and shows it.
 pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value) -> anyhow::Result<Ended> {
+    let interrupted = interrupt::listen()?;
     let request = client
         .request(Method::POST, &format!("/v1/sessions/{session}/turns"))
         .json(body);
+    let mut watched = Watched::new(out);
     let mut stream = client.events(request).await?;
-    let mut screen = Screen {
-        out,
-        turn: None,
-        streamed: false,
-    };
+    let (known, turn) = watch::channel(None);
+    let mut cancelling = pin!(cancel(client, interrupted.clone(), turn));
+    let (mut told, mut cancelled) = (false, false);
+    let mut ticks = tokio::time::interval(TICK);
     loop {
         let event = tokio::select! {
             event = stream.next() => event,
-            _ = tokio::signal::ctrl_c() => {
-                screen.cancel(client).await?;
+            () = interrupted.cancelled(), if !told => {
+                told = true;
+                watched.say("cancelling the turn; Ctrl-C again leaves at once");
+                continue;
+            }
+            done = &mut cancelling, if !cancelled => {
+                cancelled = true;
+                if let Err(error) = done {
+                    watched.say(&format!("the turn could not be cancelled: {error:#}"));
+                }
+                continue;
+            }
+            _ = ticks.tick(), if watched.moves() => {
+                watched.tick();
                 continue;
             }
         };
         let event = event
             .context("the stream of events ended before the turn did; `fumehood turn show` tells how it ended")??;
-        if let Some(ended) = screen.show(&event) {
+        if let Some(turn) = event.get("turn").and_then(Value::as_str) {
+            known.send_if_modified(|known| known.replace(turn.to_owned()).is_none());
+        }
+        watched.see(&event);
+        if let Some(ended) = ended(&event) {
             return Ok(ended);
         }
-        if text(&event, "type") == "approval.requested" {
+        if text(&event, "type") == "approval.requested" && !interrupted.is_cancelled() {
             tokio::select! {
                 asked = approve::ask(out, client, &event) => if asked? == Asked::Nobody {
                     return nobody_to_ask(&event);
                 },
-                _ = tokio::signal::ctrl_c() => screen.cancel(client).await?,
+                // From a line of its own: the question stands there.
+                () = interrupted.cancelled() => eprintln!(),
             }
+        }
+    }
+}
+
+/// Cancels the turn at the first Ctrl-C, as soon as it is known which it is.
+async fn cancel(
+    client: &Client,
+    interrupted: CancellationToken,
+    mut turn: watch::Receiver<Option<String>>,
+) -> anyhow::Result<()> {
+    interrupted.cancelled().await;
+    let known = turn
+        .wait_for(Option::is_some)
+        .await
+        .context("there is no turn")?
+        .clone();
+    let path = format!("/v1/turns/{}/cancel", known.unwrap_or_default());
+    client.post(&path, &json!({})).await.map(drop)
+}
+
+/// How the turn ended, if this event says so.
+fn ended(event: &Value) -> Option<Ended> {
+    match text(event, "type") {
+        "turn.completed" => {
+            let reason = event.pointer("/data/stop_reason").cloned().unwrap_or_default();
+            let budget = serde_json::from_value(reason).is_ok_and(StopReason::is_budget);
+            Some(if budget { Ended::BudgetUsedUp } else { Ended::Completed })
+        }
+        "turn.failed" => {
+            let time = event.pointer("/data/error/code").and_then(Value::as_str) == Some("time_limit");
+            Some(if time { Ended::BudgetUsedUp } else { Ended::Failed })
+        }
+        "turn.cancelled" => Some(Ended::Failed),
+        _ => None,
+    }
+}
+
+/// The events of a turn as its watcher wants them.
+enum Watched {
+    /// As they came, one on each line.
+    Events(Out),
+    /// Drawn.
+    Drawn { view: View, screen: Box<Screen> },
+}
+
+impl Watched {
+    fn new(out: Out) -> Self {
+        if out.json {
+            return Self::Events(out);
+        }
+        Self::Drawn {
+            view: View::default(),
+            screen: Box::new(Screen::new(out)),
+        }
+    }
+
+    fn see(&mut self, event: &Value) {
+        match self {
+            Self::Events(out) => out.value(event),
+            Self::Drawn { view, screen } => {
+                // What a newer host tells that this binary does not know is no fault.
+                if let Ok(event) = Event::deserialize(event) {
+                    view.see(&event).into_iter().for_each(|draw| screen.draw(draw));
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, words: &str) {
+        match self {
+            Self::Events(_) => eprintln!("{words}"),
+            Self::Drawn { screen, .. } => screen.draw(Draw::Settled(Line::words(Mark::Quiet, words))),
+        }
+    }
+
+    const fn moves(&self) -> bool {
+        match self {
+            Self::Events(_) => false,
+            Self::Drawn { screen, .. } => screen.moves(),
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Self::Drawn { screen, .. } = self {
+            screen.tick();
         }
     }
 }
@@ -85,79 +192,6 @@ fn nobody_to_ask(event: &Value) -> anyhow::Result<Ended> {
         "the turn {turn} waits for a decision about its calls, and there is nobody at a terminal to ask; \
          `fumehood turn show {turn}` shows them, `fumehood turn approve {turn}` decides, and the turn goes on"
     )
-}
-
-struct Screen {
-    out: Out,
-    turn: Option<String>,
-    /// Whether the text of the current step was shown as it came.
-    streamed: bool,
-}
-
-impl Screen {
-    async fn cancel(&self, client: &Client) -> anyhow::Result<()> {
-        let Some(turn) = &self.turn else { bail!("interrupted") };
-        client
-            .post(&format!("/v1/turns/{turn}/cancel"), &json!({}))
-            .await
-            .map(drop)
-    }
-
-    fn show(&mut self, event: &Value) -> Option<Ended> {
-        if let Some(turn) = event.get("turn").and_then(Value::as_str) {
-            self.turn = Some(turn.to_owned());
-        }
-        let data = event.get("data").unwrap_or(&Value::Null);
-        let kind = text(event, "type");
-        if self.out.json {
-            self.out.value(event);
-        } else {
-            self.show_text(kind, data, event);
-        }
-        match kind {
-            "turn.completed" => {
-                let reason = data.get("stop_reason").cloned().unwrap_or_default();
-                let budget = serde_json::from_value(reason).is_ok_and(StopReason::is_budget);
-                Some(if budget { Ended::BudgetUsedUp } else { Ended::Completed })
-            }
-            "turn.failed" => {
-                let time = data.pointer("/error/code").and_then(Value::as_str) == Some("time_limit");
-                Some(if time { Ended::BudgetUsedUp } else { Ended::Failed })
-            }
-            "turn.cancelled" => Some(Ended::Failed),
-            _ => None,
-        }
-    }
-
-    fn show_text(&mut self, kind: &str, data: &Value, event: &Value) {
-        match kind {
-            "text.delta" => {
-                self.streamed = true;
-                self.out.write(format_args!("{}", printable(text(data, "delta"))));
-            }
-            "text.completed" if self.streamed => {
-                self.streamed = false;
-                self.out.line("");
-            }
-            "text.completed" => self.out.line(printable(text(data, "text"))),
-            "turn.failed" => eprintln!(
-                "failed: {}",
-                printable(
-                    data.pointer("/error/message")
-                        .and_then(Value::as_str)
-                        .unwrap_or_default()
-                )
-            ),
-            "turn.cancelled" => eprintln!("cancelled"),
-            "tool.requested" | "tool.completed" | "tool.progress" | "egress.denied" | "retry.scheduled"
-            | "budget.exhausted" | "approval.resolved" => {
-                if let Some(line) = events::line(self.out, event) {
-                    eprintln!("{line}");
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 fn input(given: &str) -> anyhow::Result<String> {

@@ -28,7 +28,8 @@
 //! The transcript decides, so a host that restarts goes on rightly. Each user message (or several in a row) begins a
 //! turn; its turn in the file is the first, from the top, that has a `match` that fits, or has no `match` and was not used by
 //! an earlier user message of the transcript; else `otherwise`. Its step is the number of assistant messages since.
-//! Asked for a step or a turn that the file does not have, the model fails with an error that says so.
+//! Asked for a step or a turn that the file does not have, the model fails with an error that says so. A turn (or `otherwise`)
+//! with `repeat_last: true` gives its last step again instead.
 //!
 //! # A step
 //!
@@ -60,7 +61,7 @@
 //! JSON); `status`; `error` (the code); `message`. An argument that is nothing but a placeholder takes the value with its type. A
 //! placeholder that leads nowhere fails the step. Other double braces are left alone, such as `{{secret:NAME}}`.
 //!
-//! Without a file the model says that none is configured and echoes the input.
+//! Without a file the model says that none is configured and echoes the input; asked for the time, it calls `clock_now` first.
 
 mod expect;
 mod place;

@@ -77,8 +77,18 @@ struct Turn {
 #[derive(Debug)]
 struct Steps {
     answers: Vec<(Vec<Fault>, Answer)>,
-    /// What happens after the last answer.
-    faults_for_ever: Vec<Fault>,
+    after_last: AfterLast,
+}
+
+/// What happens after the last answer.
+#[derive(Debug)]
+enum AfterLast {
+    /// Nothing: to ask for more is a fault of the script.
+    End,
+    /// The last answer again.
+    Repeat,
+    /// These, always.
+    Faults(Vec<Fault>),
 }
 
 /// One answer.
@@ -194,7 +204,7 @@ impl Script {
             .collect::<Result<_, _>>()?;
         let otherwise = file
             .otherwise
-            .map(|steps| check_steps(steps.steps, after_last))
+            .map(|form| check_steps(form.steps, form.repeat_last, after_last))
             .transpose()?;
         Ok(Self { turns, otherwise })
     }
@@ -212,11 +222,13 @@ impl Script {
     pub(super) fn next(&self, place: &Place<'_>) -> Result<(&[Fault], Next<'_>), String> {
         let steps = self.steps_for(&place.inputs)?;
         let at = place.steps().len();
-        match steps.answers.get(at) {
-            Some((faults, answer)) => Ok((faults, Next::Answer(answer))),
-            None if !steps.faults_for_ever.is_empty() => Ok((&steps.faults_for_ever, Next::FaultsForEver)),
-            None => Err(format!(
-                "its turn for this input has {} steps, and step {} is asked for; add one that ends the turn without tool calls",
+        match (steps.answers.get(at), &steps.after_last, steps.answers.last()) {
+            (Some((faults, answer)), ..) => Ok((faults, Next::Answer(answer))),
+            (None, AfterLast::Repeat, Some((_, answer))) => Ok((&[], Next::Answer(answer))),
+            (None, AfterLast::Faults(faults), _) => Ok((faults, Next::FaultsForEver)),
+            (None, AfterLast::End | AfterLast::Repeat, _) => Err(format!(
+                "its turn for this input has {} steps, and step {} is asked for; add one that ends the turn without tool calls, \
+                 or `repeat_last: true`",
                 steps.answers.len(),
                 at + 1
             )),
@@ -259,12 +271,16 @@ struct FileForm {
 struct TurnForm {
     #[serde(rename = "match")]
     pattern: Option<String>,
+    #[serde(default)]
+    repeat_last: bool,
     steps: Vec<StepForm>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StepsForm {
+    #[serde(default)]
+    repeat_last: bool,
     steps: Vec<StepForm>,
 }
 
@@ -322,7 +338,7 @@ impl TurnForm {
         })?;
         Ok(Turn {
             pattern,
-            steps: check_steps(self.steps, turn)?,
+            steps: check_steps(self.steps, self.repeat_last, turn)?,
         })
     }
 }
@@ -334,15 +350,13 @@ fn pattern(text: &str) -> Result<Regex, regex::Error> {
     }
 }
 
-fn check_steps(forms: Vec<StepForm>, turn: usize) -> Result<Steps, ScriptError> {
+fn check_steps(forms: Vec<StepForm>, repeat_last: bool, turn: usize) -> Result<Steps, ScriptError> {
     let wrong = |step, problem| ScriptError::Step { turn, step, problem };
     if forms.is_empty() {
         return Err(wrong(1, "a turn needs at least one step"));
     }
-    let mut steps = Steps {
-        answers: Vec::new(),
-        faults_for_ever: Vec::new(),
-    };
+    let steps = forms.len();
+    let (mut answers, mut faults) = (Vec::new(), Vec::new());
     for (at, mut form) in forms.into_iter().enumerate() {
         let step = at + 1;
         if form.delay_ms > LONGEST_WAIT_MS || form.pace_ms > LONGEST_WAIT_MS {
@@ -351,15 +365,21 @@ fn check_steps(forms: Vec<StepForm>, turn: usize) -> Result<Steps, ScriptError> 
         match form.error.take() {
             Some(error) => {
                 let fault = check_fault(error, &form).map_err(|problem| wrong(step, problem))?;
-                steps.faults_for_ever.push(fault);
+                faults.push(fault);
             }
             None => {
                 let answer = check_answer(form).map_err(|problem| wrong(step, problem))?;
-                steps.answers.push((std::mem::take(&mut steps.faults_for_ever), answer));
+                answers.push((std::mem::take(&mut faults), answer));
             }
         }
     }
-    Ok(steps)
+    let after_last = match (repeat_last, faults.is_empty()) {
+        (false, true) => AfterLast::End,
+        (false, false) => AfterLast::Faults(faults),
+        (true, true) => AfterLast::Repeat,
+        (true, false) => return Err(wrong(steps, "after an `error` at the end there is nothing to repeat")),
+    };
+    Ok(Steps { answers, after_last })
 }
 
 fn check_fault(error: FaultForm, form: &StepForm) -> Result<Fault, &'static str> {

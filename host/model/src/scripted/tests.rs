@@ -88,6 +88,39 @@ async fn without_a_script_the_model_says_so_and_echoes() {
 }
 
 #[tokio::test]
+async fn without_a_script_the_model_calls_the_clock_and_has_something_to_say_at_every_step() {
+    let model = Scripted::built_in();
+    let mut transcript = vec![user("What time is it?")];
+    let asked = play_on(&model, &transcript).await.unwrap();
+    assert_eq!(asked.stop, StepStop::ToolCalls);
+    transcript.extend([says("No model"), returned(structured(json!("noon")))]);
+    for _ in 0..3 {
+        let answer = text_of(&model, &transcript).await;
+        assert!(answer.starts_with("clock_now: "), "{answer}");
+        transcript.push(says(&answer));
+    }
+    let mut transcript = vec![user("ping")];
+    for _ in 0..3 {
+        let answer = text_of(&model, &transcript).await;
+        assert!(answer.ends_with("You said: ping"), "{answer}");
+        transcript.push(says(&answer));
+    }
+}
+
+#[tokio::test]
+async fn the_last_step_comes_again_where_the_script_says_so() {
+    let model = script("otherwise: {repeat_last: true, steps: [{text: one}, {error: {code: timeout}}, {text: two}]}");
+    let mut transcript = vec![user("go")];
+    assert_eq!(text_of(&model, &transcript).await, "one");
+    transcript.push(says("one"));
+    assert!(play_on(&model, &transcript).await.is_err());
+    for _ in 0..3 {
+        assert_eq!(text_of(&model, &transcript).await, "two");
+        transcript.push(says("two"));
+    }
+}
+
+#[tokio::test]
 async fn the_transcript_decides_which_step_is_next_so_a_restart_changes_nothing() {
     let yaml = "turns: [{steps: [{tool_calls: [{tool: a}]}, {text: two}]}, {steps: [{text: three}]}]";
     let mut transcript = vec![user("go")];
@@ -388,6 +421,10 @@ fn a_script_that_is_wrong_is_refused_whole() {
         ),
         ("turns: [{steps: [{error: {code: auth, times: 0}}]}]", "at least 1"),
         ("turns: [{steps: [{error: {code: gremlins}}]}]", "unknown variant"),
+        (
+            "otherwise: {repeat_last: true, steps: [{text: a}, {error: {code: auth}}]}",
+            "nothing to repeat",
+        ),
         ("turns: [{steps: [{text: a, delay_ms: 600001}]}]", "ten minutes"),
         ("turns: [{steps: [{text: a, expect: [{result: 0}]}]}]", "needs one of"),
         (
