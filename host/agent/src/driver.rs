@@ -16,7 +16,7 @@ use crate::{
     budgets::Purse,
     caller::{CallScope, Caller},
     context::{Gauge, Window},
-    machine::{Exhausted, Next, Seen},
+    machine::{Exhausted, Next, Seen, TurnMachine},
     models::Candidate,
     recorder::Recorder,
     reins::Reins,
@@ -78,6 +78,8 @@ pub(crate) struct Driver {
     held: Held,
     /// What its last model call took, where that was counted.
     last_call: Option<Usage>,
+    /// What there is of an answer that was cut off, and with it the turn.
+    cut_off: Vec<NewEvent>,
     gauge: Gauge,
     window: Window,
     /// The turn's span, in which it is made.
@@ -125,6 +127,7 @@ impl Driver {
             deadline: None,
             held: Held::Nothing,
             last_call: None,
+            cut_off: Vec::new(),
             span: tracing::Span::current(),
         }
     }
@@ -146,21 +149,28 @@ impl Driver {
             match self.perform(next).instrument(span).await {
                 Ok(()) => {}
                 Err(Stop::Store(error)) => return Err(error),
-                Err(Stop::Interrupted(Interruption::Cancelled)) => {
-                    let events = self.recorder.machine.cancellation();
-                    self.recorder.record(events).await?;
+                Err(Stop::Interrupted(Interruption::Cancelled)) => self.end(TurnMachine::cancellation).await?,
+                Err(Stop::Interrupted(Interruption::TimeLimit)) => {
+                    let deadline = self.deadline.clone();
+                    self.end(|machine| out_of_time(machine, deadline.as_ref())).await?;
                 }
-                Err(Stop::Interrupted(Interruption::TimeLimit)) => self.fail_for_time().await?,
-                Err(Stop::Exhausted(exhausted)) => {
-                    let events = self.recorder.machine.exhaustion(exhausted);
-                    self.recorder.record(events).await?;
-                }
-                Err(Stop::Failed(error)) => {
-                    let events = self.recorder.machine.failure(error);
-                    self.recorder.record(events).await?;
-                }
+                Err(Stop::Exhausted(exhausted)) => self.end(|machine| machine.exhaustion(exhausted)).await?,
+                Err(Stop::Failed(error)) => self.end(|machine| machine.failure(error)).await?,
             }
         }
+    }
+
+    /// Ends the turn, in one append with what there is of an answer that was cut off.
+    async fn end(&mut self, with: impl FnOnce(&TurnMachine) -> Vec<NewEvent>) -> Result<(), StoreError> {
+        let mut events = std::mem::take(&mut self.cut_off);
+        let mut machine = self.recorder.machine.clone();
+        for event in &events {
+            machine.apply(&event.body);
+        }
+        events.extend(with(&machine));
+        self.recorder.record(events).await?;
+        self.let_go();
+        Ok(())
     }
 
     fn seen(&mut self) -> Seen {
@@ -200,7 +210,7 @@ impl Driver {
 
     /// Records what the client added, in the order in which it came.
     async fn steer(&mut self) -> Result<(), Stop> {
-        while let Some(addition) = self.reins.next_addition() {
+        for addition in self.reins.additions() {
             let added = self.recorder.add(addition.input, addition.idempotency).await?;
             // Whoever sent it may have gone: it is recorded all the same.
             let _ = addition.recorded.send(added);
@@ -255,30 +265,6 @@ impl Driver {
         self.deadline = time.map(|ms| Deadline::after(self.begun.into_std(), Span::from_millis(ms), SetBy::TurnBudget));
     }
 
-    async fn fail_for_time(&mut self) -> Result<(), StoreError> {
-        let limit = self.recorder.machine.budget().time_ms.unwrap_or_default();
-        let exhausted = EventBody::BudgetExhausted {
-            scope: BudgetScope::Turn,
-            budget: "time".into(),
-            used: limit,
-            limit,
-        };
-        let error = TurnError {
-            code: TurnErrorCode::TimeLimit,
-            message: format!(
-                "the turn used up its time budget of {}; a larger `budget.time` allows more",
-                Span::from_millis(limit)
-            ),
-        };
-        let mut events = vec![self.recorder.machine.event(exhausted)];
-        let machine = &self.recorder.machine;
-        events.extend(match &self.deadline {
-            Some(deadline) => machine.failure_of_calls(error, &deadline.error()),
-            None => machine.failure(error),
-        });
-        self.recorder.record(events).await
-    }
-
     /// A host that stopped can't know what its running calls did outside: they are reported, not run again.
     async fn settle_calls_left_in_flight(&mut self) -> Result<(), StoreError> {
         let machine = &self.recorder.machine;
@@ -321,4 +307,28 @@ impl Driver {
             done = work => Ok(done),
         }
     }
+}
+
+/// The events that end a turn whose time is up.
+fn out_of_time(machine: &TurnMachine, deadline: Option<&Deadline>) -> Vec<NewEvent> {
+    let limit = machine.budget().time_ms.unwrap_or_default();
+    let exhausted = EventBody::BudgetExhausted {
+        scope: BudgetScope::Turn,
+        budget: "time".into(),
+        used: limit,
+        limit,
+    };
+    let error = TurnError {
+        code: TurnErrorCode::TimeLimit,
+        message: format!(
+            "the turn used up its time budget of {}; a larger `budget.time` allows more",
+            Span::from_millis(limit)
+        ),
+    };
+    let mut events = vec![machine.event(exhausted)];
+    events.extend(match deadline {
+        Some(deadline) => machine.failure_of_calls(error, &deadline.error()),
+        None => machine.failure(error),
+    });
+    events
 }

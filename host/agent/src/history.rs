@@ -163,7 +163,9 @@ impl Host {
     ) -> Result<Undone, HostError> {
         let _in_order = self.in_order(session).await?;
         self.refuse_while_summed_up(session)?;
-        let GoingBack { rewind, ready } = self.going_back(org, session, back, files).await?;
+        // THREAT[T-sec-exfiltration]: a guest may have named a file after a value.
+        let guard = self.guard(org, Some(session)).await?;
+        let GoingBack { rewind, ready } = self.going_back(org, session, (back, files), None).await?;
         let event = match self.store().rewind(org, session, &rewind).await {
             Ok(Some(Rewound::Done(event))) => event,
             refused => {
@@ -177,8 +179,6 @@ impl Host {
         };
         let seq = event.seq.unwrap_or_default();
         self.publish(vec![event]);
-        // THREAT[T-sec-exfiltration]: a guest may have named a file after a value.
-        let guard = self.guard(org, Some(session)).await?;
         let mut undone = Undone {
             turns: rewind.turns,
             seq,
@@ -197,21 +197,31 @@ impl Host {
                 .map(|path| guard.redact_str(path).into_owned())
                 .collect();
             undone.lost_more = ready.lost_more;
-            self.workspaces().put_back(ready).await?;
+            self.put_back(session, ready).await;
         }
         Ok(undone)
     }
 
-    /// Makes ready what going back takes. The caller holds the session's order, and ends it with the decision.
+    /// The turns are undone in any case; files that can't be put back are when the session's next turn begins.
+    pub(crate) async fn put_back(&self, session: SessionId, ready: Ready) {
+        if let Err(error) = self.workspaces().put_back(ready).await {
+            tracing::error!(%error, %session, "the files of a session that went back can't be put back yet");
+        }
+    }
+
+    /// Makes ready what going back takes, while no turn is open but one that gives way. The caller holds the session's order, and ends
+    /// it with the decision.
     pub(crate) async fn going_back(
         &self,
         org: &OrgName,
         session: SessionId,
-        back: BackTo,
-        files: FilesToo,
+        (back, files): (BackTo, FilesToo),
+        gives_way: Option<TurnId>,
     ) -> Result<GoingBack, HostError> {
         let past = self.past(org, session).await?;
-        if let Some(open) = past.open() {
+        if let Some(open) = past.open()
+            && Some(open.id) != gives_way
+        {
             return Err(HostError::Busy(open.id));
         }
         let undone = match back {

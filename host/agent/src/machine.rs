@@ -9,19 +9,21 @@
 //! | phase | when | `decide` |
 //! |---|---|---|
 //! | `Queued` | always | `Begin` |
-//! | `Parked` | always | `Wait` |
+//! | `Parked` | the client asked to stop at the next boundary | `Cancel` |
+//! | `Parked` | otherwise | `Wait` |
 //! | `Asking` | always | `AskModel` |
 //! | `Answered` | a call can run | `RunCalls` |
+//! | `Answered` | calls wait for a decision, and the client asked to stop | `Cancel` |
 //! | `Answered` | calls wait for a decision | `Park` |
 //! | `Answered` | 80 % or 100 % of a budget is used | `Warn` |
 //! | `Answered` | the client asked to stop at the next boundary | `Cancel` |
-//! | `Answered` | a client has added to its input | `Steer` |
+//! | `Answered` | a client has added to its input, and another step may follow | `Steer` |
 //! | `Answered` | no call, and the answer must follow a schema | `ValidateOutput` |
 //! | `Answered` | no call, nothing lost | `Complete` |
 //! | `Validated` | always | `Complete` |
 //! | `Ready` | 80 % or 100 % of a budget is used | `Warn` |
 //! | `Ready` | the client asked to stop at the next boundary | `Cancel` |
-//! | `Ready` | a client has added to its input | `Steer` |
+//! | `Ready` | a client has added to its input, and another step may follow | `Steer` |
 //! | `Ready` | the answer was rejected too often | `Fail` |
 //! | `Ready` | the model repeats itself, and was told | `Complete` |
 //! | `Ready` | a budget is used up | `Exhaust` |
@@ -44,6 +46,7 @@ use calls::Calls;
 use fumehood_core::{
     event::{Event, EventBody},
     id::TurnId,
+    name::{AgentName, ModelName},
     turn::{
         Budget, BudgetScope, Note, NoteKind, StepStop, StopReason, TurnError, TurnErrorCode, TurnStatus, WaitingFor,
     },
@@ -149,6 +152,7 @@ pub enum Client {
 pub struct TurnMachine {
     turn: TurnId,
     phase: Phase,
+    began: Option<(AgentName, ModelName)>,
     step: u64,
     calls: Calls,
     spending: Spending,
@@ -195,6 +199,7 @@ impl TurnMachine {
         Self {
             turn,
             phase: Phase::Queued,
+            began: None,
             step: 0,
             calls: Calls::default(),
             spending: Spending::default(),
@@ -232,7 +237,10 @@ impl TurnMachine {
                     value: None,
                 };
             }
-            EventBody::TurnStarted { budget, .. } => {
+            EventBody::TurnStarted {
+                agent, model, budget, ..
+            } => {
+                self.began = Some((agent.clone(), model.clone()));
                 self.spending.begin(*budget);
                 self.phase = Phase::Ready;
             }
@@ -342,12 +350,14 @@ impl TurnMachine {
     pub fn decide(&self, seen: &Seen) -> Next {
         match self.phase {
             Phase::Queued => Next::Begin,
+            Phase::Parked(_) if seen.client == Client::Stops => Next::Cancel,
             Phase::Parked(_) => Next::Wait,
             Phase::Asking => Next::AskModel {
                 step: self.step,
                 tools: self.tool_use(),
             },
             Phase::Answered(_) if self.calls.can_go_on() => Next::RunCalls(self.calls.open()),
+            Phase::Answered(_) if self.calls.any_held() && seen.client == Client::Stops => Next::Cancel,
             Phase::Answered(_) if self.calls.any_held() => Next::Park(WaitingFor::Approval),
             Phase::Answered(stop) => self.at_boundary(seen).unwrap_or_else(|| self.answer(stop)),
             Phase::Validated => Next::Complete(StopReason::EndTurn),
@@ -362,9 +372,10 @@ impl TurnMachine {
             return Some(Next::Warn(warning));
         }
         match seen.client {
-            Client::Waits => None,
-            Client::Steers => Some(Next::Steer),
             Client::Stops => Some(Next::Cancel),
+            // What no step would read does not become part of the turn.
+            Client::Steers if self.end_of_steps().is_none() => Some(Next::Steer),
+            Client::Steers | Client::Waits => None,
         }
     }
 
@@ -379,18 +390,23 @@ impl TurnMachine {
         }
     }
 
-    fn next_step(&self, seen: &Seen) -> Next {
+    /// Why no other step may follow.
+    fn end_of_steps(&self) -> Option<Next> {
         if let Output::Schema { rejected, faults, .. } = &self.output
             && *rejected >= OUTPUT_ATTEMPTS
         {
-            return Next::Fail(output_invalid(faults));
+            return Some(Next::Fail(output_invalid(faults)));
         }
         if self.habits.goes_on_repeating(&self.calls) {
-            return Next::Complete(StopReason::Repetition);
+            return Some(Next::Complete(StopReason::Repetition));
         }
         // THREAT[T-loop-runaway]: no step begins once any budget is used up.
-        if let Some(exhausted) = self.spending.exhausted() {
-            return Next::Exhaust(exhausted);
+        self.spending.exhausted().map(Next::Exhaust)
+    }
+
+    fn next_step(&self, seen: &Seen) -> Next {
+        if let Some(end) = self.end_of_steps() {
+            return end;
         }
         if seen.context == Context::NearlyFull && !self.compacted {
             return Next::Compact;
@@ -458,6 +474,18 @@ impl TurnMachine {
     #[must_use]
     pub const fn budget(&self) -> Budget {
         self.spending.budget()
+    }
+
+    /// The agent that works the turn, once one does.
+    #[must_use]
+    pub fn agent(&self) -> Option<&AgentName> {
+        self.began.as_ref().map(|(agent, _)| agent)
+    }
+
+    /// The turn's own model, as `turn.started` recorded it.
+    #[must_use]
+    pub fn model(&self) -> Option<&ModelName> {
+        self.began.as_ref().map(|(_, model)| model)
     }
 
     /// Whether a terminal event was applied.

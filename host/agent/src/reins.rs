@@ -58,9 +58,9 @@ pub(crate) fn control() -> (Control, Reins) {
 }
 
 impl Control {
-    /// Whether the turn is to end where it is.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+    /// Whether the turn is to end, where it is or at its next boundary.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.cancel.is_cancelled() || self.stop.is_cancelled()
     }
 
     /// Ends the turn where it is.
@@ -109,9 +109,12 @@ impl Reins {
         }
     }
 
-    /// Takes out what was added first.
-    pub(crate) fn next_addition(&mut self) -> Option<Addition> {
-        self.additions.try_recv().ok()
+    /// Takes out what was added, in order; not what is added meanwhile.
+    pub(crate) fn additions(&mut self) -> Vec<Addition> {
+        let there = self.additions.len();
+        std::iter::from_fn(|| self.additions.try_recv().ok())
+            .take(there)
+            .collect()
     }
 }
 
@@ -131,7 +134,7 @@ mod tests {
         let mut adding = Box::pin(control.add(hi(), None));
         assert!(futures::poll!(&mut adding).is_pending());
         assert_eq!(reins.client(), Client::Steers);
-        let addition = reins.next_addition().unwrap();
+        let addition = reins.additions().pop().unwrap();
         assert!(futures::poll!(&mut adding).is_pending(), "taken out is not recorded");
         addition.recorded.send(Added::KeyReused).unwrap();
         assert_eq!(adding.await, Ok(Added::KeyReused));
@@ -142,13 +145,14 @@ mod tests {
     async fn what_a_turn_did_not_take_before_its_end_was_not_added() {
         // Sent before the end, taken out before the end, and sent after it.
         let (control, mut reins) = control();
-        let (mut sent, mut taken) = (Box::pin(control.add(hi(), None)), Box::pin(control.add(hi(), None)));
-        assert!(futures::poll!(&mut sent).is_pending() && futures::poll!(&mut taken).is_pending());
-        let addition = reins.next_addition();
+        let (mut taken, mut sent) = (Box::pin(control.add(hi(), None)), Box::pin(control.add(hi(), None)));
+        assert!(futures::poll!(&mut taken).is_pending());
+        let additions = reins.additions();
+        assert!(futures::poll!(&mut sent).is_pending());
         drop(reins);
-        assert_eq!(taken.await, Err(NotAdded::Ended));
-        drop(addition);
         assert_eq!(sent.await, Err(NotAdded::Ended));
+        drop(additions);
+        assert_eq!(taken.await, Err(NotAdded::Ended));
         assert_eq!(control.add(hi(), None).await, Err(NotAdded::Ended));
     }
 

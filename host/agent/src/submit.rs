@@ -220,8 +220,9 @@ impl Host {
             {
                 return Ok(Some(earlier));
             }
-            let back = self.going_back(org, session, BackTo::Before(turn), FilesToo::PutBack);
-            let back = match back.await {
+            let gives_way = new.ends.as_ref().map(|ending| ending.seen.turn);
+            let back = (BackTo::Before(turn), FilesToo::PutBack);
+            let back = match self.going_back(org, session, back, gives_way).await {
                 Err(HostError::Busy(open)) => return Ok(Some(Accepted::Busy(open))),
                 back => back?,
             };
@@ -230,10 +231,7 @@ impl Host {
         let accepted = self.store().accept_turn(org, session, new).await;
         match (&accepted, ready) {
             (Ok(Some(Accepted::New(..))), Some(ready)) => {
-                // The turn is accepted in any case; it tries again when it begins.
-                if let Err(error) = self.workspaces().put_back(ready).await {
-                    tracing::error!(%error, %session, "the files of a session that went back can't be put back yet");
-                }
+                self.put_back(session, ready).await;
             }
             (_, ready) => self.not_back(ready).await,
         }

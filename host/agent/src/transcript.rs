@@ -145,7 +145,10 @@ impl Transcript {
                 self.close_if_whole();
             }
             EventBody::TurnCompleted { .. } | EventBody::TurnFailed { .. } | EventBody::TurnCancelled { .. } => {
-                self.waiting.remove(&turn);
+                // One that never began: the step that is open is another turn's.
+                if self.waiting.remove(&turn).is_some() {
+                    return;
+                }
                 self.keep_what_was_said();
                 self.close_step();
             }

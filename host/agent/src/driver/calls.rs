@@ -1,11 +1,11 @@
 //! The calls of one step: admitted, run side by side, recorded as they end.
 
-use super::{Driver, Stop};
+use super::{Driver, Interruption, Stop};
 use crate::{
     caller::{Clearance, refused_by},
     catalog::InstalledTool,
     excerpt,
-    machine::{OpenCall, Verdict},
+    machine::{Client, OpenCall, Verdict},
     ports::{self, Observe, Observed},
     telemetry,
 };
@@ -151,6 +151,10 @@ impl Driver {
     async fn ask(&mut self, held: Vec<HeldCall>) -> Result<(), Stop> {
         if held.is_empty() {
             return Ok(());
+        }
+        // Nobody is asked about a turn that is to stop here.
+        if self.reins.client() == Client::Stops {
+            return Err(Interruption::Cancelled.into());
         }
         // Asked about together, so that they expire together.
         let timeout = self

@@ -9,7 +9,7 @@ use crate::{
     telemetry::ModelCall,
 };
 use fumehood_core::{
-    event::EventBody,
+    event::{EventBody, NewEvent},
     message::AssistantPart,
     name::ModelName,
     turn::{StepStop, TurnError, TurnErrorCode, Usage},
@@ -42,7 +42,7 @@ impl Driver {
                 Ok(Ok(whole)) => return self.record_answer(step, &asked, whole).await,
                 Ok(Err(broken)) => broken,
                 Err(interruption) => {
-                    self.keep_partial_answer(step, &asked, answer, None).await?;
+                    self.cut_off = self.partial_answer(step, &asked, answer, None);
                     return Err(interruption.into());
                 }
             };
@@ -59,19 +59,19 @@ impl Driver {
             match attempts.failed(failure, Jitter::random()) {
                 Next::GiveUp(reason) => {
                     let error = self.failure(&asked, &broken.error, reason);
-                    self.keep_partial_answer(step, &asked, answer, Some(&error)).await?;
+                    self.cut_off = self.partial_answer(step, &asked, answer, Some(&error));
                     return Err(Stop::Failed(error));
                 }
                 Next::Retry(retry) => {
                     let next = self.candidate(retry.model);
                     let attempt = Attempted {
-                        own: &self.plan.model,
                         asked: &asked,
+                        failed_model: self.named(&asked),
                         next: &next,
                         error: &broken.error,
                         usage: answer.usage(),
                     };
-                    let event = self.recorder.machine.event(scheduled(step, &retry, &attempt));
+                    let event = self.recorder.machine.event(scheduled(step, &retry, attempt));
                     self.recorder.record(vec![event]).await?;
                     self.let_go();
                     self.interruptible(tokio::time::sleep(retry.wait.selected)).await?;
@@ -210,14 +210,15 @@ impl Driver {
         Ok(())
     }
 
-    /// Keeps the text of an answer that won't come to its end, and counts what it took.
-    async fn keep_partial_answer(
-        &mut self,
+    /// The text of an answer that won't come to its end, and what it took: to be recorded with the end of the turn, because a step that
+    /// is asked again says everything again.
+    fn partial_answer(
+        &self,
         step: u64,
         asked: &Candidate,
         answer: Assembler,
         error: Option<&TurnError>,
-    ) -> Result<(), Stop> {
+    ) -> Vec<NewEvent> {
         let usage = answer.usage();
         let mut events: Vec<_> = answer_events(step, answer.into_parts())
             .into_iter()
@@ -234,14 +235,12 @@ impl Driver {
                 unmeasured: !counted.is_whole(),
             }));
         }
-        self.recorder.record(events).await?;
-        self.let_go();
-        Ok(())
+        events
     }
 
-    /// The model's name, where it is not the turn's own.
+    /// The model's name, where it is not the one that the turn began with.
     fn named(&self, asked: &Candidate) -> Option<ModelName> {
-        (asked.name != self.plan.model.name).then(|| asked.name.clone())
+        (Some(&asked.name) != self.recorder.machine.model()).then(|| asked.name.clone())
     }
 
     /// What the turn fails with when no attempt is left.
@@ -262,21 +261,21 @@ impl Driver {
 
 /// An attempt that is followed by another.
 struct Attempted<'a> {
-    own: &'a Candidate,
     asked: &'a Candidate,
+    failed_model: Option<ModelName>,
     next: &'a Candidate,
     error: &'a ModelError,
     usage: Option<Usage>,
 }
 
-fn scheduled(step: u64, retry: &Retry, attempted: &Attempted<'_>) -> EventBody {
+fn scheduled(step: u64, retry: &Retry, attempted: Attempted<'_>) -> EventBody {
     let Attempted {
-        own,
         asked,
+        failed_model,
         next,
         error,
         usage,
-    } = *attempted;
+    } = attempted;
     let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let wait = &retry.wait;
     EventBody::RetryScheduled {
@@ -290,7 +289,7 @@ fn scheduled(step: u64, retry: &Retry, attempted: &Attempted<'_>) -> EventBody {
         budget_capped: wait.budget_cap == Applied::Yes,
         error: error.to_turn_error(),
         model: (next.name != asked.name).then(|| next.name.clone()),
-        failed_model: (asked.name != own.name).then(|| asked.name.clone()),
+        failed_model,
         usage,
         cost: asked.cost(usage),
     }

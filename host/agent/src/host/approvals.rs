@@ -196,9 +196,9 @@ impl Host {
         edited: &mut Arguments,
         field: String,
     ) -> Result<(), HostError> {
-        let Turn { org, session, .. } = &waiting.turn;
-        let session = self.session(org, *session).await?;
-        let chain = self.chain(org, &session.agent).await?;
+        let org = &waiting.turn.org;
+        let agent = waiting.machine.agent().ok_or(HostError::NotFound("agent"))?;
+        let chain = self.chain(org, agent).await?;
         let tools = self.catalog().tools(org).await?.offered_by(&chain);
         let tool = tools
             .get(&asked.tool)

@@ -9,7 +9,7 @@ use crate::{
     schema::Schema,
     toolset::Toolbox,
 };
-use fumehood_core::{event::EventBody, now, turn::Budget};
+use fumehood_core::{event::EventBody, name::AgentName, now, turn::Budget};
 use fumehood_policy::agent::AgentSpec;
 use fumehood_store::{StoreError, record};
 use serde_json::Value;
@@ -25,9 +25,13 @@ const DEFAULT_BUDGET: Budget = Budget {
 };
 
 impl Host {
-    pub(super) async fn plan(&self, turn: &record::Turn) -> Result<TurnPlan, HostError> {
-        let session = self.session(&turn.org, turn.session).await?;
-        let chain = self.chain(&turn.org, &session.agent).await?;
+    /// A turn that has begun goes on with its agent, whatever the session's is now.
+    pub(super) async fn plan(&self, turn: &record::Turn, began: Option<&AgentName>) -> Result<TurnPlan, HostError> {
+        let agent = match began {
+            Some(agent) => agent.clone(),
+            None => self.session(&turn.org, turn.session).await?.agent,
+        };
+        let chain = self.chain(&turn.org, &agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
         let (model, fallbacks) = self.candidates(&leaf)?;
         let (system, asked, output) = self.queued(turn).await?;

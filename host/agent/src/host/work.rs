@@ -13,12 +13,16 @@ use fumehood_core::{
     name::OrgName,
     turn::{TurnError, TurnErrorCode, TurnStatus},
 };
-use fumehood_store::record;
+use fumehood_store::{StoreError, record};
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tracing::Instrument as _;
+
+/// When a turn is taken up again that could not be worked on.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// When a cancelled turn ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,38 +117,62 @@ impl Host {
         };
         let (host, turn) = (self.clone(), turn.clone());
         let span = telemetry::turn_span(&turn);
-        let work = async move {
-            let (org, session, id) = (turn.org.clone(), turn.session, turn.id);
-            let left_turn = turn.clone();
-            let running = OneMore::turn();
-            // Closing drops the work where it is: the journal knows how far it came.
-            let work = Box::pin(host.work(turn, reins));
-            let work = host.inner.closing.run_until_cancelled(work).await;
-            // One that can't be worked is not taken up again at once; one that was resumed in the moment in which it parked is.
-            let mut not = None;
-            let parked = matches!(work, Some(Ok(TurnStatus::AwaitingApproval)));
-            if parked {
-                host.inner.expiry.notify_one();
-            }
-            if let Some(Err(error)) = work {
-                tracing::error!(turn = %id, %error, "the turn could not be worked to its end; the next start goes on with it");
-                not = Some(id);
-            }
-            let left = host.running().remove(&id);
-            drop(running);
-            // Cancelled in the moment in which it parked.
-            if parked && left.is_some_and(|control| control.is_cancelled()) {
-                host.take_up(&left_turn, To::Cancel);
-            }
-            if let Err(error) = host.drive_next_but(&org, session, not).await {
-                tracing::error!(%session, %error, "the session's next turn could not be begun; the next one, or the next start, does it");
-            }
-        };
+        let at_work = AtWork::new(self, turn.id);
+        let work = async move { host.work_and_go_on(turn, reins, at_work).await };
         self.inner.tasks.spawn(work.instrument(span));
         control
     }
 
-    async fn work(&self, turn: record::Turn, reins: Reins) -> Result<TurnStatus, HostError> {
+    /// Works the turn, and sees to what comes after it in its session.
+    async fn work_and_go_on(self, turn: record::Turn, reins: Reins, at_work: AtWork) {
+        let (org, session, id) = (turn.org.clone(), turn.session, turn.id);
+        let running = OneMore::turn();
+        // Closing drops the work where it is: the journal knows how far it came.
+        let work = Box::pin(self.work(&turn, reins));
+        let work = self.inner.closing.run_until_cancelled(work).await;
+        let parked = matches!(work, Some(Ok(TurnStatus::AwaitingApproval)));
+        if parked {
+            self.inner.expiry.notify_one();
+        }
+        let to_end = at_work.leave().is_some_and(|control| control.is_to_end());
+        drop(running);
+        let mut not = None;
+        match work {
+            // To be ended since the moment in which it parked.
+            Some(Ok(_)) if parked && to_end => {
+                self.take_up(&turn, To::Cancel);
+            }
+            Some(Err(error @ HostError::Store(StoreError::Corrupt { .. }))) => {
+                tracing::error!(turn = %id, %error, "the turn can't be worked on");
+                not = Some(id);
+            }
+            Some(Err(error)) => {
+                tracing::error!(turn = %id, %error, "the turn could not be worked on; it is tried again soon");
+                let to = if to_end { To::Cancel } else { To::Work };
+                self.try_again(turn, to);
+                // Not before that.
+                not = Some(id);
+            }
+            _ => {}
+        }
+        if let Err(error) = self.drive_next_but(&org, session, not).await {
+            tracing::error!(%session, %error, "the session's next turn could not be begun; the next one, or the next start, does it");
+        }
+    }
+
+    /// Takes a turn up again that could not be worked on: most likely the store could not be written, and will be soon.
+    fn try_again(&self, turn: record::Turn, to: To) {
+        let host = self.clone();
+        let later = async move {
+            let wait = tokio::time::sleep(TRY_AGAIN);
+            if host.inner.closing.run_until_cancelled(wait).await.is_some() {
+                host.take_up(&turn, to);
+            }
+        };
+        self.inner.tasks.spawn(later.in_current_span());
+    }
+
+    async fn work(&self, turn: &record::Turn, reins: Reins) -> Result<TurnStatus, HostError> {
         let inner = &self.inner;
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);
@@ -157,7 +185,8 @@ impl Host {
             recorder.record(events).await?;
             return Ok(recorder.machine.status());
         }
-        match self.plan(&turn).await.inspect(telemetry::turn_planned) {
+        let plan = self.plan(turn, recorder.machine.agent()).await;
+        match plan.inspect(telemetry::turn_planned) {
             Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, reins)
                 .run()
                 .await?),
@@ -176,5 +205,34 @@ impl Host {
 
     fn running(&self) -> MutexGuard<'_, HashMap<TurnId, Control>> {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a turn among those at work; given up in any case, also when working it breaks.
+struct AtWork {
+    host: Host,
+    turn: Option<TurnId>,
+}
+
+impl AtWork {
+    fn new(host: &Host, turn: TurnId) -> Self {
+        Self {
+            host: host.clone(),
+            turn: Some(turn),
+        }
+    }
+
+    /// Gives the place up, and says what was asked of the turn.
+    fn leave(mut self) -> Option<Control> {
+        let turn = self.turn.take()?;
+        self.host.running().remove(&turn)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            self.host.running().remove(&turn);
+        }
     }
 }

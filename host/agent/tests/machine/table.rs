@@ -64,10 +64,24 @@ fn rows() -> Vec<Row> {
     let ended = cancelled();
     vec![
         ("Queued", "always", "Begin", vec![queued()], seen),
-        ("Parked", "always", "Wait", parked, seen),
+        (
+            "Parked",
+            "the client asked to stop at the next boundary",
+            "Cancel",
+            parked.clone(),
+            stops,
+        ),
+        ("Parked", "otherwise", "Wait", parked, steers),
         ("Asking", "always", "AskModel", with(&[step(1)]), seen),
         ("Answered", "a call can run", "RunCalls", asked, seen),
-        ("Answered", "calls wait for a decision", "Park", held, seen),
+        (
+            "Answered",
+            "calls wait for a decision, and the client asked to stop",
+            "Cancel",
+            held.clone(),
+            stops,
+        ),
+        ("Answered", "calls wait for a decision", "Park", held, steers),
         (
             "Answered",
             "80 % or 100 % of a budget is used",
@@ -84,7 +98,7 @@ fn rows() -> Vec<Row> {
         ),
         (
             "Answered",
-            "a client has added to its input",
+            "a client has added to its input, and another step may follow",
             "Steer",
             said.clone(),
             steers,
@@ -118,7 +132,13 @@ fn rows() -> Vec<Row> {
             begun(),
             stops,
         ),
-        ("Ready", "a client has added to its input", "Steer", begun(), steers),
+        (
+            "Ready",
+            "a client has added to its input, and another step may follow",
+            "Steer",
+            begun(),
+            steers,
+        ),
         ("Ready", "the answer was rejected too often", "Fail", rejected, full),
         (
             "Ready",

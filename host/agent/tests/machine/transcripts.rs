@@ -176,6 +176,25 @@ fn the_input_of_a_turn_that_waits_is_shown_when_it_begins() {
 }
 
 #[test]
+fn the_end_of_a_turn_that_never_began_leaves_the_step_of_another_open() {
+    let (first, second) = (Some(TurnId::new()), Some(TurnId::new()));
+    let a = call();
+    let mut transcript = Transcript::default();
+    for event in [begun(), vec![step(1), asks(&a), answered(StepStop::ToolCalls, None)]].concat() {
+        transcript.apply(first, &event);
+    }
+    for event in [queued(), cancelled()] {
+        transcript.apply(second, &event);
+    }
+    transcript.apply(first, &settles(&a));
+    let messages = transcript.messages();
+    assert!(
+        matches!(&messages[..], [_, _, Message::Tool { result: Ok(_), .. }]),
+        "{messages:?}"
+    );
+}
+
+#[test]
 fn of_an_answer_that_was_cut_off_with_its_turn_the_text_is_kept() {
     let reasoning = EventBody::ReasoningCompleted {
         step: 1,

@@ -1,6 +1,7 @@
 //! The way of a turn, from its beginning to its one end.
 
 use super::*;
+use fumehood_agent::machine::Client;
 use fumehood_core::{
     call::CallStatus,
     event::NewEvent,
@@ -268,4 +269,36 @@ fn completed_call(event: &NewEvent) -> Option<(CallId, CallStatus)> {
         EventBody::ToolCompleted { call, status, .. } => Some((*call, *status)),
         _ => None,
     }
+}
+
+#[test]
+fn what_no_step_would_read_does_not_become_part_of_the_turn() {
+    let one_step = Budget {
+        steps: Some(1),
+        ..Budget::default()
+    };
+    let warned = EventBody::BudgetWarning {
+        scope: fumehood_core::turn::BudgetScope::Turn,
+        budget: "steps".into(),
+        percent: 100,
+        used: 1,
+        limit: 1,
+    };
+    let last = [
+        queued(),
+        started(one_step),
+        step(1),
+        says("x"),
+        answered(StepStop::Stop, None),
+        warned,
+    ];
+    let steers = Seen {
+        client: Client::Steers,
+        ..Seen::default()
+    };
+    assert_eq!(
+        after(&last).decide(&steers),
+        Next::Complete(StopReason::EndTurn),
+        "it is a turn of its own, and this one is complete"
+    );
 }

@@ -15,7 +15,10 @@ async fn governed(rules: Value) -> House {
 async fn governed_for(timeout: &str, rules: Value) -> House {
     let house = House::new().await;
     house
-        .agent(json!({"model": "main", "approval": rules, "approval_timeout": timeout}))
+        .agents([(
+            "assistant",
+            json!({"model": "main", "approval": rules, "approval_timeout": timeout}),
+        )])
         .await;
     house.add_sums().await;
     house

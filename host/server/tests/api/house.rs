@@ -383,12 +383,17 @@ impl House {
         self.config.keys.forget(self.key);
     }
 
-    /// Configures the agent of all sessions, from the next turn on.
-    pub(crate) async fn agent(&self, agent: Value) {
-        let agent: AgentConfig = serde_json::from_value(agent).unwrap();
-        let agents = [(AgentName::new("assistant").unwrap(), agent)].into();
+    /// Configures the agents, from the next turn on. `assistant` is that of all sessions.
+    pub(crate) async fn agents<const N: usize>(&self, agents: [(&str, Value); N]) {
+        let agents = agents.map(|(name, agent)| {
+            let agent: AgentConfig = serde_json::from_value(agent).unwrap();
+            (AgentName::new(name).unwrap(), agent)
+        });
         let store = self.host.store();
-        store.replace_agents(&OrgName::default_org(), &agents).await.unwrap();
+        store
+            .replace_agents(&OrgName::default_org(), &agents.into())
+            .await
+            .unwrap();
     }
 
     /// Adds a component, or another version of it, and grants it what it asks for.

@@ -9,13 +9,13 @@ use fumehood_core::{
     digest::Digest,
     event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
-    message::{GivenArguments, RequestedCall},
+    message::{GivenArguments, Message, RequestedCall},
     name::{AgentName, ModelName, OrgName},
     now,
     turn::{Budget, StepStop, WaitingFor},
 };
 use fumehood_store::record::{Accepted, IfBusy, NewTurn};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -178,13 +178,87 @@ async fn a_new_input_comes_instead_of_a_decision() {
     assert_eq!(late.problem(), "not_awaiting_approval");
 }
 
+#[tokio::test]
+async fn the_input_of_a_turn_that_waits_can_be_replaced() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    let turn = parked(&house, &session, &[1]).await;
+    let answer = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "something else", "replaces": turn["id"]}))
+        .answer()
+        .await;
+    assert_eq!(answer.json()["status"], "completed", "{}", answer.text());
+    let events = events(&house, &session).await;
+    let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let of = |kind: &str| types.iter().position(|found| *found == kind).unwrap();
+    assert!(of("turn.cancelled") < of("session.rewound"), "{types:?}");
+    let shown = house.asked().pop().unwrap().messages;
+    let user = Message::User {
+        content: vec![Content::text("something else")],
+    };
+    assert_eq!(*shown, [user], "nothing of what was replaced");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_to_stop_at_its_boundary_does_not_wait_for_a_person_there() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    let model = house.next_answer();
+    let turn = house.post(&format!("{session}/turns")).with("prefer", "respond-async");
+    let turn = turn.json(&json!({"input": "double it"})).answer().await.json();
+    house.has_asked(1).await;
+    let cancel = house.post(&format!("{}/cancel", path(&turn)));
+    let mut cancel = Box::pin(cancel.json(&json!({"at": "boundary"})).answer());
+    // As far as it gets before the model answers.
+    for _ in 0..50 {
+        assert!(futures::poll!(&mut cancel).is_pending(), "the model has not answered");
+        tokio::task::yield_now().await;
+    }
+    model.calls(&[("double", json!({"n": 1}))]);
+    let cancelled = cancel.await;
+    assert_eq!(
+        (cancelled.status, &cancelled.json()["status"]),
+        (StatusCode::OK, &json!("cancelled")),
+        "{}",
+        cancelled.text()
+    );
+    let events = to_the_end(&house, &session, &turn).await;
+    assert_eq!(of_type(&events, "tool.completed")[0]["data"]["status"], "cancelled");
+    assert_eq!(of_type(&events, "tool.started").len(), 0);
+}
+
+#[tokio::test]
+async fn a_turn_goes_on_with_the_agent_that_it_began_with() {
+    let house = governed(ask()).await;
+    let agent = |text: &str| json!({"model": "main", "instructions": text, "approval": ask()});
+    house
+        .agents([
+            ("assistant", agent("You are one.")),
+            ("other", agent("You are another.")),
+        ])
+        .await;
+    let session = house.session().await;
+    let turn = parked(&house, &session, &[1]).await;
+    let changed = house.ask(Method::PATCH, &session).json(&json!({"agent": "other"}));
+    assert_eq!(changed.answer().await.status, StatusCode::OK);
+    let approve = json!([{"call_id": call(&turn, 0), "decision": "approve"}]);
+    assert_eq!(decide(&house, &turn, approve).await.status, StatusCode::OK);
+    to_the_end(&house, &session, &turn).await;
+    let again = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    assert_eq!(again.answer().await.json()["status"], "completed");
+    let systems: Vec<_> = house.asked().into_iter().map(|asked| asked.system).collect();
+    let is_another = |system: &String| system.contains("You are another.");
+    assert_eq!(systems.iter().map(is_another).collect::<Vec<_>>(), [false, false, true]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_inputs_and_decisions_that_come_at_once_one_is_taken() {
     let house = governed(ask()).await;
     for _ in 0..5 {
         let session = house.session().await;
         let turn = parked(&house, &session, &[1]).await;
-        let _slow = house.next_answer();
+        let model = house.next_answer();
         let inputs = (0..4).map(|_| {
             house
                 .post(&format!("{session}/turns"))
@@ -220,6 +294,10 @@ async fn of_inputs_and_decisions_that_come_at_once_one_is_taken() {
             );
         }
         completed(&events_of_call(&house, &session, call(&turn, 0)).await, call(&turn, 0));
+        // Whichever turn it is that goes on: it is over before the model is asked about another.
+        model.says("Bye.");
+        let mut stream = house.get(&format!("{session}/events?after=0")).stream().await;
+        stream.until("turn.completed").await;
     }
 }
 
