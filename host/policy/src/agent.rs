@@ -59,7 +59,7 @@ pub struct AgentConfig {
     /// Where its day begins and ends, an IANA name such as `Europe/Zurich`: told to the model with the date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<TimeZone>,
-    /// What a turn may use; each part overrides the parent's.
+    /// What a turn may use; each part overrides the parent's. A part that none in the chain has is that of [`TURN_BUDGET`].
     #[serde(default)]
     pub budget: BudgetConfig,
     /// What all turns of a session may spend together; each part overrides the parent's.
@@ -90,10 +90,19 @@ pub enum ToolSearch {
     Never,
 }
 
+/// What a turn may use where no agent of the chain says.
+pub const TURN_BUDGET: Budget = Budget {
+    tokens: None,
+    time_ms: Some(10 * 60 * 1000),
+    tool_calls: Some(100),
+    steps: Some(50),
+    cost: None,
+};
+
 /// How long a call waits for a person where no agent of the chain says.
 pub const APPROVAL_TIMEOUT: Span = Span::from_secs(24 * 60 * 60);
 /// The shortest and the longest that a call may wait for a person.
-const APPROVAL_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30 * 24 * 60 * 60);
+pub const APPROVAL_TIMEOUTS: RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30 * 24 * 60 * 60);
 
 /// `[agent.NAME.budget]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -154,7 +163,7 @@ pub struct AgentSpec {
     pub tools: Option<Vec<ToolPattern>>,
     /// Its own network list; absent: it does not narrow.
     pub network: Option<NetworkList>,
-    /// The budget, each part the nearest in the chain.
+    /// The budget, each part the nearest in the chain, else that of [`TURN_BUDGET`].
     pub budget: Budget,
     /// What a session may spend, each part the nearest in the chain.
     pub session_budget: SpendingLimit,
@@ -175,9 +184,9 @@ pub struct AgentSpec {
 }
 
 /// What [`AgentConfig::tool_output`] is where nothing is said.
-const TOOL_OUTPUT: ByteSize = ByteSize::kib(64);
+pub const TOOL_OUTPUT: ByteSize = ByteSize::kib(64);
 /// What it may be.
-const TOOL_OUTPUTS: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(16);
+pub const TOOL_OUTPUTS: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(16);
 
 /// Whether every agent of the chain that lists tools lists this one.
 #[must_use]
@@ -312,7 +321,7 @@ fn check_skills(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConf
 }
 
 fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> Result<AgentSpec, AgentConfigError> {
-    let inherited = parent.map(|parent| parent.budget).unwrap_or_default();
+    let inherited = parent.map_or(TURN_BUDGET, |parent| parent.budget);
     let own = config.budget;
     let of_session = parent.map(|parent| parent.session_budget).unwrap_or_default();
     let instructions: Vec<&str> = parent

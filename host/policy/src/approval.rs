@@ -105,6 +105,11 @@ impl ApprovalRules {
             .map(Self)
     }
 
+    /// The rules as they were written, in their order.
+    pub fn written(&self) -> impl Iterator<Item = &ApprovalRule> {
+        self.0.iter().map(|rule| &rule.written)
+    }
+
     /// What this agent says: the first rule that fits.
     fn judge(&self, agent: &AgentName, call: &JudgedCall<'_>, seen: &Seen<'_>) -> Judgement {
         let named = self.0.iter().enumerate();

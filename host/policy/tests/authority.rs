@@ -3,7 +3,7 @@
 
 use fumehood_core::name::{AgentName, ComponentName, ToolName};
 use fumehood_policy::{
-    agent::{AgentConfig, AgentConfigError, AgentSpec, offers, resolve_agents},
+    agent::{AgentConfig, AgentConfigError, AgentSpec, TURN_BUDGET, offers, resolve_agents},
     authority::{Authority, HostPolicy, SessionNarrowing},
     files::{Access, Files},
     grant::Grant,
@@ -246,6 +246,7 @@ fn a_chain_folds_from_root_to_leaf() {
     assert_eq!(leaf[2].budget.tokens, Some(1000));
     assert_eq!(leaf[2].budget.time_ms, Some(30_000));
     assert_eq!(leaf[2].budget.steps, Some(5));
+    assert_eq!(leaf[2].budget.tool_calls, TURN_BUDGET.tool_calls, "which nobody sets");
     assert_eq!(leaf[1].instructions, "Be kind.");
     assert_eq!(chain(toml, "alone")[0].model.as_str(), "main");
 }

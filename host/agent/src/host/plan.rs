@@ -15,15 +15,6 @@ use fumehood_store::{StoreError, record};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// What every turn may use unless its agent or its client says less or its agent says more.
-const DEFAULT_BUDGET: Budget = Budget {
-    tokens: None,
-    time_ms: Some(10 * 60 * 1000),
-    tool_calls: Some(100),
-    steps: Some(50),
-    cost: None,
-};
-
 impl Host {
     /// A turn that has begun goes on with its agent, whatever the session's is now.
     pub(super) async fn plan(&self, turn: &record::Turn, began: Option<&AgentName>) -> Result<TurnPlan, HostError> {
@@ -48,7 +39,7 @@ impl Host {
             fallbacks,
             session: turn.session,
             system: instructions(&leaf, &tools.control, system, output.as_ref(), now()),
-            budget: with_defaults(leaf.budget).narrowed_by(asked),
+            budget: leaf.budget.narrowed_by(asked),
             tools,
             toolbox,
             tool_output: leaf.tool_output.as_usize(),
@@ -101,15 +92,5 @@ impl Host {
                 reason: format!("{} has no turn.queued", turn.id),
             }),
         }
-    }
-}
-
-fn with_defaults(agent: Budget) -> Budget {
-    Budget {
-        tokens: agent.tokens.or(DEFAULT_BUDGET.tokens),
-        time_ms: agent.time_ms.or(DEFAULT_BUDGET.time_ms),
-        tool_calls: agent.tool_calls.or(DEFAULT_BUDGET.tool_calls),
-        steps: agent.steps.or(DEFAULT_BUDGET.steps),
-        cost: agent.cost.or(DEFAULT_BUDGET.cost),
     }
 }

@@ -1,4 +1,5 @@
-//! What `config show agent` shows: an agent with everything it has from those it extends.
+//! What `config show agent` shows: an agent with everything it has from those it extends, and what the host adds where none of them
+//! says anything.
 
 use super::Loaded;
 use crate::fault::OrFault as _;
@@ -6,9 +7,10 @@ use anyhow::anyhow;
 use fumehood_core::{
     money::Money,
     name::{AgentName, Locale, ModelName, SkillName},
+    spending::SpendingLimit,
 };
 use fumehood_policy::{
-    agent::{AgentSpec, ToolSearch, resolve_agents},
+    agent::{AgentSpec, ApprovalRule, ToolSearch, resolve_agents},
     network::NetworkList,
     quantity::{ByteSize, Span},
     time_zone::TimeZone,
@@ -29,11 +31,16 @@ pub(crate) struct EffectiveAgent {
     skills: Vec<SkillName>,
     locale: Option<Locale>,
     time_zone: Option<TimeZone>,
+    /// Of a turn.
     budget: EffectiveBudget,
+    session_budget: SpendingLimit,
+    approval_timeout: Span,
     /// A tool has to be in each list.
     tools: Vec<ListOf<Vec<ToolPattern>>>,
     /// A request has to pass each list.
     network: Vec<ListOf<NetworkList>>,
+    /// In each list the first rule that fits a call decides; the strictest of the lists holds.
+    approval: Vec<ListOf<Vec<ApprovalRule>>>,
 }
 
 /// What one agent of the chain lists.
@@ -43,7 +50,7 @@ struct ListOf<T> {
     list: T,
 }
 
-/// Absent: the host's default.
+/// Absent: not limited.
 #[derive(Debug, Serialize)]
 struct EffectiveBudget {
     tokens: Option<u64>,
@@ -80,8 +87,13 @@ impl EffectiveAgent {
                 steps: leaf.budget.steps,
                 cost: leaf.budget.cost,
             },
+            session_budget: leaf.session_budget,
+            approval_timeout: leaf.approval_timeout,
             tools: lists(&chain, |agent| agent.tools.clone()),
             network: lists(&chain, |agent| agent.network.clone()),
+            approval: lists(&chain, |agent| {
+                Some(agent.approval.written().cloned().collect::<Vec<_>>()).filter(|rules| !rules.is_empty())
+            }),
         })
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use fumehood_model::ProviderKind;
+use serde_json::json;
 
 fn with_file(text: &str, variables: &[(&str, &str)]) -> anyhow::Result<Loaded> {
     let dir = tempfile::tempdir().unwrap();
@@ -247,4 +248,36 @@ fn a_budget_of_money_without_a_price_is_warned_of_with_its_line() {
     );
     let priced = format!("{model}price = {{ input = 1, output = 2 }}\n{budget}");
     assert!(with_file(&priced, &[]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn an_agent_is_shown_with_every_rule_and_budget_it_has_and_whose_rule_each_is() {
+    let text = "[agent.base]\napproval_timeout = \"1h\"\nsession_budget = { tokens = 9000 }\nbudget = { steps = 5 }\n\
+        [[agent.base.approval]]\ntool = \"http_*\"\nwhen = \"has(arguments.body)\"\ndecide = \"deny\"\n\
+        [agent.middle]\nextends = \"base\"\n\
+        [agent.leaf]\nextends = \"middle\"\nsession_budget = { cost = 2 }\n\
+        [[agent.leaf.approval]]\ntool = \"files_write\"\ndecide = \"ask\"\n";
+    let loaded = with_file(text, &[]).unwrap();
+    let shown = |name: &str| {
+        let name = AgentName::new(name).unwrap();
+        serde_json::to_value(EffectiveAgent::new(&loaded, &name).unwrap()).unwrap()
+    };
+    let leaf = shown("leaf");
+    let rules = json!([
+        {"agent": "base", "list": [{"tool": "http_*", "when": "has(arguments.body)", "decide": "deny"}]},
+        {"agent": "leaf", "list": [{"tool": "files_write", "decide": "ask"}]},
+    ]);
+    assert_eq!(leaf["approval"], rules);
+    assert_eq!(leaf["approval_timeout"], "1h");
+    assert_eq!(leaf["session_budget"], json!({"tokens": 9000, "cost": 2.0}));
+    let budget = json!({"tokens": null, "time": "10m", "tool_calls": 100, "steps": 5, "cost": null});
+    assert_eq!(leaf["budget"], budget);
+    assert_eq!(shown("base")["session_budget"], json!({"tokens": 9000}));
+    let nothing_said = with_file("", &[]).unwrap();
+    let assistant = EffectiveAgent::new(&nothing_said, &default_agent_name().unwrap()).unwrap();
+    let assistant = serde_json::to_value(assistant).unwrap();
+    assert_eq!(
+        (&assistant["approval_timeout"], &assistant["budget"]["steps"]),
+        (&"1d".into(), &50.into())
+    );
 }
