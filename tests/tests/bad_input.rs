@@ -252,13 +252,25 @@ async fn a_variable_that_is_no_text_is_refused_and_not_passed_over() {
 
 #[tokio::test]
 async fn names_that_match_nothing_are_warned_of_at_the_start() {
-    let place = Place::new("[org.defualt.limits]\nturns = \"9/min\"\n[agent.a]\ntools = [\"flies_*\", \"files\"]\n");
+    let place = Place::new(
+        "[org.defualt.limits]\nturns = \"9/min\"\n[agent.a]\ntools = [\"flies_*\", \"files\"]\n\
+         [[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"\n\
+         [[agent.a.approval]]\ntool = \"files_delete\"\ndecide = \"deny\"\n",
+    );
     let host = place.serve().await;
     let log = host.stop().await;
-    for words in ["[org.defualt]", "did you mean `default`", "`flies_*` names no tool"] {
+    for words in [
+        "[org.defualt]",
+        "did you mean `default`",
+        "`flies_*` names no tool",
+        "[[agent.a.approval]] rule 2: `files_delete` names no tool",
+    ] {
         assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
     }
-    assert!(!log.contains("`files` names no tool"), "{log}");
+    assert!(
+        !log.contains("`files` names no tool") && !log.contains("`http_*` names no tool"),
+        "{log}"
+    );
 }
 
 #[tokio::test]

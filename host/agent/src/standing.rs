@@ -1,5 +1,5 @@
-//! What holds for a component now. A turn keeps the code and the definitions it began with, but what that code may do is what
-//! the org decides while the turn runs.
+//! What holds for a component now. A step keeps the code and the definitions it began with, but what that code may do is what
+//! the org decides while the step runs.
 
 use fumehood_core::{
     call::{CallError, CallErrorCode},

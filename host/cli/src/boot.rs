@@ -92,11 +92,15 @@ async fn unmatched(loaded: &Loaded, store: &dyn Store, tools: &OrgTools) -> anyh
         })
         .collect();
     for (name, agent) in loaded.config.agents() {
-        for pattern in agent.tools.iter().flatten() {
+        let listed = agent.tools.iter().flatten();
+        let listed = listed.map(|pattern| (format!("[agent.{name}] tools"), pattern));
+        let ruled = agent.approval.iter().zip(1..);
+        let ruled = ruled.map(|(rule, place)| (format!("[[agent.{name}.approval]] rule {place}"), &rule.tool));
+        for (place, pattern) in listed.chain(ruled) {
             let named = |tool: &Arc<InstalledTool>| pattern.matches(&tool.component.record.name, &tool.definition.name);
             if !tools.iter().any(named) {
                 unmatched.push(format!(
-                    "[agent.{name}] tools: `{pattern}` names no tool that is installed and granted; `fumehood tool list` shows those there are"
+                    "{place}: `{pattern}` names no tool that is installed and granted; `fumehood tool list` shows those there are"
                 ));
             }
         }
