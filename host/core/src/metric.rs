@@ -160,7 +160,7 @@ metrics! {
     HTTP_DURATION = "fumehood_http_request_duration_seconds", Histogram(WAIT_SECONDS), ["route"];
     /// HTTP requests without an answer yet.
     HTTP_IN_FLIGHT = "fumehood_http_requests_in_flight", Gauge, [];
-    /// Streams of events that are open, server-sent and WebSocket.
+    /// Streams of server-sent events that are open.
     HTTP_STREAMS = "fumehood_http_streams_open", Gauge, [];
 
     /// One transaction of the store's writer, in seconds: the work of its batch and the disk.
