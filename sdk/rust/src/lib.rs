@@ -148,3 +148,8 @@ pub mod __private {
     pub use schemars;
     pub use serde;
 }
+
+/// The examples of the page for tool authors.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tool-authors/interfaces.md")]
+struct InterfacesPage;
