@@ -44,7 +44,8 @@ pub struct ModelConfig {
     /// OpenAI only: which of its two wires.
     #[serde(default)]
     pub wire: Option<OpenAiWire>,
-    /// Scripted only: the script, YAML; see [`crate::scripted`]. Absent: a built-in one that echoes.
+    /// Scripted only: the script, YAML; see `docs/operators/scripted-model.md`. A relative path begins at the configuration file's
+    /// directory. Absent: a built-in one that echoes.
     #[serde(default)]
     pub script: Option<PathBuf>,
     /// The most tokens of one answer. Absent: the provider's default (Anthropic, which has none: 16384).
