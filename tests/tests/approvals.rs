@@ -253,7 +253,8 @@ async fn a_tool_can_neither_approve_nor_call_what_waits_for_approval() {
 fn the_tool_contract_has_no_way_to_decide() {
     for entry in std::fs::read_dir(root().join("wit")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "wit") {
+        // What a hook exports is asked of it: nothing there is a tool's to call.
+        if path.extension().is_none_or(|extension| extension != "wit") || path.ends_with("hooks.wit") {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Building the guests (the standard tools and the hostile test guest) for
+//! Building the guests (the standard tools and those of the tests) for
 //! `wasm32-wasip2`, once per content.
 //!
 //! The result is `target/guests/NAME.wasm`. A stamp beside the files records what they were
@@ -21,7 +21,7 @@ struct Guest {
     component: &'static str,
 }
 
-const GUESTS: [Guest; 5] = [
+const GUESTS: [Guest; 6] = [
     Guest {
         package: "tool-files",
         component: "files",
@@ -41,6 +41,10 @@ const GUESTS: [Guest; 5] = [
     Guest {
         package: "guest-hostile",
         component: "hostile",
+    },
+    Guest {
+        package: "guest-guardian",
+        component: "guardian",
     },
 ];
 

@@ -1,8 +1,11 @@
 //! One call, from the name of a tool to its result: check the arguments, compute the authority, open the ports it allows,
 //! run it in the sandbox, and take secrets out of what comes back.
 
+mod hooked;
+
 use crate::{
     catalog::{InstalledTool, OfferedTools},
+    hooks::Hooks,
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
     ports::{self, CallEvents, Observe, StoreLedger},
@@ -50,6 +53,9 @@ pub struct CallScope {
     pub(crate) chain: Arc<[AgentSpec]>,
     locale: Option<Locale>,
     clearance: Clearance,
+    /// Who is asked and told.
+    hooks: Option<Arc<Hooks>>,
+    guarded: Guarded,
     recorded: Option<Result<Arc<Authority>, CallError>>,
     observe: Option<Observe>,
     files: Option<Arc<Tree>>,
@@ -67,6 +73,8 @@ impl CallScope {
             locale: chain.last().and_then(|leaf| leaf.locale.clone()),
             chain,
             clearance: Clearance::Nobody,
+            hooks: None,
+            guarded: Guarded::Not,
             recorded: None,
             observe: None,
             files: None,
@@ -75,7 +83,16 @@ impl CallScope {
         }
     }
 
-    /// The same for one call, with the authority that was recorded for it and what a person approved, reporting what happens in it.
+    /// The same, with hooks.
+    pub(crate) fn with_hooks(self, hooks: Arc<Hooks>) -> Self {
+        Self {
+            hooks: Some(hooks),
+            ..self
+        }
+    }
+
+    /// The same for one call that the guards have judged, with the authority that was recorded for it and what a person approved,
+    /// reporting what happens in it.
     pub(crate) fn for_call(
         &self,
         observe: Observe,
@@ -84,6 +101,7 @@ impl CallScope {
     ) -> Self {
         Self {
             clearance,
+            guarded: Guarded::Already,
             recorded: Some(recorded),
             observe: Some(observe),
             ..self.clone()
@@ -179,6 +197,7 @@ impl CallScope {
         Self {
             deadline: Some(deadline.for_calls_of(tool, self.deadline.clone())),
             clearance: Clearance::Nobody,
+            guarded: Guarded::Not,
             recorded: None,
             depth: self.depth + 1,
             ..self.clone()
@@ -189,6 +208,15 @@ impl CallScope {
 /// The words for a call that a rule denies.
 pub(crate) fn refused_by(tool: &ToolName, rule: &str) -> String {
     format!("calling {tool} was denied: {rule}; do not try it again with the same arguments")
+}
+
+/// Whether the guards have judged what a call is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guarded {
+    /// They have.
+    Already,
+    /// A tool or a client makes the call.
+    Not,
 }
 
 /// Who has agreed to a call, should a rule ask for a person.
@@ -294,6 +322,21 @@ impl Caller {
     /// Keeps the state of a session's files as a turn finds it, so that the turn can be undone.
     pub(crate) async fn keep_files(&self, session: SessionId) -> Result<Option<Digest>, WorkspaceError> {
         self.workspaces.snapshot(session).await
+    }
+
+    /// The one door out.
+    pub(crate) const fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// The environment variables that grants may hand out.
+    pub(crate) fn env(&self) -> Arc<[(String, String)]> {
+        Arc::clone(&self.env)
+    }
+
+    /// The limits of the orgs, to be held on to.
+    pub(crate) const fn limits_shared(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// The limits of the orgs.
@@ -427,7 +470,14 @@ impl Caller {
             Err(error) => Err(error.into()),
         };
         match prepared {
-            Ok(prepared) => Ok(self.run(prepared, id, tool, arguments, &secrets).await),
+            Ok(prepared) => {
+                let watched = scope.watched(id, &prepared.installed, &arguments);
+                let mut ended = self.run(prepared, id, tool, arguments, &secrets).await;
+                if let Some(watched) = watched {
+                    ended.result = scope.judge_result(watched, ended.result).await;
+                }
+                Ok(ended)
+            }
             Err(Refused::Failed(error)) => Ok(Ended {
                 result: redact::result(secrets.guard(), Err(error)),
                 metering: Metering::default(),
@@ -501,6 +551,9 @@ impl Caller {
     ) -> Result<Prepared, Refused> {
         let installed = Arc::clone(tools.get(tool)?);
         installed.check(arguments)?;
+        if scope.guarded == Guarded::Not {
+            scope.judge_by_hooks(id, &installed, arguments).await?;
+        }
         scope.clear(&installed, arguments)?;
         if scope.depth > PEER_DEPTH {
             let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");

@@ -19,7 +19,7 @@ use fumehood_policy::{
     agent::{AgentSpec, offers},
     tool_pattern::ToolPattern,
 };
-use fumehood_sandbox::{Sandbox, ShareKey};
+use fumehood_sandbox::{ComponentKind, Sandbox, ShareKey};
 use fumehood_store::{Blobs, Store, StoreError, record};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -99,6 +99,8 @@ pub struct OrgTools {
     collisions: BTreeMap<ToolName, Vec<ComponentName>>,
     /// Components that wait for a grant.
     waiting: BTreeMap<ToolName, ComponentName>,
+    /// Components that are hooks, whether or not they wait for a grant.
+    hooks: BTreeMap<ComponentName, Arc<InstalledComponent>>,
 }
 
 impl OrgTools {
@@ -160,6 +162,12 @@ impl OrgTools {
             lists,
             org: Arc::clone(self),
         }
+    }
+
+    /// A component that is a hook.
+    #[must_use]
+    pub fn hook(&self, name: &ComponentName) -> Option<&Arc<InstalledComponent>> {
+        self.hooks.get(name)
     }
 
     /// Every tool that can be called.
@@ -369,6 +377,10 @@ fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgToo
         .collect();
     let mut offers: BTreeMap<ToolName, Vec<Arc<InstalledTool>>> = BTreeMap::new();
     for component in components.into_iter().map(Arc::new) {
+        if component.code.kind() == ComponentKind::Hook {
+            org.hooks.insert(component.record.name.clone(), component);
+            continue;
+        }
         for definition in &component.record.tools {
             let name = definition.name.clone();
             // THREAT[T-supply-impersonation]: a list that names the component means its tools, and no stranger's.

@@ -5,6 +5,7 @@
 
 mod calls;
 mod compaction;
+mod hooks;
 mod live;
 mod model;
 mod output;
@@ -143,6 +144,7 @@ impl Driver {
             let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
             if done {
                 self.let_go();
+                self.tell_end().await;
                 return Ok(self.recorder.machine.status());
             }
             let span = telemetry::step_span(&next, self.recorder.machine.step());
@@ -192,6 +194,7 @@ impl Driver {
             Next::RunCalls(calls) => return self.run_calls(calls).await,
             Next::Compact => return self.compact().await,
             Next::Steer => return self.steer().await,
+            Next::Complete(reason) => return self.complete(reason).await,
             Next::ValidateOutput { attempt } => vec![self.validate_output(attempt)],
             Next::Warn(warning) => vec![machine.warning(warning)],
             Next::BeginStep { step, notes } => {
@@ -200,7 +203,6 @@ impl Driver {
             }
             Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused { waiting_for })],
             Next::Exhaust(exhausted) => machine.exhaustion(exhausted),
-            Next::Complete(reason) => machine.completion(reason),
             Next::Fail(error) => machine.failure(error),
             Next::Cancel => machine.cancellation(),
             Next::Wait | Next::Nothing => Vec::new(),
@@ -211,14 +213,18 @@ impl Driver {
     /// Records what the client added, in the order in which it came.
     async fn steer(&mut self) -> Result<(), Stop> {
         for addition in self.reins.additions() {
+            let Some(addition) = self.guard_addition(addition).await? else {
+                continue;
+            };
             let added = self.recorder.add(addition.input, addition.idempotency).await?;
             // Whoever sent it may have gone: it is recorded all the same.
-            let _ = addition.recorded.send(added);
+            let _ = addition.recorded.send(Ok(added));
         }
         Ok(())
     }
 
     async fn begin(&mut self) -> Result<(), Stop> {
+        self.guard_turn().await?;
         let files = self.interruptible(self.caller.keep_files(self.plan.session)).await?;
         let files = files.map_err(|error| {
             Stop::Failed(TurnError {

@@ -10,6 +10,7 @@ mod plan;
 mod spending;
 mod work;
 
+pub(crate) use approvals::cleaned;
 pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
 pub use work::CancelAt;
@@ -18,6 +19,7 @@ use crate::{
     budgets::{BudgetExhausted, Budgets},
     caller::Caller,
     catalog::Catalog,
+    hooks::{Hooks, Journal},
     hub::Hub,
     limits::{Counted, Limited, Place},
     models::Models,
@@ -116,6 +118,9 @@ pub enum HostError {
     /// The configured agents do not fit together.
     #[error(transparent)]
     Agents(#[from] AgentConfigError),
+    /// A hook has denied it.
+    #[error("{0}")]
+    HookDenied(String),
     /// The component is other code than the one that was looked at.
     #[error("the component is {0} by now, not the code that was looked at; look at what it asks for and decide again")]
     OtherCode(Digest),
@@ -227,6 +232,7 @@ struct Inner {
     budgets: Arc<Budgets>,
     default_agent: AgentName,
     hub: Arc<Hub>,
+    hooks: Arc<Hooks>,
     running: Mutex<HashMap<TurnId, Control>>,
     /// A turn began to wait for a decision.
     expiry: Notify,
@@ -253,23 +259,31 @@ impl Host {
             budgets,
             default_agent,
         } = parts;
+        let (catalog, caller, hub) = (Arc::new(catalog), Arc::new(caller), Arc::<Hub>::default());
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let journal = Journal {
+            store: Arc::clone(&store),
+            hub: Arc::clone(&hub),
+        };
+        let hooks = Hooks::start(Arc::clone(&caller), Arc::clone(&catalog), journal, (&tasks, &closing));
         let host = Self {
             inner: Arc::new(Inner {
+                hooks,
                 budgets: Arc::new(Budgets::new(budgets, Arc::clone(&store))),
                 store,
                 workspaces,
-                catalog: Arc::new(catalog),
-                caller: Arc::new(caller),
+                catalog,
+                caller,
                 models,
                 skills: Arc::new(skills),
                 default_agent,
-                hub: Arc::default(),
+                hub,
                 running: Mutex::default(),
                 expiry: Notify::new(),
                 order: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 summed_up: compaction::BeingSummedUp::default(),
-                tasks: TaskTracker::new(),
-                closing: CancellationToken::new(),
+                tasks,
+                closing,
             }),
         };
         host.go_on().await?;
@@ -330,6 +344,10 @@ impl Host {
     /// What runs for the host, and ends before it does.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
+    }
+
+    pub(crate) fn hooks(&self) -> &Arc<Hooks> {
+        &self.inner.hooks
     }
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {

@@ -14,6 +14,7 @@ mod driver;
 mod excerpt;
 pub mod fork;
 pub mod history;
+mod hooks;
 pub mod host;
 pub mod hub;
 pub mod install;

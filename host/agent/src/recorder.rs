@@ -144,6 +144,11 @@ impl Recorder {
         self.transcript.messages()
     }
 
+    /// The input of the turn, if it has not begun.
+    pub(crate) fn waiting_input(&self) -> Option<Vec<Content>> {
+        self.transcript.waiting_input(self.turn).map(<[Content]>::to_vec)
+    }
+
     /// The conversation, unless a step of it is open.
     pub(crate) fn whole_messages(&self) -> Option<Arc<Vec<Message>>> {
         self.transcript.is_whole().then(|| self.transcript.messages())

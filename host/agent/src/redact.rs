@@ -50,6 +50,11 @@ pub(crate) fn contents(guard: &LeakGuard, pieces: &mut [Content]) {
     }
 }
 
+/// A text.
+pub(crate) fn words<'t>(guard: &LeakGuard, text: &'t str) -> Cow<'t, str> {
+    guard.redact_str(text)
+}
+
 /// What happened, before it is kept or shown.
 pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
     if guard.is_empty() {
@@ -87,6 +92,8 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
                 decided.arguments.iter_mut().for_each(|given| map(guard, given));
             }
         }
+        EventBody::HookChanged { arguments, .. } => map(guard, arguments),
+        EventBody::HookDenied { reason: said, .. } | EventBody::HookFailed { message: said, .. } => text(guard, said),
         EventBody::CompactionCompleted { summary: said, .. } | EventBody::CompactionFailed { message: said, .. } => {
             text(guard, said);
         }

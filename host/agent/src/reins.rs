@@ -27,15 +27,17 @@ pub(crate) struct Reins {
 pub(crate) struct Addition {
     pub(crate) input: Vec<Content>,
     pub(crate) idempotency: Option<(String, Digest)>,
-    /// To be told once it is recorded, and only then.
-    pub(crate) recorded: oneshot::Sender<Added>,
+    /// To be told once it is recorded or denied, and only then.
+    pub(crate) recorded: oneshot::Sender<Result<Added, NotAdded>>,
 }
 
 /// Why an addition was not recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotAdded {
     /// As many wait as may.
     Full,
+    /// A hook has denied it, in words.
+    Denied(String),
     /// The turn ended, or stopped being worked, before its next boundary.
     Ended,
 }
@@ -92,7 +94,7 @@ impl Control {
             mpsc::error::TrySendError::Full(_) => NotAdded::Full,
             mpsc::error::TrySendError::Closed(_) => NotAdded::Ended,
         })?;
-        hear.await.map_err(|_| NotAdded::Ended)
+        hear.await.unwrap_or(Err(NotAdded::Ended))
     }
 }
 
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(reins.client(), Client::Steers);
         let addition = reins.additions().pop().unwrap();
         assert!(futures::poll!(&mut adding).is_pending(), "taken out is not recorded");
-        addition.recorded.send(Added::KeyReused).unwrap();
+        addition.recorded.send(Ok(Added::KeyReused)).unwrap();
         assert_eq!(adding.await, Ok(Added::KeyReused));
         assert_eq!(reins.client(), Client::Waits);
     }

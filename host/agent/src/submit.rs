@@ -42,8 +42,8 @@ impl Host {
     /// Accepts an input, as a turn or for the one that is worked, and sees to it that it is worked in its turn. The turn goes on whether or not the caller waits.
     ///
     /// # Errors
-    /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::QueueFull`], [`HostError::KeyReused`], [`HostError::Invalid`] for an
-    /// empty input, those of [`Host::undo`] for what it replaces, [`HostError::BudgetExhausted`] when the org or the session has nothing
+    /// [`HostError::NotFound`], [`HostError::Busy`], [`HostError::QueueFull`], [`HostError::KeyReused`], [`HostError::HookDenied`] for
+    /// what was to steer a turn, [`HostError::Invalid`] for an empty input, those of [`Host::undo`] for what it replaces, [`HostError::BudgetExhausted`] when the org or the session has nothing
     /// left to spend, [`HostError::Limited`] when the org has begun as many turns as it may. A repeated request costs nothing.
     pub async fn submit_turn(
         &self,
@@ -254,6 +254,7 @@ impl Host {
             Ok(Added::Repeated(turn)) => Ok(Some(Begun::Accepted(Accepted::Repeated(turn)))),
             Ok(Added::KeyReused) => Ok(Some(Begun::Accepted(Accepted::KeyReused))),
             Err(NotAdded::Full) => Err(HostError::QueueFull),
+            Err(NotAdded::Denied(words)) => Err(HostError::HookDenied(words)),
             Err(NotAdded::Ended) => Ok(None),
         }
     }

@@ -15,7 +15,7 @@ use fumehood_core::{
     id::{CallId, SessionId},
     ledger::{EgressOutcome, LedgerEntry},
     metric::{self, LabelValues},
-    name::{ModelName, OrgName, ToolName},
+    name::{HookName, ModelName, OrgName, ToolName},
     turn::{StepStop, TurnStatus, Usage},
 };
 use fumehood_egress::Settlement;
@@ -31,11 +31,13 @@ use tracing::Span;
 
 const MOST_ORGS: usize = 100;
 const MOST_TOOLS: usize = 200;
+const MOST_HOOKS: usize = 100;
 /// Calls of what is no tool.
 const UNKNOWN: &str = "unknown";
 
 static ORGS: LabelValues = LabelValues::new(MOST_ORGS);
 static TOOLS: LabelValues = LabelValues::new(MOST_TOOLS);
+static HOOKS: LabelValues = LabelValues::new(MOST_HOOKS);
 /// Of orgs that have a label of their own; every other shares one.
 static ORG_METERS: Mutex<BTreeMap<String, Arc<OrgMeters>>> = Mutex::new(BTreeMap::new());
 
@@ -222,6 +224,15 @@ impl Drop for ObservedCall {
             }
             self.count(&Err(error), &Metering::default());
         }
+    }
+}
+
+/// A hook was asked or told, or there was no room to tell it.
+pub(crate) fn hook_answered(hook: &HookName, outcome: &'static str, took: Option<Duration>) {
+    let hook = HOOKS.label(hook);
+    counter!(metric::HOOKS.name, "hook" => hook.clone(), "outcome" => outcome).increment(1);
+    if let Some(took) = took {
+        histogram!(metric::HOOK_DURATION.name, "hook" => hook).record(took);
     }
 }
 

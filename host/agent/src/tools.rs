@@ -82,7 +82,7 @@ impl Host {
     async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
         let session = self.session(org, id).await?;
         let chain = self.chain(org, &session.agent).await?;
-        Ok(CallScope::new(org.clone(), Some(id), None, chain))
+        Ok(CallScope::new(org.clone(), Some(id), None, chain).with_hooks(Arc::clone(self.hooks())))
     }
 
     async fn call_in(&self, scope: CallScope, tool: &str, arguments: Arguments) -> Result<Called, HostError> {

@@ -167,6 +167,11 @@ impl Transcript {
         whole.messages
     }
 
+    /// The input of a turn that has not begun.
+    pub(crate) fn waiting_input(&self, turn: TurnId) -> Option<&[Content]> {
+        self.waiting.get(&Some(turn)).map(Vec::as_slice)
+    }
+
     /// Whether no step is open.
     pub(crate) const fn is_whole(&self) -> bool {
         !self.open.answered

@@ -79,6 +79,26 @@ pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     Ok(running)
 }
 
+/// Components that hooks of the configuration name and that are none here: what such a hook guards would be denied, all of it.
+pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
+    let agents = loaded.config.agents();
+    let hooks = agents
+        .iter()
+        .flat_map(|(name, agent)| agent.hook.iter().map(move |hook| (name, hook)));
+    let unusable = hooks.filter_map(|(agent, hook)| {
+        let component = hook.component.as_ref()?;
+        if tools.hook(component).is_some() {
+            return None;
+        }
+        Some(format!(
+            "[[agent.{agent}.hook]] `{}`: there is no hook `{component}` among the installed components; add one that exports \
+             fumehood:tool/hooks with `fumehood tool add`, or under [tool.{component}]",
+            hook.name
+        ))
+    });
+    unusable.collect()
+}
+
 /// What the configuration names and the store does not have: it has no effect, and what was meant has none either.
 async fn unmatched(loaded: &Loaded, store: &dyn Store, tools: &OrgTools) -> anyhow::Result<Vec<String>> {
     let orgs: Vec<String> = store.orgs().await?.iter().map(|org| org.name.to_string()).collect();

@@ -7,14 +7,15 @@
 use crate::{
     Time,
     approval::{AskedApproval, ResolvedApproval},
-    call::{CallError, CallStatus, ComponentRef, Metering, Output},
+    call::{Arguments, CallError, CallStatus, ComponentRef, Metering, Output},
     content::Content,
     digest::Digest,
+    hook::{HookFailureKind, HookMode, HookPoint},
     id::{CallId, EventId, SessionId, TurnId},
     ledger::ShapeSeen,
     message::{Message, RequestedCall},
     money::Money,
-    name::{AgentName, ModelName, OrgName, SecretName, ToolName},
+    name::{AgentName, HookName, ModelName, OrgName, SecretName, ToolName},
     rewind::{FilesRewound, ForkedFrom, OutsideEffect},
     turn::{Budget, BudgetScope, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
@@ -537,6 +538,43 @@ event_bodies! {
         /// Tools that are not there any more.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<ToolName>,
+    };
+    /// A hook has given a call other arguments than it was asked for with. These are what schema, policy and approval judge.
+    HookChanged, "hook.changed", Recorded, {
+        /// The hook.
+        hook: HookName,
+        /// The call.
+        call: CallId,
+        /// What it is called with instead, if nothing else refuses it.
+        arguments: Arguments,
+    };
+    /// A hook has denied what was about to happen.
+    HookDenied, "hook.denied", Recorded, {
+        /// The hook.
+        hook: HookName,
+        /// Where in the turn.
+        point: HookPoint,
+        /// The call, where it is about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<CallId>,
+        /// Why, in the hook's words.
+        reason: String,
+    };
+    /// A hook gave no answer. Where it is a guard, what it was asked about is denied; where it observes, nothing comes of it.
+    HookFailed, "hook.failed", Recorded, {
+        /// The hook.
+        hook: HookName,
+        /// Where in the turn.
+        point: HookPoint,
+        /// Whether it guards or observes.
+        mode: HookMode,
+        /// The call, where it is about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<CallId>,
+        /// How it failed.
+        failure: HookFailureKind,
+        /// The same in words.
+        message: String,
     };
     /// The older part of the conversation is being summed up.
     CompactionStarted, "compaction.started", Recorded, {

@@ -9,6 +9,7 @@ pub mod call;
 pub mod content;
 pub mod digest;
 pub mod event;
+pub mod hook;
 pub mod id;
 pub mod ledger;
 pub mod message;

@@ -127,6 +127,11 @@ metrics! {
     /// Calls that wait for a place among the calls of their org.
     TOOL_CALLS_WAITING = "fumehood_tool_calls_waiting", Gauge, [];
 
+    /// Answers of hooks by the `hook` and `outcome`: `allowed`, `changed` (other arguments), `denied`, `observed`, or how it failed: `timeout`, `crashed`, `unreachable`, `invalid_answer`, `too_large`, `unavailable`, `limited`. What was dropped because a hook that observes is slower than the turns counts as `dropped`. A hook beyond the first 100 counts as `other`.
+    HOOKS = "fumehood_hooks_total", Counter, ["hook", "outcome"];
+    /// From asking or telling a hook to its answer, in seconds.
+    HOOK_DURATION = "fumehood_hook_duration_seconds", Histogram(CALL_SECONDS), ["hook"];
+
     /// Guests that exist now, those that only say which tools they have included.
     SANDBOX_INSTANCES = "fumehood_sandbox_instances", Gauge, [];
     /// Components made ready, by where their machine code came `from`: `cache` or `compiler`.
@@ -268,7 +273,7 @@ mod tests {
             for label in *labels {
                 let bounded = [
                     "org", "tool", "model", "status", "outcome", "kind", "trap", "from", "action", "limit", "route",
-                    "method", "reason", "version", "os", "arch",
+                    "method", "reason", "hook", "version", "os", "arch",
                 ];
                 assert!(bounded.contains(label), "{name}: {label}");
             }

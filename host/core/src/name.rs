@@ -110,6 +110,8 @@ names! {
     ComponentName, "component", "use 1 to 63 lower-case letters, digits and dashes, starting with a letter", |t| starts_lower_then(t, 63, lower_digit_dash);
     /// A skill: `[a-z][a-z0-9-]{0,62}`, the name of its directory.
     SkillName, "skill", "use 1 to 63 lower-case letters, digits and dashes, starting with a letter", |t| starts_lower_then(t, 63, lower_digit_dash);
+    /// A hook: `[a-z][a-z0-9-]{0,62}`.
+    HookName, "hook", "use 1 to 63 lower-case letters, digits and dashes, starting with a letter", |t| starts_lower_then(t, 63, lower_digit_dash);
     /// A language and region as BCP 47 writes them: `en`, `de-CH`, `zh-Hant-TW`. Checked for its form only.
     Locale, "locale", "use subtags of letters and digits with dashes between, like `en` or `de-CH`", |t| {
         t.len() <= 35

@@ -2,6 +2,7 @@
 
 use crate::{
     approval::{ApprovalRules, RuleError},
+    hook::{HookConfig, HookError, HookSpec, MOST_HOOKS},
     network::NetworkList,
     quantity::{ByteSize, Span},
     time_zone::TimeZone,
@@ -9,7 +10,7 @@ use crate::{
 };
 use fumehood_core::{
     money::Money,
-    name::{AgentName, ComponentName, Locale, ModelName, SkillName, ToolName},
+    name::{AgentName, ComponentName, HookName, Locale, ModelName, SkillName, ToolName},
     spending::SpendingLimit,
     turn::Budget,
 };
@@ -75,6 +76,13 @@ pub struct AgentConfig {
     /// How long a call waits for a person before it counts as rejected; from a second to 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_timeout: Option<Span>,
+    /// Who is asked or told what happens in a turn; after those of the agent it extends.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
+    pub hook: Vec<HookConfig>,
 }
 
 /// Whether a model is shown all tools, or searches for those it needs.
@@ -150,7 +158,8 @@ pub enum ApprovalDecision {
     Deny,
 }
 
-/// An agent with what its ancestors gave it. `tools`, `network` and `approval` are its own: every agent of the chain is asked.
+/// An agent with what its ancestors gave it. `tools`, `network`, `approval` and `hooks` are its own: every agent of the chain is
+/// asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSpec {
     /// Its name.
@@ -181,6 +190,8 @@ pub struct AgentSpec {
     pub approval: ApprovalRules,
     /// How long a call waits for a person; the nearest in the chain.
     pub approval_timeout: Span,
+    /// Its own hooks.
+    pub hooks: Vec<HookSpec>,
 }
 
 /// What [`AgentConfig::tool_output`] is where nothing is said.
@@ -246,6 +257,16 @@ pub enum AgentConfigError {
         /// What it says.
         given: Span,
     },
+    /// A hook that can't be used.
+    #[error("[[agent.{agent}.hook]] `{hook}`: {error}")]
+    Hook {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        hook: HookName,
+        /// Why.
+        error: HookError,
+    },
 }
 
 fn circle(names: &[AgentName]) -> String {
@@ -300,6 +321,7 @@ fn resolve_chain(
     for (name, config) in chain.into_iter().rev() {
         let parent = specs.last();
         check_skills(parent, name, config)?;
+        check_hooks(&specs, name, config)?;
         let spec = fold(parent, name, config)?;
         specs.push(spec);
     }
@@ -318,6 +340,38 @@ fn check_skills(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConf
             skill: skill.clone(),
         }),
     }
+}
+
+/// A name stands for one hook in the whole chain, and there are no more than every step can wait for.
+fn check_hooks(ancestors: &[AgentSpec], name: &AgentName, config: &AgentConfig) -> Result<(), AgentConfigError> {
+    let inherited = ancestors.iter().flat_map(|agent| &agent.hooks).map(|hook| &hook.name);
+    let mut known: Vec<&HookName> = inherited.collect();
+    for HookConfig { name: hook, .. } in &config.hook {
+        let refused = |error| AgentConfigError::Hook {
+            agent: name.clone(),
+            hook: hook.clone(),
+            error,
+        };
+        if known.contains(&hook) {
+            return Err(refused(HookError::SameName));
+        }
+        if known.len() >= MOST_HOOKS {
+            return Err(refused(HookError::TooMany));
+        }
+        known.push(hook);
+    }
+    Ok(())
+}
+
+fn hooks(name: &AgentName, config: &AgentConfig) -> Result<Vec<HookSpec>, AgentConfigError> {
+    let compile = |hook: &HookConfig| {
+        HookSpec::compile(name, hook).map_err(|error| AgentConfigError::Hook {
+            agent: name.clone(),
+            hook: hook.name.clone(),
+            error,
+        })
+    };
+    config.hook.iter().map(compile).collect()
 }
 
 fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> Result<AgentSpec, AgentConfigError> {
@@ -378,5 +432,6 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> R
         approval_timeout: timeout
             .or_else(|| parent.map(|parent| parent.approval_timeout))
             .unwrap_or(APPROVAL_TIMEOUT),
+        hooks: hooks(name, config)?,
     })
 }

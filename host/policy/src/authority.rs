@@ -9,7 +9,7 @@ use crate::{
     grant::Grant,
     limits::Limits,
     manifest::{EnvName, Manifest},
-    network::{Layer, NetworkList, NetworkPolicy},
+    network::{Layer, NetworkList, NetworkPolicy, NetworkRule},
     quantity::Rate,
     refusal::{Refusal, Setting},
     text_serde::shown,
@@ -56,10 +56,25 @@ impl Default for HostPolicy {
 }
 
 impl HostPolicy {
+    /// What may be reached where the operator's configuration names one place itself: that place, under the host-wide list.
+    #[must_use]
+    pub fn only(&self, place: NetworkRule) -> NetworkPolicy {
+        let named = NetworkList {
+            allow: Some(vec![place]),
+            deny: Vec::new(),
+        };
+        let mut layers = vec![(Layer::Grant, named)];
+        let host = self.network_layer();
+        if !host.is_absent() {
+            layers.push((Layer::Host, host));
+        }
+        NetworkPolicy { layers }
+    }
+
     /// The host's layer: the configuration's default is `allow = ["*"]`, and that must not refuse a grant of
     /// `http://…` or of a port.
     fn network_layer(&self) -> NetworkList {
-        let open = |allow: &Vec<_>| allow.iter().any(crate::network::NetworkRule::is_bare_star);
+        let open = |allow: &Vec<_>| allow.iter().any(NetworkRule::is_bare_star);
         NetworkList {
             allow: self.network.allow.clone().filter(|allow| !open(allow)),
             deny: self.network.deny.clone(),

@@ -18,6 +18,7 @@ pub mod expect;
 pub mod explain;
 pub mod files;
 pub mod grant;
+pub mod hook;
 pub mod limits;
 pub mod lint;
 pub mod manifest;

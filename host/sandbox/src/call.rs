@@ -4,6 +4,7 @@ use crate::{
     bindings::fumehood::tool::types::{Failure, Output as GuestOutput},
     component::{Component, Entry, Inner},
     files::{Files, WorkspacePlan, work::Account},
+    hook::{self, Occasion},
     http::{FIELDS_SIZE, HttpHooks},
     keyvalue::Bucket,
     meter::{Meter, Metered},
@@ -141,23 +142,56 @@ impl Sandbox {
                 ),
             );
         };
+        let asked = Asked {
+            id: call.id,
+            share: call.share,
+            nested: call.nested,
+            deadline: call.deadline.clone(),
+            recall: call.recall.clone(),
+            what: What::Tool { call: &call, tool },
+        };
+        self.enter(component, asked, authority, ports, started).await
+    }
+
+    /// Waits for a slot, and runs the guest in it.
+    pub(crate) async fn enter(
+        &self,
+        component: &Component,
+        asked: Asked<'_>,
+        authority: Arc<Authority>,
+        ports: Ports,
+        started: Instant,
+    ) -> CallReport {
+        let Asked {
+            id,
+            share,
+            nested,
+            deadline,
+            recall,
+            what,
+        } = asked;
         // THREAT[T-box-wall]
         let own = authority.time_limit(started);
-        let deadline = match &call.deadline {
-            Some(given) => given.clone().or_sooner(Some(own)),
+        let deadline = match deadline {
+            Some(given) => given.or_sooner(Some(own)),
             None => own,
         };
-        let deadline = deadline.or_sooner(call.recall.now());
-        let prepared = Prepared { call, tool, deadline };
+        let deadline = deadline.or_sooner(recall.now());
+        let prepared = Prepared {
+            id,
+            share,
+            deadline,
+            recall,
+            what,
+        };
         let slots = &self.shared.slots;
-        let share = prepared.call.share;
-        let slot = if prepared.call.nested {
+        let slot = if nested {
             slots.try_take(share)
         } else {
             tokio::select! {
                 biased;
                 slot = slots.take(share, prepared.deadline.at()) => slot,
-                recalled = prepared.call.recall.clone().sooner_than(&prepared.deadline) => {
+                recalled = prepared.recall.clone().sooner_than(&prepared.deadline) => {
                     return CallReport::refused(started, recalled.error());
                 }
             }
@@ -179,21 +213,43 @@ impl Sandbox {
     }
 }
 
-/// A call whose tool is found.
-struct Prepared {
-    call: Call,
-    /// Its place among the component's tools.
-    tool: usize,
-    /// The soonest of those that were known when it came.
-    deadline: Deadline,
+/// What is asked of a component.
+pub(crate) struct Asked<'a> {
+    pub(crate) id: CallId,
+    pub(crate) share: ShareKey,
+    pub(crate) nested: bool,
+    /// The soonest that whoever asks sets.
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) recall: Recall,
+    pub(crate) what: What<'a>,
 }
 
-impl Prepared {
+/// Which of its exports is called, with what.
+pub(crate) enum What<'a> {
+    Tool {
+        call: &'a Call,
+        /// Its place among the component's tools.
+        tool: usize,
+    },
+    Hook(&'a Occasion),
+}
+
+/// A call that knows when it has to be over.
+struct Prepared<'a> {
+    id: CallId,
+    share: ShareKey,
+    /// The soonest of those that were known when it came.
+    deadline: Deadline,
+    recall: Recall,
+    what: What<'a>,
+}
+
+impl Prepared<'_> {
     /// Waits until it must be done, and says who says so.
     async fn time_is_up(&self) -> Deadline {
         tokio::select! {
             () = tokio::time::sleep_until(self.deadline.at().into()) => self.deadline.clone(),
-            recalled = self.call.recall.clone().sooner_than(&self.deadline) => recalled,
+            recalled = self.recall.clone().sooner_than(&self.deadline) => recalled,
         }
     }
 }
@@ -218,7 +274,7 @@ impl Shared {
     async fn run(
         &self,
         component: &Inner,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         authority: Arc<Authority>,
         ports: Ports,
         started: Instant,
@@ -229,14 +285,14 @@ impl Shared {
         }
         let _running = (self.ticker.run(), telemetry::Living::new());
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
-        let mut store = self.store(authority, ports, &log, prepared.call.share, started);
+        let mut store = self.store(authority, ports, &log, prepared.share, started);
         // The store stays outside of what is timed, so that a call that is stopped still has its counts.
         let timed = {
             let metered = pin!(Metered {
                 clock: store.data().meter.clock(),
                 call: Box::pin(enter(component, prepared, &limits, &mut store)),
             });
-            let gated = self.gate.run(prepared.call.share, metered);
+            let gated = self.gate.run(prepared.share, metered);
             tokio::select! {
                 biased;
                 ended = gated => Ok(ended),
@@ -249,7 +305,7 @@ impl Shared {
             Ok(Err(Ended::Trapped(error))) if trap::returned_too_much(&error) => Err(output::too_large(&limits)),
             Ok(Err(Ended::Trapped(error))) => {
                 look_for_handles(&mut store);
-                Err(trap::classify(&error, &store.data().meter, &limits, &prepared.call.id))
+                Err(trap::classify(&error, &store.data().meter, &limits, &prepared.id))
             }
             Err(passed) => Err(passed.error()),
         };
@@ -371,43 +427,68 @@ impl From<wasmtime::Error> for Ended {
 
 async fn enter(
     component: &Inner,
-    prepared: &Prepared,
+    prepared: &Prepared<'_>,
     limits: &Limits,
     store: &mut Store<CallState>,
 ) -> Result<CallResult, Ended> {
-    match &component.entry {
-        Entry::Tools(index) => {
-            let arguments = serde_json::to_string(&prepared.call.arguments)
+    match (&component.entry, &prepared.what) {
+        (Entry::Tools(index), What::Tool { call, .. }) => {
+            let arguments = serde_json::to_string(&call.arguments)
                 .map_err(|error| Ended::Refused(output::failed(format!("the arguments cannot be written: {error}"))))?;
             let instance = component.pre.instantiate_async(&mut *store).await?;
-            call_tool(&instance, index, prepared, &arguments, limits, store).await
+            let request = Request {
+                call,
+                arguments: &arguments,
+                deadline_ms: wall_clock_ms(prepared.deadline.at()),
+            };
+            call_tool(&instance, index, &request, limits, store).await
         }
-        Entry::Functions(functions) => match functions.get(prepared.tool) {
-            Some(function) => call_function(component, function, prepared, limits, store).await,
+        (Entry::Functions(functions), What::Tool { call, tool }) => match functions.get(*tool) {
+            Some(function) => call_function(component, function, call, limits, store).await,
             None => Err(Ended::Refused(output::failed(
                 "the component's functions changed under the host",
             ))),
         },
+        (Entry::Hook(index), What::Hook(occasion)) => {
+            let instance = component.pre.instantiate_async(&mut *store).await?;
+            let deadline_ms = wall_clock_ms(prepared.deadline.at());
+            Ok(hook::decide(&instance, index, occasion, deadline_ms, limits, store).await?)
+        }
+        (Entry::Hook(_), What::Tool { .. }) => Err(Ended::Refused(output::failed("a hook can't be called as a tool"))),
+        (Entry::Tools(_) | Entry::Functions(_), What::Hook(_)) => Err(Ended::Refused(output::failed(
+            "the component is no hook: it does not export fumehood:tool/hooks",
+        ))),
     }
+}
+
+/// A call of a tool, written out.
+struct Request<'a> {
+    call: &'a Call,
+    arguments: &'a str,
+    deadline_ms: u64,
 }
 
 async fn call_tool(
     instance: &Instance,
     index: &ComponentExportIndex,
-    prepared: &Prepared,
-    arguments: &str,
+    request: &Request<'_>,
     limits: &Limits,
     store: &mut Store<CallState>,
 ) -> Result<CallResult, Ended> {
     let function = instance.get_typed_func::<(ToolCall<'_>,), (Answer,)>(&mut *store, index)?;
-    let id = prepared.call.id.to_string();
+    let Request {
+        call,
+        arguments,
+        deadline_ms,
+    } = *request;
+    let id = call.id.to_string();
     let request = ToolCall {
         id: &id,
-        tool: &prepared.call.tool,
+        tool: &call.tool,
         arguments,
-        idempotency_key: &prepared.call.idempotency_key,
-        deadline_ms: wall_clock_ms(prepared.deadline.at()),
-        locale: prepared.call.locale.as_deref(),
+        idempotency_key: &call.idempotency_key,
+        deadline_ms,
+        locale: call.locale.as_deref(),
     };
     let (answer,) = function.call_async(&mut *store, (request,)).await?;
     Ok(output::from_guest(answer, limits))
@@ -416,11 +497,11 @@ async fn call_tool(
 async fn call_function(
     component: &Inner,
     function: &Function,
-    prepared: &Prepared,
+    call: &Call,
     limits: &Limits,
     store: &mut Store<CallState>,
 ) -> Result<CallResult, Ended> {
-    let arguments = prepared.call.arguments.clone();
+    let arguments = call.arguments.clone();
     let arguments = function.arguments(arguments, &mut Work::new(&store.data().meter, limits))?;
     let instance = component.pre.instantiate_async(&mut *store).await?;
     let entry = instance

@@ -14,6 +14,8 @@ pub enum ComponentKind {
     FumehoodTool,
     /// It exports plain functions; each is offered as one tool.
     PlainFunctions,
+    /// It exports `fumehood:tool/hooks`: it judges what others do, and has no tools.
+    Hook,
 }
 
 /// A component: compiled, linked, its tools known. Cheap to clone; the code lives as long as a clone.
@@ -46,6 +48,8 @@ pub(crate) enum Entry {
     Tools(ComponentExportIndex),
     /// One function per tool, in the order of the tools.
     Functions(Vec<Function>),
+    /// `fumehood:tool/hooks.decide`.
+    Hook(ComponentExportIndex),
 }
 
 impl Component {
@@ -61,7 +65,7 @@ impl Component {
         self.inner.about.kind
     }
 
-    /// Its tools, as it described them when it was installed. At least one.
+    /// Its tools, as it described them when it was installed. At least one, unless it is a hook.
     #[must_use]
     pub fn tools(&self) -> &[ToolDefinition] {
         &self.inner.about.tools

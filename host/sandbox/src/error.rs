@@ -100,7 +100,7 @@ pub enum LoadError {
     },
     /// It imports interfaces that the host does not have.
     #[error(
-        "the component imports what this host does not offer: {}; use the interfaces of the world fumehood:tool/tool and WASI 0.2",
+        "the component imports what this host does not offer: {}; use the interfaces of the worlds fumehood:tool/tool and fumehood:tool/hook, and WASI 0.2",
         .names.join(", ")
     )]
     UnknownImports {
@@ -120,6 +120,14 @@ pub enum LoadError {
         "the component exports nothing that can be called; export the interface fumehood:tool/tools, or plain functions"
     )]
     NoTools,
+    /// It exports `fumehood:tool/hooks` in another shape.
+    #[error(
+        "the component's export fumehood:tool/hooks does not fit this host ({0}); build it against the WIT files of this version"
+    )]
+    HookMismatch(String),
+    /// What judges calls would be called itself.
+    #[error("the component exports both fumehood:tool/tools and fumehood:tool/hooks; make it two components")]
+    ToolsAndHooks,
     /// It needs more than one call may have even to start.
     #[error("one instance of the component needs {0}; make it smaller")]
     TooDemanding(String),

@@ -7,6 +7,7 @@ use crate::{
     component::{About, Component, ComponentKind, Entry, Inner},
     definitions,
     error::LoadError,
+    hook,
     inspect::{Inspection, inspect},
     linker::is_linked,
     meter::Metered,
@@ -169,6 +170,7 @@ impl Shared {
             let entry = match about.kind {
                 ComponentKind::FumehoodTool => Entry::Tools(tools_exports(&compiled)?.ok_or(LoadError::NoTools)?.call),
                 ComponentKind::PlainFunctions => Entry::Functions(plain::functions(&self.engine, &compiled)?.0),
+                ComponentKind::Hook => Entry::Hook(hook::exports(&compiled)?.ok_or(LoadError::NoTools)?),
             };
             Ok(Arc::new(Inner { about, pre, entry }))
         });
@@ -198,9 +200,11 @@ impl Shared {
         let compiled = self.compiler.compile(&self.engine, wasm)?;
         telemetry::compiled(begun.elapsed());
         let pre = self.link(&compiled)?;
-        let exports = match tools_exports(&compiled)? {
-            Some(exports) => Exports::Tools(exports),
-            None => {
+        let exports = match (tools_exports(&compiled)?, hook::exports(&compiled)?) {
+            (Some(_), Some(_)) => return Err(LoadError::ToolsAndHooks),
+            (Some(exports), None) => Exports::Tools(exports),
+            (None, Some(decide)) => Exports::Hook(decide),
+            (None, None) => {
                 let (functions, tools) = plain::functions(&self.engine, &compiled)?;
                 Exports::Functions(functions, tools)
             }
@@ -243,6 +247,7 @@ impl Shared {
                 (ComponentKind::FumehoodTool, Entry::Tools(exports.call), tools)
             }
             Exports::Functions(functions, tools) => (ComponentKind::PlainFunctions, Entry::Functions(functions), tools),
+            Exports::Hook(decide) => (ComponentKind::Hook, Entry::Hook(decide), Vec::new()),
         };
         Ok(Inner {
             about: About {
@@ -325,6 +330,8 @@ enum Exports {
     Tools(ToolsExports),
     /// And the tools they become.
     Functions(Vec<plain::Function>, Vec<ToolDefinition>),
+    /// `decide`.
+    Hook(ComponentExportIndex),
 }
 
 struct ToolsExports {
@@ -392,7 +399,7 @@ fn few(mut names: Vec<String>) -> Vec<String> {
 }
 
 /// An error of wasmtime for whoever installs: what is wrong with the component, on one line.
-fn one_line(error: &wasmtime::Error) -> String {
+pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     compile::one_line(&format!("{error:#}"))
 }
 

@@ -105,6 +105,8 @@ problem_codes! {
     SessionChanged, "session_changed", CONFLICT, "The session was changed in the same moment";
     /// In the session wait as many inputs as may. Wait until one of them is worked, or cancel one.
     QueueFull, "queue_full", CONFLICT, "As many inputs wait as may";
+    /// A hook of the agent has denied the input, or gave no answer; `detail` says which and why. Nothing of it is kept.
+    HookDenied, "hook_denied", FORBIDDEN, "A hook denied it";
     /// The model gave no usable summary, so the conversation is as it was; `detail` says why. Try again later.
     CompactionFailed, "compaction_failed", BAD_GATEWAY, "The conversation could not be summed up";
     /// The turn waits for no decision: it never did, somebody else was first, or it has ended. `GET /v1/turns/{turn}` shows what it does.

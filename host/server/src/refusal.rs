@@ -18,6 +18,7 @@ impl From<HostError> for Problem {
             HostError::NotFound(what) => Self::not_found(what),
             HostError::Busy(turn) => Self::new(ProblemCode::SessionBusy, detail).with_turn(turn),
             HostError::QueueFull => Self::new(ProblemCode::QueueFull, detail),
+            HostError::HookDenied(_) => Self::new(ProblemCode::HookDenied, detail),
             HostError::Compacting => Self::new(ProblemCode::SessionBusy, detail),
             HostError::NotCompacted(_) => Self::new(ProblemCode::CompactionFailed, detail),
             HostError::KeyReused => Self::new(ProblemCode::IdempotencyKeyReused, detail),

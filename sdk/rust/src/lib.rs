@@ -51,6 +51,7 @@
 
 mod call;
 mod failure;
+pub mod hook;
 pub mod http;
 pub mod kv;
 mod output;
@@ -86,6 +87,29 @@ mod tool;
 )]
 #[doc(hidden)]
 pub mod bindings;
+
+#[allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::pedantic
+)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::semicolon_if_nothing_returned
+)]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::uninlined_format_args,
+    clippy::redundant_clone,
+    rustdoc::all
+)]
+#[doc(hidden)]
+pub mod hook_bindings;
 
 pub use bindings::fumehood::tool::types::{Definition, Effect};
 pub use call::Call;
@@ -129,6 +153,40 @@ macro_rules! export {
         #[cfg(target_family = "wasm")]
         $crate::bindings::export_tools!(__FumehoodComponent with_types_in $crate::bindings);
 
+        $crate::__manifest!();
+    };
+}
+
+/// Makes a function the hook of this component, and embeds its manifest, as [`export!`] does.
+///
+/// The function takes a [`&Occasion`](hook::Occasion) and returns a [`Result`] of a [`Decision`](hook::Decision). Write it once in a
+/// crate; a component has a hook or tools, not both.
+#[macro_export]
+macro_rules! export_hook {
+    ($decide:path) => {
+        #[doc(hidden)]
+        struct __FumehoodHook;
+
+        impl $crate::hook_bindings::exports::fumehood::tool::hooks::Guest for __FumehoodHook {
+            fn decide(
+                occasion: $crate::__private::WitOccasion,
+            ) -> ::core::result::Result<$crate::__private::WitDecision, $crate::__private::WitFailure> {
+                $crate::__private::decide(occasion, $decide)
+            }
+        }
+
+        #[cfg(target_family = "wasm")]
+        $crate::hook_bindings::export_hooks!(__FumehoodHook with_types_in $crate::hook_bindings);
+
+        $crate::__manifest!();
+    };
+}
+
+/// Puts `tool.toml` into the component.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __manifest {
+    () => {
         #[cfg(target_family = "wasm")]
         const _: () = {
             const MANIFEST: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tool.toml"));
@@ -143,6 +201,8 @@ macro_rules! export {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings::fumehood::tool::types::{Failure as WitFailure, Output as WitOutput, ToolCall};
+    pub use crate::hook::decide;
+    pub use crate::hook_bindings::exports::fumehood::tool::hooks::{Decision as WitDecision, Occasion as WitOccasion};
     pub use crate::tool::{About, assert_names_differ, define, dispatch, read_arguments};
     pub use crate::{reply, schema};
     pub use schemars;

@@ -2,7 +2,10 @@
 //!
 //! This is for `cargo test`: it covers a tool's schema, arguments and logic, not its grants.
 
-use crate::{Call, Failure, Output, Tool};
+use crate::{
+    Call, Failure, Output, Tool,
+    hook::{Occasion, Point},
+};
 use serde_json::Value;
 
 /// Calls a tool with arguments given as a JSON object.
@@ -18,6 +21,13 @@ pub fn call<T: Tool>(arguments: Value) -> Result<Output, Failure> {
 #[must_use]
 pub fn a_call() -> Call {
     Call::example()
+}
+
+/// An occasion as a hook might get it: made-up ids, five seconds of time, asked as a guard.
+#[must_use]
+#[allow(clippy::needless_pass_by_value)] // As for `call`.
+pub fn occasion(point: Point, about: Value) -> Occasion {
+    Occasion::example(point, &about)
 }
 
 /// The JSON Schema of a tool's arguments.

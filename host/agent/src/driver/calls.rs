@@ -1,6 +1,6 @@
 //! The calls of one step: admitted, run side by side, recorded as they end.
 
-use super::{Driver, Interruption, Stop};
+use super::{Driver, Interruption, Stop, hooks::Final};
 use crate::{
     caller::{Clearance, refused_by},
     catalog::InstalledTool,
@@ -37,6 +37,7 @@ impl Driver {
     /// asked about together, when the others have ended.
     pub(super) async fn run_calls(&mut self, calls: Vec<OpenCall>) -> Result<(), Stop> {
         let within_budget = self.recorder.machine.calls_within_budget();
+        let mut guarded = self.guard_calls(self.within(&calls, within_budget)).await?;
         let mut waiting = VecDeque::with_capacity(calls.len());
         let (mut settled, mut held) = (Vec::new(), Vec::new());
         for open in calls {
@@ -48,7 +49,8 @@ impl Driver {
                 settled.push(self.completed(&call, result, Metering::default()));
                 continue;
             }
-            match self.admit(open, place < within_budget) {
+            let judged = guarded.take(call.id);
+            match self.admit(open, place < within_budget, judged) {
                 Ok(Admission::Runs(admitted)) => waiting.push_back(admitted),
                 Ok(Admission::Asks(asked)) => held.push(asked),
                 Err(error) => {
@@ -84,7 +86,12 @@ impl Driver {
     }
 
     /// What can be refused before a sandbox is made, or waits for a person.
-    fn admit(&self, open: OpenCall, within_budget: bool) -> Result<Admission, CallError> {
+    fn admit(
+        &self,
+        open: OpenCall,
+        within_budget: bool,
+        judged: Option<Result<Final, CallError>>,
+    ) -> Result<Admission, CallError> {
         let refuse = |code, message: String| Err(CallError::new(code, message));
         if !within_budget {
             return refuse(
@@ -101,31 +108,46 @@ impl Driver {
         let (clearance, note) = match verdict {
             Verdict::Approved {
                 fingerprint,
+                asked,
                 edited,
                 feedback,
             } => {
                 // THREAT[T-appr-substitution]: an update of the component in between is another thing than what was approved.
-                if tool.fingerprint(&arguments) != fingerprint {
+                if tool.fingerprint(&asked) != fingerprint {
                     return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition.name));
                 }
-                let note = note(edited.as_ref(), feedback);
-                arguments = edited.unwrap_or(arguments);
+                // Of what a person wrote: whether the guards let it pass, who change nothing of it.
+                judged.transpose()?;
+                let by_hook = (asked != arguments).then(|| changed_by_hook(&asked));
+                let note = both(by_hook, note(edited.as_ref(), feedback));
+                arguments = edited.unwrap_or(asked);
                 (Clearance::Approved(tool.fingerprint(&arguments)), note)
             }
-            _ => match self.judge(tool, &mut arguments)? {
-                Judgement::Allow => (Clearance::Nobody, None),
-                Judgement::Deny(rule) => {
-                    return refuse(CallErrorCode::Denied, refused_by(&tool.definition.name, &rule));
+            _ => {
+                let mut by_hook = None;
+                if let Some(Final {
+                    arguments: last,
+                    changed_by,
+                }) = judged.transpose()?
+                {
+                    by_hook = (!changed_by.is_empty()).then(|| changed_by_hook(&last));
+                    arguments = last;
                 }
-                Judgement::Ask(rule) => {
-                    return Ok(Admission::Asks(HeldCall {
-                        fingerprint: tool.fingerprint(&arguments),
-                        call,
-                        arguments,
-                        rule,
-                    }));
+                match self.judge(tool, &mut arguments)? {
+                    Judgement::Allow => (Clearance::Nobody, by_hook),
+                    Judgement::Deny(rule) => {
+                        return refuse(CallErrorCode::Denied, refused_by(&tool.definition.name, &rule));
+                    }
+                    Judgement::Ask(rule) => {
+                        return Ok(Admission::Asks(HeldCall {
+                            fingerprint: tool.fingerprint(&arguments),
+                            call,
+                            arguments,
+                            rule,
+                        }));
+                    }
                 }
-            },
+            }
         };
         Ok(Admission::Runs(AdmittedCall {
             tool: tool.definition.name.clone(),
@@ -135,6 +157,18 @@ impl Driver {
             clearance,
             note,
         }))
+    }
+
+    /// Those of them that the budget has room for.
+    fn within<'c>(&self, calls: &'c [OpenCall], budget: usize) -> &'c [OpenCall] {
+        let fits = |open: &OpenCall| {
+            self.recorder
+                .machine
+                .place_of(open.call.id)
+                .is_some_and(|place| place < budget)
+        };
+        let room = calls.iter().take_while(|open| fits(open)).count();
+        &calls[..room]
     }
 
     /// What the agents' rules say. Nobody is asked about a call that could not run.
@@ -311,7 +345,7 @@ fn changed_meanwhile(tool: &ToolName) -> String {
 
 /// The arguments that the model gave.
 // THREAT[T-loop-malformed-args]: only a JSON object ever reaches a tool.
-fn arguments(call: &RequestedCall) -> Result<&Arguments, CallError> {
+pub(super) fn arguments(call: &RequestedCall) -> Result<&Arguments, CallError> {
     match &call.arguments {
         GivenArguments::Arguments(arguments) => Ok(arguments),
         GivenArguments::MalformedArguments(_) => Err(CallError::new(
@@ -339,10 +373,19 @@ fn note(edited: Option<&Arguments>, feedback: Option<String>) -> Option<String> 
         format!("[The user changed the arguments of this call to {arguments}]")
     });
     let feedback = feedback.map(|feedback| format!("[The user approved this call, and says: {feedback}]"));
-    match (edited, feedback) {
-        (Some(edited), Some(feedback)) => Some(format!("{edited}\n{feedback}")),
-        (edited, feedback) => edited.or(feedback),
+    both(edited, feedback)
+}
+
+fn both(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}\n{second}")),
+        (first, second) => first.or(second),
     }
+}
+
+fn changed_by_hook(arguments: &Arguments) -> String {
+    let arguments = serde_json::to_string(arguments).unwrap_or_default();
+    format!("[The host changed the arguments of this call to {arguments}]")
 }
 
 fn noted(result: CallResult, note: Option<String>) -> CallResult {

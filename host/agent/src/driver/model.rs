@@ -30,6 +30,7 @@ struct Broken {
 impl Driver {
     /// Asks until there is a whole answer, and records it.
     pub(super) async fn ask_model(&mut self, step: u64, tools: ToolUse) -> Result<(), Stop> {
+        self.guard_question(step).await?;
         let request = self.request(tools);
         let guard = self.recorder.guard().await?;
         let mut attempts = Attempts::new(self.candidates().map(|candidate| candidate.max_retries));
@@ -39,7 +40,7 @@ impl Driver {
             let mut answer = Assembler::default();
             let outcome = self.attempt(step, &asked, &request, &guard, &mut answer).await;
             let broken = match outcome {
-                Ok(Ok(whole)) => return self.record_answer(step, &asked, whole).await,
+                Ok(Ok(whole)) => return self.take_answer(step, &asked, whole).await,
                 Ok(Err(broken)) => broken,
                 Err(interruption) => {
                     self.cut_off = self.partial_answer(step, &asked, answer, None);
@@ -165,6 +166,24 @@ impl Driver {
                 Err(Broken { error, shown })
             }
         })
+    }
+
+    /// Records an answer, unless a hook denies it: then nothing of it is kept but what it took.
+    async fn take_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
+        match self.guard_answer(step, &answer).await {
+            Ok(()) => self.record_answer(step, asked, answer).await,
+            Err(Stop::Store(error)) => Err(error.into()),
+            Err(stop) => {
+                let error = match &stop {
+                    Stop::Failed(error) => Some(error.clone()),
+                    _ => None,
+                };
+                let mut counted = Assembler::default();
+                counted.count(answer.usage);
+                self.keep_partial_answer(step, asked, counted, error.as_ref()).await?;
+                Err(stop)
+            }
+        }
     }
 
     /// The whole answer in one append: a step is in the journal entirely or not at all.

@@ -317,8 +317,8 @@ fn refused(field: String, reason: impl Into<String>) -> HostError {
     }
 }
 
-/// What a person wrote, for a model: without control characters but line breaks and tabs, and no longer than it may be.
-fn cleaned(said: &str) -> String {
+/// What somebody outside wrote, for a model: without control characters but line breaks and tabs, and no longer than it may be.
+pub(crate) fn cleaned(said: &str) -> String {
     let kept = said.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t'));
     kept.take(LONGEST_FEEDBACK).collect::<String>().trim().to_owned()
 }

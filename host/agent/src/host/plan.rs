@@ -54,7 +54,8 @@ impl Host {
                 turn.id,
                 leaf.session_budget,
             ),
-            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain),
+            scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain)
+                .with_hooks(Arc::clone(self.hooks())),
         })
     }
 

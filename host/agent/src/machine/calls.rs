@@ -27,6 +27,8 @@ pub enum Verdict {
     Approved {
         /// Of what was asked about.
         fingerprint: Digest,
+        /// What it was to be called with: what a hook gave, or else the model.
+        asked: Arguments,
         /// With these arguments instead of the model's.
         edited: Option<Arguments>,
         /// What the model is to know.
@@ -44,7 +46,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 enum Progress {
     Open(Verdict),
-    Held(Digest),
+    Held(Digest, Arguments),
     Started,
     Settled(Signature),
 }
@@ -82,7 +84,7 @@ impl Calls {
     pub(super) fn hold(&mut self, asked: &[AskedApproval]) {
         for asked in asked {
             self.advance(asked.call_id, |progress| match progress {
-                Progress::Open(Verdict::Unasked) => Some(Progress::Held(asked.fingerprint)),
+                Progress::Open(Verdict::Unasked) => Some(Progress::Held(asked.fingerprint, asked.arguments.clone())),
                 _ => None,
             });
         }
@@ -93,12 +95,13 @@ impl Calls {
         for decided in decisions {
             let feedback = decided.feedback.clone();
             self.advance(decided.call_id, |progress| {
-                let Progress::Held(fingerprint) = progress else {
+                let Progress::Held(fingerprint, asked) = progress else {
                     return None;
                 };
                 Some(Progress::Open(match decided.decision {
                     ApprovalOutcome::Approved => Verdict::Approved {
                         fingerprint: *fingerprint,
+                        asked: asked.clone(),
                         edited: decided.arguments.clone(),
                         feedback,
                     },
@@ -140,7 +143,7 @@ impl Calls {
     }
 
     pub(super) fn any_held(&self) -> bool {
-        self.0.iter().any(|state| matches!(state.progress, Progress::Held(_)))
+        self.0.iter().any(|state| matches!(state.progress, Progress::Held(..)))
     }
 
     /// Those that have not begun.
@@ -162,7 +165,7 @@ impl Calls {
     }
 
     pub(super) fn held(&self) -> impl Iterator<Item = &RequestedCall> {
-        self.select(|progress| matches!(progress, Progress::Held(_)))
+        self.select(|progress| matches!(progress, Progress::Held(..)))
     }
 
     pub(super) fn unsettled(&self) -> impl Iterator<Item = &RequestedCall> {

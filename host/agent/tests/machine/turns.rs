@@ -160,6 +160,7 @@ fn a_call_that_waits_for_a_decision_parks_the_turn_and_goes_on_with_it() {
         call: a.clone(),
         verdict: Verdict::Approved {
             fingerprint: Digest::of(b""),
+            asked: a.arguments.as_object(),
             edited: None,
             feedback: None,
         },

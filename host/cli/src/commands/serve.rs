@@ -1,7 +1,8 @@
 //! `fumehood serve`
 
-use crate::{args::Serve, boot, config::Loaded, out::Out, telemetry::MetricsKeeper};
-use anyhow::Context as _;
+use crate::{args::Serve, boot, config::Loaded, fault::OrFault as _, out::Out, telemetry::MetricsKeeper};
+use anyhow::{Context as _, anyhow};
+use fumehood_core::name::OrgName;
 use fumehood_server::{AdoptTrace, Metrics, MetricsAccess, MetricsPage, ServerConfig};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -30,6 +31,11 @@ pub(crate) async fn serve(
         tracing::warn!("{warning}");
     }
     let running = boot::start(loaded).await?;
+    let tools = running.host.tools(&OrgName::default_org()).await?;
+    if let Some(unusable) = boot::unusable_hooks(loaded, &tools).into_iter().next() {
+        running.stop().await;
+        return Err(loaded.located(anyhow!("{unusable}"))).or_fault();
+    }
     boot::tell_of_new_key(&running, loaded);
     if out.json {
         out.value(&json!({"listening": format!("http://{address}")}));

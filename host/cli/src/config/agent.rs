@@ -11,6 +11,7 @@ use fumehood_core::{
 };
 use fumehood_policy::{
     agent::{AgentSpec, ApprovalRule, ToolSearch, resolve_agents},
+    hook::{HookSpec, hooks_of},
     network::NetworkList,
     quantity::{ByteSize, Span},
     time_zone::TimeZone,
@@ -41,6 +42,8 @@ pub(crate) struct EffectiveAgent {
     network: Vec<ListOf<NetworkList>>,
     /// In each list the first rule that fits a call decides; the strictest of the lists holds.
     approval: Vec<ListOf<Vec<ApprovalRule>>>,
+    /// In the order in which they are asked.
+    hooks: Vec<HookSpec>,
 }
 
 /// What one agent of the chain lists.
@@ -94,6 +97,7 @@ impl EffectiveAgent {
             approval: lists(&chain, |agent| {
                 Some(agent.approval.written().cloned().collect::<Vec<_>>()).filter(|rules| !rules.is_empty())
             }),
+            hooks: hooks_of(&chain).into_iter().cloned().collect(),
         })
     }
 }

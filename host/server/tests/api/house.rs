@@ -207,6 +207,8 @@ pub(crate) struct Plan {
     pub(crate) skills: BTreeMap<SkillName, Arc<Skill>>,
     /// What the orgs may spend.
     pub(crate) budgets: BTreeMap<OrgName, OrgBudget>,
+    /// The operator's part of every call's authority.
+    pub(crate) policy: HostPolicy,
 }
 
 impl Default for Plan {
@@ -218,6 +220,7 @@ impl Default for Plan {
             models: Models::new(),
             skills: BTreeMap::new(),
             budgets: BTreeMap::new(),
+            policy: HostPolicy::default(),
         }
     }
 }
@@ -230,6 +233,7 @@ pub(crate) struct House {
     router: Router,
     model: Arc<Model>,
     opened: fumehood_store::Opened,
+    policy: HostPolicy,
     _dir: TempDir,
 }
 
@@ -259,6 +263,7 @@ impl House {
             models: others,
             skills,
             budgets,
+            policy,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -285,7 +290,8 @@ impl House {
         let model = Arc::new(Model::default());
         let mut models: Models = [(ModelName::main(), (Arc::clone(&model) as Arc<dyn Provider>).into())].into();
         models.extend(others);
-        let host = host_of(&opened, limits, models, skills, budgets).await;
+        let kept = policy.clone();
+        let host = host_of(&opened, limits, models, (skills, budgets), policy).await;
         let closing = CancellationToken::new();
         let router = router(host.clone(), config.clone(), closing.clone());
         Self {
@@ -296,6 +302,7 @@ impl House {
             router,
             model,
             opened,
+            policy: kept,
             _dir: dir,
         }
     }
@@ -309,8 +316,8 @@ impl House {
             &self.opened,
             Limits::default(),
             models,
-            BTreeMap::new(),
-            BTreeMap::new(),
+            (BTreeMap::new(), BTreeMap::new()),
+            self.policy.clone(),
         )
         .await;
         self.router = router(self.host.clone(), self.config.clone(), self.closing.clone());
@@ -425,8 +432,8 @@ async fn host_of(
     opened: &fumehood_store::Opened,
     limits: Limits,
     models: Models,
-    skills: BTreeMap<SkillName, Arc<Skill>>,
-    budgets: BTreeMap<OrgName, OrgBudget>,
+    (skills, budgets): (BTreeMap<SkillName, Arc<Skill>>, BTreeMap<OrgName, OrgBudget>),
+    policy: HostPolicy,
 ) -> Host {
     let store = Arc::clone(&opened.store);
     let sandbox = Sandbox::new(&SandboxConfig {
@@ -436,7 +443,11 @@ async fn host_of(
     .unwrap();
     let limits = Arc::new(limits);
     let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
-    let egress = Egress::new(&EgressConfig::default(), Arc::clone(&ledger) as Arc<_>).unwrap();
+    let door = EgressConfig {
+        private_networks: policy.private_networks.clone(),
+        ..EgressConfig::default()
+    };
+    let egress = Egress::new(&door, Arc::clone(&ledger) as Arc<_>).unwrap();
     let workspaces = opened.workspaces.clone();
     let caller = Caller::new(CallerParts {
         sandbox: sandbox.clone(),
@@ -444,7 +455,7 @@ async fn host_of(
         ledger,
         store: Arc::clone(&store),
         workspaces: workspaces.clone(),
-        policy: HostPolicy::default(),
+        policy,
         limits,
         env: Vec::new(),
     });

@@ -16,6 +16,7 @@ mod events;
 mod files;
 mod health;
 mod history;
+mod hooks;
 mod house;
 mod keys;
 mod metrics;

@@ -1,0 +1,101 @@
+//! Hooks over HTTP: a server that a test tells what to answer, and what it was asked.
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::LOCATION},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(crate) struct Came {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Came {
+    pub(crate) fn data(&self) -> Value {
+        serde_json::from_str::<Value>(&self.body).unwrap()["data"].clone()
+    }
+}
+
+type Answers = dyn Fn(&Came) -> Option<Response> + Send + Sync;
+
+/// The server. It ends with the test's runtime.
+pub(crate) struct Outside {
+    pub(crate) base: String,
+    came: Arc<Mutex<Vec<Came>>>,
+}
+
+impl Outside {
+    /// A server that answers with `answers`; where that is nothing, never.
+    pub(crate) async fn new(answers: impl Fn(&Came) -> Option<Response> + Send + Sync + 'static) -> Self {
+        let came = Arc::<Mutex<Vec<Came>>>::default();
+        let state = (Arc::clone(&came), Arc::new(answers) as Arc<Answers>);
+        let router = Router::new().fallback(answer).with_state(state);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { base, came }
+    }
+
+    pub(crate) fn came(&self) -> Vec<Came> {
+        self.came.lock().unwrap().clone()
+    }
+
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.came().into_iter().map(|came| came.path).collect()
+    }
+}
+
+async fn answer(
+    State((all, answers)): State<(Arc<Mutex<Vec<Came>>>, Arc<Answers>)>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let came = Came {
+        path: uri.path().to_owned(),
+        headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    };
+    all.lock().unwrap().push(came.clone());
+    match answers(&came) {
+        Some(response) => response,
+        None => std::future::pending().await,
+    }
+}
+
+pub(crate) fn allow() -> Option<Response> {
+    Some(json!({"decision": "allow"}).to_string().into_response())
+}
+
+pub(crate) fn deny(reason: &str) -> Option<Response> {
+    Some(
+        json!({"decision": "deny", "reason": reason})
+            .to_string()
+            .into_response(),
+    )
+}
+
+pub(crate) fn change(arguments: &Value) -> Option<Response> {
+    Some(
+        json!({"decision": "allow", "arguments": arguments})
+            .to_string()
+            .into_response(),
+    )
+}
+
+pub(crate) fn status(status: u16) -> Option<Response> {
+    Some(StatusCode::from_u16(status).unwrap().into_response())
+}
+
+pub(crate) fn redirect(to: &str) -> Option<Response> {
+    Some((StatusCode::TEMPORARY_REDIRECT, [(LOCATION, to.to_owned())]).into_response())
+}
