@@ -390,6 +390,11 @@ impl House {
         self.config.keys.forget(self.key);
     }
 
+    /// Configures the agent of all sessions, from the next turn on.
+    pub(crate) async fn agent(&self, agent: Value) {
+        self.agents([("assistant", agent)]).await;
+    }
+
     /// Configures the agents, from the next turn on. `assistant` is that of all sessions.
     pub(crate) async fn agents<const N: usize>(&self, agents: [(&str, Value); N]) {
         let agents = agents.map(|(name, agent)| {
