@@ -6,9 +6,9 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Place, root};
+use fumehood_tests::{PATIENCE, Place, root};
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 fn hostile() -> String {
     root().join("target/guests/hostile.wasm").to_str().unwrap().to_owned()
@@ -135,4 +135,189 @@ async fn a_budget_that_is_used_up_gives_run_its_own_exit_code_whosever_it_is() {
         message.contains("10 tokens") && message.contains("budget_exhausted"),
         "{message}"
     );
+}
+
+/// What came out of a command, apart.
+fn said(output: &std::process::Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn a_first_run_without_a_model_shows_a_tool_at_work() {
+    let place = Place::new("");
+    let output = place.run(&["run", "What time is it?"]).await;
+    let (answer, progress) = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{progress}");
+    assert!(
+        answer.starts_with("No model is configured") && answer.contains("\nclock_now: "),
+        "{answer}"
+    );
+    assert!(progress.contains("✓ clock_now({}) "), "{progress}");
+}
+
+#[tokio::test]
+async fn run_tells_on_standard_error_what_the_calls_did_and_what_was_used() {
+    const SCRIPT: &str = r#"
+turns:
+  - match: "go"
+    steps:
+      - text: "Looking."
+        tool_calls:
+          - { tool: clock_now, arguments: {} }
+          - { tool: files_read, arguments: { path: "gone.txt" } }
+          - { tool: no_such_tool, arguments: { "a": "b" } }
+        usage: { input_tokens: 1000, output_tokens: 20 }
+      - error: { code: unavailable, retry_after_ms: 1 }
+      - text: "Done."
+        usage: { input_tokens: 1100, output_tokens: 5 }
+"#;
+    let place = Place::scripted(SCRIPT, "[agent.assistant.budget]\nsteps = 2\n");
+    let output = place.run(&["run", "go"]).await;
+    let (answer, progress) = said(&output);
+    assert_eq!(answer, "Looking.\nDone.\n", "{progress}");
+    for begin in [
+        "· clock_now({})\n",
+        "✓ clock_now({}) ",
+        "✗ files_read({\"path\":\"gone.txt\"}) error, ",
+        "  `gone.txt` cannot be opened",
+        "✗ no_such_tool({\"a\":\"b\"}) error, ",
+        "; retry 1 of ",
+        "· 2 of 2 steps, 3 of 100 calls, 2,125 tokens (2,100 in, 25 out), ",
+    ] {
+        assert!(progress.contains(begin), "{begin}: {progress}");
+    }
+}
+
+#[tokio::test]
+async fn run_obeys_no_control_sequence_of_a_model_or_a_tool() {
+    const SCRIPT: &str = r#"
+otherwise:
+  steps:
+    - text: "\u001b]0;title\u0007\u001b[2J"
+      tool_calls:
+        - { tool: files_write, arguments: { path: "a.txt", content: "\u001b[1A\u202eabc" } }
+        - { tool: "x\u001b[2K", arguments: {} }
+        - { tool: files_read, malformed_arguments: "\u001b[1A\r" }
+    - text: "Done."
+"#;
+    let place = Place::scripted(SCRIPT, "");
+    let output = place.run(&["run", "go"]).await;
+    let (answer, progress) = said(&output);
+    assert!(answer.contains(r"\u{1b}[2J") && answer.ends_with("Done.\n"), "{answer}");
+    assert!(progress.contains(r"x\u{1b}[2K"), "{progress}");
+    for text in [answer, progress] {
+        let hostile = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!text.contains(hostile), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_progress_nobody_reads_answers_all_the_same() {
+    let place = Place::new("");
+    let mut command = place.command(&["run", "What time is it?"]);
+    let mut process = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(process.stderr.take());
+    let output = tokio::time::timeout(PATIENCE, process.wait_with_output())
+        .await
+        .unwrap();
+    let output = output.unwrap();
+    let (answer, _) = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{answer}");
+    assert!(answer.contains("\nclock_now: "), "{answer}");
+}
+
+#[tokio::test]
+async fn run_gives_the_events_as_lines_for_machines() {
+    let place = Place::new("");
+    let output = place.run(&["--json", "run", "What time is it?"]).await;
+    let (events, _) = said(&output);
+    let types: Vec<_> = events
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].clone())
+        .collect();
+    for kind in ["turn.queued", "text.delta", "tool.completed"] {
+        assert!(types.iter().any(|found| found == kind), "{types:?}");
+    }
+    assert_eq!(types.last().unwrap(), "turn.completed");
+}
+
+const WAITS: &str = "otherwise:\n  steps:\n    - tool_calls: [ { tool: clock_sleep, arguments: { ms: 60000 } } ]\n";
+
+/// A `run` whose call has begun, and the rest of what it says.
+struct Run {
+    process: tokio::process::Child,
+    said: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStderr>>,
+}
+
+impl Run {
+    async fn begin(mut command: tokio::process::Command) -> Self {
+        let mut process = command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = tokio::io::BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut run = Self { process, said };
+        run.until("· clock_sleep(").await;
+        run
+    }
+
+    async fn until(&mut self, begin: &str) {
+        loop {
+            let line = tokio::time::timeout(PATIENCE, self.said.next_line())
+                .await
+                .unwrap()
+                .unwrap();
+            if line.expect("it ended without saying it").starts_with(begin) {
+                return;
+            }
+        }
+    }
+
+    async fn interrupt(&self) {
+        signal(self.process.id().unwrap(), "-INT").await;
+    }
+
+    async fn ends(&mut self) -> Option<i32> {
+        let ended = tokio::time::timeout(PATIENCE, self.process.wait()).await;
+        ended.expect("it did not end").unwrap().code()
+    }
+}
+
+async fn signal(pid: u32, signal: &str) {
+    let mut kill = tokio::process::Command::new("kill");
+    assert!(kill.args([signal, &pid.to_string()]).status().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_interrupt_cancels_the_turn_and_says_so() {
+    let place = Place::scripted(WAITS, "");
+    let mut run = Run::begin(place.command(&["run", "go"])).await;
+    run.interrupt().await;
+    run.until("· cancelling the turn; Ctrl-C again").await;
+    run.until("✗ clock_sleep({\"ms\":60000}) cancelled").await;
+    run.until("✗ cancelled").await;
+    run.until("· 1 of ").await;
+    assert_eq!(run.ends().await, Some(1));
+}
+
+#[tokio::test]
+async fn a_second_interrupt_leaves_also_where_the_host_does_not_answer() {
+    let place = Place::scripted(WAITS, "");
+    let host = place.serve().await;
+    let mut command = place.command(&["run", "go"]);
+    command.env("FUMEHOOD_URL", &host.base);
+    let mut run = Run::begin(command).await;
+    signal(host.pid(), "-STOP").await;
+    run.interrupt().await;
+    run.until("· cancelling the turn; Ctrl-C again").await;
+    run.interrupt().await;
+    run.until("left; `fumehood turn show`").await;
+    assert_eq!(run.ends().await, Some(1));
+    host.kill().await;
 }

@@ -3,6 +3,7 @@
 //!
 //! A host of this process is ended with it, as by a crash: its journal is whole, and the next start goes on from there.
 
+use crate::out::tell;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,6 @@ async fn obey(mut signals: Signal, first: CancellationToken) {
     first.cancel();
     signals.recv().await;
     // From a line of its own: the terminal may be in the midst of one.
-    eprintln!("\nleft; `fumehood turn show` tells how the turn ended");
+    tell("\nleft; `fumehood turn show` tells how the turn ended\n");
     std::process::exit(LEFT);
 }

@@ -84,7 +84,7 @@ fn variables() -> anyhow::Result<Vec<(String, String)>> {
 }
 
 fn failure(code: u8, error: &anyhow::Error) -> ExitCode {
-    eprintln!("fumehood: {error:#}");
+    out::tell(&out::printable(&format!("fumehood: {error:#}\n")));
     ExitCode::from(code)
 }
 

@@ -115,6 +115,12 @@ impl Out {
     }
 }
 
+/// Writes to standard error. Where whoever reads it has gone, nothing ends because of it: the answer may still be wanted.
+pub(crate) fn tell(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
 /// Whether a terminal is to have colours, by `NO_COLOR` and `TERM`.
 fn takes_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     no_color.is_none_or(OsStr::is_empty) && moves_its_cursor(term)

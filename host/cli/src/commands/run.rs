@@ -9,7 +9,7 @@ use crate::{
         tool,
     },
     interrupt,
-    out::{Out, text},
+    out::{Out, tell, text},
     watch::{Draw, Line, Mark, Screen, TICK, View},
 };
 use anyhow::{Context as _, bail};
@@ -95,7 +95,7 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
                     return nobody_to_ask(&event);
                 },
                 // From a line of its own: the question stands there.
-                () = interrupted.cancelled() => eprintln!(),
+                () = interrupted.cancelled() => tell("\n"),
             }
         }
     }
@@ -167,7 +167,7 @@ impl Watched {
 
     fn say(&mut self, words: &str) {
         match self {
-            Self::Events(_) => eprintln!("{words}"),
+            Self::Events(_) => tell(&format!("{words}\n")),
             Self::Drawn { screen, .. } => screen.draw(Draw::Settled(Line::words(Mark::Quiet, words))),
         }
     }

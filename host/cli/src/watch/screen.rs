@@ -1,10 +1,10 @@
 //! Where a turn is drawn.
 
 use super::{Draw, Line, Running, frame::Frame};
-use crate::out::{Out, moves_its_cursor};
+use crate::out::{Out, moves_its_cursor, tell};
 use console::Term;
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     time::{Duration, Instant},
 };
 
@@ -124,7 +124,7 @@ impl Screen {
         }
         let out = self.out.on_errors();
         match &self.errors {
-            Errors::Plain => eprintln!("{}", line.settled(out, None)),
+            Errors::Plain => tell(&format!("{}\n", line.settled(out, None))),
             Errors::Terminal { term, .. } => {
                 let settled = line.settled(out, Some(columns(term)));
                 self.redraw(&settled);
@@ -177,9 +177,7 @@ impl Screen {
             })
         };
         let drawn = frame.draw(columns, settled, &lines);
-        let mut stderr = std::io::stderr().lock();
-        // Whoever watches has gone: the turn goes on, and the answer may still be wanted.
-        let _ = stderr.write_all(drawn.as_bytes()).and_then(|()| stderr.flush());
+        tell(&drawn);
     }
 }
 
