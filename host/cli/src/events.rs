@@ -7,6 +7,7 @@ use fumehood_core::{
     call::{Arguments, CallError, CallStatus, Metering, Output},
     content::plain_text,
     event::{Event, EventBody, OutputChannel},
+    id::CallId,
     message::{GivenArguments, RequestedCall},
     money::Money,
     name::ToolName,
@@ -211,6 +212,34 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             updated,
             removed,
         } => tools_changed(&[("added", added), ("updated", updated), ("removed", removed)]),
+        E::HookChanged { hook, call, arguments } => {
+            format!(
+                "{hook} gives {} other arguments: {}",
+                short(call),
+                self::arguments(arguments)
+            )
+        }
+        E::HookDenied {
+            hook,
+            point,
+            call,
+            reason,
+        } => format!("{hook} {}{}: {}", word(point), about(*call), preview(reason)),
+        E::HookFailed {
+            hook,
+            point,
+            mode,
+            call,
+            failure,
+            message,
+        } => format!(
+            "{hook} ({}) {}{} ({}): {}",
+            word(mode),
+            word(point),
+            about(*call),
+            word(failure),
+            preview(message)
+        ),
         E::CompactionStarted { reason } => format!("summing up the conversation ({})", word(reason)),
         E::CompactionCompleted {
             kept,
@@ -358,6 +387,11 @@ pub(crate) fn dropped(stop: StepStop, calls: &[String]) -> String {
         (StepStop::Length, []) => ", cut off".to_owned(),
         (StepStop::Stop | StepStop::ToolCalls | StepStop::ContentFilter, _) => String::new(),
     }
+}
+
+/// The call that something is about, where there is one.
+fn about(call: Option<CallId>) -> String {
+    call.map(|call| format!(" {}", short(&call))).unwrap_or_default()
 }
 
 /// Which tools have come, changed and gone.

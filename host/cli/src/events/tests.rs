@@ -159,6 +159,21 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "added: add, sub; removed: mul",
         ),
         (
+            "hook.changed",
+            json!({"hook": "audit", "call": CALL, "arguments": {"a": 2}}),
+            r#"audit gives bcdef0 other arguments: {"a":2}"#,
+        ),
+        (
+            "hook.denied",
+            json!({"hook": "audit", "point": "before_tool_call", "call": CALL, "reason": "not today"}),
+            "audit before tool call bcdef0: not today",
+        ),
+        (
+            "hook.failed",
+            json!({"hook": "audit", "point": "before_turn", "mode": "guard", "failure": "timeout", "message": "5 s"}),
+            "audit (guard) before turn (timeout): 5 s",
+        ),
+        (
             "compaction.started",
             json!({"reason": "nearly_full"}),
             "summing up the conversation (nearly full)",

@@ -75,6 +75,12 @@ impl View {
                 error,
                 metering,
             } => self.call_ended(*call, tool, *status, (output.as_ref(), error.as_ref()), *metering),
+            E::HookChanged { hook, call, arguments } => {
+                let (tool, _) = self.label(*call, "a call");
+                let said = format!("the hook {hook} gives {tool} other arguments");
+                self.calls.insert(*call, (tool, events::arguments(arguments)));
+                vec![quiet(said)]
+            }
             E::ApprovalRequested { .. } => vec![Draw::AllEnd],
             E::ApprovalResolved { decisions } => decisions.iter().map(|one| self.decided(one)).collect(),
             E::TurnPaused {
@@ -119,7 +125,9 @@ impl View {
             | E::LimitReached { .. }
             | E::ToolsChanged { .. }
             | E::BudgetWarning { .. }
-            | E::BudgetExhausted { .. } => aside(&event.body).into_iter().map(quiet).collect(),
+            | E::BudgetExhausted { .. }
+            | E::HookDenied { call: None, .. }
+            | E::HookFailed { .. } => aside(&event.body).into_iter().map(quiet).collect(),
             // What says nothing that the person who asked has to know, or what another event tells as well.
             E::SessionCreated { .. }
             | E::SessionCopied { .. }
@@ -133,6 +141,7 @@ impl View {
             | E::ReasoningCompleted { .. }
             | E::OutputValidated { .. }
             | E::ToolOutput { .. }
+            | E::HookDenied { call: Some(_), .. }
             | E::EgressAllowed { .. }
             | E::SecretUsed { .. } => vec![],
         }
@@ -304,6 +313,8 @@ fn aside(body: &EventBody) -> Option<String> {
             used,
             limit,
         } => events::budget_warning(*scope, budget, *percent, *used, *limit),
+        E::HookDenied { hook, reason, .. } => format!("the hook {hook} denied it: {}", preview(reason)),
+        E::HookFailed { hook, message, .. } => format!("the hook {hook} gave no answer: {}", preview(message)),
         E::BudgetExhausted {
             scope,
             budget,

@@ -315,6 +315,20 @@ fn what_happens_beside_the_answer_is_a_quiet_line_each() {
             "denied: GET a.example/x: no rule",
         ),
         (
+            (
+                "hook.denied",
+                json!({"hook": "audit", "point": "before_turn", "reason": "not today"}),
+            ),
+            "the hook audit denied it: not today",
+        ),
+        (
+            (
+                "hook.failed",
+                json!({"hook": "audit", "point": "before_turn", "mode": "guard", "failure": "timeout", "message": "5 s"}),
+            ),
+            "the hook audit gave no answer: 5 s",
+        ),
+        (
             ("limit.reached", json!({"limit": "turns", "message": "1 per minute"})),
             "limit turns: 1 per minute",
         ),
@@ -337,6 +351,19 @@ fn what_happens_beside_the_answer_is_a_quiet_line_each() {
         let quiet: Vec<_> = seen.iter().filter(|line| line.starts_with('·')).collect();
         assert_eq!(quiet, [&format!("· {says}")]);
     }
+}
+
+#[test]
+fn a_call_that_a_hook_changed_is_shown_as_it_runs() {
+    let mut turn = Turn::default();
+    turn.see_all(&[requested(1, "add", &json!({"a": 1}))]);
+    let changed = json!({"hook": "audit", "call": call(1), "arguments": {"a": 2}});
+    assert_eq!(
+        turn.see("hook.changed", &changed),
+        ["· the hook audit gives add other arguments"]
+    );
+    let (kind, data) = started(1, "add");
+    assert_eq!(turn.see(kind, &data), [r#"begins 000001: · add({"a":2})"#]);
 }
 
 #[test]
