@@ -2,13 +2,16 @@
 //! run it in the sandbox, and take secrets out of what comes back.
 
 mod hooked;
+mod scope;
+
+pub use scope::CallScope;
+pub(crate) use scope::{Clearance, refused_by};
 
 use crate::{
     catalog::{InstalledTool, OfferedTools},
-    hooks::Hooks,
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
-    ports::{self, CallEvents, Observe, StoreLedger},
+    ports::{self, CallEvents, StoreLedger},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
     telemetry::{ObservedCall, OneMore},
@@ -17,16 +20,12 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
     content::Content,
     digest::Digest,
-    event::{EventBody, NewEvent, Source},
-    id::{CallId, SessionId, TurnId},
+    id::{CallId, SessionId},
     ledger::EgressScope,
-    name::{Locale, OrgName, ToolName},
+    name::ToolName,
 };
 use fumehood_egress::Egress;
-use fumehood_files::Tree;
 use fumehood_policy::{
-    agent::AgentSpec,
-    approval::{JudgedCall, Judgement, judge},
     authority::{Authority, HostPolicy},
     deadline::Deadline,
 };
@@ -35,200 +34,11 @@ use fumehood_sandbox::{
     ports::{Ports, Workspace},
 };
 use fumehood_store::{Store, WorkspaceError, Workspaces};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use tracing::Instrument as _;
 
 /// How deep tools may call tools.
 const PEER_DEPTH: u8 = 4;
-
-/// For whom a call is made, and how they narrow it.
-#[derive(Clone)]
-pub struct CallScope {
-    pub(crate) org: OrgName,
-    pub(crate) session: Option<SessionId>,
-    pub(crate) turn: Option<TurnId>,
-    pub(crate) chain: Arc<[AgentSpec]>,
-    locale: Option<Locale>,
-    clearance: Clearance,
-    /// Who is asked and told.
-    hooks: Option<Arc<Hooks>>,
-    guarded: Guarded,
-    recorded: Option<Result<Arc<Authority>, CallError>>,
-    observe: Option<Observe>,
-    files: Option<Arc<Tree>>,
-    /// The soonest that any of those sets who stand above the call.
-    deadline: Option<Deadline>,
-    depth: u8,
-}
-
-impl CallScope {
-    pub(crate) fn new(org: OrgName, session: Option<SessionId>, turn: Option<TurnId>, chain: Arc<[AgentSpec]>) -> Self {
-        Self {
-            org,
-            session,
-            turn,
-            locale: chain.last().and_then(|leaf| leaf.locale.clone()),
-            chain,
-            clearance: Clearance::Nobody,
-            hooks: None,
-            guarded: Guarded::Not,
-            recorded: None,
-            observe: None,
-            files: None,
-            deadline: None,
-            depth: 0,
-        }
-    }
-
-    /// The same, with hooks.
-    pub(crate) fn with_hooks(self, hooks: Arc<Hooks>) -> Self {
-        Self {
-            hooks: Some(hooks),
-            ..self
-        }
-    }
-
-    /// The same for one call that the guards have judged, with the authority that was recorded for it and what a person approved,
-    /// reporting what happens in it.
-    pub(crate) fn for_call(
-        &self,
-        observe: Observe,
-        recorded: Result<Arc<Authority>, CallError>,
-        clearance: Clearance,
-    ) -> Self {
-        Self {
-            clearance,
-            guarded: Guarded::Already,
-            recorded: Some(recorded),
-            observe: Some(observe),
-            ..self.clone()
-        }
-    }
-
-    /// The same, with a directory in the place of the session's workspace.
-    pub(crate) fn on_files(self, tree: Arc<Tree>) -> Self {
-        Self {
-            files: Some(tree),
-            ..self
-        }
-    }
-
-    /// The same, to be done by then at the latest.
-    pub(crate) fn within(self, deadline: Option<Deadline>) -> Self {
-        let deadline = match self.deadline {
-            Some(own) => Some(own.or_sooner(deadline)),
-            None => deadline,
-        };
-        Self { deadline, ..self }
-    }
-
-    /// How much of a wait its deadline leaves.
-    fn time_left(&self, wait: Duration) -> Duration {
-        let left = |deadline: &Deadline| deadline.at().saturating_duration_since(Instant::now());
-        self.deadline.as_ref().map_or(wait, |deadline| left(deadline).min(wait))
-    }
-
-    /// When its calls must be done, whatever their own limits are.
-    pub(crate) const fn deadline(&self) -> Option<&Deadline> {
-        self.deadline.as_ref()
-    }
-
-    /// The same, called by a client itself.
-    pub(crate) fn by_client(self) -> Self {
-        Self {
-            clearance: Clearance::Client,
-            ..self
-        }
-    }
-
-    /// What the agents' rules say about a call.
-    pub(crate) fn judge(&self, tool: &InstalledTool, arguments: &Arguments) -> Judgement {
-        let call = JudgedCall {
-            component: &tool.component.record.name,
-            tool: &tool.definition,
-            arguments,
-        };
-        judge(&self.chain, &call)
-    }
-
-    /// Refuses what the agents' rules do not let run, whoever asks for it.
-    fn clear(&self, tool: &InstalledTool, arguments: &Arguments) -> Result<(), CallError> {
-        let name = &tool.definition.name;
-        let denied = |message| Err(CallError::new(CallErrorCode::Denied, message));
-        let rule = match self.judge(tool, arguments) {
-            Judgement::Allow => return Ok(()),
-            Judgement::Deny(rule) => return denied(refused_by(name, &rule)),
-            Judgement::Ask(rule) => rule,
-        };
-        match self.clearance {
-            Clearance::Client => Ok(()),
-            // THREAT[T-appr-substitution]: what was approved is compared with what is about to run.
-            Clearance::Approved(fingerprint) if tool.fingerprint(arguments) == fingerprint => Ok(()),
-            Clearance::Approved(_) => denied(format!(
-                "what was approved is not what {name} would be called with now; call it again, and it is asked about again"
-            )),
-            // THREAT[T-appr-self]: a tool has nobody to ask.
-            Clearance::Nobody => denied(format!(
-                "calling {name} needs a person's approval, which a tool can't get: {rule}; let the model call {name} itself"
-            )),
-        }
-    }
-
-    /// Says to who observes the call that a limit kept it from running.
-    async fn report_limit(&self, call: CallId, limited: &Limited) {
-        let Some(observe) = &self.observe else { return };
-        let reached = NewEvent {
-            turn: self.turn,
-            source: Source::Host,
-            body: EventBody::LimitReached {
-                call: Some(call),
-                limit: limited.limit().to_owned(),
-                message: limited.to_string(),
-            },
-        };
-        observe.decided(reached).await;
-    }
-
-    /// The same, for the calls that a call of `tool` makes which must be done by `deadline`.
-    fn deeper(&self, tool: &ToolName, deadline: &Deadline) -> Self {
-        Self {
-            deadline: Some(deadline.for_calls_of(tool, self.deadline.clone())),
-            clearance: Clearance::Nobody,
-            guarded: Guarded::Not,
-            recorded: None,
-            depth: self.depth + 1,
-            ..self.clone()
-        }
-    }
-}
-
-/// The words for a call that a rule denies.
-pub(crate) fn refused_by(tool: &ToolName, rule: &str) -> String {
-    format!("calling {tool} was denied: {rule}; do not try it again with the same arguments")
-}
-
-/// Whether the guards have judged what a call is made with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guarded {
-    /// They have.
-    Already,
-    /// A tool or a client makes the call.
-    Not,
-}
-
-/// Who has agreed to a call, should a rule ask for a person.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Clearance {
-    /// Nobody.
-    Nobody,
-    /// Somebody approved what has this fingerprint.
-    Approved(Digest),
-    /// It is a client's own call, and a client may approve.
-    Client,
-}
 
 /// How a call ended.
 pub(crate) struct Ended {
@@ -551,7 +361,7 @@ impl Caller {
     ) -> Result<Prepared, Refused> {
         let installed = Arc::clone(tools.get(tool)?);
         installed.check(arguments)?;
-        if scope.guarded == Guarded::Not {
+        if scope.guarded == scope::Guarded::Not {
             scope.judge_by_hooks(id, &installed, arguments).await?;
         }
         scope.clear(&installed, arguments)?;

@@ -103,9 +103,14 @@ impl Driver {
         if let Verdict::Refused { outcome, feedback } = verdict {
             return refuse(CallErrorCode::Denied, refusal(outcome, feedback));
         }
-        let mut arguments = arguments(&call)?.clone();
+        let given = arguments(&call)?;
         let tool = self.plan.tools.offered.get(&call.tool)?;
-        let (clearance, note) = match verdict {
+        let judged = judged.transpose()?;
+        let Cleared {
+            arguments,
+            clearance,
+            note,
+        } = match verdict {
             Verdict::Approved {
                 fingerprint,
                 asked,
@@ -116,33 +121,22 @@ impl Driver {
                 if tool.fingerprint(&asked) != fingerprint {
                     return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition.name));
                 }
-                // Of what a person wrote: whether the guards let it pass, who change nothing of it.
-                judged.transpose()?;
-                let by_hook = (asked != arguments).then(|| changed_by_hook(&asked));
+                let by_hook = (asked != *given).then(|| changed_by_hook(&asked));
                 let note = both(by_hook, note(edited.as_ref(), feedback));
-                arguments = edited.unwrap_or(asked);
-                (Clearance::Approved(tool.fingerprint(&arguments)), note)
+                Cleared::approved(tool, edited.unwrap_or(asked), note)
             }
             _ => {
-                let mut by_hook = None;
-                if let Some(Final {
-                    arguments: last,
-                    changed_by,
-                }) = judged.transpose()?
-                {
-                    by_hook = (!changed_by.is_empty()).then(|| changed_by_hook(&last));
-                    arguments = last;
-                }
-                match self.judge(tool, &mut arguments)? {
-                    Judgement::Allow => (Clearance::Nobody, by_hook),
+                let mut cleared = Cleared::unasked(given, judged);
+                match self.judge(tool, &mut cleared.arguments)? {
+                    Judgement::Allow => cleared,
                     Judgement::Deny(rule) => {
                         return refuse(CallErrorCode::Denied, refused_by(&tool.definition.name, &rule));
                     }
                     Judgement::Ask(rule) => {
                         return Ok(Admission::Asks(HeldCall {
-                            fingerprint: tool.fingerprint(&arguments),
+                            fingerprint: tool.fingerprint(&cleared.arguments),
+                            arguments: cleared.arguments,
                             call,
-                            arguments,
                             rule,
                         }));
                     }
@@ -319,6 +313,40 @@ struct AdmittedCall {
     clearance: Clearance,
     /// What the model is told before the result.
     note: Option<String>,
+}
+
+/// What a call is made with, and by whose leave.
+struct Cleared {
+    arguments: Arguments,
+    clearance: Clearance,
+    /// What the model is told before the result.
+    note: Option<String>,
+}
+
+impl Cleared {
+    fn approved(tool: &InstalledTool, arguments: Arguments, note: Option<String>) -> Self {
+        Self {
+            clearance: Clearance::Approved(tool.fingerprint(&arguments)),
+            arguments,
+            note,
+        }
+    }
+
+    /// What the model gave, or what hooks made of it.
+    fn unasked(given: &Arguments, judged: Option<Final>) -> Self {
+        let (arguments, note) = match judged {
+            None => (given.clone(), None),
+            Some(Final { arguments, changed_by }) => {
+                let note = (!changed_by.is_empty()).then(|| changed_by_hook(&arguments));
+                (arguments, note)
+            }
+        };
+        Self {
+            arguments,
+            clearance: Clearance::Nobody,
+            note,
+        }
+    }
 }
 
 /// What becomes of a call before it enters a sandbox.

@@ -83,6 +83,27 @@ fn an_approval_rule_that_does_not_compile_is_refused_with_its_agent_its_number_a
 }
 
 #[test]
+fn a_hook_that_could_not_be_asked_is_refused_with_its_agent_and_its_line() {
+    let hook =
+        "listen = \"127.0.0.1:1\"\n[[agent.a.hook]]\nname = \"h\"\nmode = \"guard\"\npoints = [\"before_turn\"]\n";
+    for (rest, said) in [
+        ("url = \"https://x.example\"", "`url` needs a `key`"),
+        ("url = \"x.example\"\nkey = \"K\"", "`url` can't be used"),
+        ("component = \"c\"\ntimeout = \"0s\"", "is not from 10ms to 1m"),
+    ] {
+        let error = refusal(&format!("{hook}{rest}"), &[]);
+        assert!(
+            error.contains("[[agent.a.hook]] `h`") && error.contains(said),
+            "{error}"
+        );
+    }
+    let error = refusal(&format!("{hook}component = \"c\"\nponts = 1"), &[]);
+    assert!(error.contains("ponts") && error.contains("line 7"), "{error}");
+    let error = refusal(&hook.replace("before_turn", "before_all"), &[]);
+    assert!(error.contains("before_all"), "{error}");
+}
+
+#[test]
 fn an_agent_whose_model_is_missing_is_refused() {
     let error = refusal("[agent.a]\nmodel = \"big\"", &[]);
     assert!(error.contains("[model.big]"), "{error}");
