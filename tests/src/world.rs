@@ -8,12 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
 };
-use tokio::net::TcpListener;
 
 /// A request that arrived.
 #[derive(Debug, Clone)]
@@ -24,25 +23,34 @@ pub struct Arrived {
     pub headers: HeaderMap,
 }
 
+/// What the requests see and leave.
+#[derive(Clone)]
+struct Outside {
+    arrived: Arc<watch::Sender<Vec<Arrived>>>,
+    released: Arc<Semaphore>,
+}
+
 /// A server on loopback.
 pub struct World {
     /// Its port.
     pub port: u16,
-    arrived: Arc<Mutex<Vec<Arrived>>>,
+    outside: Outside,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl World {
-    /// Starts it. `/echo` gives the request's headers back, `/redirect?to` answers 302, `/slow` never answers, `/big` sends 8 MiB.
+    /// Starts it. `/echo` gives the request's headers back, `/redirect?to` answers 302, `/slow` never answers, `/held` not
+    /// before it is released, `/big` sends 8 MiB.
     pub async fn start() -> Self {
-        let arrived = Arc::new(Mutex::new(Vec::new()));
+        let outside = Outside {
+            arrived: Arc::new(watch::Sender::new(Vec::new())),
+            released: Arc::new(Semaphore::new(0)),
+        };
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let app = Router::new()
-            .route("/{*path}", any(answer))
-            .with_state(Arc::clone(&arrived));
+        let app = Router::new().route("/{*path}", any(answer)).with_state(outside.clone());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { port, arrived, task }
+        Self { port, outside, task }
     }
 
     /// The URL of a path.
@@ -54,7 +62,18 @@ impl World {
     /// What arrived so far.
     #[must_use]
     pub fn arrived(&self) -> Vec<Arrived> {
-        self.arrived.lock().unwrap().clone()
+        self.outside.arrived.borrow().clone()
+    }
+
+    /// Waits until so many have arrived.
+    pub async fn has_seen(&self, requests: usize) {
+        let mut arrived = self.outside.arrived.subscribe();
+        arrived.wait_for(|arrived| arrived.len() >= requests).await.unwrap();
+    }
+
+    /// Answers one request that is held, or the next one that is.
+    pub fn release(&self) {
+        self.outside.released.add_permits(1);
     }
 }
 
@@ -64,12 +83,12 @@ impl Drop for World {
     }
 }
 
-async fn answer(State(arrived): State<Arc<Mutex<Vec<Arrived>>>>, request: Request) -> Response {
+async fn answer(State(outside): State<Outside>, request: Request) -> Response {
     let line = format!("{} {}", request.method(), request.uri());
-    arrived.lock().unwrap().push(Arrived {
-        line,
-        headers: request.headers().clone(),
-    });
+    let headers = request.headers().clone();
+    outside
+        .arrived
+        .send_modify(|arrived| arrived.push(Arrived { line, headers }));
     match request.uri().path() {
         "/echo" => format!("{:?}", request.headers()).into_response(),
         "/redirect" => {
@@ -79,6 +98,10 @@ async fn answer(State(arrived): State<Arc<Mutex<Vec<Arrived>>>>, request: Reques
         "/slow" => {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             StatusCode::OK.into_response()
+        }
+        "/held" => {
+            outside.released.acquire().await.unwrap().forget();
+            "released".into_response()
         }
         "/big" => Body::from(vec![b'x'; 8 << 20]).into_response(),
         _ => "hello".into_response(),

@@ -183,7 +183,12 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         limits,
         env: Vec::new(),
     });
-    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
+    let catalog = Catalog::new(
+        Arc::clone(&store),
+        opened.blobs.clone(),
+        sandbox,
+        fumehood_agent::catalog::DRAIN,
+    );
     let host = Host::start(HostParts {
         store,
         workspaces: opened.workspaces.clone(),

@@ -14,6 +14,7 @@ use crate::{
     ports::{self, CallEvents, StoreLedger},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
+    standing::RunningCall,
     telemetry::{ObservedCall, OneMore},
 };
 use fumehood_core::{
@@ -30,7 +31,7 @@ use fumehood_policy::{
     deadline::Deadline,
 };
 use fumehood_sandbox::{
-    Call, Denial, Recall, Sandbox, ShareKey,
+    Call, Denial, Sandbox, ShareKey,
     ports::{Ports, Workspace},
 };
 use fumehood_store::{Store, WorkspaceError, Workspaces};
@@ -318,6 +319,7 @@ impl Caller {
             nested,
             locale,
             deadline,
+            running,
             _place,
         } = prepared;
         let most = authority.limits.output.bytes();
@@ -329,7 +331,7 @@ impl Caller {
             idempotency_key: id.to_string(),
             locale,
             deadline: Some(deadline),
-            recall: Recall::never(),
+            recall: running.recall(),
             share,
             nested,
         };
@@ -337,6 +339,7 @@ impl Caller {
             .sandbox
             .call(&installed.component.code, call, authority, ports)
             .await;
+        running.ended(&report);
         let result = explain(report.result, &report.denials, most);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
         let result = redact::result(secrets.guard(), result);
@@ -379,6 +382,8 @@ impl Caller {
             }
             _ => None,
         };
+        // THREAT[T-supply-revoked]: counted first, so that a removal is seen by the one or heard of by the other.
+        let running = installed.component.standing.begin();
         // Not before it has its place: what was decided while it waited holds.
         let authority = Arc::new(self.authority(scope, &installed).await?);
         if let Some(recorded) = scope.recorded.clone()
@@ -418,6 +423,7 @@ impl Caller {
             nested: scope.depth > 0,
             locale: scope.locale.as_ref().map(ToString::to_string),
             deadline,
+            running,
             _place: place,
         })
     }
@@ -517,6 +523,7 @@ struct Prepared {
     nested: bool,
     locale: Option<String>,
     deadline: Deadline,
+    running: RunningCall,
     _place: Option<Place>,
 }
 

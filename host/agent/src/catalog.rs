@@ -4,6 +4,7 @@
 //! the snapshot they began with, and with it its code; what that may do is looked up for each call, in `standing`.
 
 use crate::{
+    changes::Changes,
     schema::Schema,
     standing::{Standing, Standings},
     telemetry::ToolMeters,
@@ -17,6 +18,7 @@ use fumehood_core::{
 };
 use fumehood_policy::{
     agent::{AgentSpec, offers},
+    quantity::Span,
     tool_pattern::ToolPattern,
 };
 use fumehood_sandbox::{ComponentKind, Sandbox, ShareKey};
@@ -260,6 +262,10 @@ impl OfferedTools {
     }
 }
 
+/// How long calls may go on whose component was removed or replaced, unless the operator says otherwise: as long as a call that asks
+/// for no time has in all.
+pub const DRAIN: Span = Span::from_secs(30);
+
 /// The snapshots of every org.
 pub struct Catalog {
     store: Arc<dyn Store>,
@@ -267,6 +273,7 @@ pub struct Catalog {
     sandbox: Sandbox,
     orgs: Mutex<HashMap<OrgName, Snapshot>>,
     standings: Standings,
+    changes: Changes,
     generation: AtomicU64,
 }
 
@@ -277,15 +284,16 @@ struct Snapshot {
 }
 
 impl Catalog {
-    /// A catalog without snapshots.
+    /// A catalog without snapshots. Calls whose component is removed or replaced may go on for as long as `drain`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, blobs: Blobs, sandbox: Sandbox) -> Self {
+    pub fn new(store: Arc<dyn Store>, blobs: Blobs, sandbox: Sandbox, drain: Span) -> Self {
         Self {
             store,
             blobs,
             sandbox,
             orgs: Mutex::default(),
-            standings: Standings::default(),
+            standings: Standings::new(drain),
+            changes: Changes::default(),
             generation: AtomicU64::new(1),
         }
     }
@@ -294,6 +302,16 @@ impl Catalog {
     #[must_use]
     pub const fn sandbox(&self) -> &Sandbox {
         &self.sandbox
+    }
+
+    /// What the orgs changed.
+    pub(crate) const fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// A version of a component that somebody still uses.
+    pub(crate) fn version(&self, org: &OrgName, name: &ComponentName, digest: Digest) -> Option<Arc<Standing>> {
+        self.standings.version(org, name, digest)
     }
 
     /// Where the components' code is kept.
@@ -332,6 +350,7 @@ impl Catalog {
                 Ok(code) => components.push(InstalledComponent { record, code, standing }),
                 Err(error) => {
                     tracing::error!(%org, component = %record.name, digest = %record.digest, error, "a component can't be loaded; its tools are not offered");
+                    self.changes.not_loaded(org, &record.name, record.digest, &error);
                 }
             }
         }

@@ -38,6 +38,7 @@ use fumehood_core::{
     message::Message,
     name::{AgentName, OrgName, SkillName},
     now,
+    rewind::PassedOver,
     spending::OrgBudget,
     turn::{Budget, TurnStatus},
 };
@@ -492,7 +493,11 @@ impl Host {
             .await?
             .ok_or(HostError::NotFound("turn"))?;
         let events = self.inner.store.turn_events(org, id).await?;
-        Ok(TurnView::new(&turn, &events))
+        let rewinds = self.inner.store.rewinds(org, turn.session).await?;
+        Ok(TurnView {
+            undone: PassedOver::by(rewinds).covers(turn.first_seq),
+            ..TurnView::new(&turn, &events)
+        })
     }
 
     /// Waits until a turn has ended or waits for somebody itself, and returns it.

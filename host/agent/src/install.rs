@@ -1,6 +1,7 @@
 //! Adding a component: its bytes, what it asks for, and what the org grants it.
 
 use crate::{
+    changes::{Operation, ToolChange},
     host::{Host, HostError},
     schema::Schema,
 };
@@ -94,6 +95,8 @@ pub struct Added {
     pub component: Component,
     /// What changed, where it took the place of other code or asks differently.
     pub update: Option<Update>,
+    /// How far the change has come.
+    pub change: ToolChange,
 }
 
 /// How a version differs from the one whose place it took.
@@ -114,7 +117,8 @@ impl Host {
         Ok(inspect(self.catalog().sandbox(), ShareKey::of(org), new).await?)
     }
 
-    /// Adds a component, or replaces the one of the same name. Turns that run keep the tools they began with.
+    /// Adds a component, or replaces the one of the same name. A step that runs keeps the tools it began with; calls on the version
+    /// before have only so much time left.
     ///
     /// Where nothing is decided about it, what was decided about this code before holds; a new version takes over the grant
     /// of the one before. Either only as long as it asks for no more: one that asks for more waits, and its tools are
@@ -123,6 +127,48 @@ impl Host {
     /// # Errors
     /// [`HostError::Install`] if it is refused: nothing of it is kept.
     pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Added, HostError> {
+        let named = new.manifest.as_ref().map(|manifest| manifest.name.clone());
+        let named = named.or_else(|| new.name.clone());
+        let pending = self.catalog().changes().begin(org, Operation::Add, named);
+        let (component, before) = match self.put_component(org, new).await {
+            Ok(put) => put,
+            Err(error) => {
+                pending.failed(told(&error));
+                return Err(error);
+            }
+        };
+        let replaced = before.as_ref().map(|before| before.digest);
+        let change = pending.applied(&component.name, Some(component.digest), replaced);
+        if let Some(digest) = replaced.filter(|digest| *digest != component.digest)
+            && let Some(version) = self.catalog().version(org, &component.name, digest)
+        {
+            version.tell(&change);
+        }
+        // A manifest need not be part of the code: the same code may ask for something else.
+        let changed = |before: &Component| before.digest != component.digest || before.manifest != component.manifest;
+        let update = before.filter(changed).map(|before| Update {
+            difference: Difference::between(&before.manifest, &component.manifest),
+            before: before.digest,
+        });
+        if let Some(update) = &update
+            && component.grant.is_none()
+        {
+            let added = &update.difference.added;
+            tracing::warn!(%org, component = %component.name, ?added, "a component asks for more than before; its tools wait for a grant");
+        }
+        Ok(Added {
+            component,
+            update,
+            change: change.now(),
+        })
+    }
+
+    /// Compiles and keeps it, and has everybody use it from now on. Says what it took the place of.
+    async fn put_component(
+        &self,
+        org: &OrgName,
+        new: NewComponent,
+    ) -> Result<(Component, Option<Component>), HostError> {
         let Inspected {
             digest,
             manifest,
@@ -154,19 +200,15 @@ impl Host {
         }
         let Put { component, before } = self.store().put_component(&component).await?;
         self.catalog().refresh(org).await?;
-        // A manifest need not be part of the code: the same code may ask for something else.
-        let changed = |before: &Component| before.digest != component.digest || before.manifest != component.manifest;
-        let update = before.filter(changed).map(|before| Update {
-            difference: Difference::between(&before.manifest, &component.manifest),
-            before: before.digest,
-        });
-        if let Some(update) = &update
-            && component.grant.is_none()
-        {
-            let added = &update.difference.added;
-            tracing::warn!(%org, component = %component.name, ?added, "a component asks for more than before; its tools wait for a grant");
-        }
-        Ok(Added { component, update })
+        Ok((component, before))
+    }
+}
+
+/// Why nothing came of a change, for those who look at it later.
+fn told(error: &HostError) -> String {
+    match error {
+        HostError::Install(error) if !matches!(error, InstallError::Blob(_)) => error.to_string(),
+        _ => HostError::Fault.to_string(),
     }
 }
 

@@ -7,9 +7,11 @@
 pub mod budgets;
 pub mod caller;
 pub mod catalog;
+pub mod changes;
 mod compaction;
 mod context;
 mod control;
+mod drain;
 mod driver;
 mod excerpt;
 pub mod fork;

@@ -1,22 +1,37 @@
 //! What holds for a component now. A step keeps the code and the definitions it began with, but what that code may do is what
-//! the org decides while the step runs.
+//! the org decides while the step runs; and calls on a version that went out of use have only so much time left.
 
+use crate::{
+    changes::Change,
+    drain::{InUse, Left},
+};
 use fumehood_core::{
-    call::{CallError, CallErrorCode},
+    call::{CallError, CallErrorCode, DeadlineOwner},
     digest::Digest,
     name::{ComponentName, OrgName, ToolName},
+    now,
 };
-use fumehood_policy::{grant::Grant, manifest::Manifest};
+use fumehood_policy::{
+    deadline::{Deadline, Gone, SetBy},
+    grant::Grant,
+    manifest::Manifest,
+    quantity::Span,
+};
+use fumehood_sandbox::{CallReport, Recall};
 use fumehood_store::record::Component;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    time::Instant,
 };
 
 /// What an org decided about one version of a component: shared by every snapshot that has the version.
 pub(crate) struct Standing {
+    org: OrgName,
     component: ComponentName,
+    digest: Digest,
     now: RwLock<Decided>,
+    in_use: InUse,
 }
 
 #[derive(Clone)]
@@ -36,11 +51,43 @@ impl From<&Component> for Decided {
 }
 
 impl Standing {
-    fn new(component: &ComponentName, now: Decided) -> Arc<Self> {
+    fn new(component: &Component, now: Decided) -> Arc<Self> {
         Arc::new(Self {
-            component: component.clone(),
+            org: component.org.clone(),
+            component: component.name.clone(),
+            digest: component.digest,
             now: RwLock::new(now),
+            in_use: InUse::new(),
         })
+    }
+
+    /// Counts one call on the version. To be asked before what the version may do: a change comes before either, or is heard of.
+    pub(crate) fn begin(self: &Arc<Self>) -> RunningCall {
+        self.in_use.begin();
+        RunningCall {
+            version: Arc::clone(self),
+            left: Left::ByItself,
+        }
+    }
+
+    /// Has the change by which the version went out of use say what still runs on it.
+    pub(crate) fn tell(&self, change: &Change) {
+        self.in_use.tell(change);
+    }
+
+    /// The version is out of use: what runs on it has so much time left.
+    fn retire(&self, allowed: Span, gone: Gone) {
+        let set_by = SetBy::Drain {
+            component: self.component.clone(),
+            gone,
+        };
+        let deadline = Deadline::after(Instant::now(), allowed, set_by);
+        let until = now() + allowed.as_duration();
+        if let Some(calls) = self.in_use.retire(deadline, until)
+            && calls > 0
+        {
+            tracing::info!(org = %self.org, component = %self.component, digest = %self.digest, calls, %until, "calls run on a version that went out of use; those that are not done by then are interrupted");
+        }
     }
 
     /// What the version asks for and is granted now.
@@ -67,10 +114,51 @@ impl Standing {
     }
 }
 
+/// A call on a version, until it is dropped.
+pub(crate) struct RunningCall {
+    version: Arc<Standing>,
+    left: Left,
+}
+
+impl RunningCall {
+    /// What it hears of its end.
+    pub(crate) fn recall(&self) -> Recall {
+        self.version.in_use.recall()
+    }
+
+    /// Looks at how it ended.
+    pub(crate) fn ended(mut self, report: &CallReport) {
+        let owner = report.result.as_ref().err().and_then(|error| error.deadline);
+        if owner == Some(DeadlineOwner::Drain) {
+            self.left = Left::Interrupted;
+        }
+    }
+}
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        let Standing {
+            org,
+            component,
+            digest,
+            in_use,
+            ..
+        } = &*self.version;
+        let last = in_use.end(self.left);
+        if self.left == Left::Interrupted {
+            tracing::warn!(%org, %component, %digest, "a call was interrupted: its version is out of use, and its time was over");
+        }
+        if last {
+            tracing::info!(%org, %component, %digest, "no call runs any more on a version that went out of use");
+        }
+    }
+}
+
 /// The standings of every org's components, as far as somebody still uses them.
-#[derive(Default)]
 pub(crate) struct Standings {
     orgs: Mutex<HashMap<OrgName, OfOrg>>,
+    /// How long calls on a version that goes out of use may go on.
+    drain: Span,
 }
 
 #[derive(Default)]
@@ -80,6 +168,19 @@ struct OfOrg {
 }
 
 impl Standings {
+    pub(crate) fn new(drain: Span) -> Self {
+        Self {
+            orgs: Mutex::default(),
+            drain,
+        }
+    }
+
+    /// A version that somebody still uses.
+    pub(crate) fn version(&self, org: &OrgName, name: &ComponentName, digest: Digest) -> Option<Arc<Standing>> {
+        let orgs = self.orgs.lock().unwrap_or_else(PoisonError::into_inner);
+        orgs.get(org)?.versions.get(&(name.clone(), digest))?.upgrade()
+    }
+
     /// Takes what the store says of an org's components, and gives each its standing, in the same order. What was read
     /// before something newer was taken changes nothing.
     pub(crate) fn take(&self, org: &OrgName, generation: u64, components: &[Component]) -> Vec<Arc<Standing>> {
@@ -90,12 +191,16 @@ impl Standings {
         own.versions.retain(|_, standing| standing.strong_count() > 0);
         if newest {
             own.generation = generation;
-            for ((name, _), standing) in &own.versions {
-                // A version that another took the place of goes on as it was decided about last.
-                if let Some(standing) = standing.upgrade()
-                    && !components.iter().any(|component| component.name == *name)
-                {
-                    standing.set(Decided::Removed);
+            for ((name, digest), standing) in &own.versions {
+                let Some(standing) = standing.upgrade() else { continue };
+                match components.iter().find(|component| component.name == *name) {
+                    Some(component) if component.digest == *digest => {}
+                    // It goes on as it was decided about last.
+                    Some(_) => standing.retire(self.drain, Gone::Replaced),
+                    None => {
+                        standing.set(Decided::Removed);
+                        standing.retire(self.drain, Gone::Removed);
+                    }
                 }
             }
         }
@@ -105,12 +210,13 @@ impl Standings {
                 Some(standing) => {
                     if newest {
                         standing.set(component.into());
+                        standing.in_use.revive();
                     }
                     standing
                 }
                 None => {
                     let now = if newest { component.into() } else { Decided::Removed };
-                    let standing = Standing::new(&component.name, now);
+                    let standing = Standing::new(component, now);
                     own.versions.insert(key, Arc::downgrade(&standing));
                     standing
                 }
@@ -123,7 +229,8 @@ impl Standings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fumehood_core::now;
+    use crate::changes::{ChangeState, Changes, Operation};
+    use fumehood_core::call::Metering;
 
     fn component(code: &[u8], granted: bool) -> Component {
         let name: ComponentName = "github".parse().unwrap();
@@ -138,13 +245,17 @@ mod tests {
         }
     }
 
+    fn standings() -> Standings {
+        Standings::new(Span::from_secs(30))
+    }
+
     fn may(standing: &Standing) -> bool {
         standing.granted(&"fetch".parse().unwrap()).is_ok()
     }
 
     #[test]
     fn a_version_in_use_has_the_grant_there_is_now() {
-        let (standings, org) = (Standings::default(), OrgName::default_org());
+        let (standings, org) = (standings(), OrgName::default_org());
         let held = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
         assert!(may(&held));
         standings.take(&org, 2, &[component(b"1", false)]);
@@ -162,10 +273,131 @@ mod tests {
 
     #[test]
     fn what_was_read_before_a_change_was_taken_undoes_nothing() {
-        let (standings, org) = (Standings::default(), OrgName::default_org());
+        let (standings, org) = (standings(), OrgName::default_org());
         let held = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
         standings.take(&org, 3, &[component(b"1", false)]);
         let late = standings.take(&org, 2, &[component(b"1", true)]).remove(0);
         assert!(!may(&held) && !may(&late));
+    }
+
+    /// A change by which `before` goes out of use.
+    fn change(changes: &Changes, operation: Operation, before: &[u8]) -> Change {
+        let pending = changes.begin(&OrgName::default_org(), operation, None);
+        pending.applied(&"github".parse().unwrap(), None, Some(Digest::of(before)))
+    }
+
+    fn report(error: CallError) -> CallReport {
+        CallReport {
+            result: Err(error),
+            metering: Metering::default(),
+            stdout: String::new(),
+            stderr: String::new(),
+            denials: Vec::new(),
+            dropped_reports: 0,
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_replaced_drains_until_its_last_call_has_ended() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let (one, two) = (old.begin(), old.begin());
+        let new = standings.take(&org, 2, &[component(b"2", true)]).remove(0);
+        let change = change(&changes, Operation::Update, b"1");
+        old.tell(&change);
+        let on_the_new = new.begin();
+        let seen = |change: &Change| (change.now().state, change.now().calls);
+        assert_eq!(seen(&change), (ChangeState::Draining, 2));
+        assert!(change.now().until.is_some());
+        drop(one);
+        assert_eq!(seen(&change), (ChangeState::Draining, 1));
+        let failed = CallError::new(CallErrorCode::Timeout, "took too long by itself");
+        two.ended(&report(failed));
+        assert_eq!(seen(&change), (ChangeState::Applied, 0));
+        // The step that was under way may still call the version it began with.
+        let late = old.begin();
+        assert_eq!(seen(&change), (ChangeState::Draining, 1));
+        drop((late, on_the_new));
+        assert_eq!(seen(&change), (ChangeState::Applied, 0));
+    }
+
+    #[test]
+    fn a_change_is_forced_when_a_call_was_interrupted() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let (one, two) = (old.begin(), old.begin());
+        standings.take(&org, 2, &[]);
+        let change = change(&changes, Operation::Remove, b"1");
+        old.tell(&change);
+        let set_by = SetBy::Drain {
+            component: "github".parse().unwrap(),
+            gone: Gone::Removed,
+        };
+        let passed = Deadline::after(Instant::now(), Span::from_secs(0), set_by);
+        one.ended(&report(passed.error()));
+        assert_eq!(change.now().state, ChangeState::Forced);
+        drop(two);
+        let now = change.now();
+        assert_eq!((now.state, now.calls, now.interrupted), (ChangeState::Forced, 0, 1));
+    }
+
+    #[test]
+    fn the_same_code_installed_again_ends_the_drain() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let version = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let running = version.begin();
+        standings.take(&org, 2, &[]);
+        let change = change(&changes, Operation::Remove, b"1");
+        version.tell(&change);
+        assert!(!may(&version));
+        let again = standings.take(&org, 3, &[component(b"1", true)]).remove(0);
+        assert!(Arc::ptr_eq(&version, &again) && may(&version));
+        assert_eq!((change.now().state, change.now().calls), (ChangeState::Applied, 0));
+        drop(running);
+        assert_eq!(change.now().state, ChangeState::Applied);
+    }
+
+    #[test]
+    fn other_code_of_the_same_name_leaves_a_removed_version_to_its_drain() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let running = old.begin();
+        standings.take(&org, 2, &[]);
+        let change = change(&changes, Operation::Remove, b"1");
+        old.tell(&change);
+        let until = change.now().until;
+        standings.take(&org, 3, &[component(b"2", true)]);
+        assert!(!may(&old), "removed is removed");
+        assert_eq!((change.now().state, change.now().until), (ChangeState::Draining, until));
+        drop(running);
+    }
+
+    #[test]
+    fn what_one_org_removes_another_keeps() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let other: OrgName = "other".parse().unwrap();
+        let own = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let theirs = standings.take(&other, 2, &[component(b"1", true)]).remove(0);
+        let (_one, _two) = (own.begin(), theirs.begin());
+        standings.take(&org, 3, &[]);
+        let change = change(&changes, Operation::Remove, b"1");
+        theirs.tell(&change);
+        assert_eq!(change.now().state, ChangeState::Applied, "theirs does not drain");
+        assert!(may(&theirs) && !may(&own));
+    }
+
+    #[test]
+    fn a_version_that_nobody_uses_is_forgotten() {
+        let (standings, org) = (standings(), OrgName::default_org());
+        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let running = old.begin();
+        drop(old);
+        standings.take(&org, 2, &[]);
+        let found = || standings.version(&org, &"github".parse().unwrap(), Digest::of(b"1"));
+        assert!(found().is_some(), "a call runs on it");
+        drop(running);
+        assert!(found().is_none());
+        standings.take(&org, 3, &[]);
+        assert!(standings.orgs.lock().unwrap()[&org].versions.is_empty());
     }
 }

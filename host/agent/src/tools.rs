@@ -3,6 +3,7 @@
 use crate::{
     caller::{CallScope, Ended},
     catalog::OrgTools,
+    changes::{Operation, ToolChange},
     host::{Host, HostError},
     limits::Counted,
     telemetry,
@@ -208,16 +209,37 @@ impl Host {
             .ok_or(HostError::NotFound("component"))
     }
 
-    /// Removes a component. Calls that run finish; no new one begins, in no turn.
+    /// Removes a component. No call begins any more, in no turn; those that run have only so much time left.
     ///
     /// # Errors
     /// [`HostError::NotFound`].
-    pub async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<(), HostError> {
-        if !self.store().remove_component(org, name).await? {
-            return Err(HostError::NotFound("component"));
+    pub async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<ToolChange, HostError> {
+        let digest = self.component(org, name).await?.digest;
+        let changes = self.catalog().changes();
+        let pending = changes.begin(org, Operation::Remove, Some(name.clone()));
+        let removed = match self.store().remove_component(org, name).await {
+            Ok(true) => self.catalog().refresh(org).await.map_err(HostError::from),
+            Ok(false) => Err(HostError::NotFound("component")),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = removed {
+            pending.failed(match error {
+                HostError::NotFound(_) => "somebody else removed it in the same moment".to_owned(),
+                _ => HostError::Fault.to_string(),
+            });
+            return Err(error);
         }
-        self.catalog().refresh(org).await?;
-        Ok(())
+        let change = pending.applied(name, None, Some(digest));
+        if let Some(version) = self.catalog().version(org, name, digest) {
+            version.tell(&change);
+        }
+        Ok(change.now())
+    }
+
+    /// The last changes of the org's components and how far they have come, the newest first: those since this host started.
+    #[must_use]
+    pub fn tool_changes(&self, org: &OrgName) -> Vec<ToolChange> {
+        self.catalog().changes().of(org)
     }
 }
 

@@ -42,6 +42,9 @@ pub struct TurnView {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
+    /// Whether the session went back to before it: the conversation passes over it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undone: bool,
 }
 
 impl TurnView {
@@ -60,6 +63,7 @@ impl TurnView {
             approvals: Vec::new(),
             created: turn.created,
             ended: turn.ended,
+            undone: false,
         };
         for event in events {
             match &event.body {

@@ -171,7 +171,8 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         limits,
         env: guest_environment(std::env::vars()),
     });
-    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
+    let drain = config.call_limits().drain();
+    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
     let host = Host::start(HostParts {
         store,
         workspaces,

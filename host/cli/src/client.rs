@@ -98,9 +98,9 @@ impl Client {
         json(request).await
     }
 
-    /// Deletes something.
-    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
-        accepted(self.request(Method::DELETE, path)).await.map(drop)
+    /// Deletes something, and gets what there is to say of it.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        json(self.request(Method::DELETE, path)).await
     }
 
     /// Sends a request whose answer is a stream of events, and yields each event's envelope.

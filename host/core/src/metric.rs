@@ -112,6 +112,10 @@ metrics! {
     TOOL_TRAPS = "fumehood_tool_traps_total", Counter, ["tool", "trap"];
     /// Calls that a deadline ended, by whose it was: `deadline` of the error in `tool.completed`.
     TOOL_DEADLINES = "fumehood_tool_deadlines_total", Counter, ["tool", "deadline"];
+    /// Changes of components, by the `state` they came to: `applied`, `failed`, or `forced`, where calls on the version before were interrupted.
+    TOOL_CHANGES = "fumehood_tool_changes_total", Counter, ["state"];
+    /// Calls that run on a version of a component that went out of use.
+    TOOL_CALLS_DRAINING = "fumehood_tool_calls_draining", Gauge, [];
     /// From accepted to ended, waiting for a place included, in seconds.
     TOOL_CALL_DURATION = "fumehood_tool_call_duration_seconds", Histogram(CALL_SECONDS), ["tool"];
     /// Computing time of the guest, in seconds, to the granularity of the epoch clock.

@@ -176,7 +176,6 @@ impl Sandbox {
             Some(given) => given.or_sooner(Some(own)),
             None => own,
         };
-        let deadline = deadline.or_sooner(recall.now());
         let prepared = Prepared {
             id,
             share,
@@ -196,8 +195,9 @@ impl Sandbox {
                 }
             }
         };
-        if prepared.deadline.at() <= Instant::now() && slot.is_some() {
-            return CallReport::refused(started, prepared.deadline.error());
+        let soonest = prepared.soonest();
+        if soonest.at() <= Instant::now() && slot.is_some() {
+            return CallReport::refused(started, soonest.error());
         }
         let Some(_slot) = slot else {
             let busy = "the host runs as many calls of this org as it can, and none ended in time; try again";
@@ -238,13 +238,17 @@ pub(crate) enum What<'a> {
 struct Prepared<'a> {
     id: CallId,
     share: ShareKey,
-    /// The soonest of those that were known when it came.
     deadline: Deadline,
     recall: Recall,
     what: What<'a>,
 }
 
 impl Prepared<'_> {
+    /// When it must be done, as far as is known now.
+    fn soonest(&self) -> Deadline {
+        self.deadline.clone().or_sooner(self.recall.now())
+    }
+
     /// Waits until it must be done, and says who says so.
     async fn time_is_up(&self) -> Deadline {
         tokio::select! {
@@ -439,7 +443,7 @@ async fn enter(
             let request = Request {
                 call,
                 arguments: &arguments,
-                deadline_ms: wall_clock_ms(prepared.deadline.at()),
+                deadline_ms: wall_clock_ms(prepared.soonest().at()),
             };
             call_tool(&instance, index, &request, limits, store).await
         }
@@ -451,7 +455,7 @@ async fn enter(
         },
         (Entry::Hook(index), What::Hook(occasion)) => {
             let instance = component.pre.instantiate_async(&mut *store).await?;
-            let deadline_ms = wall_clock_ms(prepared.deadline.at());
+            let deadline_ms = wall_clock_ms(prepared.soonest().at());
             Ok(hook::decide(&instance, index, occasion, deadline_ms, limits, store).await?)
         }
         (Entry::Hook(_), What::Tool { .. }) => Err(Ended::Refused(output::failed("a hook can't be called as a tool"))),

@@ -90,6 +90,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::kv::router())
         .merge(routes::secrets::router())
         .merge(routes::tools::router())
+        .merge(routes::tool_changes::router())
         .merge(routes::calls::router())
         .merge(routes::ledger::router())
         .merge(routes::usage::router())

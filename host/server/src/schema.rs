@@ -116,6 +116,8 @@ pub(crate) struct Turn {
     /// When it ended.
     #[schema(format = DateTime)]
     ended: Option<String>,
+    /// Set when it was undone: the conversation passes over it.
+    undone: Option<bool>,
 }
 
 /// What became of a session's files when it went back.

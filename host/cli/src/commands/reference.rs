@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::CommandFactory as _;
+use fumehood_agent::catalog::DRAIN;
 use fumehood_core::{
     event::{EventBody, Life},
     metric::{self, MetricKind},
@@ -114,6 +115,13 @@ fn limits() -> String {
     for (key, what, default, beyond, why) in InstallLimits::catalogue() {
         let _ = writeln!(page, "| `{key}` | {what} | {default} | {beyond} | {why} |");
     }
+    let _ = write!(
+        page,
+        "\n## Of removing and replacing\n\nIn the configuration, under `[limits]`.\n\n\
+         | key | what | default | beyond it | why |\n|---|---|---|---|---|\n\
+         | `drain` | How long calls may go on whose component is removed or replaced. | {DRAIN} | the call is interrupted; the model \
+         sees why | As long as a call has that asks for no time. `0s` interrupts at once. |\n"
+    );
     page
 }
 

@@ -4,7 +4,7 @@ use crate::{
     args::Tool,
     boot,
     client::Client,
-    commands::authority,
+    commands::{authority, changes},
     component_file::ComponentFile,
     config::{Loaded, told},
     fault::OrFault as _,
@@ -77,7 +77,10 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
     match command {
         Tool::Add { source, grant, yes } => add(out, client, source, &Decision::read(grant.as_deref(), *yes)?).await?,
         Tool::List => {
-            let page = json!({"items": client.every("/v1/tools").await?});
+            let page = json!({
+                "items": client.every("/v1/tools").await?,
+                "changes": client.every("/v1/tool-changes").await?,
+            });
             out.either(&page, |page| {
                 let rows = list(page, "items").iter().map(row).collect();
                 out.table(
@@ -85,6 +88,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
                     rows,
                     "no components yet",
                 );
+                section(out, "changes", changes::news(list(page, "changes")).into_iter());
             });
         }
         Tool::Show { name, session, agent } => {
@@ -95,8 +99,17 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
             out.either(&component, |component| show(out, component));
         }
         Tool::Remove { name } => {
-            client.delete(&format!("/v1/tools/{name}")).await?;
-            out.either(&json!({"removed": name}), |_| out.line(format_args!("removed {name}")));
+            let change = client.delete(&format!("/v1/tools/{name}")).await?;
+            let mut removed = json!({"removed": name});
+            if !change.is_null() {
+                removed["change"] = change;
+            }
+            out.either(&removed, |removed| {
+                out.line(format_args!("removed {name}"));
+                if let Some(change) = removed.get("change") {
+                    out.line(changes::sentence(change));
+                }
+            });
         }
         Tool::Grant { name, grant, yes } => {
             let decision = Decision::read(grant.as_deref(), *yes)?;
@@ -223,6 +236,9 @@ fn show(out: Out, component: &Value) {
         out.line(format_args!("\n{}", out.style(Style::Bad, "waits for a grant")));
     }
     section(out, "warnings", sentences("warnings").into_iter());
+    if let Some(change) = component.get("change") {
+        section(out, "last change", std::iter::once(changes::sentence(change)));
+    }
     if let Some(explanation) = component.get("authority") {
         authority::show(out, explanation);
     }

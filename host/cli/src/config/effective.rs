@@ -36,6 +36,8 @@ pub(crate) struct Effective {
     files: EffectiveFiles,
     kv: EffectiveKv,
     install: EffectiveInstall,
+    /// How long calls may go on whose component is removed or replaced.
+    drain: Span,
     /// Those with a section of their own.
     orgs: BTreeMap<OrgName, org_limits::Shown>,
     budgets: BTreeMap<OrgName, OrgBudget>,
@@ -157,6 +159,7 @@ impl Effective {
                 compile_time: install.compile_time,
                 compile_memory: install.compile_memory,
             },
+            drain: config.call_limits().drain(),
             orgs: config
                 .org
                 .iter()

@@ -1,12 +1,16 @@
 //! `[limits]`: what a call gets that asks for nothing, what no call passes, and what a component may be.
 
 use anyhow::bail;
+use fumehood_agent::catalog::DRAIN;
 use fumehood_policy::{
     limits::{Limits, LimitsRequest},
     quantity::{ByteSize, Span},
 };
 use fumehood_sandbox::within_engine;
 use serde::Deserialize;
+
+/// Longer than any call runs.
+const LONGEST_DRAIN: Span = Span::from_secs(24 * 60 * 60);
 
 /// `[limits]`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -21,6 +25,9 @@ pub(crate) struct CallLimits {
     /// What a component may be, and what it may take to compile it.
     #[serde(default)]
     pub(crate) install: InstallLimits,
+    /// How long calls may go on whose component is removed or replaced.
+    #[serde(default)]
+    drain: Option<Span>,
 }
 
 /// `[limits.install]`
@@ -92,6 +99,11 @@ impl CallLimits {
         Limits::effective(&defaults, &nothing, &nothing, &self.ceilings())
     }
 
+    /// How long calls may go on whose component is removed or replaced.
+    pub(crate) fn drain(&self) -> Span {
+        self.drain.unwrap_or(DRAIN)
+    }
+
     /// Refuses a default that no call would get, and a ceiling that no call could come near.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let above = |limits: &LimitsRequest, ceilings: &Limits| {
@@ -105,6 +117,12 @@ impl CallLimits {
         } = self.install;
         if component_size.bytes() == 0 || compile_time.as_millis() == 0 || compile_memory.bytes() == 0 {
             bail!("[limits.install]: zero would forbid every component; use a value above zero, or leave the key out");
+        }
+        if self.drain() > LONGEST_DRAIN {
+            bail!(
+                "[limits]: drain = \"{}\" is longer than {LONGEST_DRAIN}; lower it",
+                self.drain()
+            );
         }
         let impossible = above(&self.ceiling, &within_engine(self.ceilings()));
         if !impossible.is_empty() {

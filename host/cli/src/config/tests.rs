@@ -154,6 +154,7 @@ fn limits_that_no_host_could_give_are_refused() {
         ("[limits.ceiling]\nmemory = \"900GiB\"", "4GiB"),
         ("[limits.ceiling]\ntables = 4000000", "100000"),
         ("[limits.ceiling]\ninstances = 65", "64"),
+        ("[limits]\ndrain = \"2d\"", "1d"),
         ("[org.acme.limits]\nconcurrent_calls = 4000000000", "1250"),
     ] {
         let error = refusal(text, &[]);

@@ -13,6 +13,7 @@ pub(crate) mod metrics;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
 mod starter;
+pub(crate) mod tool_changes;
 pub(crate) mod tools;
 pub(crate) mod turns;
 pub(crate) mod usage;

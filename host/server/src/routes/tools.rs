@@ -6,15 +6,19 @@ use crate::{
     body::read_body,
     input::{At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, session_id, wrong_media_type},
     problem::{Answer, Problem, ProblemCode},
+    routes::tool_changes,
     schema,
 };
 use axum::{
     Json,
     extract::{Request, State},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use fumehood_agent::install::{Added, NewComponent, NewGrant};
+use fumehood_agent::{
+    changes::{ChangeState, ToolChange},
+    install::{Added, NewComponent, NewGrant},
+};
 use fumehood_core::{
     Time,
     digest::Digest,
@@ -78,6 +82,10 @@ struct Component {
     /// What changed in what it asks for, where it took the place of other code. Said once, when it is added.
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<Update>,
+    /// Its last change since the host started, and how far that has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<tool_changes::ToolChange>)]
+    change: Option<ToolChange>,
     /// What it may do, and which layer cut what; where one component is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Authority>)]
@@ -97,8 +105,15 @@ struct Update {
 }
 
 impl From<Added> for Component {
-    fn from(Added { component, update }: Added) -> Self {
+    fn from(
+        Added {
+            component,
+            update,
+            change,
+        }: Added,
+    ) -> Self {
         Self {
+            change: Some(change),
             update: update.map(|update| Update {
                 before: update.before,
                 added: update.difference.added,
@@ -126,6 +141,7 @@ impl From<record::Component> for Component {
             warnings: Vec::new(),
             added: component.added,
             update: None,
+            change: None,
             authority: None,
         }
     }
@@ -250,16 +266,24 @@ async fn list_components(
     Query(page): Query<PageQuery>,
 ) -> Answer<Json<Listed<Component>>> {
     let components = app.host.store().components(&client.org).await?;
-    Ok(Json(Listed::slice(
-        components.into_iter().map(Into::into).collect(),
-        &page,
-    )?))
+    let changes = app.host.tool_changes(&client.org);
+    let shown = |component| changed_by(&changes, Component::from(component));
+    Ok(Json(Listed::slice(components.into_iter().map(shown).collect(), &page)?))
+}
+
+/// The component with its last change.
+fn changed_by(changes: &[ToolChange], component: Component) -> Component {
+    let of_it = |change: &&ToolChange| change.component.as_ref() == Some(&component.name);
+    Component {
+        change: changes.iter().find(of_it).cloned(),
+        ..component
+    }
 }
 
 /// Add a component, or replace the one of the same name
 ///
-/// The body is the component itself (`application/wasm`), or JSON with the component in base64. Turns that run keep the tools
-/// they began with. A new version that asks for more than the old one was granted waits for a new grant.
+/// The body is the component itself (`application/wasm`), or JSON with the component in base64. A step that runs keeps
+/// the tools it began with; `change` says how many calls still run on the version before, and until when they may. A new version that asks for more than the old one was granted waits for a new grant.
 #[utoipa::path(post, path = "/v1/tools", tag = "tools", params(AddQuery),
     request_body(content((Vec<u8> = "application/wasm"), (AddComponent = "application/json"))),
     responses((status = 201, body = Component, description = "The component as it is kept", headers(("Location" = String, description = "Its path")))))]
@@ -366,7 +390,7 @@ async fn show_component(
         .await?;
     let component = Component {
         authority: Some(authority),
-        ..component.into()
+        ..changed_by(&app.host.tool_changes(&client.org), component.into())
     };
     Ok(Json(with_warnings(&app, component)))
 }
@@ -391,16 +415,16 @@ fn with_warnings(app: &App, component: Component) -> Component {
 
 /// Remove a component
 ///
-/// Calls that run finish; no new one begins.
+/// No new call begins. Those that run have the time that the host gives them; `GET /v1/tool-changes` shows when they have ended.
 #[utoipa::path(delete, path = "/v1/tools/{component}", tag = "tools", params(("component" = String, Path, description = "The component's name")),
-    responses((status = 204, description = "It is gone")))]
-async fn remove_component(
-    State(app): State<Arc<App>>,
-    client: Client,
-    At(component): At<String>,
-) -> Answer<StatusCode> {
-    app.host.remove_component(&client.org, &name(&component)?).await?;
-    Ok(StatusCode::NO_CONTENT)
+    responses((status = 204, description = "It is gone"),
+        (status = 202, body = tool_changes::ToolChange, description = "It is gone, and calls still run on it")))]
+async fn remove_component(State(app): State<Arc<App>>, client: Client, At(component): At<String>) -> Answer<Response> {
+    let change = app.host.remove_component(&client.org, &name(&component)?).await?;
+    Ok(match change.state {
+        ChangeState::Draining | ChangeState::Forced => (StatusCode::ACCEPTED, Json(change)).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 /// Decide what a component may do

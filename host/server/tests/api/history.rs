@@ -57,7 +57,12 @@ async fn undo_takes_the_last_turn_out_of_the_conversation_and_leaves_it_in_the_j
     let third = say(&house, &session, "three").await;
     assert_eq!(shown(&house.asked()), ["one", "three"], "the model knows nothing of it");
     let shown_turn = house.get(&format!("/v1/turns/{second}")).answer().await.json();
-    assert_eq!(shown_turn["status"], "completed");
+    assert_eq!(
+        (&shown_turn["status"], &shown_turn["undone"]),
+        (&json!("completed"), &json!(true))
+    );
+    let kept = house.get(&format!("/v1/turns/{third}")).answer().await.json();
+    assert_eq!(kept.get("undone"), None, "{kept}");
     let events = house
         .get(&format!("{session}/events?after=0"))
         .with("accept", "application/json")

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
-    catalog::Catalog,
+    catalog::{Catalog, DRAIN},
     host::{Host, HostParts},
     limits::Limits,
     models::Models,
@@ -25,7 +25,7 @@ use fumehood_model::{
     ModelError, ModelErrorKind, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind,
     scripted::Scripted,
 };
-use fumehood_policy::{agent::AgentConfig, authority::HostPolicy};
+use fumehood_policy::{agent::AgentConfig, authority::HostPolicy, quantity::Span};
 use fumehood_sandbox::{Sandbox, SandboxConfig};
 use fumehood_server::{ServerConfig, router};
 use fumehood_store::{StoreUrl, record::Key};
@@ -209,6 +209,8 @@ pub(crate) struct Plan {
     pub(crate) budgets: BTreeMap<OrgName, OrgBudget>,
     /// The operator's part of every call's authority.
     pub(crate) policy: HostPolicy,
+    /// How long calls may go on whose component is removed or replaced.
+    pub(crate) drain: Span,
 }
 
 impl Default for Plan {
@@ -221,6 +223,7 @@ impl Default for Plan {
             skills: BTreeMap::new(),
             budgets: BTreeMap::new(),
             policy: HostPolicy::default(),
+            drain: DRAIN,
         }
     }
 }
@@ -264,6 +267,7 @@ impl House {
             skills,
             budgets,
             policy,
+            drain,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -291,7 +295,7 @@ impl House {
         let mut models: Models = [(ModelName::main(), (Arc::clone(&model) as Arc<dyn Provider>).into())].into();
         models.extend(others);
         let kept = policy.clone();
-        let host = host_of(&opened, limits, models, (skills, budgets), policy).await;
+        let host = host_of(&opened, limits, models, (skills, budgets), policy, drain).await;
         let closing = CancellationToken::new();
         let router = router(host.clone(), config.clone(), closing.clone());
         Self {
@@ -318,6 +322,7 @@ impl House {
             models,
             (BTreeMap::new(), BTreeMap::new()),
             self.policy.clone(),
+            DRAIN,
         )
         .await;
         self.router = router(self.host.clone(), self.config.clone(), self.closing.clone());
@@ -439,6 +444,7 @@ async fn host_of(
     models: Models,
     (skills, budgets): (BTreeMap<SkillName, Arc<Skill>>, BTreeMap<OrgName, OrgBudget>),
     policy: HostPolicy,
+    drain: Span,
 ) -> Host {
     let store = Arc::clone(&opened.store);
     let sandbox = Sandbox::new(&SandboxConfig {
@@ -464,7 +470,7 @@ async fn host_of(
         limits,
         env: Vec::new(),
     });
-    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox);
+    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
     Host::start(HostParts {
         store,
         workspaces,

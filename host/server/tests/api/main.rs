@@ -26,6 +26,7 @@ mod revoked;
 mod serving;
 mod sessions;
 mod steering;
+mod tool_changes;
 mod tools;
 mod trouble;
 mod turns;
