@@ -40,8 +40,14 @@ impl Rewriting<'_> {
     ///
     /// # Errors
     /// Those of the system.
+    // THREAT[T-box-restore]: what a link on the way leads to is not what is to be removed.
     pub fn remove(&self, path: &str) -> io::Result<()> {
         let root = &self.tree.root;
+        if let Some(parent) = super::place::parent(path)
+            && !self.is_directory(parent)?
+        {
+            return Ok(());
+        }
         let Some(seen) = there(root, path)? else { return Ok(()) };
         if !seen.is_dir() {
             root.remove_file(path)?;
@@ -63,8 +69,7 @@ impl Rewriting<'_> {
         let root = &self.tree.root;
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
+        for end in ends(path) {
             let part = &path[..end];
             match there(root, part)? {
                 Some(seen) if seen.is_dir() => {}
@@ -76,6 +81,27 @@ impl Rewriting<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes the names in a directory durable. What is no directory has none, nor has what is behind a link.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn sync(&self, path: &str) -> io::Result<()> {
+        if self.is_directory(path)? {
+            self.tree.root.open(path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is a directory, as is everything on its way: no link.
+    fn is_directory(&self, path: &str) -> io::Result<bool> {
+        for end in ends(path) {
+            if !there(&self.tree.root, &path[..end])?.is_some_and(|seen| seen.is_dir()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes a directory one that nobody may move or remove.
@@ -93,7 +119,8 @@ impl Rewriting<'_> {
     /// Those of the system.
     pub fn link(&self, target: &str, path: &str) -> io::Result<()> {
         self.clear(path)?;
-        self.tree.root.symlink(target, path)
+        // Also one that leads out, which nobody can follow here: it was there before.
+        self.tree.root.symlink_contents(target, path)
     }
 
     /// Moves the finished file `name` of `from` to `path`, in the place of whatever is there.
@@ -101,10 +128,10 @@ impl Rewriting<'_> {
     /// # Errors
     /// Those of the system.
     pub fn put(&self, from: (&Dir, &str), path: &str) -> io::Result<()> {
+        self.parents(path)?;
         let replaced = there(&self.tree.root, path)?;
-        match &replaced {
-            Some(seen) if seen.is_file() => self.parents(path)?,
-            _ => self.clear(path)?,
+        if !replaced.as_ref().is_some_and(Metadata::is_file) {
+            self.clear(path)?;
         }
         from.0.rename(from.1, &self.tree.root, path)?;
         if let Some(seen) = replaced.filter(Metadata::is_file) {
@@ -131,6 +158,11 @@ impl Rewriting<'_> {
             inode.unlink(bytes_of(seen));
         }
     }
+}
+
+/// Where the parts of a path end, the outer first.
+fn ends(path: &str) -> impl Iterator<Item = usize> {
+    path.match_indices('/').map(|(at, _)| at).chain([path.len()])
 }
 
 #[cfg(test)]
@@ -210,6 +242,31 @@ mod tests {
         assert_eq!(tree.root().read("src/file").unwrap(), b"new");
         assert_eq!(std::fs::read_dir(place.path().join("tree/other")).unwrap().count(), 0);
         assert_eq!(std::fs::read_dir(place.path().join("outside")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_removed_through_a_link() {
+        let (place, _staged, tree) = fixture();
+        tree.create_dir(tree.root(), "other").unwrap();
+        tree.symlink(tree.root(), "other", "link").unwrap();
+        tree.symlink(tree.root(), "../outside", "out").unwrap();
+        for file in ["tree/other/file", "tree/plain", "outside/file"] {
+            std::fs::write(place.path().join(file), "stays").unwrap();
+        }
+        tree.rewrite(|tree| {
+            for path in ["link/file", "out/file", "plain/file", "nothing/file"] {
+                tree.remove(path)?;
+                tree.sync(path)?;
+            }
+            for path in ["link", "out", "plain", "nothing", "other", "."] {
+                tree.sync(path)?;
+            }
+            Ok::<_, FileError>(())
+        })
+        .unwrap();
+        for file in ["tree/other/file", "tree/plain", "outside/file"] {
+            assert_eq!(std::fs::read(place.path().join(file)).unwrap(), b"stays", "{file}");
+        }
     }
 
     #[test]
