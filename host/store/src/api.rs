@@ -166,7 +166,8 @@ pub trait Sessions {
 #[async_trait]
 pub trait Turns {
     /// Accepts a turn: its row, its idempotency key and its `turn.queued` in one transaction, with what it undoes and with the end of the
-    /// turn that ends for it. `None` if there is no such session.
+    /// turn that ends for it. `None` if there is no such session. The key is remembered while its turn has not ended, and for 24 hours
+    /// after.
     async fn accept_turn(&self, org: &OrgName, session: SessionId, turn: &NewTurn) -> Result<Option<Accepted>>;
     /// What a request with this idempotency key led to before: [`Accepted::Repeated`] or [`Accepted::KeyReused`]. `None` if nothing
     /// is known of the key; [`Turns::accept_turn`] decides, should the same request arrive meanwhile.

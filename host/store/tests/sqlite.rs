@@ -304,7 +304,7 @@ async fn no_file_of_the_data_directory_shows_a_secret() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_forgotten_after_a_day() {
+async fn an_idempotency_key_is_forgotten_a_day_after_the_end_of_its_turn() {
     let place = Place::new();
     let store = place.open().await.unwrap();
     let session = new_session(&store).await;
@@ -323,7 +323,10 @@ async fn an_idempotency_key_is_forgotten_after_a_day() {
     let hour = Duration::from_secs(3600).as_nanos();
     assert_eq!(hour, 3_600_000_000_000);
     place
-        .tamper("UPDATE idempotency SET created = created - 23 * 3600000000000")
+        .tamper(
+            "UPDATE idempotency SET created = created - 720 * 3600000000000; \
+             UPDATE turns SET ended = ended - 23 * 3600000000000",
+        )
         .await;
     let store = place.open().await.unwrap();
     let again = store
@@ -332,15 +335,40 @@ async fn an_idempotency_key_is_forgotten_after_a_day() {
         .unwrap();
     assert_eq!(again, Some(Accepted::KeyReused));
     store.close().await;
-    place
-        .tamper("UPDATE idempotency SET created = created - 3600000000000")
-        .await;
+    place.tamper("UPDATE turns SET ended = ended - 3600000000000").await;
     let store = place.open().await.unwrap();
     let again = store
         .accept_turn(&org(), session, &new_turn(Some(("k", b"two"))))
         .await
         .unwrap();
     assert!(matches!(again, Some(Accepted::New(..))), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_not_forgotten_while_its_turn_waits() {
+    let place = Place::new();
+    let store = place.open().await.unwrap();
+    let session = new_session(&store).await;
+    let first = new_turn(Some(("k", b"one")));
+    store.accept_turn(&org(), session, &first).await.unwrap();
+    store.close().await;
+    place
+        .tamper("UPDATE idempotency SET created = created - 720 * 3600000000000")
+        .await;
+    let store = place.open().await.unwrap();
+    let other = new_session(&store).await;
+    let elsewhere = store.accept_turn(&org(), other, &new_turn(Some(("k", b"one")))).await;
+    assert!(matches!(elsewhere, Ok(Some(Accepted::New(..)))), "{elsewhere:?}");
+    let again = store
+        .accept_turn(&org(), session, &new_turn(Some(("k", b"one"))))
+        .await
+        .unwrap();
+    assert!(
+        matches!(&again, Some(Accepted::Repeated(turn)) if turn.id == first.id),
+        "{again:?}"
+    );
+    let asked = store.repeated_turn(&org(), session, "k", &Digest::of(b"two")).await;
+    assert_eq!(asked.unwrap(), Some(Accepted::KeyReused));
 }
 
 #[tokio::test]

@@ -18,8 +18,13 @@ use fumehood_core::{
 };
 use sqlx::sqlite::SqliteConnection;
 
-/// How long an idempotency key is remembered.
+/// How long an idempotency key is remembered after its turn has ended.
 const REMEMBERED: i64 = 24 * 60 * 60 * 1_000_000_000;
+
+/// By those of the session that have not ended, which are few; `+` keeps the org's turns from being gone through instead.
+const NEXT: &str = "SELECT id, org, session, status, first_seq, created, ended FROM turns \
+                    WHERE +org = ?1 AND session = ?2 AND ended IS NULL \
+                    ORDER BY status = 'queued', first_seq LIMIT 1";
 
 type Row = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>);
 
@@ -55,8 +60,9 @@ impl Candidate {
         }
         let created = decode::to_nanos(now())?;
         if let Some((key, request)) = &self.idempotency {
-            forget(connection, created - REMEMBERED).await?;
-            if let Some(earlier) = earlier(connection, self.session, key, request).await? {
+            let before = created - REMEMBERED;
+            forget(connection, before).await?;
+            if let Some(earlier) = earlier(connection, self.session, key, request, before).await? {
                 return Ok(Some(earlier));
             }
         }
@@ -247,8 +253,9 @@ async fn add(
 ) -> Result<Added> {
     let time = decode::to_nanos(now())?;
     if let Some((key, request)) = &addition.idempotency {
-        forget(connection, time - REMEMBERED).await?;
-        match earlier(connection, session, key, request).await? {
+        let before = time - REMEMBERED;
+        forget(connection, before).await?;
+        match earlier(connection, session, key, request, before).await? {
             Some(Accepted::Repeated(turn)) => return Ok(Added::Repeated(turn)),
             Some(_) => return Ok(Added::KeyReused),
             None => {}
@@ -290,21 +297,24 @@ async fn not_ended(connection: &mut SqliteConnection, session: SessionId) -> Res
         .map_err(failed)
 }
 
-/// What the same idempotency key led to before.
+/// What the same idempotency key led to, unless its turn ended before.
 async fn earlier(
     connection: &mut SqliteConnection,
     session: SessionId,
     key: &str,
     request: &Digest,
+    before: i64,
 ) -> Result<Option<Accepted>> {
-    let row: Option<(Vec<u8>, Vec<u8>)> =
-        sqlx::query_as("SELECT request, turn FROM idempotency WHERE session = ?1 AND key = ?2 AND created > ?3")
-            .bind(&session.uuid().as_bytes()[..])
-            .bind(key)
-            .bind(decode::to_nanos(now())? - REMEMBERED)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed)?;
+    // The opposite of what is forgotten.
+    let known = "SELECT i.request, i.turn FROM idempotency i JOIN turns t ON t.id = i.turn \
+                 WHERE i.session = ?1 AND i.key = ?2 AND (i.created > ?3 OR t.ended IS NULL OR t.ended > ?3)";
+    let row: Option<(Vec<u8>, Vec<u8>)> = sqlx::query_as(known)
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(key)
+        .bind(before)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed)?;
     match row {
         None => Ok(None),
         Some((earlier, _)) if earlier != request.as_bytes() => Ok(Some(Accepted::KeyReused)),
@@ -320,9 +330,11 @@ async fn earlier(
     }
 }
 
-/// Forgets the keys that were remembered long enough.
+/// Forgets the keys of turns that ended before. One that waits, for a person for weeks, would begin again.
 async fn forget(connection: &mut SqliteConnection, before: i64) -> Result<()> {
-    sqlx::query("DELETE FROM idempotency WHERE created <= ?1")
+    let ended_before = "DELETE FROM idempotency WHERE created <= ?1 \
+                        AND (SELECT ended <= ?1 FROM turns WHERE turns.id = idempotency.turn)";
+    sqlx::query(ended_before)
         .bind(before)
         .execute(connection)
         .await
@@ -373,7 +385,8 @@ impl Turns for SqliteStore {
     ) -> Result<Option<Accepted>> {
         let mut connection = self.readers().acquire().await.map_err(failed)?;
         if session_exists(&mut connection, org, session).await? {
-            earlier(&mut connection, session, key, request).await
+            let before = decode::to_nanos(now())? - REMEMBERED;
+            earlier(&mut connection, session, key, request, before).await
         } else {
             Ok(None)
         }
@@ -395,16 +408,12 @@ impl Turns for SqliteStore {
     }
 
     async fn next_turn(&self, org: &OrgName, session: SessionId) -> Result<Option<Turn>> {
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT id, org, session, status, first_seq, created, ended FROM turns \
-             WHERE org = ?1 AND session = ?2 AND ended IS NULL \
-             ORDER BY status = 'queued', first_seq LIMIT 1",
-        )
-        .bind(org.as_str())
-        .bind(&session.uuid().as_bytes()[..])
-        .fetch_optional(self.readers())
-        .await
-        .map_err(failed)?;
+        let row: Option<Row> = sqlx::query_as(NEXT)
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
         row.map(turn).transpose()
     }
 
@@ -467,5 +476,33 @@ impl Turns for SqliteStore {
     async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>> {
         let back = GoingBack::new(org, session, rewind)?;
         self.write(move |connection| Box::pin(back.go(connection))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataDir, MasterKey, StoreUrl};
+
+    #[tokio::test]
+    async fn the_next_turn_is_found_among_those_that_have_not_ended() {
+        let place = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(place.path()).await.unwrap();
+        let master = MasterKey::random().unwrap();
+        let store = SqliteStore::open(&data_dir, &StoreUrl::InDataDir, &master)
+            .await
+            .unwrap();
+        let plan = format!("EXPLAIN QUERY PLAN {NEXT}");
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(plan))
+            .bind("org")
+            .bind(vec![0_u8; 16])
+            .fetch_all(store.readers())
+            .await
+            .unwrap();
+        assert!(
+            plan.iter().any(|(.., step)| step.contains("turns_not_ended")),
+            "{plan:?}"
+        );
+        assert!(!plan.iter().any(|(.., step)| step.contains("SCAN")), "{plan:?}");
     }
 }
