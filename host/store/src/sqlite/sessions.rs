@@ -1,6 +1,6 @@
 //! Sessions.
 
-use super::{SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal};
+use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal};
 use crate::{
     api::{Result, Sessions, StoreError},
     record::{Page, PageRequest, Session, SessionChange},
@@ -12,6 +12,7 @@ use fumehood_core::{
     name::OrgName,
 };
 use sqlx::sqlite::SqliteConnection;
+use std::collections::HashSet;
 
 type Row = (Vec<u8>, String, String, Option<String>, String, String, i64, i64);
 
@@ -122,23 +123,33 @@ async fn change(
 }
 
 impl SqliteStore {
-    /// Whether a session's journal has this event. Reads it from end to end.
-    pub(crate) async fn has_event(&self, session: SessionId, event: EventId) -> Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE session = ?1 AND id = ?2)")
-            .bind(&session.uuid().as_bytes()[..])
-            .bind(&event.uuid().as_bytes()[..])
-            .fetch_one(self.readers())
-            .await
-            .map_err(failed)
+    /// Whether a session's journal has this event, by which it went back.
+    pub(crate) async fn went_back(&self, session: SessionId, event: EventId) -> Result<bool> {
+        // In turn with those who write: one of them may be about to.
+        self.write(move |connection| -> BoxFuture<'_, Result<bool>> {
+            Box::pin(async move {
+                let there = "SELECT EXISTS (SELECT 1 FROM rewinds r JOIN events e ON e.session = r.session AND e.seq = r.seq \
+                             WHERE r.session = ?1 AND e.id = ?2)";
+                sqlx::query_scalar(there)
+                    .bind(&session.uuid().as_bytes()[..])
+                    .bind(&event.uuid().as_bytes()[..])
+                    .fetch_one(connection)
+                    .await
+                    .map_err(failed)
+            })
+        })
+        .await
     }
 
-    /// Whether any org has the session.
-    pub(crate) async fn has_session(&self, id: SessionId) -> Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sessions WHERE id = ?1)")
-            .bind(&id.uuid().as_bytes()[..])
-            .fetch_one(self.readers())
+    /// All sessions, of all orgs.
+    pub(crate) async fn all_sessions(&self) -> Result<HashSet<SessionId>> {
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar("SELECT id FROM sessions")
+            .fetch_all(self.readers())
             .await
-            .map_err(failed)
+            .map_err(failed)?;
+        ids.iter()
+            .map(|id| decode::uuid(id, "a session's id").map(SessionId::from_uuid))
+            .collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Inner, Result, WorkspaceError, Workspaces, alone,
-    snapshots::{Copied, NotKept, PutBack, copy_now},
+    snapshots::{Copied, Left, NotKept, PutBack, copy_now},
     unavailable,
 };
 use crate::{error::OpenError, sqlite::SqliteStore};
@@ -13,13 +13,18 @@ use fumehood_core::{
     rewind::FilesRewound,
 };
 use fumehood_files::Full;
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What is ready to be put back. As long as it is there, no client changes the files of the session.
+/// What is ready to be put back. As long as it is there, no client changes the files of the session. Dropped, it is put back or
+/// thrown away before the files are used again, as the journal says.
 #[derive(Debug)]
 #[must_use = "it is put back, or discarded"]
 pub struct Ready {
+    inner: Arc<Inner>,
     session: SessionId,
+    event: EventId,
+    care: Care,
     /// What becomes of the files: anything but [`FilesRewound::Kept`].
     pub files: FilesRewound,
     /// How many paths change.
@@ -29,6 +34,30 @@ pub struct Ready {
     /// How many more of them there are.
     pub lost_more: usize,
     _alone: OwnedSemaphorePermit,
+}
+
+/// Who sees to it that what is ready is put back or thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// Who has it.
+    Ours,
+    /// Nobody needs to, or whoever uses the files next.
+    Others,
+}
+
+impl Ready {
+    fn settled(mut self) {
+        self.care = Care::Others;
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // Before the next change may begin: that ends with the last field.
+        if self.care == Care::Ours {
+            self.inner.snapshots.leave(self.session, Left::UpTo(self.event));
+        }
+    }
 }
 
 /// What became of the files of a fork.
@@ -50,7 +79,6 @@ impl Workspaces {
     /// [`WorkspaceError::Gone`]; [`WorkspaceError::Unavailable`] when the files were to be put back and that fails.
     pub async fn snapshot(&self, session: SessionId) -> Result<Option<Digest>> {
         self.keeping(session, move |inner| {
-            inner.finish(session)?;
             let tree = inner.trees.there(session)?;
             match inner.snapshots.take(session, tree.as_ref()) {
                 Ok(state) => Ok(Some(state)),
@@ -84,7 +112,6 @@ impl Workspaces {
         let back = PutBack { event, state, during };
         let (files, prospect) = self
             .keeping(session, move |inner| {
-                inner.finish(session)?;
                 let tree = match inner.trees.there(session)? {
                     Some(tree) => tree,
                     None => inner.trees.made(session)?,
@@ -94,7 +121,13 @@ impl Workspaces {
             })
             .await?;
         Ok(Ready {
+            inner: Arc::clone(&self.inner),
             session,
+            event,
+            care: match files {
+                FilesRewound::Restored => Care::Ours,
+                _ => Care::Others,
+            },
             files,
             changed: prospect.changed,
             lost: prospect.lost,
@@ -103,17 +136,19 @@ impl Workspaces {
         })
     }
 
-    /// Puts back what is ready: it is decided. Should that fail, it is done at the next start, or before the next turn.
+    /// Puts back what is ready: it is decided. Should that fail, it is done before anybody uses the files, or at the next start.
     ///
     /// # Errors
     /// [`WorkspaceError::Gone`], [`WorkspaceError::Unavailable`].
-    pub async fn put_back(&self, ready: Ready) -> Result<()> {
-        self.blocking(move |inner| {
-            if ready.files != FilesRewound::Restored {
-                return Ok(());
-            }
-            let tree = inner.trees.made(ready.session)?;
-            inner.snapshots.put_back(ready.session, &tree).map_err(failed)
+    pub async fn put_back(&self, mut ready: Ready) -> Result<()> {
+        if ready.files != FilesRewound::Restored {
+            return Ok(());
+        }
+        self.inner.snapshots.leave(ready.session, Left::Decided);
+        ready.care = Care::Others;
+        self.keeping(ready.session, move |_| {
+            drop(ready);
+            Ok(())
         })
         .await
     }
@@ -121,10 +156,14 @@ impl Workspaces {
     /// Throws away what is ready: it is not decided.
     ///
     /// # Errors
-    /// [`WorkspaceError::Unavailable`]; it is thrown away at the next start then.
+    /// [`WorkspaceError::Unavailable`]; it is thrown away before anybody uses the files, or at the next start.
     pub async fn discard(&self, ready: Ready) -> Result<()> {
-        self.blocking(move |inner| inner.snapshots.discard(ready.session).map_err(unavailable))
-            .await
+        self.blocking(move |inner| {
+            inner.snapshots.discard(ready.session).map_err(unavailable)?;
+            ready.settled();
+            Ok(())
+        })
+        .await
     }
 
     /// Gives a session that has no files those of another: as they are now, or as they were. All of them, or none.
@@ -133,7 +172,6 @@ impl Workspaces {
     /// [`WorkspaceError::Quota`], [`WorkspaceError::Gone`], [`WorkspaceError::Unavailable`].
     pub async fn take_along(&self, from: SessionId, to: SessionId, state: Option<Digest>) -> Result<TakenAlong> {
         self.keeping(from, move |inner| {
-            inner.finish(from)?;
             let (name, quota) = (to.to_string(), inner.trees.quota());
             let place = (&inner.temporary, name.as_str());
             let copied = match state {
@@ -167,7 +205,8 @@ impl Workspaces {
         .await
     }
 
-    /// Like [`Self::blocking`], and apart from others who use what is kept of the session.
+    /// Like [`Self::blocking`], and apart from others who use what is kept of the session. What is left of going back is ended
+    /// first.
     // THREAT[T-org-starve]: who looks at a large workspace keeps no client of another session waiting.
     async fn keeping<T: Send + 'static>(
         &self,
@@ -175,47 +214,94 @@ impl Workspaces {
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let alone = alone(&self.inner.keepers, session).await?;
+        let verdict = self.verdict(session).await?;
         self.blocking(move |inner| {
             let _alone = alone;
+            inner.end(session, verdict)?;
             work(inner)
         })
         .await
     }
 
-    /// Ends what an earlier process left: files that were to be put back are, if the journal says so.
+    /// Ends what is left of going back, if anything is.
+    pub(super) async fn finished(&self, session: SessionId) -> Result<()> {
+        match self.inner.snapshots.is_left(session) {
+            None => Ok(()),
+            Some(_) => self.keeping(session, |_| Ok(())).await,
+        }
+    }
+
+    /// What becomes of what is left of going back.
+    async fn verdict(&self, session: SessionId) -> Result<Verdict> {
+        let event = match self.inner.snapshots.is_left(session) {
+            None => return Ok(Verdict::Nothing),
+            Some(Left::Decided) => return Ok(Verdict::PutBack),
+            Some(Left::UpTo(event)) => event,
+        };
+        let Some(journal) = self.inner.journal.get() else {
+            return Ok(Verdict::Discard);
+        };
+        match journal.went_back(session, event).await {
+            Ok(true) => Ok(Verdict::PutBack),
+            Ok(false) => Ok(Verdict::Discard),
+            Err(error) => Err(WorkspaceError::Unavailable {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Ends what an earlier process left: files that were to be put back are, if the journal says so. A session where that fails
+    /// keeps no other waiting: it is tried again before its files are used.
     ///
     /// # Errors
-    /// When the database or the system refuses.
+    /// When the system refuses to say what is left.
     pub(crate) async fn finish_what_is_left(&self, journal: &SqliteStore) -> std::result::Result<(), OpenError> {
-        let refused = |reason: String| OpenError::Unavailable {
-            path: super::RESTORING.into(),
-            reason,
-        };
+        // Nobody else sets it.
+        let _ = self.inner.journal.set(journal.clone());
         let left = self.blocking(|inner| inner.snapshots.left().map_err(unavailable)).await;
-        for (session, event) in left.map_err(|error| refused(error.to_string()))? {
-            let is_decided = match event {
-                Some(event) => journal.has_event(session, event).await,
-                None => Ok(false),
-            };
-            let is_decided = is_decided.map_err(|error| refused(error.to_string()))?;
-            let ended = self.blocking(move |inner| {
-                if !is_decided {
-                    return inner.snapshots.discard(session).map_err(unavailable);
+        let left = left.map_err(|error| OpenError::Unavailable {
+            path: super::RESTORING.into(),
+            reason: error.to_string(),
+        })?;
+        for (session, event) in left {
+            let ended = match event {
+                Some(event) => {
+                    tracing::warn!(%session, "the host ended while the session went back; if it did, its files are put back now");
+                    self.inner.snapshots.leave(session, Left::UpTo(event));
+                    self.finished(session).await
                 }
-                tracing::warn!(%session, "the session went back and its files did not; they are put back");
-                let tree = inner.trees.made(session)?;
-                inner.snapshots.put_back(session, &tree).map_err(failed)
-            });
-            ended.await.map_err(|error| refused(error.to_string()))?;
+                None => {
+                    let discarded = move |inner: &Inner| inner.snapshots.discard(session).map_err(unavailable);
+                    self.blocking(discarded).await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::error!(%session, %error, "the session's files can't be put back yet; nobody uses them until they are");
+            }
         }
         Ok(())
     }
 }
 
+/// What becomes of what is left of going back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    PutBack,
+    Discard,
+}
+
 impl Inner {
-    fn finish(&self, session: SessionId) -> Result<()> {
-        let tree = || self.trees.made(session).map_err(|_| NotKept::Gone);
-        self.snapshots.finish(session, tree).map_err(failed)
+    fn end(&self, session: SessionId, verdict: Verdict) -> Result<()> {
+        match verdict {
+            Verdict::Nothing => Ok(()),
+            Verdict::Discard => self.snapshots.discard(session).map_err(unavailable),
+            Verdict::PutBack => {
+                tracing::debug!(%session, "the session went back; its files are put back");
+                let tree = self.trees.made(session)?;
+                self.snapshots.put_back(session, &tree).map_err(failed)
+            }
+        }
     }
 }
 

@@ -8,8 +8,12 @@
 //! change, when no guest changes anything: it holds against guests as well. A guest that has the replaced file open goes on
 //! with the file that has no name any more.
 //!
+//! What a session that went back had is put back before anything else is done with its files, should it not have been at once:
+//! nothing is read that is about to be replaced, and nothing written that would be overwritten.
+//!
 //! An operation that began runs to its end even if its future is dropped.
 
+mod belonging;
 mod error;
 mod file;
 mod going_back;
@@ -20,6 +24,7 @@ mod path;
 mod snapshots;
 mod trees;
 
+pub(crate) use belonging::restore_of_sessions;
 pub use error::{Result, WorkspaceError};
 pub use fumehood_files::{Quota, Usage};
 pub use going_back::{Ready, TakenAlong};
@@ -37,7 +42,11 @@ use crate::{data_dir::DataDir, disk, error::OpenError, record::Page, sqlite::Sql
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_files::{Tree, remove_all};
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Where the sessions' directories are, in the data directory.
@@ -159,6 +168,8 @@ struct Inner {
     /// The same for those who keep states, which may take longer.
     keepers: [Arc<Semaphore>; STRIPES],
     turns: Arc<Semaphore>,
+    /// What says whether a session went back; without it none did.
+    journal: OnceLock<SqliteStore>,
     _data_dir: DataDir,
 }
 
@@ -186,7 +197,11 @@ impl Workspaces {
         let root = open_private(&path)?;
         let clone = |dir: &Dir| dir.try_clone().map_err(|error| OpenError::io(&path, &error));
         let gone = swept(GONE)?;
-        let kept = open_private(&data_dir.path().join(SNAPSHOTS))?;
+        // What an operator wants no more of goes at once.
+        let kept = match snapshots {
+            0 => swept(SNAPSHOTS)?,
+            _ => open_private(&data_dir.path().join(SNAPSHOTS))?,
+        };
         let restoring = open_private(&data_dir.path().join(RESTORING))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -198,6 +213,7 @@ impl Workspaces {
                 writers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 keepers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
                 turns: Arc::new(Semaphore::new(AT_ONCE)),
+                journal: OnceLock::new(),
                 _data_dir: data_dir.clone(),
             }),
         })
@@ -208,6 +224,7 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Gone`], [`WorkspaceError::Unavailable`].
     pub async fn tree(&self, session: SessionId) -> Result<Arc<Tree>> {
+        self.finished(session).await?;
         if let Some(tree) = self.inner.trees.known(session)? {
             return Ok(tree);
         }
@@ -247,7 +264,7 @@ impl Workspaces {
     /// for a file larger than the host would write, [`WorkspaceError::Unavailable`].
     pub async fn read(&self, session: SessionId, path: &WorkspacePath) -> Result<Option<FileContent>> {
         let path = path.clone();
-        self.blocking(move |inner| match inner.there(session)? {
+        self.reading(session, move |inner| match inner.there(session)? {
             Some(dir) => file::read(&dir, &path, inner.trees.quota().file_bytes),
             None => Ok(None),
         })
@@ -260,7 +277,7 @@ impl Workspaces {
     /// Those of [`Self::read`].
     pub async fn open_file(&self, session: SessionId, path: &WorkspacePath) -> Result<Option<Opened>> {
         let path = path.clone();
-        self.blocking(move |inner| match inner.there(session)? {
+        self.reading(session, move |inner| match inner.there(session)? {
             Some(dir) => open::open(&dir, &path, inner.trees.quota().file_bytes),
             None => Ok(None),
         })
@@ -317,7 +334,7 @@ impl Workspaces {
     /// [`WorkspaceError::LeadsOut`], [`WorkspaceError::Blocked`], [`WorkspaceError::Unavailable`].
     pub async fn stat(&self, session: SessionId, path: &WorkspacePath) -> Result<Option<Entry>> {
         let path = path.clone();
-        self.blocking(move |inner| match inner.there(session)? {
+        self.reading(session, move |inner| match inner.there(session)? {
             Some(dir) => list::stat(&dir, &path),
             None => Ok(None),
         })
@@ -329,7 +346,7 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::BadCursor`], [`WorkspaceError::BadRequest`] if there are too many to list, and those of [`Self::stat`].
     pub async fn list(&self, session: SessionId, request: ListRequest) -> Result<Page<Entry>> {
-        self.blocking(move |inner| match inner.there(session)? {
+        self.reading(session, move |inner| match inner.there(session)? {
             Some(dir) => list::list(&dir, &request),
             None => Ok(Page {
                 items: Vec::new(),
@@ -350,7 +367,7 @@ impl Workspaces {
         clean: impl Fn(Vec<u8>) -> Vec<u8> + Send + 'static,
     ) -> Result<Found> {
         let search = grep::Search::new(&request)?;
-        self.blocking(move |inner| match inner.there(session)? {
+        self.reading(session, move |inner| match inner.there(session)? {
             Some(dir) => search.run(&dir, &clean),
             None => Ok(Found::default()),
         })
@@ -362,7 +379,7 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`].
     pub async fn usage(&self, session: SessionId) -> Result<Usage> {
-        self.blocking(move |inner| match inner.trees.there(session)? {
+        self.reading(session, move |inner| match inner.trees.there(session)? {
             Some(tree) => Ok(tree.usage()),
             None => Ok(Usage::default()),
         })
@@ -376,7 +393,10 @@ impl Workspaces {
     /// # Errors
     /// [`WorkspaceError::Unavailable`].
     pub async fn retire(&self, session: SessionId) -> Result<bool> {
-        self.changing(session, move |inner| {
+        // What is left of going back goes with the files.
+        let alone = alone(&self.inner.writers, session).await?;
+        self.blocking(move |inner| {
+            let _alone = alone;
             let was_there = inner.trees.retire(session)?;
             inner.snapshots.retire(session, &inner.gone).map_err(unavailable)?;
             Ok(was_there)
@@ -426,11 +446,22 @@ impl Workspaces {
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let alone = alone(&self.inner.writers, session).await?;
+        self.finished(session).await?;
         self.blocking(move |inner| {
             let _alone = alone;
             work(inner)
         })
         .await
+    }
+
+    /// Like [`Self::blocking`], after what is left of going back.
+    async fn reading<T: Send + 'static>(
+        &self,
+        session: SessionId,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.finished(session).await?;
+        self.blocking(work).await
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
@@ -459,45 +490,6 @@ fn stopping() -> WorkspaceError {
     WorkspaceError::Unavailable {
         reason: "the host is shutting down".into(),
     }
-}
-
-/// Puts back the files of sessions that were about to be deleted and are still there.
-///
-/// # Errors
-/// When the database or the system refuses.
-pub(crate) async fn restore_of_sessions(
-    data_dir: &DataDir,
-    sessions: &SqliteStore,
-) -> std::result::Result<(), OpenError> {
-    let path = data_dir.path().join(GONE);
-    let failed = |error: io::Error| OpenError::io(&path, &error);
-    let gone = open_private(&path)?;
-    let root = open_private(&data_dir.path().join(ROOT))?;
-    let kept = open_private(&data_dir.path().join(SNAPSHOTS))?;
-    for entry in gone.entries().map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let text = name.to_str().unwrap_or_default();
-        let (session, place) = match (text.parse::<SessionId>(), snapshots::retired_of(text)) {
-            (Ok(session), _) => (session, &root),
-            (Err(_), Some(session)) => (session, &kept),
-            (Err(_), None) => continue,
-        };
-        let is_there = sessions.has_session(session).await;
-        let is_there = is_there.map_err(|error| OpenError::Unavailable {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
-        if !is_there {
-            continue;
-        }
-        tracing::warn!(%session, "the session was not deleted to the end; its files are put back");
-        match gone.rename(&name, place, session.to_string()) {
-            // It has files already: these are swept.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            moved => moved.map_err(failed)?,
-        }
-    }
-    Ok(())
 }
 
 fn open_private(path: &Path) -> std::result::Result<Dir, OpenError> {

@@ -131,7 +131,7 @@ fn build(
     for (path, what) in &manifest.0 {
         match what {
             What::Directory { .. } => drop(shelf::made(target, path)?),
-            What::Link { target: leads_to } => target.symlink(leads_to, path)?,
+            What::Link { target: leads_to } => target.symlink_contents(leads_to, path)?,
             What::File { digest, marked, .. } => {
                 let copied = write_copy(&mut open(path, digest)?, target, path, *marked)?;
                 if check == Check::Digest && copied != *digest {

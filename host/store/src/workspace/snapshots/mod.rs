@@ -11,14 +11,14 @@ mod restore;
 mod shelf;
 
 pub(super) use copy::{Copied, copy_now};
-pub(super) use restore::PutBack;
+pub(super) use restore::{Left, PutBack};
 
 use self::{manifest::Manifest, shelf::Shelf};
 use cap_std::fs::Dir;
 use fumehood_core::{digest::Digest, id::SessionId};
 use fumehood_files::{FileError, Tree, remove_all};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -71,8 +71,8 @@ pub(super) struct Snapshots {
 #[derive(Debug, Default)]
 struct Known {
     marks: HashMap<SessionId, Mark>,
-    /// Sessions whose files were to be put back and are not yet.
-    unfinished: HashSet<SessionId>,
+    /// Sessions of which something is ready to be put back that nobody sees to.
+    left: HashMap<SessionId, Left>,
 }
 
 /// The state of a workspace that was kept last, as long as nothing changes in it.
@@ -95,14 +95,14 @@ impl Snapshots {
 
     /// Keeps the state of a workspace, and gives its name.
     pub(super) fn take(&self, session: SessionId, tree: Option<&Arc<Tree>>) -> Result<Digest, NotKept> {
+        if self.most == 0 {
+            return Err(NotKept::TooLarge);
+        }
         let Some(tree) = tree else {
             return Manifest::default().digest();
         };
         if let Some(state) = self.marked(session, tree)? {
             return Ok(state);
-        }
-        if self.most == 0 {
-            return Err(NotKept::TooLarge);
         }
         let shelf = Shelf::made(&self.root, &session.to_string())?;
         let mut cache = shelf.cache()?;
@@ -137,6 +137,10 @@ impl Snapshots {
 
     /// A state of a session that is kept.
     fn manifest(&self, session: SessionId, state: &Digest) -> Result<Option<(Manifest, Option<Shelf>)>, NotKept> {
+        if self.most == 0 {
+            // Not even that there was nothing.
+            return Ok(None);
+        }
         let shelf = Shelf::open(&self.root, &session.to_string())?;
         if Manifest::default().digest()? == *state {
             return Ok(Some((Manifest::default(), shelf)));
@@ -158,7 +162,7 @@ impl Snapshots {
 
     /// Removes what was put aside.
     pub(super) fn purge(&self, session: SessionId, gone: &Dir) -> io::Result<()> {
-        self.lock().unfinished.remove(&session);
+        self.lock().left.remove(&session);
         remove_all(&self.restoring, session.to_string())?;
         remove_all(gone, retired(session))
     }
@@ -172,7 +176,7 @@ impl Snapshots {
 const RETIRED: &str = ".snapshots";
 
 /// What is kept of a session is put aside under this name.
-fn retired(session: SessionId) -> String {
+pub(super) fn retired(session: SessionId) -> String {
     format!("{session}{RETIRED}")
 }
 

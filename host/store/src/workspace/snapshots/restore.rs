@@ -32,6 +32,15 @@ pub(crate) struct PutBack {
     pub(crate) during: Vec<(Time, Time)>,
 }
 
+/// What is known of something that is ready to be put back and that nobody sees to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It is to be put back.
+    Decided,
+    /// It is, if the journal has this event.
+    UpTo(EventId),
+}
+
 /// What bringing it back would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Prospect {
@@ -112,9 +121,8 @@ impl Snapshots {
         Ok(true)
     }
 
-    /// Brings the workspace back: it is decided. If that fails, it is tried again before the next state is taken.
+    /// Brings the workspace back: it is decided.
     pub(crate) fn put_back(&self, session: SessionId, tree: &Tree) -> Result<(), NotKept> {
-        self.lock().unfinished.insert(session);
         let name = session.to_string();
         let ready = match self.restoring.open_dir(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -122,29 +130,42 @@ impl Snapshots {
         };
         if let Some(ready) = ready {
             let decided: Decided = serde_json::from_slice(&ready.read(PLAN)?).map_err(io::Error::from)?;
-            tree.rewrite(|tree| apply(tree, &ready, &decided.plan).map_err(FileError::from))?;
-            sync_all(tree.root(), &decided.plan)?;
+            tree.rewrite(|tree| {
+                apply(tree, &ready, &decided.plan)
+                    .and_then(|()| sync_all(tree, &decided.plan))
+                    .map_err(FileError::from)
+            })?;
             remove_all(&self.restoring, &name)?;
         }
-        self.lock().unfinished.remove(&session);
-        Ok(())
-    }
-
-    /// Finishes what could not be put back.
-    pub(crate) fn finish(
-        &self,
-        session: SessionId,
-        tree: impl FnOnce() -> Result<Arc<Tree>, NotKept>,
-    ) -> Result<(), NotKept> {
-        if self.lock().unfinished.contains(&session) {
-            self.put_back(session, &*tree()?)?;
-        }
+        // A plan that came back after a loss of power would undo what is written from now on.
+        shelf::sync(&self.restoring)?;
+        self.settled(session);
         Ok(())
     }
 
     /// Throws away what was made ready: it is not decided.
     pub(crate) fn discard(&self, session: SessionId) -> io::Result<()> {
-        remove_all(&self.restoring, session.to_string())
+        remove_all(&self.restoring, session.to_string())?;
+        self.settled(session);
+        Ok(())
+    }
+
+    /// Something is ready to be put back, and nobody sees to it any more. What is known to be decided stays so.
+    pub(crate) fn leave(&self, session: SessionId, left: Left) {
+        let mut known = self.lock();
+        let is = known.left.entry(session).or_insert(left);
+        if left == Left::Decided {
+            *is = left;
+        }
+    }
+
+    /// What is left of going back and has to be ended before anything else.
+    pub(crate) fn is_left(&self, session: SessionId) -> Option<Left> {
+        self.lock().left.get(&session).copied()
+    }
+
+    fn settled(&self, session: SessionId) {
+        self.lock().left.remove(&session);
     }
 
     /// What an earlier process made ready, with the event that decides it; `None`: it was not ready.
@@ -241,7 +262,7 @@ fn apply(tree: &Rewriting<'_>, ready: &Dir, plan: &Plan) -> io::Result<()> {
 }
 
 /// Makes the names durable that were changed.
-fn sync_all(root: &Dir, plan: &Plan) -> io::Result<()> {
+fn sync_all(tree: &Rewriting<'_>, plan: &Plan) -> io::Result<()> {
     let touched = plan
         .remove
         .iter()
@@ -251,11 +272,5 @@ fn sync_all(root: &Dir, plan: &Plan) -> io::Result<()> {
     let parents: BTreeSet<&str> = touched
         .map(|path| path.rsplit_once('/').map_or(".", |(parent, _)| parent))
         .collect();
-    for parent in parents {
-        match root.open(parent) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => opened?.sync_all()?,
-        }
-    }
-    Ok(())
+    parents.into_iter().try_for_each(|parent| tree.sync(parent))
 }

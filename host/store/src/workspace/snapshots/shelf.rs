@@ -19,7 +19,7 @@ use fumehood_core::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     io::{self, Read as _, Write as _},
     time::SystemTime,
 };
@@ -44,6 +44,21 @@ pub(super) struct Cache {
     files: BTreeMap<String, (Stamp, Digest)>,
     /// What is kept takes so much.
     used: u64,
+}
+
+/// A state that is kept.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct State {
+    age: (i64, i64),
+    name: String,
+    takes: u64,
+}
+
+/// Bytes that states name.
+#[derive(Debug, Default)]
+struct Named {
+    times: u32,
+    takes: u64,
 }
 
 /// What becomes of a file that is looked at.
@@ -223,76 +238,92 @@ impl Shelf {
     fn make_room(&self, cache: &mut Cache, more: u64, most: u64) -> Result<(), NotKept> {
         let mut states = self.by_age()?;
         let newest = states.pop();
-        let mut names: HashMap<Digest, u32> = HashMap::new();
+        let mut names: HashMap<Digest, Named> = HashMap::new();
         // What is being kept just now, or was kept last.
-        let current = cache.files.values().map(|(_, digest)| *digest).collect::<Vec<_>>();
-        for digest in current.into_iter().chain(self.files_of(newest.as_deref())) {
-            *names.entry(digest).or_default() += 1;
+        for (_, digest) in cache.files.values() {
+            names.entry(*digest).or_default().times += 1;
         }
-        for state in &states {
-            for digest in self.files_of(Some(state)) {
-                *names.entry(digest).or_default() += 1;
+        for state in newest.iter().chain(&states) {
+            for digest in self.files_of(&state.name) {
+                names.entry(digest).or_default().times += 1;
             }
         }
-        self.sweep(&names)?;
-        cache.used = self.count()?;
+        let of_states = newest.iter().chain(&states).map(|state| state.takes);
+        cache.used = of_states.fold(self.sweep(&mut names)?, u64::saturating_add);
         // More than is needed, so that it is not needed again at once.
         let wanted = (most / 4 * 3).min(most.saturating_sub(more));
         for state in &states {
             if cache.used <= wanted {
                 break;
             }
-            for digest in self.files_of(Some(state)) {
-                if let Some(count) = names.get_mut(&digest) {
-                    *count = count.saturating_sub(1);
+            let files = self.files_of(&state.name);
+            // First, so that a state whose files are not all there is none.
+            self.states.remove_file(&state.name)?;
+            cache.used = cache.used.saturating_sub(state.takes);
+            for digest in files {
+                if let Entry::Occupied(mut named) = names.entry(digest) {
+                    named.get_mut().times -= 1;
+                    if named.get().times == 0 {
+                        gone_is_fine(self.bytes.remove_file(digest.to_hex()))?;
+                        cache.used = cache.used.saturating_sub(named.remove().takes);
+                    }
                 }
             }
-            self.states.remove_file(state)?;
-            names.retain(|_, count| *count > 0);
-            self.sweep(&names)?;
-            cache.used = self.count()?;
         }
         if cache.used.saturating_add(more) > most {
-            for state in newest.iter().chain(&states) {
-                gone_is_fine(self.states.remove_file(state))?;
-            }
-            self.sweep(&HashMap::new())?;
+            // First, so that nobody believes it when the bytes are gone.
+            gone_is_fine(self.dir.remove_file(CACHE))?;
+            sync(&self.dir)?;
             *cache = Cache::default();
+            for state in newest.iter().chain(&states) {
+                gone_is_fine(self.states.remove_file(&state.name))?;
+            }
+            self.sweep(&mut HashMap::new())?;
         }
         Ok(())
     }
 
-    /// The names of the states, the oldest first.
-    fn by_age(&self) -> io::Result<Vec<String>> {
+    /// The states, the oldest first.
+    fn by_age(&self) -> io::Result<Vec<State>> {
         let mut states = Vec::new();
         for entry in self.states.entries()? {
             let entry = entry?;
             let metadata = entry.metadata()?;
             if let Ok(name) = entry.file_name().into_string() {
-                states.push(((metadata.mtime(), metadata.mtime_nsec()), name));
+                states.push(State {
+                    age: (metadata.mtime(), metadata.mtime_nsec()),
+                    name,
+                    takes: metadata.len().max(LEAST),
+                });
             }
         }
         states.sort_unstable();
-        Ok(states.into_iter().map(|(_, name)| name).collect())
+        Ok(states)
     }
 
     /// Of a state that can't be read nothing is kept.
-    fn files_of(&self, state: Option<&str>) -> Vec<Digest> {
-        let read = state.and_then(|state| self.states.read(state).ok());
+    fn files_of(&self, state: &str) -> Vec<Digest> {
+        let read = self.states.read(state).ok();
         let manifest: Option<Manifest> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         manifest.map(|manifest| manifest.files().collect()).unwrap_or_default()
     }
 
-    /// Removes the bytes that nobody names.
-    fn sweep(&self, named: &HashMap<Digest, u32>) -> io::Result<()> {
-        let names: std::collections::HashSet<String> = named.keys().map(Digest::to_hex).collect();
+    /// Removes the bytes that nobody names; what the others take, each and together.
+    fn sweep(&self, names: &mut HashMap<Digest, Named>) -> io::Result<u64> {
+        let mut used = 0_u64;
         for entry in self.bytes.entries()? {
-            let name = entry?.file_name();
-            if !name.to_str().is_some_and(|name| names.contains(name)) {
-                gone_is_fine(self.bytes.remove_file(&name))?;
+            let entry = entry?;
+            let name = entry.file_name();
+            let digest: Option<Digest> = name.to_str().and_then(|name| format!("sha256:{name}").parse().ok());
+            match digest.and_then(|digest| names.get_mut(&digest)) {
+                Some(named) => {
+                    named.takes = entry.metadata()?.len().max(LEAST);
+                    used = used.saturating_add(named.takes);
+                }
+                None => gone_is_fine(self.bytes.remove_file(&name))?,
             }
         }
-        Ok(())
+        Ok(used)
     }
 
     fn count(&self) -> io::Result<u64> {
@@ -384,5 +415,93 @@ pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cap_std::ambient_authority;
+    use std::time::Duration;
+
+    /// A shelf, and a workspace.
+    fn fixture() -> (tempfile::TempDir, Shelf, Dir) {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open_ambient_dir(place.path(), ambient_authority()).unwrap();
+        let workspace = made(&root, "workspace").unwrap();
+        (place, Shelf::made(&root, "shelf").unwrap(), workspace)
+    }
+
+    /// Keeps the workspace, as it would be if nobody had changed it for long.
+    fn keep(shelf: &Shelf, workspace: &Dir) -> Manifest {
+        let mut cache = shelf.cache().unwrap();
+        let manifest = shelf.collect(workspace, &mut cache, u64::MAX).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        for seen in walk(workspace).unwrap() {
+            let Some(What::File { digest, .. }) = manifest.0.get(&seen.path) else {
+                continue;
+            };
+            cache
+                .files
+                .insert(seen.path.clone(), (seen.stamp(later).unwrap(), *digest));
+        }
+        shelf.keep(&manifest, &mut cache).unwrap();
+        manifest
+    }
+
+    #[test]
+    fn what_is_not_needed_goes_oldest_first_and_what_others_name_stays() {
+        let (place, shelf, workspace) = fixture();
+        workspace.write("same", vec![b's'; 10_000]).unwrap();
+        let mut manifests = Vec::new();
+        for number in 0..6_u8 {
+            workspace.write("own", vec![number; 10_000]).unwrap();
+            let manifest = keep(&shelf, &workspace);
+            let state = place
+                .path()
+                .join("shelf/states")
+                .join(manifest.digest().unwrap().to_hex());
+            let age = SystemTime::UNIX_EPOCH + Duration::from_secs(number.into());
+            std::fs::File::open(state).unwrap().set_modified(age).unwrap();
+            manifests.push(manifest);
+        }
+        let mut cache = shelf.cache().unwrap();
+        let before = shelf.count().unwrap();
+        // Two states and the bytes that are only theirs.
+        let wanted = before - 2 * (10_000 + LEAST) + 100;
+        shelf.make_room(&mut cache, 1, wanted * 4 / 3).unwrap();
+        let there = |manifest: &Manifest| {
+            let is_kept = shelf.manifest(&manifest.digest().unwrap()).unwrap().is_some();
+            assert!(!is_kept || manifest.files().all(|digest| shelf.bytes(&digest).is_ok()));
+            is_kept
+        };
+        let kept: Vec<bool> = manifests.iter().map(there).collect();
+        assert_eq!(kept, [false, false, true, true, true, true]);
+        assert!(shelf.bytes(&Digest::of(&[0; 10_000])).is_err(), "nobody names it");
+        assert_eq!(cache.used, shelf.count().unwrap());
+        assert_eq!(cache.used, before - 2 * (10_000 + LEAST));
+    }
+
+    #[test]
+    fn what_was_removed_for_room_is_not_believed_to_be_there_wherever_that_was_broken_off() {
+        let (place, shelf, workspace) = fixture();
+        workspace.write("a", vec![b'a'; 10_000]).unwrap();
+        keep(&shelf, &workspace);
+        assert_eq!(shelf.cache().unwrap().files.len(), 1);
+        // The newest: nothing else can be removed after it.
+        std::fs::create_dir(place.path().join("shelf/states/z")).unwrap();
+        let mut cache = shelf.cache().unwrap();
+        let broken_off = shelf.make_room(&mut cache, 20_000, 20_000);
+        assert!(matches!(broken_off, Err(NotKept::Disk(_))), "{broken_off:?}");
+        assert!(shelf.cache().unwrap().files.is_empty(), "it began");
+
+        std::fs::remove_dir(place.path().join("shelf/states/z")).unwrap();
+        keep(&shelf, &workspace);
+        let mut cache = shelf.cache().unwrap();
+        shelf.make_room(&mut cache, 20_000, 20_000).unwrap();
+        assert_eq!(shelf.count().unwrap(), 0);
+        assert!(shelf.cache().unwrap().files.is_empty(), "it ended");
+        let manifest = keep(&shelf, &workspace);
+        assert!(manifest.files().all(|digest| shelf.bytes(&digest).is_ok()));
     }
 }
