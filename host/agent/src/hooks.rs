@@ -213,7 +213,7 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn new(whose: &'a Whose, hook: &'a HookSpec, occasion: &'a Occasion, deadline: Instant) -> Result<Self, Failure> {
+    fn new(whose: &'a Whose, hook: &'a HookSpec, occasion: &'a Occasion) -> Result<Self, Failure> {
         let about = occasion.about.to_string();
         // THREAT[T-hook-padding]: nothing is hidden from a guard behind what it is not shown.
         if about.len() > MOST_SHOWN {

@@ -180,7 +180,7 @@ impl Driver {
                 };
                 let mut counted = Assembler::default();
                 counted.count(answer.usage);
-                self.keep_partial_answer(step, asked, counted, error.as_ref()).await?;
+                self.cut_off = self.partial_answer(step, asked, counted, error.as_ref());
                 Err(stop)
             }
         }
