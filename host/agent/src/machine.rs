@@ -309,7 +309,10 @@ impl TurnMachine {
                     self.last_text = std::mem::take(&mut self.step_text);
                 }
                 self.compacted = false;
-                self.dropped_calls.clone_from(dropped_calls);
+                // What the provider withheld is the end: the model is not told what it lost.
+                if *stop_reason == StepStop::Length {
+                    self.dropped_calls.clone_from(dropped_calls);
+                }
                 self.phase = Phase::Answered(*stop_reason);
                 self.be_ready();
             }

@@ -309,7 +309,7 @@ event_bodies! {
         /// Whether the provider did not count all of it: what is not known is charged to no budget.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unmeasured: bool,
-        /// Tools whose calls were dropped because the answer was cut off.
+        /// Tools whose calls were dropped because the answer was cut off or withheld.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped_calls: Vec<String>,
     };

@@ -6,6 +6,7 @@ use crate::{
     config::ModelConfigError,
     error::{ModelError, ModelErrorKind, Wait},
     event::{ModelEvent, ModelInfo, ModelStream, Provider},
+    media::Media,
     request::ModelRequest,
     sse::{Decoder, Frame, Limits},
     wire::{
@@ -22,7 +23,7 @@ use http::{
 };
 use reqwest::{Client, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
@@ -58,6 +59,7 @@ pub(crate) struct HttpProvider {
     url: Url,
     headers: HeaderMap,
     wire: Arc<dyn Wire>,
+    media: Media,
     account: Arc<Account>,
 }
 
@@ -129,6 +131,7 @@ impl HttpProvider {
             url,
             headers,
             wire,
+            media: Media::default(),
             account: Arc::new(account),
         })
     }
@@ -177,8 +180,9 @@ impl HttpProvider {
 #[async_trait]
 impl Provider for HttpProvider {
     async fn stream(&self, request: &ModelRequest) -> Result<ModelStream, ModelError> {
+        let mut request = self.media.fit(request);
         loop {
-            let sent = self.wire.body(request);
+            let sent = self.wire.body(&request);
             let body =
                 serde_json::to_vec(&sent).map_err(|_| ModelError::protocol("the request could not be written"))?;
             let deadline = Instant::now() + self.account.timeouts.first_byte;
@@ -189,11 +193,16 @@ impl Provider for HttpProvider {
                 }
                 Err(refusal) => refusal,
             };
-            let invalid = *refusal.error.kind() == ModelErrorKind::InvalidRequest;
-            if !invalid || !self.wire.adapts_to(&refusal.fault, &sent) {
+            let model = &self.account.info.model;
+            let kind = refusal.error.kind();
+            if *kind == ModelErrorKind::InvalidRequest && self.wire.adapts_to(&refusal.fault, &sent) {
+                tracing::info!(%model, "the model does not take a parameter; going on without it");
+            } else if let Some(without) = self.media.instead_of(&request, kind, &refusal.fault) {
+                tracing::info!(%model, "the model does not take a picture or sound; going on with a text in its place");
+                request = Cow::Owned(without);
+            } else {
                 return Err(self.account.failed(refusal.error));
             }
-            tracing::info!(model = %self.account.info.model, "the model does not take a parameter; going on without it");
         }
     }
 

@@ -39,6 +39,7 @@ mod error;
 mod event;
 mod fallback;
 mod http;
+mod media;
 mod request;
 pub mod scripted;
 mod sse;

@@ -190,8 +190,8 @@ impl Driver {
     async fn record_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
         let mut bodies = answer_events(step, answer.parts);
         let mut dropped_calls = Vec::new();
-        // Calls of a cut answer may be cut themselves: they are not run.
-        if answer.stop == StepStop::Length {
+        // Calls of a cut answer may be cut themselves, and those of one that was withheld are part of what was: they are not run.
+        if matches!(answer.stop, StepStop::Length | StepStop::ContentFilter) {
             bodies.retain(|body| match body {
                 EventBody::ToolRequested { call, .. } => {
                     dropped_calls.push(call.tool.clone());

@@ -110,6 +110,31 @@ impl Fault {
         }
     }
 
+    /// Whether it is about a picture or sound.
+    pub(crate) fn names_media(&self) -> bool {
+        const WORDS: [&str; 3] = ["image", "audio", "multimodal"];
+        self.says_one_of(&WORDS)
+    }
+
+    /// Whether the model takes no pictures or no sound at all. No provider has a code for it.
+    pub(crate) fn refuses_all_media(&self) -> bool {
+        const WORDS: [&str; 7] = [
+            "not support",
+            "only supported by",
+            "support image",
+            "not a multimodal",
+            "at most 0 ",
+            "unknown variant",
+            "required for image input",
+        ];
+        self.names_media() && self.says_one_of(&WORDS)
+    }
+
+    fn says_one_of(&self, words: &[&str]) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        words.iter().any(|words| message.contains(words))
+    }
+
     fn says_too_long(&self) -> bool {
         const WORDS: [&str; 6] = [
             "prompt is too long",
@@ -119,9 +144,7 @@ impl Fault {
             "exceeds the available context size",
             "context length exceeded",
         ];
-        let message = self.message.to_ascii_lowercase();
-        self.tags.iter().any(|tag| tag == "context_length_exceeded")
-            || WORDS.iter().any(|words| message.contains(words))
+        self.tags.iter().any(|tag| tag == "context_length_exceeded") || self.says_one_of(&WORDS)
     }
 }
 
@@ -318,6 +341,31 @@ mod tests {
             None
         ));
         assert!(!refuses("max_tokens: Field required", None));
+    }
+
+    #[test]
+    fn a_model_that_takes_no_pictures_is_told_from_a_picture_that_it_does_not_take() {
+        let fault = |message: &str| Fault::from_json(&serde_json::json!({"error": {"message": message}}));
+        for message in [
+            "Invalid content type. image_url is only supported by certain models.",
+            "'claude-x' does not support image input.",
+            "No endpoints found that support image input",
+            "m is not a multimodal model",
+            "At most 0 image(s) may be provided in one request.",
+            "messages[0]: unknown variant `image_url`, expected `text`",
+            "this model is missing data required for image input",
+            "This model does not support audio.",
+        ] {
+            assert!(fault(message).refuses_all_media(), "{message}");
+        }
+        for message in [
+            "messages.0.content.0.image.source.base64: image exceeds 5 MB maximum",
+            "Could not process image",
+        ] {
+            assert!(fault(message).names_media(), "{message}");
+            assert!(!fault(message).refuses_all_media(), "{message}");
+        }
+        assert!(!fault("This model does not support tools.").names_media());
     }
 
     #[test]

@@ -42,6 +42,63 @@ fn refusal(error: &Value) -> Reply {
     Reply::refusal(400, json!({ "error": error }).to_string())
 }
 
+/// A picture, and a question about it.
+fn with_a_picture() -> ModelRequest {
+    let picture = Content::Image {
+        media_type: "image/png".into(),
+        data: vec![1, 2, 3],
+    };
+    ModelRequest {
+        messages: Arc::new(vec![Message::User {
+            content: vec![Content::text("what is this"), picture],
+        }]),
+        ..ModelRequest::default()
+    }
+}
+
+/// Asks twice about a picture a server that refuses the first request; whether each request that it got had the picture.
+async fn pictures(config: Value, wire: &str, status: u16, message: &str) -> Vec<bool> {
+    let refusal = Reply::refusal(status, json!({"error": {"message": message}}).to_string());
+    let server = Server::start(vec![refusal, good(wire)]).await;
+    let provider = provider(config, &server);
+    for _ in 0..2 {
+        let mut stream = provider.stream(&with_a_picture()).await.unwrap();
+        while let Some(event) = stream.next().await {
+            event.unwrap();
+        }
+    }
+    let has = |request: &server::Request| {
+        let body = request.body.to_string();
+        let described = body.contains("[image/png, 3 bytes], which you can not be shown");
+        assert_ne!(body.contains("AQID"), described, "{body}");
+        !described
+    };
+    server.requests().iter().map(has).collect()
+}
+
+#[tokio::test]
+async fn a_model_that_takes_no_pictures_has_a_text_in_their_place_and_that_is_remembered() {
+    let cases = [
+        (json!({"provider": "openai", "model": "m"}), "responses", 400),
+        (json!({"provider": "openai", "wire": "chat", "model": "m"}), "chat", 404),
+        (json!({"provider": "ollama", "model": "m"}), "chat", 500),
+        (json!({"provider": "anthropic", "model": "m"}), "anthropic", 400),
+    ];
+    for (config, wire, status) in cases {
+        let sent = pictures(config, wire, status, "m does not support image input").await;
+        assert_eq!(sent, [true, false, false], "{wire}");
+    }
+}
+
+#[tokio::test]
+async fn a_picture_that_is_refused_says_nothing_of_the_next_one() {
+    for (status, message) in [(400, "Could not process image"), (413, "too large")] {
+        let config = json!({"provider": "anthropic", "model": "m"});
+        let sent = pictures(config, "anthropic", status, message).await;
+        assert_eq!(sent, [true, false, true], "{message}");
+    }
+}
+
 /// Asks twice a server that refuses first; for each request it got, whether it had these fields.
 async fn sent(config: Value, refusals: &[Value], wire: &str, pointers: &[&str]) -> Vec<Vec<bool>> {
     let replies: Vec<_> = refusals.iter().map(refusal).chain([good(wire)]).collect();

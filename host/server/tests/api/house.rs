@@ -146,6 +146,11 @@ impl Told {
         self.ask_for(tool, "{\"path\":", StepStop::ToolCalls);
     }
 
+    /// Asks for a call in an answer that the provider withholds.
+    pub(crate) fn withheld_call(&self, tool: &str, arguments: &Value) {
+        self.ask_for(tool, &arguments.to_string(), StepStop::ContentFilter);
+    }
+
     /// Begins a call and does not end it.
     pub(crate) fn open_call(&self, tool: &str) {
         let name = tool.to_owned();

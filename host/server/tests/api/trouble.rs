@@ -5,10 +5,10 @@ use fumehood_core::{
     content::plain_text,
     message::{AssistantPart, Message},
 };
-use fumehood_model::ModelRequest;
+use fumehood_model::{ModelErrorKind, ModelRequest};
 use http::StatusCode;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// A component with the tool `spin`, which never ends by itself.
 fn spin() -> Vec<u8> {
@@ -491,4 +491,96 @@ async fn a_picture_in_an_input_reaches_the_model_beside_its_text() {
         };
         assert_eq!(serde_json::to_value(content).unwrap(), input);
     }
+}
+
+#[tokio::test]
+async fn calls_of_an_answer_that_the_provider_withheld_do_not_run() {
+    let house = House::new().await;
+    house.add_sums().await;
+    let session = house.session().await;
+    let model = house.next_answer();
+    model.say("I can");
+    model.withheld_call("double", &json!({"n": 1}));
+    let done = turn(&house, &session, "hi").await;
+    assert_eq!(
+        (&done["status"], &done["stop_reason"]),
+        (&json!("completed"), &json!("content_filter")),
+        "{done}"
+    );
+    let events = events(&house, &session).await;
+    assert!(ends(&events).is_empty(), "{events:#?}");
+    let step = events.iter().find(|event| event["type"] == "step.completed").unwrap();
+    assert_eq!(step["data"]["dropped_calls"], json!(["double"]));
+    assert_eq!(house.asked().len(), 1, "it is not asked again");
+    goes_on(&house, &session).await;
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_after_its_calls_leaves_them_with_their_results() {
+    let house = House::new().await;
+    house.add_sums().await;
+    let session = house.session().await;
+    house.next_answer().call("double", &json!({"n": 21}));
+    house.next_refusal(ModelErrorKind::Auth);
+    let failed = turn(&house, &session, "hi").await;
+    assert_eq!(failed["error"]["code"], "model_auth", "{failed}");
+    goes_on(&house, &session).await;
+    let shown = serde_json::to_string(&house.asked().last().unwrap().messages).unwrap();
+    assert!(shown.contains("42"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_cancel_after_the_end_changes_nothing() {
+    let house = House::new().await;
+    let session = house.session().await;
+    let done = turn(&house, &session, "hi").await;
+    let path = format!("/v1/turns/{}", done["id"].as_str().unwrap());
+    cancel(&house, &path).await;
+    assert_eq!(house.get(&path).answer().await.json()["status"], "completed");
+    let events = events(&house, &session).await;
+    assert_eq!(events.last().unwrap()["type"], "turn.completed");
+}
+
+#[tokio::test]
+async fn nothing_is_undone_while_a_call_waits_for_a_decision() {
+    let house = House::new().await;
+    house.add_sums().await;
+    house
+        .agent(json!({"model": "main", "approval": [{"tool": "*", "decide": "ask"}]}))
+        .await;
+    let session = house.session().await;
+    house.next_answer().call("double", &json!({"n": 1}));
+    let waiting = turn(&house, &session, "hi").await;
+    assert_eq!(waiting["status"], "awaiting_approval");
+    let undo = || house.post(&format!("{session}/undo")).json(&json!({})).answer();
+    let refused = undo().await;
+    assert_eq!(refused.problem(), "session_busy");
+    assert_eq!(refused.json()["turn"], waiting["id"]);
+    cancel(&house, &format!("/v1/turns/{}", waiting["id"].as_str().unwrap())).await;
+    assert_eq!(undo().await.status, StatusCode::OK);
+    assert!(history(&house, &session).await.is_empty());
+    goes_on(&house, &session).await;
+}
+
+#[tokio::test]
+async fn what_is_added_while_a_provider_is_waited_for_is_not_lost() {
+    let house = House::new().await;
+    let session = house.session().await;
+    house.next_refusal(ModelErrorKind::RateLimited {
+        retry_after: Some(Duration::from_secs(1)),
+    });
+    let (_, mut stream) = begin(&house, &session, json!({"input": "hi"})).await;
+    stream.until("retry.scheduled").await;
+    let added = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "and this", "mode": "steer"}));
+    let added = added.with("prefer", "respond-async").answer().await;
+    assert!(added.status.is_success(), "{}", added.text());
+    stream.rest().await;
+    let asked = house.asked();
+    assert_eq!(asked.len(), 3, "refused, asked again, and once more for what was added");
+    let shown = serde_json::to_string(&asked[2].messages).unwrap();
+    assert!(shown.contains("and this"), "{shown}");
+    assert!(is_whole(&asked[2]));
+    goes_on(&house, &session).await;
 }
