@@ -3,6 +3,9 @@
 //! Before each model call a turn holds what the call may take, and what was taken is charged with the event that tells it; so of two
 //! steps at the same time one gets the last of a budget. What is held by a call that a crash ended lapses.
 
+mod waiting;
+
+use self::waiting::{Waiter, Waiting};
 use crate::machine::{Exhausted, Warning};
 use fumehood_core::{
     Time,
@@ -19,7 +22,6 @@ use fumehood_store::{
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
-use tokio::sync::{Notify, futures::Notified};
 
 /// When most of a budget is used, it is told: in percent.
 const TOLD_AT: [u8; 2] = [100, 80];
@@ -32,8 +34,8 @@ const LONGEST_LAPSE: Duration = Duration::from_hours(24);
 pub(crate) struct Budgets {
     orgs: BTreeMap<OrgName, OrgBudget>,
     store: Arc<dyn Store>,
-    /// Somebody in this process let go of what was held.
-    let_go: Notify,
+    /// Those in this process who wait until what others hold is let go.
+    waiting: Waiting,
 }
 
 /// A budget that a new turn finds used up.
@@ -129,7 +131,7 @@ impl Budgets {
         Self {
             orgs,
             store,
-            let_go: Notify::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -212,16 +214,6 @@ impl Budgets {
             })
             .collect()
     }
-
-    /// Tells those who wait that something is held no more.
-    pub(crate) fn let_go(&self) {
-        self.let_go.notify_waiters();
-    }
-
-    /// Waits until something is held no more, from when it is first polled or enabled.
-    pub(crate) fn something_let_go(&self) -> Notified<'_> {
-        self.let_go.notified()
-    }
 }
 
 impl Purse {
@@ -242,9 +234,14 @@ impl Purse {
         }
     }
 
-    /// The budgets it belongs to.
-    pub(crate) fn budgets(&self) -> &Arc<Budgets> {
-        &self.budgets
+    /// Tells those who wait that something is held no more.
+    pub(crate) fn let_go(&self) {
+        self.budgets.waiting.let_go(&self.org);
+    }
+
+    /// One more who waits until something is held no more.
+    pub(crate) fn wait(&self) -> Waiter {
+        self.budgets.waiting.join(&self.org)
     }
 
     /// Tries to hold what a call may take. Says what has to be told of the budgets then; to be told before anything else.
@@ -255,16 +252,7 @@ impl Purse {
         if caps.is_empty() {
             return Ok((Hold::Granted, Vec::new()));
         }
-        let lapse = foreseen
-            .time_left
-            .map_or(LAPSE_WITHOUT_DEADLINE, |left| left.saturating_add(LAPSE_MARGIN));
-        let wish = Reservation {
-            turn: self.turn,
-            session: self.session,
-            tokens: foreseen.tokens,
-            cost: foreseen.cost,
-            until: time + lapse.min(LONGEST_LAPSE),
-        };
+        let wish = self.wish(foreseen, time);
         let reserved = self.budgets.store.reserve(&self.org, &caps, wish).await?;
         let (granted, standings) = match reserved {
             Reserved::Granted(standings) => (true, standings),
@@ -281,6 +269,30 @@ impl Purse {
             None => Hold::Taken,
         };
         Ok((hold, warnings))
+    }
+
+    /// Whether there is something to be held by now, or nothing left at all: whether it's worth to try again. Writes nothing.
+    pub(crate) async fn is_worth_trying(&self, foreseen: Foreseen) -> Result<bool, StoreError> {
+        let time = now();
+        let caps = self.budgets.caps(&self.org, self.limit, time);
+        let wish = self.wish(foreseen, time);
+        let standings = self.budgets.store.standings_for(&self.org, &caps, wish).await?;
+        let mut all = caps.iter().zip(&standings);
+        let is_used_up = all.clone().any(|(cap, standing)| standing.used >= cap.limit);
+        Ok(is_used_up || all.all(|(cap, standing)| standing.leaves_something_of(cap)))
+    }
+
+    fn wish(&self, foreseen: Foreseen, time: Time) -> Reservation {
+        let lapse = foreseen
+            .time_left
+            .map_or(LAPSE_WITHOUT_DEADLINE, |left| left.saturating_add(LAPSE_MARGIN));
+        Reservation {
+            turn: self.turn,
+            session: self.session,
+            tokens: foreseen.tokens,
+            cost: foreseen.cost,
+            until: time + lapse.min(LONGEST_LAPSE),
+        }
     }
 
     /// What is due to be told, once for each share of each budget.

@@ -108,7 +108,7 @@ impl Host {
 
     async fn fork_now(&self, org: &OrgName, from: SessionId, request: ForkRequest) -> Result<Forked, HostError> {
         // Nothing begins or is undone there meanwhile.
-        let _in_order = self.in_order(from).await?;
+        let _in_order = self.in_order(from).await;
         let old = self.session(org, from).await?;
         self.chain(org, &old.agent).await?;
         let past = self.past(org, from).await?;

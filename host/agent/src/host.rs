@@ -48,7 +48,7 @@ use fumehood_policy::{
     authority::SessionNarrowing,
 };
 use fumehood_store::{
-    Store, StoreError, WorkspaceError, Workspaces,
+    SessionLock, SessionLocks, Store, StoreError, WorkspaceError, Workspaces,
     record::{self, Session, SessionChange},
     workspace::Starter,
 };
@@ -58,11 +58,8 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-/// Sessions share what keeps their turns in order; different ones rarely do.
-const STRIPES: usize = 64;
 
 /// Why an operation was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -237,8 +234,8 @@ struct Inner {
     running: Mutex<HashMap<TurnId, Control>>,
     /// A turn began to wait for a decision.
     expiry: Notify,
-    /// One permit each: a session's turns begin, and are undone, one after the other.
-    order: [Arc<Semaphore>; STRIPES],
+    /// A session's turns begin, and are undone, one after the other.
+    order: SessionLocks,
     summed_up: compaction::BeingSummedUp,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -281,7 +278,7 @@ impl Host {
                 hub,
                 running: Mutex::default(),
                 expiry: Notify::new(),
-                order: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
+                order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
                 tasks,
                 closing,
@@ -558,11 +555,8 @@ impl Host {
 
     /// Hold it while a turn of the session begins or is undone: the next one that does waits. The only process that works on these
     /// sessions is this one.
-    pub(crate) async fn in_order(&self, session: SessionId) -> Result<OwnedSemaphorePermit, HostError> {
-        // The last byte of the id is random.
-        let stripe = usize::from(session.uuid().as_bytes()[15]) % STRIPES;
-        let order = Arc::clone(&self.inner.order[stripe]);
-        order.acquire_owned().await.map_err(|_| HostError::ShuttingDown)
+    pub(crate) async fn in_order(&self, session: SessionId) -> SessionLock {
+        self.inner.order.lock(session).await
     }
 
     pub(crate) fn publish(&self, events: Vec<Event>) {

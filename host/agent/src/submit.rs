@@ -172,7 +172,7 @@ impl Host {
                 return Err(HostError::ShuttingDown);
             }
             let accepted = {
-                let _in_order = self.in_order(session).await?;
+                let _in_order = self.in_order(session).await;
                 // What waits does not change the conversation.
                 if mode != Mode::Queue || replaces.is_some() {
                     self.refuse_while_summed_up(session)?;

@@ -193,8 +193,9 @@ pub trait Turns {
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>>;
     /// Goes back to before a turn, if no turn is open and the turns to be undone are still those. `None` if there is no such session.
     async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>>;
-    /// Turns of every org that wait for a decision, and until when, at most `limit`: those first that wait least long.
-    async fn turns_waiting(&self, limit: u32) -> Result<Vec<(Turn, Time)>>;
+    /// Turns of every org that wait for a decision, and until when, at most `limit`: those first that wait least long, from the one on
+    /// that comes after `after`.
+    async fn turns_waiting(&self, after: Option<(Time, TurnId)>, limit: u32) -> Result<Vec<(Turn, Time)>>;
 }
 
 /// The journal: what happened in a session, in order.
@@ -238,6 +239,8 @@ pub trait Spending {
     async fn reserve(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Reserved>;
     /// Lets go of what is held for a turn.
     async fn release(&self, turn: TurnId) -> Result<()>;
+    /// Where caps stand for who wishes this, in their order: what [`Self::reserve`] would decide by. Writes nothing.
+    async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>>;
     /// Where caps stand, in their order.
     async fn standings(&self, org: &OrgName, session: SessionId, caps: &[Cap]) -> Result<Vec<Standing>>;
     /// Whether this has not been told yet of this cap: at this limit, in this window, at this or a higher percentage. It counts as

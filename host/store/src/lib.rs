@@ -18,6 +18,7 @@ mod master;
 mod quotas;
 pub mod record;
 pub mod rotation;
+mod session_locks;
 pub mod spending;
 pub mod sqlite;
 mod telemetry;
@@ -32,6 +33,7 @@ pub use data_dir::{DataDir, StoreUrl};
 pub use error::OpenError;
 pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
 pub use quotas::{KvQuota, Quotas};
+pub use session_locks::{SessionLock, SessionLocks};
 pub use sqlite::{SqliteStore, check::Problem};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 

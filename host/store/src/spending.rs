@@ -62,6 +62,14 @@ pub struct Standing {
     pub held: u64,
 }
 
+impl Standing {
+    /// Whether there is something of the cap that is neither spent nor held.
+    #[must_use]
+    pub const fn leaves_something_of(&self, cap: &Cap) -> bool {
+        self.used.saturating_add(self.held) < cap.limit
+    }
+}
+
 /// What a turn wants to hold for a model call, as far as it can be foreseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {

@@ -3,7 +3,7 @@
 use super::{Driver, Stop};
 use crate::budgets::{Foreseen, Hold};
 use fumehood_core::{money::Money, turn::Usage};
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 /// What the first call of a turn is foreseen to take; later ones are foreseen to take what the one before took.
 const FIRST_CALL: Usage = Usage {
@@ -27,16 +27,7 @@ impl Driver {
     /// Holds what a model call may take, unless that is done. Waits while the rest of a budget is held for calls that run.
     pub(super) async fn hold(&mut self) -> Result<(), Stop> {
         while self.held == Held::Nothing {
-            let budgets = Arc::clone(self.plan.purse.budgets());
-            // Before looking, so that nothing that is let go meanwhile is missed.
-            let mut freed = pin!(budgets.something_let_go());
-            freed.as_mut().enable();
-            let usage = self.last_call.unwrap_or(FIRST_CALL);
-            let foreseen = Foreseen {
-                tokens: usage.total(),
-                cost: self.plan.model.cost(Some(usage)).unwrap_or(Money::ZERO),
-                time_left: self.time_left(),
-            };
+            let foreseen = self.foreseen();
             let (hold, warnings) = self.plan.purse.hold(foreseen).await?;
             let machine = &self.recorder.machine;
             let told = warnings.into_iter().map(|warning| machine.warning(warning)).collect();
@@ -44,19 +35,40 @@ impl Driver {
             match hold {
                 Hold::Granted => self.held = Held::Something,
                 Hold::Exhausted(exhausted) => return Err(Stop::Exhausted(exhausted)),
-                Hold::Taken => {
-                    // What came of waiting does not matter: it is looked at again.
-                    let waited = tokio::time::timeout(LOOK_AGAIN, freed);
-                    let _ = self.interruptible(waited).await?;
-                }
+                Hold::Taken => self.until_something_is_let_go().await?,
             }
         }
         Ok(())
     }
 
+    fn foreseen(&self) -> Foreseen {
+        let usage = self.last_call.unwrap_or(FIRST_CALL);
+        Foreseen {
+            tokens: usage.total(),
+            cost: self.plan.model.cost(Some(usage)).unwrap_or(Money::ZERO),
+            time_left: self.time_left(),
+        }
+    }
+
+    /// Many may wait: they look, and only who finds something troubles the one writer.
+    async fn until_something_is_let_go(&self) -> Result<(), Stop> {
+        let waiter = self.plan.purse.wait();
+        loop {
+            // Before looking, so that nothing that is let go meanwhile is missed.
+            let mut freed = pin!(waiter.something_let_go());
+            freed.as_mut().enable();
+            if self.plan.purse.is_worth_trying(self.foreseen()).await? {
+                return Ok(());
+            }
+            // What came of waiting does not matter: it is looked at again.
+            let waited = tokio::time::timeout(LOOK_AGAIN, freed);
+            let _ = self.interruptible(waited).await?;
+        }
+    }
+
     /// The event is recorded that tells what the call took, and what was held for it is held no more.
     pub(super) fn let_go(&mut self) {
         self.held = Held::Nothing;
-        self.plan.purse.budgets().let_go();
+        self.plan.purse.let_go();
     }
 }

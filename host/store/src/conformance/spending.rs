@@ -246,6 +246,16 @@ async fn standing(world: &World) -> Outcome {
     );
     let told = store.standings(&org, a.session, &caps).await?;
     ensure_eq!(told, [Standing { used: 4, held: 21 }], "what is told");
+    for (one, held) in [(&a, 20), (&b, 1)] {
+        let told = store.standings_for(&org, &caps, wish(one, 5)).await?;
+        ensure_eq!(
+            told,
+            [Standing { used: 4, held }],
+            "what is told to one who holds something"
+        );
+    }
+    let told = store.standings(&org, a.session, &caps).await?;
+    ensure_eq!(told, [Standing { used: 4, held: 21 }], "what is held after looking");
     Ok(())
 }
 

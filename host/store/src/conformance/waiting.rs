@@ -135,8 +135,8 @@ async fn found(world: &World) -> Outcome {
     let [soon, late] = [Time::from_timestamp_nanos(1), Time::from_timestamp_nanos(2)];
     let later = waits(world, &org, late).await?;
     let sooner = waits(world, &org, soon).await?;
-    let first = |limit| async move {
-        let found = store.turns_waiting(limit).await?;
+    let after = |after, limit| async move {
+        let found = store.turns_waiting(after, limit).await?;
         Ok::<_, Broken>(
             found
                 .into_iter()
@@ -145,15 +145,20 @@ async fn found(world: &World) -> Outcome {
         )
     };
     ensure_eq!(
-        first(2).await?,
+        after(None, 2).await?,
         [(sooner.turn.id, soon), (later.turn.id, late)],
         "those that wait"
     );
-    ensure_eq!(first(1).await?.len(), 1, "at most as many as were asked for");
+    ensure_eq!(after(None, 1).await?.len(), 1, "at most as many as were asked for");
+    ensure_eq!(
+        after(Some((soon, sooner.turn.id)), 1).await?,
+        [(later.turn.id, late)],
+        "those after one"
+    );
     for (waits, event) in [(&sooner, resumed(sooner.turn.id)), (&later, completed(later.turn.id))] {
         store.append(&org, waits.session.id, &[event]).await?;
     }
-    let found = first(1000).await?;
+    let found = after(None, 1000).await?;
     ensure!(
         !found
             .iter()

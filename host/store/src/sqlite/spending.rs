@@ -186,6 +186,17 @@ struct Asks<'a> {
     now: i64,
 }
 
+impl<'a> Asks<'a> {
+    const fn for_wish(org: &'a OrgName, wish: Reservation, now: i64) -> Self {
+        Self {
+            org,
+            session: wish.session,
+            turn: Some(wish.turn),
+            now,
+        }
+    }
+}
+
 async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, cap: &Cap) -> Result<u64> {
     let sum = match cap.part {
         Part::Tokens => {
@@ -242,15 +253,10 @@ async fn reserve(
         .execute(&mut *connection)
         .await
         .map_err(failed)?;
-    let asks = Asks {
-        org,
-        session: wish.session,
-        turn: Some(wish.turn),
-        now,
-    };
+    let asks = Asks::for_wish(org, wish, now);
     let standings = standings(connection, asks, caps).await?;
-    let fits = |(cap, standing): (&Cap, &Standing)| standing.used.saturating_add(standing.held) < cap.limit;
-    if !caps.iter().zip(&standings).all(fits) {
+    let mut stand = caps.iter().zip(&standings);
+    if !stand.all(|(cap, standing)| standing.leaves_something_of(cap)) {
         return Ok(Reserved::Refused(standings));
     }
     let written = sqlx::query(
@@ -336,6 +342,12 @@ impl Spending for SqliteStore {
 
     async fn release(&self, turn: TurnId) -> Result<()> {
         self.write(move |connection| Box::pin(release(connection, turn))).await
+    }
+
+    async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>> {
+        let asks = Asks::for_wish(org, wish, decode::to_nanos(now())?);
+        let mut connection = self.readers().acquire().await.map_err(failed)?;
+        standings(&mut connection, asks, caps).await
     }
 
     async fn standings(&self, org: &OrgName, session: SessionId, caps: &[Cap]) -> Result<Vec<Standing>> {

@@ -442,13 +442,20 @@ impl Turns for SqliteStore {
         rows.into_iter().map(turn).collect()
     }
 
-    async fn turns_waiting(&self, limit: u32) -> Result<Vec<(Turn, Time)>> {
+    async fn turns_waiting(&self, after: Option<(Time, TurnId)>, limit: u32) -> Result<Vec<(Turn, Time)>> {
+        let (until, id) = match after {
+            Some((until, turn)) => (decode::to_nanos(until)?, turn.uuid().as_bytes().to_vec()),
+            None => (i64::MIN, Vec::new()),
+        };
         type Waiting = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>, i64);
         let rows: Vec<Waiting> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended, waits_until FROM turns \
-             WHERE waits_until IS NOT NULL AND status = 'awaiting_approval' ORDER BY waits_until, id LIMIT ?1",
+             WHERE waits_until IS NOT NULL AND status = 'awaiting_approval' AND (waits_until, id) > (?2, ?3) \
+             ORDER BY waits_until, id LIMIT ?1",
         )
         .bind(i64::from(limit))
+        .bind(until)
+        .bind(id)
         .fetch_all(self.readers())
         .await
         .map_err(failed)?;

@@ -1,11 +1,11 @@
 //! Keeping the states of workspaces, going back to one, and taking the files along into another session.
 
 use super::{
-    Inner, Result, WorkspaceError, Workspaces, alone,
+    Inner, Result, WorkspaceError, Workspaces,
     snapshots::{Copied, Left, NotKept, PutBack, copy_now},
     unavailable,
 };
-use crate::{error::OpenError, sqlite::SqliteStore};
+use crate::{error::OpenError, session_locks::SessionLock, sqlite::SqliteStore};
 use fumehood_core::{
     Time,
     digest::Digest,
@@ -14,7 +14,6 @@ use fumehood_core::{
 };
 use fumehood_files::Full;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// What is ready to be put back. As long as it is there, no client changes the files of the session. Dropped, it is put back or
 /// thrown away before the files are used again, as the journal says.
@@ -33,7 +32,7 @@ pub struct Ready {
     pub lost: Vec<String>,
     /// How many more of them there are.
     pub lost_more: usize,
-    _alone: OwnedSemaphorePermit,
+    _alone: SessionLock,
 }
 
 /// Who sees to it that what is ready is put back or thrown away.
@@ -108,7 +107,7 @@ impl Workspaces {
         state: Digest,
         during: Vec<(Time, Time)>,
     ) -> Result<Ready> {
-        let alone = alone(&self.inner.writers, session).await?;
+        let alone = self.inner.writers.lock(session).await;
         let back = PutBack { event, state, during };
         let (files, prospect) = self
             .keeping(session, move |inner| {
@@ -213,7 +212,7 @@ impl Workspaces {
         session: SessionId,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let alone = alone(&self.inner.keepers, session).await?;
+        let alone = self.inner.keepers.lock(session).await;
         let verdict = self.verdict(session).await?;
         self.blocking(move |inner| {
             let _alone = alone;

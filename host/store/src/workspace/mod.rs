@@ -36,9 +36,11 @@ pub use path::{WorkspacePath, WorkspacePathError};
 use self::{
     error::{failed, refused, unavailable},
     snapshots::Snapshots,
-    trees::{Trees, stripe},
+    trees::Trees,
 };
-use crate::{data_dir::DataDir, disk, error::OpenError, record::Page, sqlite::SqliteStore};
+use crate::{
+    data_dir::DataDir, disk, error::OpenError, record::Page, session_locks::SessionLocks, sqlite::SqliteStore,
+};
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
 use fumehood_files::{Tree, remove_all};
@@ -47,7 +49,7 @@ use std::{
     path::Path,
     sync::{Arc, OnceLock},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Where the sessions' directories are, in the data directory.
 const ROOT: &str = "workspaces";
@@ -61,8 +63,6 @@ const RESTORING: &str = "workspaces.restoring";
 pub const DEFAULT_SNAPSHOTS: u64 = 500 << 20;
 /// How many operations touch the disk at once; others wait their turn.
 const AT_ONCE: usize = 32;
-/// Writers of one session wait for each other; different sessions rarely do.
-const STRIPES: usize = 64;
 
 /// What must be true of a file for a change to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +163,10 @@ struct Inner {
     gone: Dir,
     /// Beside the workspaces, so that a file being written is not seen in one.
     temporary: Dir,
-    /// One permit each.
-    writers: [Arc<Semaphore>; STRIPES],
-    /// The same for those who keep states, which may take longer.
-    keepers: [Arc<Semaphore>; STRIPES],
+    /// Those who change files.
+    writers: SessionLocks,
+    /// Those who keep states, which may take longer.
+    keepers: SessionLocks,
     turns: Arc<Semaphore>,
     /// What says whether a session went back; without it none did.
     journal: OnceLock<SqliteStore>,
@@ -210,8 +210,8 @@ impl Workspaces {
                 gone,
                 root,
                 temporary: swept("workspaces.new")?,
-                writers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
-                keepers: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
+                writers: SessionLocks::default(),
+                keepers: SessionLocks::default(),
                 turns: Arc::new(Semaphore::new(AT_ONCE)),
                 journal: OnceLock::new(),
                 _data_dir: data_dir.clone(),
@@ -445,7 +445,7 @@ impl Workspaces {
         session: SessionId,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let alone = alone(&self.inner.writers, session).await?;
+        let alone = self.inner.writers.lock(session).await;
         self.finished(session).await?;
         self.blocking(move |inner| {
             let _alone = alone;
@@ -478,12 +478,6 @@ impl Workspaces {
         .await
         .unwrap_or_else(|_| Err(stopping()))
     }
-}
-
-/// Waits until nobody else does the same for the session.
-async fn alone(locks: &[Arc<Semaphore>; STRIPES], session: SessionId) -> Result<OwnedSemaphorePermit> {
-    let lock = Arc::clone(stripe(locks, session));
-    lock.acquire_owned().await.map_err(|_| stopping())
 }
 
 fn stopping() -> WorkspaceError {
@@ -526,10 +520,7 @@ mod tests {
         let workspaces = Workspaces::open(&DataDir::open(place.path()).await.unwrap(), Quota::default()).unwrap();
         let [busy, other] = [1, 2].map(|n| SessionId::from_uuid(uuid::Uuid::from_u128(n)));
         let path: WorkspacePath = "a".parse().unwrap();
-        let first = Arc::clone(stripe(&workspaces.inner.writers, busy))
-            .acquire_owned()
-            .await
-            .unwrap();
+        let first = workspaces.inner.writers.lock(busy).await;
         let mut waiting: Vec<_> = (0..2 * AT_ONCE)
             .map(|_| Box::pin(workspaces.write(busy, &path, vec![1], Precondition::Any)))
             .collect();

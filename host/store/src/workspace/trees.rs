@@ -160,9 +160,9 @@ impl Trees {
     }
 
     fn opener(&self, session: SessionId) -> MutexGuard<'_, ()> {
-        stripe(&self.openers, session)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        // The last byte of the id is random.
+        let stripe = usize::from(session.uuid().as_bytes()[15]) % STRIPES;
+        self.openers[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -200,10 +200,4 @@ impl Known {
             self.deleted.remove(&oldest);
         }
     }
-}
-
-/// One of many locks, the same for the same session.
-pub(super) fn stripe<T>(locks: &[T], session: SessionId) -> &T {
-    // The last byte of the id is random.
-    &locks[session.uuid().as_bytes()[15] as usize % locks.len()]
 }

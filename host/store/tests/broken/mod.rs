@@ -133,6 +133,10 @@ impl Spending for Broken {
         self.sound.release(turn).await
     }
 
+    async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>> {
+        self.sound.standings_for(org, caps, wish).await
+    }
+
     async fn standings(&self, org: &OrgName, session: SessionId, caps: &[Cap]) -> Result<Vec<Standing>> {
         self.sound.standings(org, session, caps).await
     }
@@ -246,8 +250,8 @@ impl Turns for Broken {
         self.sound.rewind(org, session, rewind).await
     }
 
-    async fn turns_waiting(&self, limit: u32) -> Result<Vec<(Turn, Time)>> {
-        self.sound.turns_waiting(limit).await
+    async fn turns_waiting(&self, after: Option<(Time, TurnId)>, limit: u32) -> Result<Vec<(Turn, Time)>> {
+        self.sound.turns_waiting(after, limit).await
     }
 }
 

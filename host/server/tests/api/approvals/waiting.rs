@@ -46,6 +46,25 @@ async fn a_request_that_nobody_answers_expires_and_the_turn_goes_on() {
 }
 
 #[tokio::test]
+async fn a_request_that_cannot_be_ended_keeps_no_other_from_ending() {
+    let house = governed(ask()).await;
+    let mut overdue_turns = Vec::new();
+    for _ in 0..2 {
+        let session = house.session().await;
+        let (turn, _) = overdue(&house, session.rsplit('/').next().unwrap().parse().unwrap()).await;
+        overdue_turns.push((session, turn));
+    }
+    house.damage(overdue_turns[0].1).await;
+    let house = house.restarted().await;
+    let (session, turn) = &overdue_turns[1];
+    let events = to_the_end(&house, session, &json!({"id": turn})).await;
+    assert_eq!(
+        of_type(&events, "approval.resolved")[0]["data"]["decisions"][0]["decision"],
+        "expired"
+    );
+}
+
+#[tokio::test]
 async fn who_decides_too_late_is_refused_also_where_the_request_was_not_ended_yet() {
     let house = governed(ask()).await;
     let session = house.session().await;
