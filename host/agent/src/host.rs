@@ -19,6 +19,7 @@ use crate::{
     budgets::{BudgetExhausted, Budgets},
     caller::Caller,
     catalog::Catalog,
+    chains::Chains,
     hooks::{Hooks, Journal},
     hub::Hub,
     limits::{Counted, Limited, Place},
@@ -44,7 +45,7 @@ use fumehood_core::{
 };
 use fumehood_egress::LeakGuard;
 use fumehood_policy::{
-    agent::{AgentConfigError, AgentSpec},
+    agent::{AgentConfigError, AgentSpec, Lineage},
     authority::SessionNarrowing,
 };
 use fumehood_store::{
@@ -229,6 +230,7 @@ struct Inner {
     skills: Arc<BTreeMap<SkillName, Arc<Skill>>>,
     budgets: Arc<Budgets>,
     default_agent: AgentName,
+    chains: Chains,
     hub: Arc<Hub>,
     hooks: Arc<Hooks>,
     running: Mutex<HashMap<TurnId, Control>>,
@@ -275,6 +277,7 @@ impl Host {
                 models,
                 skills: Arc::new(skills),
                 default_agent,
+                chains: Chains::default(),
                 hub,
                 running: Mutex::default(),
                 expiry: Notify::new(),
@@ -542,15 +545,15 @@ impl Host {
     pub(crate) async fn chain(&self, org: &OrgName, agent: &AgentName) -> Result<Arc<[AgentSpec]>, HostError> {
         let mut configured = self.inner.store.agents(&OrgName::default_org()).await?;
         configured.extend(self.inner.store.agents(org).await?);
-        let mut chains = fumehood_policy::agent::resolve_agents(&configured)?;
-        chains.remove(agent).map(Arc::from).ok_or_else(|| {
-            let known = configured
-                .keys()
-                .map(|name| name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ");
-            HostError::Invalid(format!("there is no agent `{agent}`; there are: {known}"))
-        })
+        let Some(lineage) = Lineage::of(agent, &configured)? else {
+            let known: Vec<_> = configured.keys().map(AgentName::as_str).collect();
+            return Err(HostError::Invalid(format!(
+                "there is no agent `{agent}`; there are: {}",
+                known.join(", ")
+            )));
+        };
+        let chain = self.inner.chains.get(org, agent, lineage).await?;
+        chain.ok_or(HostError::Fault)
     }
 
     /// Hold it while a turn of the session begins or is undone: the next one that does waits. The only process that works on these

@@ -7,6 +7,7 @@
 pub mod budgets;
 pub mod caller;
 pub mod catalog;
+mod chains;
 pub mod changes;
 mod compaction;
 mod context;

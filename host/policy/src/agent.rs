@@ -273,59 +273,73 @@ fn circle(names: &[AgentName]) -> String {
     names.iter().map(AgentName::as_str).collect::<Vec<_>>().join(" → ")
 }
 
+/// An agent and those it extends, as they are configured: all that its chain is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage(
+    /// Root first.
+    Vec<(AgentName, AgentConfig)>,
+);
+
+impl Lineage {
+    /// The lineage of an agent; `None` if there is no such agent.
+    ///
+    /// # Errors
+    /// On an unknown parent, and a circle.
+    pub fn of(leaf: &AgentName, configs: &BTreeMap<AgentName, AgentConfig>) -> Result<Option<Self>, AgentConfigError> {
+        let mut lineage: Vec<(&AgentName, &AgentConfig)> = Vec::new();
+        let mut next = configs.get_key_value(leaf);
+        while let Some((name, config)) = next {
+            if let Some(start) = lineage.iter().position(|(seen, _)| *seen == name) {
+                let circle = lineage[start..].iter().map(|(name, _)| *name).chain([name]);
+                return Err(AgentConfigError::Cycle(circle.cloned().collect()));
+            }
+            lineage.push((name, config));
+            next = match &config.extends {
+                None => None,
+                Some(parent) => Some(configs.get_key_value(parent).ok_or_else(|| {
+                    let (agent, parent) = (name.clone(), parent.clone());
+                    AgentConfigError::UnknownParent { agent, parent }
+                })?),
+            };
+        }
+        let root_first = lineage.into_iter().rev();
+        let lineage: Vec<_> = root_first
+            .map(|(name, config)| (name.clone(), config.clone()))
+            .collect();
+        Ok((!lineage.is_empty()).then_some(Self(lineage)))
+    }
+
+    /// Folds it: the chain, from root to the agent itself. Compiles every condition of its rules.
+    ///
+    /// # Errors
+    /// On a size or a span out of its bounds, a skill too many, a hook that can't be, and what is wrong with approval rules.
+    pub fn resolve(&self) -> Result<Vec<AgentSpec>, AgentConfigError> {
+        let mut specs: Vec<AgentSpec> = Vec::with_capacity(self.0.len());
+        for (name, config) in &self.0 {
+            let parent = specs.last();
+            check_skills(parent, name, config)?;
+            check_hooks(&specs, name, config)?;
+            let spec = fold(parent, name, config)?;
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+}
+
 /// Folds each agent's chain of `extends`: for each agent, its chain from root to itself.
 ///
 /// # Errors
-/// On an unknown parent, a circle, a size or a span out of its bounds, and what is wrong with approval rules.
+/// Those of [`Lineage::of`] and [`Lineage::resolve`].
 pub fn resolve_agents(
     configs: &BTreeMap<AgentName, AgentConfig>,
 ) -> Result<BTreeMap<AgentName, Vec<AgentSpec>>, AgentConfigError> {
-    configs
-        .keys()
-        .map(|name| Ok((name.clone(), resolve_chain(name, configs)?)))
-        .collect()
-}
-
-fn resolve_chain(
-    leaf: &AgentName,
-    configs: &BTreeMap<AgentName, AgentConfig>,
-) -> Result<Vec<AgentSpec>, AgentConfigError> {
-    let mut chain: Vec<(&AgentName, &AgentConfig)> = Vec::new();
-    let mut next = configs.get_key_value(leaf);
-    while let Some((name, config)) = next {
-        if let Some(start) = chain.iter().position(|(seen, _)| *seen == name) {
-            let mut names: Vec<AgentName> = chain[start..].iter().map(|(name, _)| (*name).clone()).collect();
-            names.push(name.clone());
-            return Err(AgentConfigError::Cycle(names));
+    let mut chains = BTreeMap::new();
+    for name in configs.keys() {
+        if let Some(lineage) = Lineage::of(name, configs)? {
+            chains.insert(name.clone(), lineage.resolve()?);
         }
-        if let Some(size) = config.tool_output.filter(|size| !TOOL_OUTPUTS.contains(size)) {
-            return Err(AgentConfigError::ToolOutput {
-                agent: name.clone(),
-                size,
-            });
-        }
-        chain.push((name, config));
-        next = match &config.extends {
-            None => None,
-            Some(parent) => Some(
-                configs
-                    .get_key_value(parent)
-                    .ok_or_else(|| AgentConfigError::UnknownParent {
-                        agent: name.clone(),
-                        parent: parent.clone(),
-                    })?,
-            ),
-        };
     }
-    let mut specs: Vec<AgentSpec> = Vec::with_capacity(chain.len());
-    for (name, config) in chain.into_iter().rev() {
-        let parent = specs.last();
-        check_skills(parent, name, config)?;
-        check_hooks(&specs, name, config)?;
-        let spec = fold(parent, name, config)?;
-        specs.push(spec);
-    }
-    Ok(specs)
+    Ok(chains)
 }
 
 fn check_skills(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> Result<(), AgentConfigError> {
@@ -385,6 +399,12 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> R
         .map(str::trim)
         .filter(|text| !text.is_empty())
         .collect();
+    if let Some(size) = config.tool_output.filter(|size| !TOOL_OUTPUTS.contains(size)) {
+        return Err(AgentConfigError::ToolOutput {
+            agent: name.clone(),
+            size,
+        });
+    }
     let timeout = config.approval_timeout;
     if let Some(given) = timeout.filter(|given| !APPROVAL_TIMEOUTS.contains(given)) {
         return Err(AgentConfigError::ApprovalTimeout {

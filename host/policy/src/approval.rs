@@ -110,6 +110,11 @@ impl ApprovalRules {
         self.0.iter().map(|rule| &rule.written)
     }
 
+    /// The conditions of all rules.
+    fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.0.iter().filter_map(|rule| rule.condition.as_ref())
+    }
+
     /// What this agent says: the first rule that fits.
     fn judge(&self, agent: &AgentName, call: &JudgedCall<'_>, seen: &Seen<'_>) -> Judgement {
         let named = self.0.iter().enumerate();
@@ -146,7 +151,7 @@ impl ApprovalRules {
 /// What a chain of agents says about a call: every agent is asked, the strictest decides.
 #[must_use]
 pub fn judge(chain: &[AgentSpec], call: &JudgedCall<'_>) -> Judgement {
-    let seen = Seen::new(call);
+    let seen = Seen::new(call, chain);
     // THREAT[T-appr-laxer-child]: no agent of the chain takes back what another says.
     chain.iter().fold(Judgement::Allow, |strictest, agent| {
         strictest.or_stricter(agent.approval.judge(&agent.name, call, &seen))

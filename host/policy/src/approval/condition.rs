@@ -1,15 +1,18 @@
 //! Conditions of approval rules, in the Common Expression Language (<https://cel.dev>), bounded in what they say and in what they cost.
 //!
 //! The operator writes a condition, and a model chooses the arguments it is held against. So a condition is short, and can only look:
-//! it makes no lists, and looks at each element of a list at most once. What a look costs is counted from the size of the arguments
-//! before it is taken; one that would cost too much is not taken.
+//! it makes no lists, and looks at each element of a list at most once. Its regular expressions are made ready with it, and are small.
+//! What a look costs is counted from the size of the arguments before it is taken; one that would cost too much is not taken.
 
 use super::JudgedCall;
+use crate::agent::AgentSpec;
 use cel::{
     Context, Env, ExecutionError, Program, Value as Cel,
     common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue},
+    extractors::This,
 };
 use fumehood_core::tool::Effect;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use std::{
     cell::OnceCell,
@@ -26,8 +29,10 @@ const MOST_BRACKETS: usize = 16;
 const DEEPEST: usize = 32;
 /// Bytes of arguments, times the values in them where a condition goes through a list.
 const MOST_WORK: usize = 1 << 24;
-/// What it costs to make a regular expression ready, in bytes of arguments.
-const PATTERN_WORK: usize = 1 << 16;
+/// Bytes that a regular expression may take, as its size is counted: what is the smallest of these that is enough for it.
+const PATTERN_SIZES: [usize; 7] = [1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16];
+/// A byte of arguments costs as much again for each so many bytes of the regular expressions that it is held against.
+const PATTERN_UNIT: usize = 1 << 10;
 /// Characters of a parser's words.
 const WORDS: usize = 160;
 
@@ -104,18 +109,40 @@ pub struct ConditionError {
 pub(super) struct Condition {
     text: Arc<str>,
     program: Arc<Program>,
+    patterns: Patterns,
     cost: Cost,
 }
 
+/// Regular expressions, ready, by how they are written.
+type Patterns = HashMap<String, Regex>;
+
+/// What a condition costs.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    looks: Looks,
+    /// Bytes of its regular expressions.
+    patterns: usize,
+}
+
 /// How often a condition looks at the arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Cost {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
     /// Once.
     Once,
     /// Once for each element of a list.
     EachElement,
-    /// The same, with a regular expression.
-    EachElementMatched,
+}
+
+impl Cost {
+    fn for_arguments(self, size: Size) -> usize {
+        let looks = match self.looks {
+            Looks::Once => 1,
+            Looks::EachElement => size.values,
+        };
+        // A search may go through a whole expression at each byte.
+        let at_a_byte = 1 + self.patterns.div_ceil(PATTERN_UNIT);
+        size.bytes.saturating_mul(looks).saturating_mul(at_a_byte)
+    }
 }
 
 impl Condition {
@@ -133,10 +160,14 @@ impl Condition {
         })?;
         let mut check = Check {
             scope: Vec::new(),
-            cost: Cost::Once,
+            patterns: Patterns::new(),
+            cost: Cost {
+                looks: Looks::Once,
+                patterns: 0,
+            },
         };
         let checked = check.expression(program.expression(), 0);
-        let cost = check.cost;
+        let Check { patterns, cost, .. } = check;
         if let Err(fault) = checked {
             let offset = program.source_info().offset_for(fault.id).map_or(0, |(start, _)| start);
             return Err(at(text, usize::try_from(offset).unwrap_or(0), fault.reason));
@@ -144,6 +175,7 @@ impl Condition {
         Ok(Self {
             text: text.into(),
             program: Arc::new(program),
+            patterns,
             cost,
         })
     }
@@ -151,19 +183,32 @@ impl Condition {
     /// Whether it holds; or why that can't be said, in words without values of the arguments.
     pub(super) fn holds(&self, seen: &Seen<'_>) -> Result<bool, String> {
         // THREAT[T-appr-expression-cost]: nothing is evaluated before it is known what that costs.
-        let Size { values, bytes } = seen.size();
-        let work = match self.cost {
-            Cost::Once => bytes,
-            Cost::EachElement => bytes.saturating_mul(values),
-            Cost::EachElementMatched => bytes.saturating_add(PATTERN_WORK).saturating_mul(values),
-        };
-        if work > MOST_WORK {
+        if self.cost.for_arguments(seen.size()) > MOST_WORK {
             return Err("the arguments are too large to hold the condition against them".into());
         }
         match self.program.execute(seen.context()) {
             Ok(Cel::Bool(holds)) => Ok(holds),
             Ok(_) => Err("the condition is neither true nor false".into()),
-            Err(error) => Err(words(&error)),
+            Err(error) => Err(self.words(&error)),
+        }
+    }
+
+    /// What went wrong, without the values it went wrong with: they are the model's.
+    // THREAT[T-appr-deception]
+    fn words(&self, error: &ExecutionError) -> String {
+        match error {
+            ExecutionError::NoSuchKey(key) if self.text.contains(key.as_str()) => {
+                format!("there is no `{}`", shortened(key))
+            }
+            // An argument chose the name.
+            ExecutionError::NoSuchKey(_) => "there is nothing of a name that the condition looks up".into(),
+            ExecutionError::IndexOutOfBounds(_) => "a list is shorter than the condition needs".into(),
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "it divides by zero".into(),
+            ExecutionError::Overflow(..) => "a number is too large".into(),
+            ExecutionError::NoSuchOverload(error) => {
+                format!("`{}` does not take values of these types", error.function())
+            }
+            _ => "a value is not of the type that the condition needs".into(),
         }
     }
 }
@@ -192,6 +237,7 @@ struct Fault {
 struct Check<'e> {
     /// Names that the macros around bring in.
     scope: Vec<&'e str>,
+    patterns: Patterns,
     cost: Cost,
 }
 
@@ -250,19 +296,16 @@ impl<'e> Check<'e> {
         if name != "matches" {
             return Ok(());
         }
-        if !self.scope.is_empty() {
-            self.cost = Cost::EachElementMatched;
-        }
         let Some(Expr::Literal(LiteralValue::String(pattern))) = call.args.last().map(|pattern| &pattern.expr) else {
             return refuse("`matches` takes its regular expression as a text in quotes, not from the call".into());
         };
-        match regex::Regex::new(pattern.inner()) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let said = error.to_string();
-                let last = said.lines().last().unwrap_or_default();
-                refuse(format!("the regular expression can't be used: {}", shortened(last)))
+        match ready(pattern.inner()) {
+            Ok((regex, size)) => {
+                self.cost.patterns += size;
+                self.patterns.insert(pattern.inner().to_owned(), regex);
+                Ok(())
             }
+            Err(why) => refuse(format!("the regular expression can't be used: {why}")),
         }
     }
 
@@ -279,7 +322,7 @@ impl<'e> Check<'e> {
         if !self.scope.is_empty() {
             return refuse("`all`, `exists` and `exists_one` can't be used within each other");
         }
-        self.cost = self.cost.max(Cost::EachElement);
+        self.cost.looks = Looks::EachElement;
         self.scope = [Some(&each.iter_var), each.iter_var2.as_ref(), Some(&each.accu_var)]
             .into_iter()
             .flatten()
@@ -290,6 +333,26 @@ impl<'e> Check<'e> {
         self.scope.clear();
         checked
     }
+}
+
+/// A regular expression, ready, and the bytes that it takes; or why there is none.
+// THREAT[T-appr-expression-cost]: it is compiled once, with the condition, and its size is bounded and counted.
+fn ready(pattern: &str) -> Result<(Regex, usize), String> {
+    for size in PATTERN_SIZES {
+        match RegexBuilder::new(pattern).size_limit(size).build() {
+            Ok(regex) => return Ok((regex, size)),
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(error) => {
+                let said = error.to_string();
+                return Err(shortened(said.lines().last().unwrap_or_default()));
+            }
+        }
+    }
+    Err(
+        "it is too large: repeat less often, and write `[0-9]` and `[A-Za-z0-9_]` rather than `\\d` and `\\w`, which are those of \
+         all languages"
+            .into(),
+    )
 }
 
 /// Refuses what is too long or nests too deep to be parsed.
@@ -333,6 +396,8 @@ fn shortened(text: &str) -> String {
 /// What a call shows to conditions: made ready when the first asks for it.
 pub(super) struct Seen<'a> {
     call: &'a JudgedCall<'a>,
+    /// Whose conditions look.
+    chain: &'a [AgentSpec],
     size: OnceCell<Size>,
     context: OnceCell<Context<'static, 'static>>,
 }
@@ -344,9 +409,10 @@ struct Size {
 }
 
 impl<'a> Seen<'a> {
-    pub(super) const fn new(call: &'a JudgedCall<'a>) -> Self {
+    pub(super) const fn new(call: &'a JudgedCall<'a>, chain: &'a [AgentSpec]) -> Self {
         Self {
             call,
+            chain,
             size: OnceCell::new(),
             context: OnceCell::new(),
         }
@@ -383,6 +449,17 @@ impl<'a> Seen<'a> {
             context.add_variable_from_value("read_only", tool.read_only);
             context.add_variable_from_value("destructive", tool.destructive);
             context.add_variable_from_value("open_world", tool.open_world);
+            let conditions = self.chain.iter().flat_map(|agent| agent.approval.conditions());
+            let patterns: Patterns = conditions.flat_map(|condition| condition.patterns.clone()).collect();
+            // The environment has none of its own, which would compile the expression at each call.
+            let declared =
+                context.add_function("matches", move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+                    let regex = patterns.get(pattern.as_str());
+                    regex
+                        .map(|regex| regex.is_match(&text))
+                        .ok_or_else(|| ExecutionError::function_error("matches", "not of this condition"))
+                });
+            debug_assert_eq!(declared, Ok(()));
             context
         })
     }
@@ -426,17 +503,5 @@ fn cel_value(value: &Value) -> Cel {
         Value::String(text) => Cel::from(text.clone()),
         Value::Array(list) => Cel::List(Arc::new(list.iter().map(cel_value).collect())),
         Value::Object(map) => object(map),
-    }
-}
-
-/// What went wrong, without the values it went wrong with: they are the model's.
-fn words(error: &ExecutionError) -> String {
-    match error {
-        ExecutionError::NoSuchKey(key) => format!("there is no `{}`", shortened(key)),
-        ExecutionError::IndexOutOfBounds(_) => "a list is shorter than the condition needs".into(),
-        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "it divides by zero".into(),
-        ExecutionError::Overflow(..) => "a number is too large".into(),
-        ExecutionError::NoSuchOverload(error) => format!("`{}` does not take values of these types", error.function()),
-        _ => "a value is not of the type that the condition needs".into(),
     }
 }
