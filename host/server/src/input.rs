@@ -118,11 +118,6 @@ pub(crate) struct Listed<T> {
 }
 
 impl<T> Listed<T> {
-    /// The whole of a list that has no pages.
-    pub(crate) const fn whole(items: Vec<T>) -> Self {
-        Self { items, next: None }
-    }
-
     /// A page of a list that is in memory, at a cursor that counts what came before.
     pub(crate) fn slice(items: Vec<T>, query: &PageQuery) -> Answer<Self> {
         let skip: usize = match &query.cursor {

@@ -7,6 +7,7 @@ use fumehood_agent::{
     install::InstallError,
     limits::{Counted, Limited, Standing},
 };
+use fumehood_core::turn::BudgetScope;
 use fumehood_store::{StoreError, WorkspaceError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::time::Duration;
@@ -56,8 +57,17 @@ impl From<InstallError> for Problem {
     fn from(error: InstallError) -> Self {
         match error {
             InstallError::Blob(error) => store_unavailable(&error),
-            error if error.is_busy() => Self::new(ProblemCode::RateLimited, error.to_string())
-                .with_header(header::RETRY_AFTER, INSTALL_RETRY_AFTER),
+            error if error.is_busy() => {
+                let problem = Self::new(ProblemCode::RateLimited, error.to_string());
+                // How many there may be depends on what others do: no quota is told.
+                let told = Told {
+                    limit: "installs",
+                    quota: None,
+                    remaining: 0,
+                    more: Some(More::at_once(INSTALL_RETRY_AFTER)),
+                };
+                with_headers(problem, told.headers()).with_header(header::RETRY_AFTER, INSTALL_RETRY_AFTER)
+            }
             error => Self::new(ProblemCode::ComponentRefused, error.to_string()),
         }
     }
@@ -110,13 +120,36 @@ fn budget_exhausted(exhausted: &BudgetExhausted) -> Problem {
     let problem = Problem::new(ProblemCode::BudgetExhausted, exhausted.to_string())
         .with("scope", serde_json::to_value(exhausted.scope).unwrap_or_default())
         .with("budget", exhausted.budget);
-    match exhausted.again {
+    let again = exhausted.again.map(|again| {
+        let wait = (again - fumehood_core::now()).to_std().unwrap_or_default();
+        whole_seconds(wait).max(1)
+    });
+    let problem = with_headers(problem, budget_headers(exhausted, again));
+    match again {
+        // No time brings more: nothing is said about any.
         None => problem,
-        Some(again) => {
-            let wait = (again - fumehood_core::now()).to_std().unwrap_or_default();
-            problem.with_header(header::RETRY_AFTER, whole_seconds(wait).max(1))
-        }
+        Some(seconds) => problem.with_header(header::RETRY_AFTER, seconds),
     }
+}
+
+/// What may be spent: nothing is left of it until it begins anew, if it does.
+fn budget_headers(exhausted: &BudgetExhausted, again: Option<u64>) -> Vec<(HeaderName, HeaderValue)> {
+    let limit = match exhausted.scope {
+        BudgetScope::Org => "org-budget",
+        BudgetScope::Session => "session-budget",
+        BudgetScope::Turn => "turn-budget",
+    };
+    let unit = match exhausted.budget {
+        "cost" => "cost-millionths",
+        unit => unit,
+    };
+    let told = Told {
+        limit,
+        quota: Some((exhausted.limit, format!("qu=\"{unit}\""))),
+        remaining: 0,
+        more: again.map(More::at_once),
+    };
+    told.headers()
 }
 
 pub(crate) fn rate_limited(limited: &Limited) -> Problem {
@@ -125,7 +158,7 @@ pub(crate) fn rate_limited(limited: &Limited) -> Problem {
         Limited::Rate { .. } | Limited::Crowded { .. } => ProblemCode::RateLimited,
         Limited::Unknown { .. } => ProblemCode::LimitsUnavailable,
     };
-    let mut problem = Problem::new(code, limited.to_string())
+    let problem = Problem::new(code, limited.to_string())
         .with("limit", limited.limit())
         .with_header(header::RETRY_AFTER, retry_after);
     let headers = match limited {
@@ -133,10 +166,13 @@ pub(crate) fn rate_limited(limited: &Limited) -> Problem {
         Limited::Crowded { limit, places, .. } => place_headers(limit, *places, retry_after),
         Limited::Unknown { .. } => Vec::new(),
     };
-    for (name, value) in headers {
-        problem = problem.with_header(name, value);
-    }
-    problem
+    with_headers(problem, headers)
+}
+
+fn with_headers(problem: Problem, headers: Vec<(HeaderName, HeaderValue)>) -> Problem {
+    headers
+        .into_iter()
+        .fold(problem, |problem, (name, value)| problem.with_header(name, value))
 }
 
 /// Says where the limit stands that a successful request counted towards.
@@ -150,42 +186,86 @@ pub(crate) fn tell_standing(headers: &mut HeaderMap, counted: &Counted) {
     headers.extend(rate_headers(limit, standing, next));
 }
 
-/// `RateLimit-*` as most clients know them (draft 03 of the IETF's RateLimit fields: seconds until the whole quota fits again), and
-/// the newer `RateLimit` and `RateLimit-Policy` (draft 10: seconds until more fits).
 fn rate_headers(limit: &str, standing: &Standing, next: u64) -> Vec<(HeaderName, HeaderValue)> {
-    let (quota, remaining) = (standing.limit, standing.remaining);
     let window = whole_seconds(standing.period).max(1);
-    let policy = format!("\"{limit}\";q={quota};w={window}");
-    limit_headers(limit, (quota, remaining), (whole_seconds(standing.reset), next), policy)
+    let told = Told {
+        limit,
+        quota: Some((standing.limit, format!("w={window}"))),
+        remaining: standing.remaining,
+        more: Some(More {
+            whole: whole_seconds(standing.reset),
+            next,
+        }),
+    };
+    told.headers()
 }
 
-/// The same for what is limited at one time: none is left, and nobody knows how soon one is.
+/// What is limited at one time: none is left, and nobody knows how soon one is.
 fn place_headers(limit: &str, places: u32, next: u64) -> Vec<(HeaderName, HeaderValue)> {
-    let policy = format!("\"{limit}\";q={places};qu=\"concurrent-requests\"");
-    limit_headers(limit, (places.into(), 0), (next, next), policy)
+    let told = Told {
+        limit,
+        quota: Some((places.into(), "qu=\"concurrent-requests\"".into())),
+        remaining: 0,
+        more: Some(More::at_once(next)),
+    };
+    told.headers()
 }
 
-fn limit_headers(
-    limit: &str,
-    (quota, remaining): (u64, u64),
-    (reset, next): (u64, u64),
-    policy: String,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = vec![
-        (HeaderName::from_static("ratelimit-limit"), quota.into()),
-        (HeaderName::from_static("ratelimit-remaining"), remaining.into()),
-        (HeaderName::from_static("ratelimit-reset"), reset.into()),
-    ];
-    let newer = [
-        ("ratelimit-policy", policy),
-        ("ratelimit", format!("\"{limit}\";r={remaining};t={next}")),
-    ];
-    for (name, text) in newer {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.push((HeaderName::from_static(name), value));
+/// What is told of a limit; what is not known is not told.
+struct Told<'a> {
+    limit: &'a str,
+    /// How much there may be, and of what.
+    quota: Option<(u64, String)>,
+    remaining: u64,
+    more: Option<More>,
+}
+
+/// When there is more, in seconds.
+#[derive(Clone, Copy)]
+struct More {
+    /// Until the whole quota fits again.
+    whole: u64,
+    /// Until anything fits.
+    next: u64,
+}
+
+impl More {
+    const fn at_once(seconds: u64) -> Self {
+        Self {
+            whole: seconds,
+            next: seconds,
         }
     }
-    headers
+}
+
+impl Told<'_> {
+    /// `RateLimit-*` as most clients know them (draft 03 of the IETF's RateLimit fields: seconds until the whole quota fits again), and
+    /// the newer `RateLimit` and `RateLimit-Policy` (draft 10: seconds until more fits).
+    fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
+        let Self {
+            limit,
+            quota,
+            remaining,
+            more,
+        } = self;
+        let mut headers = vec![(HeaderName::from_static("ratelimit-remaining"), remaining.into())];
+        let mut newer = format!("\"{limit}\";r={remaining}");
+        if let Some(more) = more {
+            headers.push((HeaderName::from_static("ratelimit-reset"), more.whole.into()));
+            newer = format!("{newer};t={}", more.next);
+        }
+        let mut texts = vec![("ratelimit", newer)];
+        if let Some((quota, of)) = quota {
+            headers.push((HeaderName::from_static("ratelimit-limit"), quota.into()));
+            texts.push(("ratelimit-policy", format!("\"{limit}\";q={quota};{of}")));
+        }
+        for (name, text) in texts {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.push((HeaderName::from_static(name), value));
+            }
+        }
+        headers
+    }
 }
 
 /// Rounded up: a client that comes back then is not refused again.
@@ -264,6 +344,59 @@ mod tests {
                 "\"concurrent_calls\";q=8;qu=\"concurrent-requests\"",
             ),
             ("ratelimit", "\"concurrent_calls\";r=0;t=1"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_spent_budget_says_when_it_begins_anew_if_it_does() {
+        let spent = |scope, again| {
+            let exhausted = BudgetExhausted {
+                scope,
+                budget: "tokens",
+                used: 120,
+                limit: 100,
+                again,
+            };
+            axum::response::IntoResponse::into_response(Problem::from(HostError::BudgetExhausted(exhausted)))
+        };
+        let soon = fumehood_core::now() + Duration::from_secs(3600);
+        let response = spent(BudgetScope::Org, Some(soon));
+        assert_eq!(response.status(), 429);
+        for (name, value) in [
+            ("ratelimit-limit", "100"),
+            ("ratelimit-remaining", "0"),
+            ("ratelimit-policy", "\"org-budget\";q=100;qu=\"tokens\""),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
+        let seconds = response.headers()["retry-after"].to_str().unwrap();
+        assert!((1..=3600).contains(&seconds.parse::<u64>().unwrap()));
+        assert_eq!(response.headers()["ratelimit-reset"], seconds);
+        assert_eq!(
+            response.headers()["ratelimit"],
+            format!("\"org-budget\";r=0;t={seconds}")
+        );
+
+        let response = spent(BudgetScope::Session, None);
+        assert_eq!(response.headers()["ratelimit-remaining"], "0");
+        assert_eq!(response.headers()["ratelimit"], "\"session-budget\";r=0");
+        for name in ["retry-after", "ratelimit-reset"] {
+            assert!(!response.headers().contains_key(name), "no time brings more: {name}");
+        }
+    }
+
+    #[test]
+    fn a_busy_host_says_when_to_try_an_install_again() {
+        let busy = InstallError::Load(fumehood_sandbox::LoadError::Busy);
+        let response = axum::response::IntoResponse::into_response(Problem::from(busy));
+        assert_eq!(response.status(), 429);
+        for (name, value) in [
+            ("retry-after", "10"),
+            ("ratelimit-remaining", "0"),
+            ("ratelimit-reset", "10"),
+            ("ratelimit", "\"installs\";r=0;t=10"),
         ] {
             assert_eq!(response.headers()[name], value, "{name}");
         }

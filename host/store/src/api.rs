@@ -274,7 +274,7 @@ pub trait Secrets {
     /// Deletes a secret. `false` if there was none.
     async fn secret_delete(&self, owner: &Owner, name: &SecretName) -> Result<bool>;
     /// Names, in order.
-    async fn secret_names(&self, owner: &Owner) -> Result<Vec<SecretName>>;
+    async fn secret_names(&self, owner: &Owner, page: &PageRequest) -> Result<Page<SecretName>>;
     /// The values in effect for a session (or for the whole org): a session's own shadow the org's. For injection in the
     /// host only: no API returns them.
     async fn secrets_in_effect(

@@ -27,7 +27,7 @@ pub(crate) async fn secret(out: Out, client: &Client, command: &Secret) -> anyho
             report(out, "deleted", name);
         }
         Secret::List { session } => {
-            let names = client.get(&base(*session)).await?;
+            let names = json!({"items": client.every(&base(*session)).await?});
             out.either(&names, |names| {
                 let name = |item: &serde_json::Value| {
                     vec![

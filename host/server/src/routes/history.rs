@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     auth::Client,
-    input::{At, JsonBody, session_id},
+    input::{At, MaybeJson, session_id},
     problem::{Answer, Problem, ProblemCode},
     routes::sessions::Session,
     schema,
@@ -30,7 +30,7 @@ pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
 
 /// How far to go back: over the last turn, unless it says otherwise.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct Undo {
     /// How many turns to undo.
     #[schema(minimum = 1, default = 1)]
@@ -39,13 +39,18 @@ struct Undo {
     #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
     to: Option<TurnId>,
     /// Whether the files are put back as the first undone turn found them.
-    #[serde(default = "yes")]
     #[schema(default = true)]
     files: bool,
 }
 
-const fn yes() -> bool {
-    true
+impl Default for Undo {
+    fn default() -> Self {
+        Self {
+            turns: None,
+            to: None,
+            files: true,
+        }
+    }
 }
 
 impl Undo {
@@ -109,14 +114,14 @@ impl From<Undone> for UndoneBody {
 ///
 /// The conversation is as it was before them, and so are the files, where that is kept. The journal keeps what happened. Refused
 /// while a turn has not ended. What was done outside of the session can't be undone, and is named in the answer.
-#[utoipa::path(post, path = "/v1/sessions/{session}/undo", tag = "sessions", request_body = Undo,
+#[utoipa::path(post, path = "/v1/sessions/{session}/undo", tag = "sessions", request_body = Option<Undo>,
     params(("session" = String, Path, description = "`ses_…`")),
     responses((status = 200, body = UndoneBody, description = "What was undone, and what was not")))]
 async fn undo(
     State(app): State<Arc<App>>,
     client: Client,
     At(session): At<String>,
-    JsonBody(body): JsonBody<Undo>,
+    MaybeJson(body): MaybeJson<Undo>,
 ) -> Answer<Json<UndoneBody>> {
     let session = session_id(&session)?;
     let files = if body.files { FilesToo::PutBack } else { FilesToo::Stay };
@@ -126,7 +131,7 @@ async fn undo(
 
 /// What the new session takes from the old one.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct Fork {
     /// The last turn to take along; all that have ended when absent.
     #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
@@ -136,9 +141,19 @@ struct Fork {
     /// Anything of the client's; that of the old session when absent.
     metadata: Option<Map<String, Value>>,
     /// Whether it has the files, too, as they were after that turn.
-    #[serde(default = "yes")]
     #[schema(default = true)]
     files: bool,
+}
+
+impl Default for Fork {
+    fn default() -> Self {
+        Self {
+            after: None,
+            title: None,
+            metadata: None,
+            files: true,
+        }
+    }
 }
 
 /// The new session, and what it has of the old one.
@@ -158,14 +173,14 @@ struct ForkedBody {
 ///
 /// The new session has the agent, the narrowing and the conversation of the old one, up to a turn, and its files. It has none of
 /// its key-values and secrets. What the old one does from then on does not touch it. A turn that has not ended is not taken along.
-#[utoipa::path(post, path = "/v1/sessions/{session}/fork", tag = "sessions", request_body = Fork,
+#[utoipa::path(post, path = "/v1/sessions/{session}/fork", tag = "sessions", request_body = Option<Fork>,
     params(("session" = String, Path, description = "`ses_…`")),
     responses((status = 201, body = ForkedBody, description = "The new session", headers(("Location" = String, description = "Its path")))))]
 async fn fork(
     State(app): State<Arc<App>>,
     client: Client,
     At(session): At<String>,
-    JsonBody(body): JsonBody<Fork>,
+    MaybeJson(body): MaybeJson<Fork>,
 ) -> Answer<impl IntoResponse> {
     let session = session_id(&session)?;
     let request = ForkRequest {

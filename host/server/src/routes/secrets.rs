@@ -5,7 +5,7 @@ use crate::{
     app::App,
     auth::Client,
     body::read_small,
-    input::{At, Listed, is_json, media_type, name, parse_json, session_id, wrong_media_type},
+    input::{At, Listed, PageQuery, Query, is_json, media_type, name, parse_json, session_id, wrong_media_type},
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::{
@@ -163,11 +163,12 @@ struct SecretEntry {
     name: SecretName,
 }
 
-async fn list(app: &App, owner: Owner) -> Answer<Json<Listed<SecretEntry>>> {
-    let names = app.host.store().secret_names(&owner).await?;
-    Ok(Json(Listed::whole(
-        names.into_iter().map(|name| SecretEntry { name }).collect(),
-    )))
+async fn list(app: &App, owner: Owner, page: PageQuery) -> Answer<Json<Listed<SecretEntry>>> {
+    let names = app.host.store().secret_names(&owner, &page.into()).await?;
+    Ok(Json(Listed {
+        items: names.items.into_iter().map(|name| SecretEntry { name }).collect(),
+        next: names.next,
+    }))
 }
 
 async fn set(app: &App, owner: Owner, secret: &str, request: Request) -> Answer<StatusCode> {
@@ -214,10 +215,14 @@ async fn delete(app: &App, owner: Owner, secret: &str) -> Answer<StatusCode> {
 }
 
 /// List the names of the org's secrets
-#[utoipa::path(get, path = "/v1/secrets", tag = "secrets",
-    responses((status = 200, body = Listed<SecretEntry>, description = "The names, in order; never a value")))]
-async fn list_org_secrets(State(app): State<Arc<App>>, client: Client) -> Answer<Json<Listed<SecretEntry>>> {
-    list(&app, Owner::Org(client.org)).await
+#[utoipa::path(get, path = "/v1/secrets", tag = "secrets", params(PageQuery),
+    responses((status = 200, body = Listed<SecretEntry>, description = "A page of the names, in order; never a value")))]
+async fn list_org_secrets(
+    State(app): State<Arc<App>>,
+    client: Client,
+    Query(page): Query<PageQuery>,
+) -> Answer<Json<Listed<SecretEntry>>> {
+    list(&app, Owner::Org(client.org), page).await
 }
 
 /// Set a secret of the org
@@ -242,15 +247,17 @@ async fn delete_org_secret(State(app): State<Arc<App>>, client: Client, At(name)
 }
 
 /// List the names of a session's secrets
-#[utoipa::path(get, path = "/v1/sessions/{session}/secrets", tag = "secrets", params(("session" = String, Path, description = "`ses_…`")),
-    responses((status = 200, body = Listed<SecretEntry>, description = "The names, in order; never a value")))]
+#[utoipa::path(get, path = "/v1/sessions/{session}/secrets", tag = "secrets",
+    params(("session" = String, Path, description = "`ses_…`"), PageQuery),
+    responses((status = 200, body = Listed<SecretEntry>, description = "A page of the names, in order; never a value")))]
 async fn list_session_secrets(
     State(app): State<Arc<App>>,
     client: Client,
     At(session): At<String>,
+    Query(page): Query<PageQuery>,
 ) -> Answer<Json<Listed<SecretEntry>>> {
     let session = own_session(&app, &client, &session).await?;
-    list(&app, Owner::Session(client.org, session)).await
+    list(&app, Owner::Session(client.org, session), page).await
 }
 
 /// Set a secret of a session; it shadows the org's of the same name

@@ -19,7 +19,13 @@ use fumehood_agent::{
     host::{CancelAt, Mode, Submitted, TurnRequest},
     view::TurnView,
 };
-use fumehood_core::{content::Content, digest::Digest, id::TurnId, money::Money, turn::Budget};
+use fumehood_core::{
+    content::Content,
+    digest::Digest,
+    id::TurnId,
+    money::Money,
+    turn::{Budget, TurnStatus},
+};
 use fumehood_policy::quantity::Span;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -217,7 +223,8 @@ impl Reply {
 /// The same `Idempotency-Key` and request in one session are the same turn; the same key with another request is refused.
 ///
 /// While the session has a turn that hasn't ended, `mode` says what becomes of the input. One that steers is answered once it is in the
-/// journal, at the next boundary of the turn that is worked; when that turn ends first, it is a turn of its own.
+/// journal, at the next boundary of the turn that is worked, with `Prefer: respond-async` as well; when that turn ends first, it is a
+/// turn of its own.
 #[utoipa::path(post, path = "/v1/sessions/{session}/turns", tag = "turns", request_body = SubmitTurn,
     params(
         ("session" = String, Path, description = "`ses_…`"),
@@ -227,7 +234,7 @@ impl Reply {
     ),
     responses(
         (status = 200, description = "The turn, or the stream of its events", content((schema::Turn = "application/json"), (schema::Event = "text/event-stream"))),
-        (status = 202, description = "The turn is accepted", body = schema::Turn, headers(("Location" = String, description = "Its path"))),
+        (status = 202, description = "The turn is accepted; one that was there before is as it is by now", body = schema::Turn, headers(("Location" = String, description = "Its path"))),
     ))]
 async fn submit_turn(
     State(app): State<Arc<App>>,
@@ -255,7 +262,13 @@ async fn submit_turn(
         }
         Reply::Later => {
             let submitted = app.host.submit_turn(&client.org, session, request).await?;
-            let view = TurnView::new(&submitted.turn, &[]);
+            let turn = &submitted.turn;
+            let view = if submitted.repeated || turn.status != TurnStatus::Queued {
+                let now = app.host.turn(&client.org, turn.id).await;
+                now.map_err(|error| Problem::from(error).with_turn(turn.id))?
+            } else {
+                TurnView::new(turn, &[])
+            };
             let applied = [("preference-applied", "respond-async")];
             Ok(told(
                 &submitted,

@@ -131,6 +131,24 @@ async fn an_undo_that_makes_no_sense_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn undo_and_fork_need_no_body_for_what_they_usually_do() {
+    let house = House::new().await;
+    let session = house.session().await;
+    for text in ["one", "two"] {
+        say(&house, &session, text).await;
+    }
+    put(&house, &session, "a.txt", "kept").await;
+    let forked = house.post(&format!("{session}/fork")).answer().await;
+    assert_eq!(forked.status, StatusCode::CREATED, "{}", forked.text());
+    assert_eq!(forked.json()["workspace"], "copied");
+    let undone = house.post(&format!("{session}/undo")).answer().await;
+    assert_eq!(undone.status, StatusCode::OK, "{}", undone.text());
+    assert_eq!(said(&house, &session).await, ["one"]);
+    let no_json = house.post(&format!("{session}/undo")).body("text/plain", "turns=1");
+    assert_eq!(no_json.answer().await.problem(), "unsupported_media_type");
+}
+
+#[tokio::test]
 async fn nothing_is_undone_while_a_turn_is_open() {
     let house = House::new().await;
     let session = house.session().await;

@@ -321,6 +321,27 @@ async fn the_same_key_and_request_are_the_same_turn() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_that_does_not_wait_is_answered_with_the_turn_as_it_is() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let submit = |waits: bool| {
+        let ask = house.post(&format!("{path}/turns")).with("idempotency-key", "k");
+        let ask = if waits {
+            ask
+        } else {
+            ask.with("prefer", "respond-async")
+        };
+        ask.json(&json!({"input": "hi"})).answer()
+    };
+    let first = submit(true).await;
+    assert_eq!(first.json()["output"][0]["text"], "Hello.");
+    let again = submit(false).await;
+    assert_eq!(again.status, StatusCode::ACCEPTED);
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    assert_eq!(again.json(), first.json());
+}
+
+#[tokio::test]
 async fn a_broken_stream_goes_on_with_the_key_and_the_last_event() {
     let house = House::new().await;
     let path = house.session().await;

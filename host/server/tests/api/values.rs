@@ -107,6 +107,27 @@ async fn a_secret_is_written_and_deleted_but_never_read() {
 }
 
 #[tokio::test]
+async fn the_names_of_secrets_are_listed_by_page() {
+    let house = House::new().await;
+    let session = house.session().await;
+    for secrets in ["/v1/secrets".to_owned(), format!("{session}/secrets")] {
+        for name in ["B", "C", "A"] {
+            let secret = house.put(&format!("{secrets}/{name}")).body("text/plain", "hunter2");
+            assert_eq!(secret.answer().await.status, StatusCode::NO_CONTENT);
+        }
+        let first = house.get(&format!("{secrets}?limit=2")).answer().await.json();
+        assert_eq!(first["items"], json!([{"name": "A"}, {"name": "B"}]));
+        let next = first["next"].as_str().unwrap();
+        // What is deleted meanwhile moves nothing.
+        house.delete(&format!("{secrets}/A")).answer().await;
+        let last = house.get(&format!("{secrets}?limit=2&cursor={next}")).answer().await;
+        assert_eq!(last.json(), json!({"items": [{"name": "C"}]}));
+        let wrong = house.get(&format!("{secrets}?cursor=x")).answer().await;
+        assert_eq!(wrong.problem(), "invalid_cursor");
+    }
+}
+
+#[tokio::test]
 async fn a_secret_that_can_not_be_one_is_refused_without_repeating_it() {
     let house = House::new().await;
     let put = |name: &str| house.put(&format!("/v1/secrets/{name}"));

@@ -213,7 +213,8 @@ async fn bounds(world: &World) -> Outcome {
         matches!(result, Err(StoreError::Invalid { .. })),
         "a large secret: {result:?}"
     );
-    ensure_eq!(store.secret_names(&owner).await?, [], "secrets after a refusal");
+    let names = store.secret_names(&owner, &PageRequest::default()).await?.items;
+    ensure_eq!(names, [], "secrets after a refusal");
     Ok(())
 }
 
@@ -226,12 +227,25 @@ async fn secrets(world: &World) -> Outcome {
     store.secret_set(&whole, &secret("A")?, &value("first")).await?;
     store.secret_set(&whole, &secret("A")?, &value("org a")).await?;
     store.secret_set(&own, &secret("A")?, &value("own a ü")).await?;
+    let all = PageRequest::default();
     ensure_eq!(
-        store.secret_names(&whole).await?,
+        store.secret_names(&whole, &all).await?.items,
         [secret("A")?, secret("B")?],
         "the org's names, in order"
     );
-    ensure_eq!(store.secret_names(&own).await?, [secret("A")?], "the session's names");
+    let names = store.secret_names(&own, &all).await?.items;
+    ensure_eq!(names, [secret("A")?], "the session's names");
+    let mut one = PageRequest { after: None, limit: 1 };
+    let first = store.secret_names(&whole, &one).await?;
+    ensure_eq!(first.items, [secret("A")?], "the first page of the names");
+    ensure!(first.next.is_some(), "the first page says that there is no other");
+    one.after = first.next;
+    let last = store.secret_names(&whole, &one).await?;
+    ensure_eq!(
+        (last.items, last.next),
+        (vec![secret("B")?], None),
+        "the last page of the names"
+    );
     let orgs = [pair("A", "org a"), pair("B", "org b")];
     ensure_eq!(effective(&**store, &org, None).await?, orgs, "in effect for the org");
     ensure_eq!(
@@ -395,7 +409,8 @@ async fn nothing_crosses(world: &World) -> Outcome {
             !store.kv_delete(other, "k").await?,
             "a foreign value was deleted by {other:?}"
         );
-        ensure_eq!(store.secret_names(other).await?, [], "secret names");
+        let names = store.secret_names(other, &page).await?.items;
+        ensure_eq!(names, [], "secret names");
         ensure!(
             !store.secret_delete(other, &secret("A")?).await?,
             "a foreign secret was deleted by {other:?}"

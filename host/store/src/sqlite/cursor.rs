@@ -15,6 +15,7 @@ const MOST: u32 = 1000;
 pub(super) enum List {
     Sessions,
     KeyValues,
+    Secrets,
     Ledger,
     Usage,
 }
@@ -24,6 +25,7 @@ impl List {
         match self {
             Self::Sessions => b's',
             Self::KeyValues => b'k',
+            Self::Secrets => b'n',
             Self::Ledger => b'l',
             Self::Usage => b'u',
         }

@@ -1,14 +1,16 @@
 //! Secrets: sealed before the writer sees them, opened only for [`Secrets::secrets_in_effect`].
 
 use super::{
-    SqliteStore, decode, failed, insert_failed,
+    SqliteStore, cursor,
+    cursor::List,
+    decode, failed, insert_failed,
     key_values::{owner_word, session_bytes, session_of},
     writer::BoxFuture,
 };
 use crate::{
     api::{Result, Secrets, SecretsStamp, StoreError},
     envelope::Place,
-    record::Owner,
+    record::{Owner, Page, PageRequest},
 };
 use async_trait::async_trait;
 use fumehood_core::{
@@ -206,18 +208,24 @@ impl Secrets for SqliteStore {
         .await
     }
 
-    async fn secret_names(&self, owner: &Owner) -> Result<Vec<SecretName>> {
-        let names: Vec<String> =
-            sqlx::query_scalar("SELECT name FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 ORDER BY name")
-                .bind(owner.org().as_str())
-                .bind(session_bytes(owner))
-                .fetch_all(self.readers())
-                .await
-                .map_err(failed)?;
-        names
-            .into_iter()
-            .map(|name| decode::name(name, "a secret's name"))
-            .collect()
+    async fn secret_names(&self, owner: &Owner, page: &PageRequest) -> Result<Page<SecretName>> {
+        let limit = cursor::limit(page);
+        let after: Option<String> = cursor::place(page, List::Secrets)?;
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name > ?3 ORDER BY name LIMIT ?4",
+        )
+        .bind(owner.org().as_str())
+        .bind(session_bytes(owner))
+        .bind(after.unwrap_or_default())
+        .bind(i64::from(limit) + 1)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        let names = names.into_iter().map(|name| decode::name(name, "a secret's name"));
+        let names = names.collect::<Result<_>>()?;
+        cursor::page(names, limit, List::Secrets, |last: &SecretName| {
+            last.as_str().to_owned()
+        })
     }
 
     async fn secrets_in_effect(

@@ -109,7 +109,7 @@ pass!(Components {
 pass!(Secrets {
     fn secret_set(owner: &Owner, name: &SecretName, value: &SecretString) -> ();
     fn secret_delete(owner: &Owner, name: &SecretName) -> bool;
-    fn secret_names(owner: &Owner) -> Vec<SecretName>;
+    fn secret_names(owner: &Owner, page: &PageRequest) -> Page<SecretName>;
     fn secrets_in_effect(org: &OrgName, session: Option<SessionId>) -> Vec<(SecretName, SecretString)>;
 });
 
