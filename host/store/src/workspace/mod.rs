@@ -394,7 +394,7 @@ impl Workspaces {
     /// [`WorkspaceError::Unavailable`].
     pub async fn retire(&self, session: SessionId) -> Result<bool> {
         // What is left of going back goes with the files.
-        let alone = alone(&self.inner.writers, session).await?;
+        let alone = self.inner.writers.lock(session).await;
         self.blocking(move |inner| {
             let _alone = alone;
             let was_there = inner.trees.retire(session)?;
