@@ -172,7 +172,7 @@ impl Driver {
     async fn take_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
         match self.guard_answer(step, &answer).await {
             Ok(()) => self.record_answer(step, asked, answer).await,
-            Err(Stop::Store(error)) => Err(error.into()),
+            Err(stop @ Stop::Store(_)) => Err(stop),
             Err(stop) => {
                 let error = match &stop {
                     Stop::Failed(error) => Some(error.clone()),
