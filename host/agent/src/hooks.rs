@@ -271,7 +271,7 @@ impl Journal {
             Err(StoreError::Gone { .. }) => {}
             // What was decided holds.
             Err(error) => {
-                tracing::error!(session = %whose.session, %error, "what a hook decided could not be written down")
+                tracing::error!(session = %whose.session, %error, "what a hook decided could not be written down");
             }
         }
     }

@@ -83,8 +83,8 @@ impl Driver {
     pub(super) async fn guard_question(&mut self, step: u64) -> Result<(), Stop> {
         let denied = self
             .ask_guards(HookPoint::BeforeModelCall, Then::Tell, |driver| {
-                let tools = driver.shown.iter().map(|tool| &tool.name).collect();
-                shown::question(step, &driver.plan.model.name, &driver.recorder.messages(), tools)
+                let tools: Vec<_> = driver.shown.iter().map(|tool| &tool.name).collect();
+                shown::question(step, &driver.plan.model.name, &driver.recorder.messages(), &tools)
             })
             .await?;
         denied.map_or(Ok(()), |words| Err(hook_denied(words)))

@@ -33,7 +33,7 @@ pub(crate) fn end(status: TurnStatus, output: &str) -> Value {
 }
 
 /// `before_model_call`: what is new to the model, and how long the whole is.
-pub(crate) fn question(step: u64, model: &ModelName, messages: &[Message], tools: Vec<&ToolName>) -> Value {
+pub(crate) fn question(step: u64, model: &ModelName, messages: &[Message], tools: &[&ToolName]) -> Value {
     let answered = messages
         .iter()
         .rposition(|message| matches!(message, Message::Assistant { .. }));
@@ -164,7 +164,7 @@ mod tests {
         let answered = Message::Assistant {
             parts: vec![AssistantPart::Text { text: "hi".into() }],
         };
-        let about = question(2, &ModelName::main(), &[user("a"), answered, user("b")], Vec::new());
+        let about = question(2, &ModelName::main(), &[user("a"), answered, user("b")], &[]);
         assert_eq!(about["messages"], 3);
         let new = json!([{"role": "user", "content": [{"type": "text", "text": "b"}]}]);
         assert_eq!(about["new"], new);
