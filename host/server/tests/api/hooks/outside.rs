@@ -54,8 +54,10 @@ impl Outside {
     }
 }
 
+type Shared = (Arc<Mutex<Vec<Came>>>, Arc<Answers>);
+
 async fn answer(
-    State((all, answers)): State<(Arc<Mutex<Vec<Came>>>, Arc<Answers>)>,
+    State((all, answers)): State<Shared>,
     uri: axum::http::Uri,
     headers: HeaderMap,
     body: Bytes,
