@@ -98,7 +98,7 @@ fn a_hook_that_could_not_be_asked_is_refused_with_its_agent_and_its_line() {
         );
     }
     let error = refusal(&format!("{hook}component = \"c\"\nponts = 1"), &[]);
-    assert!(error.contains("ponts") && error.contains("line 7"), "{error}");
+    assert!(error.contains("places") && error.contains("line 7"), "{error}");
     let error = refusal(&hook.replace("before_turn", "before_all"), &[]);
     assert!(error.contains("before_all"), "{error}");
 }
