@@ -277,7 +277,7 @@ mod tests {
             for label in *labels {
                 let bounded = [
                     "org", "tool", "model", "status", "outcome", "kind", "trap", "from", "action", "limit", "route",
-                    "method", "reason", "hook", "version", "os", "arch",
+                    "method", "reason", "hook", "deadline", "state", "version", "os", "arch",
                 ];
                 assert!(bounded.contains(label), "{name}: {label}");
             }

@@ -97,7 +97,7 @@ fn a_hook_that_could_not_be_asked_is_refused_with_its_agent_and_its_line() {
             "{error}"
         );
     }
-    let error = refusal(&format!("{hook}component = \"c\"\nponts = 1"), &[]);
+    let error = refusal(&format!("{hook}component = \"c\"\nplaces = 1"), &[]);
     assert!(error.contains("places") && error.contains("line 7"), "{error}");
     let error = refusal(&hook.replace("before_turn", "before_all"), &[]);
     assert!(error.contains("before_all"), "{error}");
