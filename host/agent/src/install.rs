@@ -130,6 +130,8 @@ impl Host {
         let named = new.manifest.as_ref().map(|manifest| manifest.name.clone());
         let named = named.or_else(|| new.name.clone());
         let pending = self.catalog().changes().begin(org, Operation::Add, named);
+        // Held, so that the version before is there to be told of the change, whatever ends on it meanwhile.
+        let tools_before = self.catalog().tools(org).await;
         let (component, before) = match self.put_component(org, new).await {
             Ok(put) => put,
             Err(error) => {
@@ -144,6 +146,7 @@ impl Host {
         {
             version.tell(&change);
         }
+        drop(tools_before);
         // A manifest need not be part of the code: the same code may ask for something else.
         let changed = |before: &Component| before.digest != component.digest || before.manifest != component.manifest;
         let update = before.filter(changed).map(|before| Update {

@@ -217,6 +217,8 @@ impl Host {
         let digest = self.component(org, name).await?.digest;
         let changes = self.catalog().changes();
         let pending = changes.begin(org, Operation::Remove, Some(name.clone()));
+        // Held, so that the version is there to be told of the change, whatever ends on it meanwhile.
+        let tools_before = self.catalog().tools(org).await;
         let removed = match self.store().remove_component(org, name).await {
             Ok(true) => self.catalog().refresh(org).await.map_err(HostError::from),
             Ok(false) => Err(HostError::NotFound("component")),
@@ -233,6 +235,7 @@ impl Host {
         if let Some(version) = self.catalog().version(org, name, digest) {
             version.tell(&change);
         }
+        drop(tools_before);
         Ok(change.now())
     }
 
