@@ -1,4 +1,4 @@
-//! Generates `sdk/rust/src/bindings.rs` and `sdk/rust/src/hook_bindings.rs` from `wit/`.
+//! Generates `sdk/rust/src/generated/` from `wit/`.
 //!
 //! Checked-in bindings spare every tool author the build of a WIT parser. This program writes
 //! them, or with `--check` only says whether they are what it would write (exit code 1 if not).
@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut all_good = true;
     for bindings in &ALL {
-        let name = format!("sdk/rust/src/{}", bindings.file);
+        let name = format!("sdk/rust/src/generated/{}", bindings.file);
         let path = root.join(&name);
         let wanted = generate(&root.join("wit"), bindings)?;
         if fs::read_to_string(&path).is_ok_and(|present| present == wanted) {

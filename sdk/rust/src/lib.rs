@@ -51,6 +51,7 @@
 
 mod call;
 mod failure;
+mod generated;
 pub mod hook;
 pub mod http;
 pub mod kv;
@@ -65,56 +66,12 @@ pub mod secrets;
 pub mod testing;
 mod tool;
 
-#[allow(
-    unsafe_code,
-    missing_docs,
-    unreachable_pub,
-    rust_2018_idioms,
-    clippy::all,
-    clippy::pedantic
-)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::semicolon_if_nothing_returned
-)]
-#[allow(
-    clippy::needless_pass_by_value,
-    clippy::uninlined_format_args,
-    clippy::redundant_clone,
-    rustdoc::all
-)]
-#[doc(hidden)]
-pub mod bindings;
-
-#[allow(
-    unsafe_code,
-    missing_docs,
-    unreachable_pub,
-    rust_2018_idioms,
-    clippy::all,
-    clippy::pedantic
-)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::semicolon_if_nothing_returned
-)]
-#[allow(
-    clippy::needless_pass_by_value,
-    clippy::uninlined_format_args,
-    clippy::redundant_clone,
-    rustdoc::all
-)]
-#[doc(hidden)]
-pub mod hook_bindings;
-
 pub use bindings::fumehood::tool::types::{Definition, Effect};
 pub use call::Call;
 pub use failure::Failure;
 pub use fumehood_macros::tool;
+#[doc(hidden)]
+pub use generated::{bindings, hook_bindings};
 pub use output::{Content, Output};
 pub use tool::Tool;
 
