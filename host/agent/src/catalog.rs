@@ -343,7 +343,7 @@ impl Catalog {
             // Something changed that nobody knows: the next use reads it.
             self.lock().remove(org);
         })?;
-        let standings = self.standings.take(org, generation, &records);
+        let (standings, retirement) = self.standings.take(org, generation, &records);
         let mut components = Vec::new();
         for (record, standing) in records.into_iter().zip(standings) {
             match self.load(org, record.digest).await {
@@ -358,19 +358,25 @@ impl Catalog {
         for (name, components) in &tools.collisions {
             tracing::warn!(%org, tool = %name, ?components, "a tool name is offered by several components, so by none");
         }
-        let newest = Snapshot { generation, tools };
+        let tools = self.keep(org, Snapshot { generation, tools });
+        drop(retirement);
+        Ok(tools)
+    }
+
+    /// Keeps the snapshot, unless a newer one is there. Says which is.
+    fn keep(&self, org: &OrgName, newest: Snapshot) -> Arc<OrgTools> {
         let mut orgs = self.lock();
         let kept = match orgs.entry(org.clone()) {
             Entry::Vacant(place) => place.insert(newest),
             Entry::Occupied(place) => {
                 let kept = place.into_mut();
-                if kept.generation < generation {
+                if kept.generation < newest.generation {
                     *kept = newest;
                 }
                 kept
             }
         };
-        Ok(Arc::clone(&kept.tools))
+        Arc::clone(&kept.tools)
     }
 
     async fn load(&self, org: &OrgName, digest: Digest) -> Result<fumehood_sandbox::Component, String> {

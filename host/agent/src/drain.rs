@@ -19,14 +19,14 @@ pub(crate) struct InUse {
 struct State {
     running: usize,
     drain: Option<Drain>,
+    /// The change by which the version goes out of use, where somebody looks at it.
+    told: Option<Change>,
 }
 
 /// The version is out of use.
 struct Drain {
     until: Time,
     interrupted: u64,
-    /// The change by which it went out of use, where somebody looks at it.
-    told: Option<Change>,
 }
 
 impl InUse {
@@ -49,23 +49,23 @@ impl InUse {
         if state.drain.is_some() {
             return None;
         }
-        state.drain = Some(Drain {
-            until,
-            interrupted: 0,
-            told: None,
-        });
+        state.drain = Some(Drain { until, interrupted: 0 });
         gauge!(metric::TOOL_CALLS_DRAINING.name).increment(state.running_as_f64());
         self.recaller.set(Some(deadline));
+        state.tell();
         Some(state.running)
     }
 
     /// It is in use again: calls on it are as any other.
     pub(crate) fn revive(&self) {
         let mut state = self.lock();
-        let Some(drain) = state.drain.take() else { return };
+        let told = state.told.take();
+        if state.drain.take().is_none() {
+            return;
+        }
         gauge!(metric::TOOL_CALLS_DRAINING.name).decrement(state.running_as_f64());
         self.recaller.set(None);
-        if let Some(change) = drain.told {
+        if let Some(change) = told {
             change.is_over();
         }
     }
@@ -73,9 +73,7 @@ impl InUse {
     /// Has the change say how far its drain is, from now on.
     pub(crate) fn tell(&self, change: &Change) {
         let mut state = self.lock();
-        if let Some(drain) = &mut state.drain {
-            drain.told = Some(change.clone());
-        }
+        state.told = Some(change.clone());
         state.tell();
     }
 
@@ -109,9 +107,7 @@ impl InUse {
 
 impl State {
     fn tell(&self) {
-        if let Some(drain) = &self.drain
-            && let Some(change) = &drain.told
-        {
+        if let (Some(drain), Some(change)) = (&self.drain, &self.told) {
             change.drains(self.running, drain.until, drain.interrupted);
         }
     }

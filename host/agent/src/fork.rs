@@ -25,7 +25,6 @@ use fumehood_store::{
 };
 use serde_json::Value;
 use std::sync::Arc;
-use tracing::Instrument as _;
 
 /// Bytes of messages in one event, unless a single one is longer.
 const PIECE: usize = 256 << 10;
@@ -93,17 +92,10 @@ impl Host {
     /// [`HostError::NotFound`]; [`HostError::Invalid`] when the turn is undone or has not ended; [`HostError::Files`] when the
     /// files can't be copied.
     pub async fn fork(&self, org: &OrgName, from: SessionId, request: ForkRequest) -> Result<Forked, HostError> {
-        if self.is_closing() {
-            return Err(HostError::ShuttingDown);
-        }
         let (host, org) = (self.clone(), org.clone());
-        // A task of the host's: what is copied for it is kept or removed, also when who asked for it has gone meanwhile.
-        let fork = async move { host.fork_now(&org, from, request).await };
-        let forked = self.tasks().spawn(fork.in_current_span()).await;
-        forked.unwrap_or_else(|error| {
-            tracing::error!(%error, "a fork broke");
-            Err(HostError::Fault)
-        })
+        // What is copied for it is kept or removed.
+        self.to_the_end(async move { host.fork_now(&org, from, request).await })
+            .await
     }
 
     async fn fork_now(&self, org: &OrgName, from: SessionId, request: ForkRequest) -> Result<Forked, HostError> {

@@ -21,7 +21,6 @@ use fumehood_store::{
     record::{NewRewind, Rewound, Turn},
     workspace::Ready,
 };
-use tracing::Instrument as _;
 
 /// How far to go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,17 +140,9 @@ impl Host {
         back: BackTo,
         files: FilesToo,
     ) -> Result<Undone, HostError> {
-        if self.is_closing() {
-            return Err(HostError::ShuttingDown);
-        }
         let (host, org) = (self.clone(), org.clone());
-        // A task of the host's: what is decided is done, also when who asked for it has gone meanwhile.
-        let undo = async move { host.undo_now(&org, session, back, files).await };
-        let undone = self.tasks().spawn(undo.in_current_span()).await;
-        undone.unwrap_or_else(|error| {
-            tracing::error!(%error, "going back broke");
-            Err(HostError::Fault)
-        })
+        self.to_the_end(async move { host.undo_now(&org, session, back, files).await })
+            .await
     }
 
     async fn undo_now(

@@ -61,6 +61,7 @@ use std::{
 };
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 /// Why an operation was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -345,6 +346,24 @@ impl Host {
     /// What runs for the host, and ends before it does.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
+    }
+
+    /// Does what must not be left half done: a task of the host's, which ends before it does, also when whoever asked has gone.
+    ///
+    /// # Errors
+    /// Those of the work; [`HostError::ShuttingDown`], and nothing was begun; [`HostError::Fault`] if it broke.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, HostError>> + Send + 'static,
+    ) -> Result<T, HostError> {
+        if self.is_closing() {
+            return Err(HostError::ShuttingDown);
+        }
+        let done = self.inner.tasks.spawn(work.in_current_span()).await;
+        done.unwrap_or_else(|error| {
+            tracing::error!(%error, "work broke that should have been done to its end");
+            Err(HostError::Fault)
+        })
     }
 
     pub(crate) fn hooks(&self) -> &Arc<Hooks> {

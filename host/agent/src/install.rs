@@ -127,6 +127,12 @@ impl Host {
     /// # Errors
     /// [`HostError::Install`] if it is refused: nothing of it is kept.
     pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Added, HostError> {
+        let (host, org) = (self.clone(), org.clone());
+        // What is in the store is what is used.
+        self.to_the_end(async move { host.add_now(&org, new).await }).await
+    }
+
+    async fn add_now(&self, org: &OrgName, new: NewComponent) -> Result<Added, HostError> {
         let named = new.manifest.as_ref().map(|manifest| manifest.name.clone());
         let named = named.or_else(|| new.name.clone());
         let pending = self.catalog().changes().begin(org, Operation::Add, named);

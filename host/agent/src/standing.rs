@@ -183,11 +183,20 @@ impl Standings {
 
     /// Takes what the store says of an org's components, and gives each its standing, in the same order. What was read
     /// before something newer was taken changes nothing.
-    pub(crate) fn take(&self, org: &OrgName, generation: u64, components: &[Component]) -> Vec<Arc<Standing>> {
+    ///
+    /// What they may do holds from now on. The versions that go out of use by it begin to drain when the second half is dropped: to be
+    /// done once the others can be found, so that whoever is interrupted finds them in the next step.
+    pub(crate) fn take<'a>(
+        &'a self,
+        org: &'a OrgName,
+        generation: u64,
+        components: &[Component],
+    ) -> (Vec<Arc<Standing>>, Retirement<'a>) {
         // THREAT[T-supply-revoked]: every snapshot that has the version shares its standing, those of turns that run as well.
         let mut orgs = self.orgs.lock().unwrap_or_else(PoisonError::into_inner);
         let own = orgs.entry(org.clone()).or_default();
         let newest = generation >= own.generation;
+        let mut retiring = Vec::new();
         own.versions.retain(|_, standing| standing.strong_count() > 0);
         if newest {
             own.generation = generation;
@@ -196,10 +205,10 @@ impl Standings {
                 match components.iter().find(|component| component.name == *name) {
                     Some(component) if component.digest == *digest => {}
                     // It goes on as it was decided about last.
-                    Some(_) => standing.retire(self.drain, Gone::Replaced),
+                    Some(_) => retiring.push((standing, Gone::Replaced)),
                     None => {
                         standing.set(Decided::Removed);
-                        standing.retire(self.drain, Gone::Removed);
+                        retiring.push((standing, Gone::Removed));
                     }
                 }
             }
@@ -222,7 +231,34 @@ impl Standings {
                 }
             }
         };
-        components.iter().map(standing_of).collect()
+        let standings = components.iter().map(standing_of).collect();
+        let retirement = Retirement {
+            standings: self,
+            org,
+            generation,
+            retiring,
+        };
+        (standings, retirement)
+    }
+}
+
+/// Versions that go out of use when it is dropped, unless something newer was taken meanwhile: that decides about them then.
+#[must_use = "the versions go out of use when it is dropped"]
+pub(crate) struct Retirement<'a> {
+    standings: &'a Standings,
+    org: &'a OrgName,
+    generation: u64,
+    retiring: Vec<(Arc<Standing>, Gone)>,
+}
+
+impl Drop for Retirement<'_> {
+    fn drop(&mut self) {
+        let orgs = self.standings.orgs.lock().unwrap_or_else(PoisonError::into_inner);
+        if orgs.get(self.org).is_some_and(|own| own.generation == self.generation) {
+            for (standing, gone) in self.retiring.drain(..) {
+                standing.retire(self.standings.drain, gone);
+            }
+        }
     }
 }
 
@@ -249,6 +285,11 @@ mod tests {
         Standings::new(Span::from_secs(30))
     }
 
+    /// What a refresh does, whose snapshot is there at once.
+    fn take(standings: &Standings, org: &OrgName, generation: u64, components: &[Component]) -> Vec<Arc<Standing>> {
+        standings.take(org, generation, components).0
+    }
+
     fn may(standing: &Standing) -> bool {
         standing.granted(&"fetch".parse().unwrap()).is_ok()
     }
@@ -256,27 +297,27 @@ mod tests {
     #[test]
     fn a_version_in_use_has_the_grant_there_is_now() {
         let (standings, org) = (standings(), OrgName::default_org());
-        let held = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let held = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
         assert!(may(&held));
-        standings.take(&org, 2, &[component(b"1", false)]);
+        take(&standings, &org, 2, &[component(b"1", false)]);
         assert!(!may(&held), "withheld");
-        standings.take(&org, 3, &[component(b"1", true)]);
+        take(&standings, &org, 3, &[component(b"1", true)]);
         assert!(may(&held), "granted again");
-        let newer = standings.take(&org, 4, &[component(b"2", false)]).remove(0);
+        let newer = take(&standings, &org, 4, &[component(b"2", false)]).remove(0);
         assert!(
             may(&held) && !may(&newer),
             "another version decides nothing about this one"
         );
-        standings.take(&org, 5, &[]);
+        take(&standings, &org, 5, &[]);
         assert!(!may(&held) && !may(&newer), "removed");
     }
 
     #[test]
     fn what_was_read_before_a_change_was_taken_undoes_nothing() {
         let (standings, org) = (standings(), OrgName::default_org());
-        let held = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
-        standings.take(&org, 3, &[component(b"1", false)]);
-        let late = standings.take(&org, 2, &[component(b"1", true)]).remove(0);
+        let held = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
+        take(&standings, &org, 3, &[component(b"1", false)]);
+        let late = take(&standings, &org, 2, &[component(b"1", true)]).remove(0);
         assert!(!may(&held) && !may(&late));
     }
 
@@ -300,9 +341,9 @@ mod tests {
     #[test]
     fn a_version_that_is_replaced_drains_until_its_last_call_has_ended() {
         let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
-        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let old = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
         let (one, two) = (old.begin(), old.begin());
-        let new = standings.take(&org, 2, &[component(b"2", true)]).remove(0);
+        let new = take(&standings, &org, 2, &[component(b"2", true)]).remove(0);
         let change = change(&changes, Operation::Update, b"1");
         old.tell(&change);
         let on_the_new = new.begin();
@@ -324,9 +365,9 @@ mod tests {
     #[test]
     fn a_change_is_forced_when_a_call_was_interrupted() {
         let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
-        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let old = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
         let (one, two) = (old.begin(), old.begin());
-        standings.take(&org, 2, &[]);
+        take(&standings, &org, 2, &[]);
         let change = change(&changes, Operation::Remove, b"1");
         old.tell(&change);
         let set_by = SetBy::Drain {
@@ -344,13 +385,13 @@ mod tests {
     #[test]
     fn the_same_code_installed_again_ends_the_drain() {
         let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
-        let version = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let version = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
         let running = version.begin();
-        standings.take(&org, 2, &[]);
+        take(&standings, &org, 2, &[]);
         let change = change(&changes, Operation::Remove, b"1");
         version.tell(&change);
         assert!(!may(&version));
-        let again = standings.take(&org, 3, &[component(b"1", true)]).remove(0);
+        let again = take(&standings, &org, 3, &[component(b"1", true)]).remove(0);
         assert!(Arc::ptr_eq(&version, &again) && may(&version));
         assert_eq!((change.now().state, change.now().calls), (ChangeState::Applied, 0));
         drop(running);
@@ -358,15 +399,45 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_not_interrupted_before_another_can_be_found_but_may_do_nothing_more_once_it_is_removed() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let old = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
+        let running = old.begin();
+        let (_, retirement) = standings.take(&org, 2, &[]);
+        let change = change(&changes, Operation::Remove, b"1");
+        old.tell(&change);
+        assert!(!may(&old));
+        assert_eq!(change.now().state, ChangeState::Applied);
+        drop(retirement);
+        assert_eq!((change.now().state, change.now().calls), (ChangeState::Draining, 1));
+        drop(running);
+    }
+
+    #[test]
+    fn a_version_that_is_back_before_it_went_out_of_use_does_not_drain() {
+        let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
+        let version = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
+        let running = version.begin();
+        let (_, retirement) = standings.take(&org, 2, &[]);
+        take(&standings, &org, 3, &[component(b"1", true)]);
+        drop(retirement);
+        let change = change(&changes, Operation::Remove, b"1");
+        version.tell(&change);
+        assert!(may(&version));
+        assert_eq!((change.now().state, change.now().calls), (ChangeState::Applied, 0));
+        drop(running);
+    }
+
+    #[test]
     fn other_code_of_the_same_name_leaves_a_removed_version_to_its_drain() {
         let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
-        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let old = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
         let running = old.begin();
-        standings.take(&org, 2, &[]);
+        take(&standings, &org, 2, &[]);
         let change = change(&changes, Operation::Remove, b"1");
         old.tell(&change);
         let until = change.now().until;
-        standings.take(&org, 3, &[component(b"2", true)]);
+        take(&standings, &org, 3, &[component(b"2", true)]);
         assert!(!may(&old), "removed is removed");
         assert_eq!((change.now().state, change.now().until), (ChangeState::Draining, until));
         drop(running);
@@ -376,10 +447,10 @@ mod tests {
     fn what_one_org_removes_another_keeps() {
         let (standings, org, changes) = (standings(), OrgName::default_org(), Changes::default());
         let other: OrgName = "other".parse().unwrap();
-        let own = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
-        let theirs = standings.take(&other, 2, &[component(b"1", true)]).remove(0);
+        let own = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
+        let theirs = take(&standings, &other, 2, &[component(b"1", true)]).remove(0);
         let (_one, _two) = (own.begin(), theirs.begin());
-        standings.take(&org, 3, &[]);
+        take(&standings, &org, 3, &[]);
         let change = change(&changes, Operation::Remove, b"1");
         theirs.tell(&change);
         assert_eq!(change.now().state, ChangeState::Applied, "theirs does not drain");
@@ -389,15 +460,15 @@ mod tests {
     #[test]
     fn a_version_that_nobody_uses_is_forgotten() {
         let (standings, org) = (standings(), OrgName::default_org());
-        let old = standings.take(&org, 1, &[component(b"1", true)]).remove(0);
+        let old = take(&standings, &org, 1, &[component(b"1", true)]).remove(0);
         let running = old.begin();
         drop(old);
-        standings.take(&org, 2, &[]);
+        take(&standings, &org, 2, &[]);
         let found = || standings.version(&org, &"github".parse().unwrap(), Digest::of(b"1"));
         assert!(found().is_some(), "a call runs on it");
         drop(running);
         assert!(found().is_none());
-        standings.take(&org, 3, &[]);
+        take(&standings, &org, 3, &[]);
         assert!(standings.orgs.lock().unwrap()[&org].versions.is_empty());
     }
 }

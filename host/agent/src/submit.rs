@@ -19,7 +19,6 @@ use fumehood_store::{
     StoreError,
     record::{Accepted, Added, IfBusy, NewTurn, Turn},
 };
-use tracing::Instrument as _;
 
 /// How often an input is offered again whose turn ended before it could be steered.
 const STEERING_ATTEMPTS: usize = 16;
@@ -103,13 +102,9 @@ impl Host {
             },
         };
         let (host, org) = (self.clone(), org.clone());
-        // A task of the host's: a turn that was counted and accepted is begun, also when who asked for it has gone meanwhile.
-        let begin = async move { host.begin_turn(&org, session, new, replaces, mode).await };
-        let begun = self.tasks().spawn(begin.in_current_span()).await;
-        begun.unwrap_or_else(|error| {
-            tracing::error!(%error, "the beginning of a turn broke");
-            Err(HostError::Fault)
-        })
+        // A turn that was counted and accepted is begun.
+        self.to_the_end(async move { host.begin_turn(&org, session, new, replaces, mode).await })
+            .await
     }
 
     async fn begin_turn(

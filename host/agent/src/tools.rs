@@ -151,12 +151,17 @@ impl Host {
             Some(digest) => digest,
             None => self.component(org, name).await?.digest,
         };
-        // THREAT[T-supply-digest]: compared where it is written, so that no update comes in between.
-        if !self.store().set_grant(org, name, &digest, grant).await? {
-            return Err(HostError::OtherCode(self.component(org, name).await?.digest));
-        }
-        self.catalog().refresh(org).await?;
-        self.component(org, name).await
+        let (host, org, name, grant) = (self.clone(), org.clone(), name.clone(), grant.clone());
+        // What is decided holds for every call from then on.
+        self.to_the_end(async move {
+            // THREAT[T-supply-digest]: compared where it is written, so that no update comes in between.
+            if !host.store().set_grant(&org, &name, &digest, &grant).await? {
+                return Err(HostError::OtherCode(host.component(&org, &name).await?.digest));
+            }
+            host.catalog().refresh(&org).await?;
+            host.component(&org, &name).await
+        })
+        .await
     }
 
     /// What a component may do, and which layer cut what: in a session, with an agent (the session's own, where none is
@@ -214,6 +219,12 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`].
     pub async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<ToolChange, HostError> {
+        let (host, org, name) = (self.clone(), org.clone(), name.clone());
+        // What is gone from the store is out of use.
+        self.to_the_end(async move { host.remove_now(&org, &name).await }).await
+    }
+
+    async fn remove_now(&self, org: &OrgName, name: &ComponentName) -> Result<ToolChange, HostError> {
         let digest = self.component(org, name).await?.digest;
         let changes = self.catalog().changes();
         let pending = changes.begin(org, Operation::Remove, Some(name.clone()));

@@ -22,7 +22,6 @@ use fumehood_store::{
     record::{Ending, Seen, Turn},
 };
 use std::{collections::HashSet, time::Instant};
-use tracing::Instrument as _;
 
 /// Characters of feedback; what is longer is cut.
 pub const LONGEST_FEEDBACK: usize = 2000;
@@ -72,17 +71,10 @@ impl Host {
     /// [`HostError::NotFound`]; [`HostError::NotAwaitingApproval`] for a turn that waits for no decision, also because somebody else
     /// was first; [`HostError::ApprovalExpired`]; [`HostError::Decision`] for one that makes no sense. Nothing was decided then.
     pub async fn decide(&self, org: &OrgName, turn: TurnId, decisions: Vec<Decision>) -> Result<(), HostError> {
-        if self.is_closing() {
-            return Err(HostError::ShuttingDown);
-        }
         let (host, org) = (self.clone(), org.clone());
-        // A task of the host's: what was decided is gone on with, also when who decided has gone meanwhile.
-        let work = async move { host.decide_once(&org, turn, decisions).await };
-        let decided = self.tasks().spawn(work.in_current_span()).await;
-        decided.unwrap_or_else(|error| {
-            tracing::error!(%error, "a decision broke");
-            Err(HostError::Fault)
-        })
+        // What was decided is gone on with.
+        self.to_the_end(async move { host.decide_once(&org, turn, decisions).await })
+            .await
     }
 
     async fn decide_once(&self, org: &OrgName, id: TurnId, decisions: Vec<Decision>) -> Result<(), HostError> {

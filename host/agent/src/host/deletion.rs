@@ -17,12 +17,9 @@ impl Host {
         for turn in turns.iter().rev().filter(|turn| !turn.status.is_terminal()) {
             self.cancel_turn(org, turn.id, CancelAt::Now).await?;
         }
-        // A task of the host's, which waits for it when it shuts down: a client that goes away must not leave a session
-        // without its files.
-        // THREAT[T-org-deleted-session]
+        // THREAT[T-org-deleted-session]: a client that goes away must not leave a session without its files.
         let (host, org) = (self.clone(), org.clone());
-        let deletion = self.inner.tasks.spawn(async move { host.delete_now(&org, id).await });
-        deletion.await.unwrap_or(Err(HostError::ShuttingDown))
+        self.to_the_end(async move { host.delete_now(&org, id).await }).await
     }
 
     /// The files go out of reach first: a call that still runs must not write into what nobody owns any more. After a crash in

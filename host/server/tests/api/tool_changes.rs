@@ -4,9 +4,13 @@ use crate::{
     deadlines::endless,
     house::{House, Plan, wasm},
 };
+use fumehood_core::name::OrgName;
 use fumehood_policy::quantity::Span;
 use http::StatusCode;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The same component as other code: a custom section makes it another digest.
 fn other(mut wasm: Vec<u8>) -> Vec<u8> {
@@ -142,4 +146,29 @@ async fn calls_of_one_org_are_interrupted_and_those_of_another_go_on() {
     assert!(futures::poll!(&mut theirs).is_pending());
     let others = house.get("/v1/tool-changes").by_other_org().answer().await.json();
     assert_eq!(others["items"][0]["state"], "applied", "{others}");
+}
+
+#[tokio::test]
+async fn a_removal_is_done_also_when_the_client_leaves_meanwhile() {
+    let house = House::new().await;
+    house.add("sums", wasm()).await;
+    let (org, sums) = (OrgName::default_org(), "sums".parse().unwrap());
+    let removal = house.host.remove_component(&org, &sums);
+    let left = tokio::time::timeout(Duration::ZERO, removal).await;
+    assert!(left.is_err(), "the client leaves before its answer");
+    let gone = async {
+        while house.get("/v1/tools/sums").answer().await.status != StatusCode::NOT_FOUND {
+            tokio::task::yield_now().await;
+        }
+        let called = || {
+            let call = house
+                .post("/v1/tools/double/call")
+                .json(&json!({"arguments": {"n": 1}}));
+            call.answer()
+        };
+        while called().await.status != StatusCode::NOT_FOUND {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
 }
