@@ -1,13 +1,15 @@
 //! How full a conversation is, what of it is summed up when it gets too long, and what stands for a message that is too large by
 //! itself. Pure decisions over messages; the model is asked elsewhere.
 
+mod count;
 mod large;
 mod source;
 
+pub(crate) use count::{Counted, Counting};
 pub(crate) use large::shortened;
 pub(crate) use source::{mechanical_summary, request_source};
 
-use crate::{machine::Context, tokens, transcript};
+use crate::{machine::Context, tokens::Counter, transcript};
 use fumehood_core::message::Message;
 
 /// What a model takes when nobody knows: four fifths of it are 100,000.
@@ -60,11 +62,13 @@ pub(crate) struct Reported {
     pub(crate) messages: usize,
 }
 
-/// Weighs a conversation that grows: each message once.
+/// Weighs a conversation that grows: each message once by estimate, and once more where it was counted.
 pub(crate) struct Gauge {
     /// Instructions and tools, which every request has.
     fixed: u64,
     weights: Vec<u64>,
+    /// How many of the messages, from the first on, were counted.
+    counted: usize,
     sum: u64,
 }
 
@@ -73,6 +77,7 @@ impl Gauge {
         Self {
             fixed,
             weights: Vec::new(),
+            counted: 0,
             sum: 0,
         }
     }
@@ -85,7 +90,28 @@ impl Gauge {
     /// Forgets what was weighed: the conversation is another one.
     pub(crate) fn start_over(&mut self) {
         self.weights.clear();
+        self.counted = 0;
         self.sum = 0;
+    }
+
+    /// Whether there are estimates in it that may be too far off to go by: less than half of the room is left by them.
+    pub(crate) fn is_rough(&self, window: Window, reported: Option<Reported>) -> bool {
+        self.counted < self.weights.len() && self.request(reported) > window.threshold() / 2
+    }
+
+    /// The first message that was not counted yet.
+    pub(crate) const fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Puts what was counted in the place of estimates.
+    pub(crate) fn correct(&mut self, counted: &Counted) {
+        self.fixed = counted.fixed;
+        for (weight, counted) in self.weights.iter_mut().skip(counted.from).zip(&counted.messages) {
+            self.sum = self.sum.saturating_sub(*weight) + counted;
+            *weight = *counted;
+        }
+        self.counted = self.weights.len().min(counted.from + counted.messages.len());
     }
 
     /// Weighs what was added.
@@ -94,7 +120,7 @@ impl Gauge {
             self.start_over();
         }
         for message in &messages[self.weights.len()..] {
-            let weight = tokens::of_message(message);
+            let weight = Counter::Estimate.message(message);
             self.sum += weight;
             self.weights.push(weight);
         }
@@ -190,7 +216,7 @@ impl Cut {
         let marked = Message::Summary {
             text: transcript::marked(summary),
         };
-        gauge.sum.saturating_sub(self.weight) + tokens::of_message(&marked)
+        gauge.sum.saturating_sub(self.weight) + Counter::Estimate.message(&marked)
     }
 }
 

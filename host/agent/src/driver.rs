@@ -22,9 +22,11 @@ use crate::{
     recorder::Recorder,
     reins::Reins,
     schema::Schema,
-    telemetry, tokens,
+    telemetry,
+    tokens::Counter,
     toolset::{Toolbox, Toolset},
 };
+use compaction::Tokenizer;
 use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
     event::{EventBody, NewEvent, Source},
@@ -82,6 +84,7 @@ pub(crate) struct Driver {
     /// What there is of an answer that was cut off, and with it the turn.
     cut_off: Vec<NewEvent>,
     gauge: Gauge,
+    tokenizer: Tokenizer,
     window: Window,
     /// The turn's span, in which it is made.
     span: tracing::Span,
@@ -117,8 +120,9 @@ impl Driver {
     pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, reins: Reins) -> Self {
         let shown = plan.tools.shown(recorder.loaded_tools());
         Self {
-            gauge: Gauge::new(tokens::of_text(&plan.system) + tokens::of_tools(&shown)),
+            gauge: Gauge::new(fixed(&plan.system, &shown)),
             shown,
+            tokenizer: Tokenizer::Perhaps,
             window: Window::of(plan.model.provider.describe().context_window),
             plan,
             caller,
@@ -139,6 +143,7 @@ impl Driver {
         self.settle_calls_left_in_flight().await?;
         self.arm_deadline();
         loop {
+            self.count().await;
             let seen = self.seen();
             let next = self.recorder.machine.decide(&seen);
             let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
@@ -257,8 +262,7 @@ impl Driver {
         }
         let shown = self.plan.tools.shown(self.recorder.loaded_tools());
         if !Arc::ptr_eq(&shown, &self.shown) {
-            self.gauge
-                .fix(tokens::of_text(&self.plan.system) + tokens::of_tools(&shown));
+            self.gauge.fix(fixed(&self.plan.system, &shown));
             self.shown = shown;
         }
         events.push(self.recorder.machine.event(EventBody::StepStarted { step, notes }));
@@ -337,4 +341,9 @@ fn out_of_time(machine: &TurnMachine, deadline: Option<&Deadline>) -> Vec<NewEve
         None => machine.failure(error),
     });
     events
+}
+
+/// What instructions and tools take, by estimate.
+fn fixed(system: &str, tools: &[ToolDefinition]) -> u64 {
+    Counter::Estimate.text(system) + Counter::Estimate.tools(tools)
 }

@@ -6,6 +6,7 @@ use fumehood_core::{
     message::{AssistantPart, GivenArguments, RequestedCall},
 };
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn user(text: &str) -> Message {
     Message::User {
@@ -131,6 +132,33 @@ fn a_step_weighs_only_what_is_new() {
     assert_eq!(gauge.conversation(), gauge.weights().iter().sum::<u64>());
 }
 
+#[tokio::test]
+async fn what_was_counted_stands_in_the_place_of_what_was_estimated_and_what_comes_later_is_estimated() {
+    let messages = long_turn(20);
+    let mut gauge = weighed(&messages[..30]);
+    let estimated = gauge.request(None);
+    let counting = |from, model: &str| Counting {
+        model: model.into(),
+        system: "Be brief.".into(),
+        tools: Arc::default(),
+        messages: Arc::new(messages[..30].to_vec()),
+        from,
+    };
+    let counted = counting(0, "gpt-5").count().await.unwrap();
+    gauge.correct(&counted);
+    assert!(gauge.request(None) < estimated, "{counted:?}");
+    assert_eq!(gauge.conversation(), gauge.weights().iter().sum::<u64>());
+    let small = Window::of(Some(1_000));
+    assert!(!gauge.is_rough(small, None));
+    let before = gauge.weights().to_vec();
+    gauge.weigh(&messages);
+    assert_eq!(gauge.weights()[..30], before);
+    assert_eq!(gauge.counted(), 30);
+    assert!(gauge.is_rough(small, None));
+    assert!(!gauge.is_rough(Window::of(None), None), "there is plenty of room");
+    assert!(counting(0, "a-model-of-my-own").count().await.is_none());
+}
+
 #[test]
 fn large_instructions_alone_sum_nothing_up() {
     let messages = long_turn(1);
@@ -182,7 +210,7 @@ fn a_summary_without_a_model_is_always_the_same_bounded_and_keeps_the_one_before
         "{summary}"
     );
     assert!(
-        tokens::of_text(&summary) <= window.longest_summary() * 13 / 10,
+        Counter::Estimate.text(&summary) <= window.longest_summary() * 13 / 10,
         "{}",
         summary.len()
     );

@@ -3,7 +3,7 @@
 use super::{Driver, Stop};
 use crate::{
     compaction::{Author, Summariser, concluded},
-    context::{Cut, shortened},
+    context::{Counting, Cut, shortened},
     machine::Context,
 };
 use fumehood_core::{
@@ -16,7 +16,41 @@ use std::sync::Arc;
 /// How often a step makes room for a request that the model refused, before the turn fails.
 const OVERFLOWS: u32 = 2;
 
+/// What is known of the model's tokenizer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tokenizer {
+    /// There may be one.
+    Perhaps,
+    /// Nobody knows how the model counts.
+    Unknown,
+}
+
 impl Driver {
+    /// Counts what was only estimated, where estimates are too rough to go by and the model's tokenizer is known.
+    pub(super) async fn count(&mut self) {
+        let Some(messages) = self.recorder.whole_messages() else {
+            return;
+        };
+        self.gauge.weigh(&messages);
+        if self.tokenizer == Tokenizer::Unknown || !self.gauge.is_rough(self.window, self.recorder.reported()) {
+            return;
+        }
+        let counting = Counting {
+            model: self.plan.model.provider.describe().model,
+            system: self.plan.system.clone(),
+            tools: Arc::clone(&self.shown),
+            messages,
+            from: self.gauge.counted(),
+        };
+        // Who interrupts it is heard by whoever asks what comes next.
+        if let Ok(counted) = self.interruptible(counting.count()).await {
+            match counted {
+                Some(counted) => self.gauge.correct(&counted),
+                None => self.tokenizer = Tokenizer::Unknown,
+            }
+        }
+    }
+
     /// How full the conversation is. While a step is open nobody asks.
     pub(super) fn context(&mut self) -> Context {
         let Some(messages) = self.recorder.whole_messages() else {

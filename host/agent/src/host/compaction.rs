@@ -3,7 +3,7 @@
 use super::{Host, HostError};
 use crate::{
     compaction::{Author, Summariser, concluded},
-    context::{Gauge, Window},
+    context::{Counting, Gauge, Window},
     recorder, redact,
     transcript::Transcript,
 };
@@ -15,7 +15,7 @@ use fumehood_core::{
 };
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tracing::Instrument as _;
 
@@ -126,6 +126,16 @@ impl Host {
         let window = Window::of(model.provider.describe().context_window);
         let mut gauge = Gauge::new(0);
         gauge.weigh(&messages);
+        let counting = Counting {
+            model: model.provider.describe().model,
+            system: String::new(),
+            tools: Arc::default(),
+            messages: Arc::clone(&messages),
+            from: 0,
+        };
+        if let Some(counted) = counting.count().await {
+            gauge.correct(&counted);
+        }
         let before = gauge.conversation();
         // Who asks for it wants it shorter, though there would be room.
         let tail = gauge.usual_tail(window, transcript.reported()).min(before / 4);
