@@ -1,8 +1,9 @@
 //! Whole turns with calls, approvals, schemas and pictures, as each provider's wire carries them.
 
-use crate::stand::{AGENTS, Stand, all, answers, assert_one_end, said};
+use crate::stand::{AGENTS, GOES_ON, Settings, Stand, all, answers, answers_in_turn, assert_one_end, said, until};
 use fumehood_mock_provider::Fault;
-use fumehood_tests::find;
+use fumehood_tests::{find, frames};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -107,6 +108,142 @@ async fn a_conversation_that_the_provider_refuses_as_too_long_is_summed_up_and_a
         assert_eq!(all(&events, "compaction.completed").len(), 1, "{agent}");
         assert!(all(&events, "retry.scheduled").is_empty(), "{agent}");
         stand.goes_on(&session, agent).await;
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_is_cancelled_while_a_provider_streams_keeps_what_was_shown() {
+    let Some(stand) = Stand::new([answers("say it", &json!({"content": "Half of it."}))]).await else {
+        return;
+    };
+    for (agent, _) in AGENTS {
+        stand.line.then([Fault::StalledAfterEvent("Half of it.")]);
+        let session = stand.session(agent).await;
+        let mut events = stand.begin(&session, "say it").await;
+        let shown = until(&mut events, "text.delta").await;
+        let turn = shown["turn"].as_str().unwrap();
+        stand.host.post(&format!("/v1/turns/{turn}/cancel"), json!({})).await;
+        until(&mut events, "turn.cancelled").await;
+        let recorded = stand.host.events(&session).await;
+        assert_one_end(&recorded, "turn.cancelled", agent);
+        assert_eq!(all(&recorded, "text.completed")[0]["text"], "Half of it.", "{agent}");
+        stand.goes_on(&session, agent).await;
+        let next = stand.host.turn(&session, GOES_ON).await;
+        assert_eq!(next["status"], "completed", "{agent}");
+        let asked = stand.line.asked();
+        assert!(
+            asked[0].to_string().contains("Half of it."),
+            "{agent}: the model knows what it said"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_follow_its_schema_is_repaired_by_each_provider() {
+    let fixtures = answers_in_turn(
+        "add up",
+        &[
+            json!({"content": "The total is 3."}),
+            json!({"content": "{\"total\": \"three\"}"}),
+        ],
+    );
+    let whole = answers("total", &json!({"content": "{\"total\": 3}"}));
+    let Some(stand) = Stand::new(fixtures.into_iter().chain([whole])).await else {
+        return;
+    };
+    let schema = json!({"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]});
+    for (agent, _) in AGENTS {
+        let session = stand.session(agent).await;
+        let path = format!("/v1/sessions/{session}/turns");
+        let turn = stand
+            .host
+            .post(&path, json!({"input": "add up", "output_schema": schema}))
+            .await;
+        assert_eq!(
+            turn["output"],
+            json!([{"type": "json", "json": {"total": 3}}]),
+            "{agent}: {turn}"
+        );
+        let events = stand.host.events(&session).await;
+        assert!(!all(&events, "output.rejected").is_empty(), "{agent}");
+        assert_eq!(all(&events, "output.validated").len(), 1, "{agent}");
+        stand.goes_on(&session, agent).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_that_are_approved_edited_and_rejected_have_results_that_each_provider_takes() {
+    let write = |path: &str| json!({"name": "files_write", "arguments": {"path": path, "content": "text"}});
+    let calls = json!({"toolCalls": [write("first"), write("second"), write("third")]});
+    let mut asks = answers("write", &calls);
+    asks["match"]["hasToolResult"] = false.into();
+    let mut ends = answers("write", &json!({"content": "As you wish."}));
+    ends["match"]["hasToolResult"] = true.into();
+    let settings = Settings {
+        of_agents: "approval = [{ tool = \"files_write\", decide = \"ask\" }]",
+        ..Settings::default()
+    };
+    let Some(stand) = Stand::with(settings, [asks, ends]).await else {
+        return;
+    };
+    for (agent, _) in AGENTS {
+        let (session, waiting, _) = stand.turn(agent, "write").await;
+        assert_eq!(waiting["status"], "awaiting_approval", "{agent}: {waiting}");
+        let call = |nth: usize| waiting["approvals"][nth]["call_id"].clone();
+        let decisions = json!({"decisions": [
+            {"call_id": call(0), "decision": "approve"},
+            {"call_id": call(1), "decision": "approve", "arguments": {"path": "elsewhere", "content": "text"}},
+            {"call_id": call(2), "decision": "reject", "feedback": "not that one"},
+        ]});
+        let turn = waiting["id"].as_str().unwrap();
+        stand.host.post(&format!("/v1/turns/{turn}/approvals"), decisions).await;
+        let request = stand
+            .host
+            .request(Method::GET, &format!("/v1/sessions/{session}/events?turn={turn}"))
+            .header("accept", "text/event-stream");
+        let mut events = frames(request.send().await.unwrap()).await;
+        until(&mut events, "turn.completed").await;
+        let asked = stand.line.asked();
+        let shown = asked.last().unwrap()["messages"].to_string();
+        let places: Vec<_> = ["first", "elsewhere", "not that one"]
+            .iter()
+            .map(|told| {
+                shown
+                    .rfind(told)
+                    .unwrap_or_else(|| panic!("{agent}: {told} is missing in {shown}"))
+            })
+            .collect();
+        assert!(
+            places.is_sorted(),
+            "{agent}: results stand in the order of the requests: {shown}"
+        );
+        stand.goes_on(&session, agent).await;
+    }
+}
+
+#[tokio::test]
+async fn a_picture_for_a_model_that_takes_none_is_described_and_the_session_goes_on() {
+    let refused =
+        json!({"error": {"message": "m does not support image input", "type": "invalid_request_error"}, "status": 400});
+    let fixtures = answers_in_turn("what is this", &[refused, json!({"content": "I can not see it."})]);
+    let Some(stand) = Stand::new(fixtures).await else {
+        return;
+    };
+    for (agent, _) in AGENTS {
+        let session = stand.session(agent).await;
+        let input = json!([
+            {"type": "text", "text": "what is this"},
+            {"type": "image", "media_type": "image/png", "data": "AQID"},
+        ]);
+        let path = format!("/v1/sessions/{session}/turns");
+        let turn = stand.host.post(&path, json!({"input": input})).await;
+        assert_eq!(said(&turn), "I can not see it.", "{agent}: {turn}");
+        stand.goes_on(&session, agent).await;
+        let messages = stand.host.get(&format!("/v1/sessions/{session}/messages")).await;
+        assert_eq!(
+            messages["items"][0]["content"], input,
+            "{agent}: a client sees what was sent"
+        );
     }
 }
 
