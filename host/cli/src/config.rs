@@ -7,17 +7,21 @@ mod agent;
 mod effective;
 mod faults;
 mod files;
+mod keys;
 mod kv;
 mod limits;
 mod org_limits;
 mod overrides;
+mod shape;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use agent::EffectiveAgent;
 pub(crate) use effective::Effective;
 pub(crate) use faults::told;
+pub(crate) use keys::{VARIABLES, meanings};
 pub(crate) use limits::InstallLimits;
+pub(crate) use shape::{Key, keys};
 
 use anyhow::{Context as _, bail};
 use fumehood_core::{

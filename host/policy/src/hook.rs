@@ -22,9 +22,9 @@ use std::ops::RangeInclusive;
 /// Hooks of one chain of agents.
 pub const MOST_HOOKS: usize = 32;
 /// How long a hook has where nothing is said.
-const TIMEOUT: Span = Span::from_secs(5);
+pub const TIMEOUT: Span = Span::from_secs(5);
 /// How long it may have.
-const TIMEOUTS: RangeInclusive<Span> = Span::from_millis(10)..=Span::from_secs(60);
+pub const TIMEOUTS: RangeInclusive<Span> = Span::from_millis(10)..=Span::from_secs(60);
 
 /// `[[agent.NAME.hook]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,16 +74,36 @@ fn mac(algorithm: hmac::Algorithm, key: &str, message: &[u8]) -> Vec<u8> {
         .to_vec()
 }
 
-/// The secret is the base64 of a 32-byte seed (RFC 8032).
 fn ed25519(name: &SecretName, value: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
     let unsuitable = || {
         SignError::Unsuitable(format!(
-            "the secret {name} is no Ed25519 key: it has to be the base64 of the 32-byte seed"
+            "the secret {name} is no Ed25519 key: it has to be a private key in PKCS #8 (PEM or base64), or its 32-byte seed (base64 or hex)"
         ))
     };
-    let seed = Zeroizing::new(STANDARD.decode(value.trim()).map_err(|_| unsuitable())?);
-    let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| unsuitable())?;
+    let key = ed25519_key(value.trim()).ok_or_else(unsuitable)?;
     Ok(key.sign(message).as_ref().to_vec())
+}
+
+/// A private key in PKCS #8, or a seed of 32 bytes (RFC 8032).
+fn ed25519_key(text: &str) -> Option<Ed25519KeyPair> {
+    const SEED: usize = 32;
+    let pem = text.strip_prefix("-----BEGIN PRIVATE KEY-----");
+    let pem = pem.and_then(|rest| rest.trim_end().strip_suffix("-----END PRIVATE KEY-----"));
+    // The shortest PKCS #8 in base64 has as many characters as a seed in hex, but begins with one that is no hex.
+    let from_hex = if pem.is_none() { hex::decode(text).ok() } else { None };
+    let bytes = match from_hex.filter(|bytes| bytes.len() == SEED) {
+        Some(seed) => Zeroizing::new(seed),
+        None => {
+            let mut base64 = Zeroizing::new(String::with_capacity(text.len()));
+            base64.extend(pem.unwrap_or(text).split_ascii_whitespace());
+            Zeroizing::new(STANDARD.decode(&*base64).ok()?)
+        }
+    };
+    if bytes.len() == SEED {
+        Ed25519KeyPair::from_seed_unchecked(&bytes).ok()
+    } else {
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&bytes).ok()
+    }
 }
 
 #[cfg(test)]
@@ -113,17 +133,26 @@ mod tests {
     #[tokio::test]
     async fn ed25519_gives_the_published_answer() {
         // RFC 8032, 7.1, test 1.
-        let seed = hex::decode("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
-        let (name, signer) = with(&STANDARD.encode(seed));
-        let signed = signer.sign(&name, SignAlgorithm::Ed25519, b"").await.unwrap();
-        assert!(hex::encode(signed).starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"));
+        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+        let pkcs8 = hex::decode(format!("302e020100300506032b657004220420{seed}")).unwrap();
+        let der = STANDARD.encode(&pkcs8);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
+        let base64 = STANDARD.encode(hex::decode(seed).unwrap());
+        for secret in [seed, &*base64, &*der, &*pem] {
+            let (name, signer) = with(secret);
+            let signed = signer.sign(&name, SignAlgorithm::Ed25519, b"").await.unwrap();
+            let signed = hex::encode(signed);
+            assert!(signed.starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"));
+        }
     }
 
     #[tokio::test]
     async fn a_secret_that_is_no_key_is_refused_without_showing_it() {
-        let (name, signer) = with("not-a-seed-at-all");
-        let error = signer.sign(&name, SignAlgorithm::Ed25519, b"").await.unwrap_err();
-        assert!(matches!(&error, SignError::Unsuitable(text) if !text.contains("not-a-seed")));
+        for secret in ["not-a-seed-at-all", "bm90LWEtc2VlZA==", &"not-a-seed".repeat(7)[..64]] {
+            let (name, signer) = with(secret);
+            let error = signer.sign(&name, SignAlgorithm::Ed25519, b"").await.unwrap_err();
+            assert!(matches!(&error, SignError::Unsuitable(text) if !text.contains(&secret[..10])));
+        }
     }
 
     #[tokio::test]

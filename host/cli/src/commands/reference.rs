@@ -1,5 +1,7 @@
 //! `fumehood reference DIR`: the reference pages that are made of the code, so that they can't say anything else.
 
+mod configuration;
+
 use crate::{
     args::{Cli, Reference},
     config::InstallLimits,
@@ -25,6 +27,7 @@ pub(crate) fn reference(out: Out, args: &Reference) -> anyhow::Result<bool> {
         ("limits.md", limits()),
         ("cli.md", command_line()),
         ("metrics.md", metrics()),
+        ("configuration.md", configuration::page()?),
         ("openapi.json", openapi + "\n"),
     ];
     let mut good = true;

@@ -66,7 +66,7 @@ impl FilesSection {
     }
 }
 
-const MOST_ENTRIES: u64 = 100_000;
+pub(super) const MOST_ENTRIES: u64 = 100_000;
 
 #[cfg(test)]
 mod tests {

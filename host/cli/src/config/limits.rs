@@ -10,7 +10,7 @@ use fumehood_sandbox::within_engine;
 use serde::Deserialize;
 
 /// Longer than any call runs.
-const LONGEST_DRAIN: Span = Span::from_secs(24 * 60 * 60);
+pub(super) const LONGEST_DRAIN: Span = Span::from_secs(24 * 60 * 60);
 
 /// `[limits]`
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,16 +1,7 @@
 //! `FUMEHOOD_` environment variables as overrides of configuration keys.
 
+use super::keys::VARIABLES;
 use anyhow::{Context as _, bail};
-use fumehood_store::MASTER_KEY_VARIABLES;
-
-/// Variables with the prefix that are not configuration keys.
-const OTHER_VARIABLES: &[&str] = &[
-    "FUMEHOOD_CONFIG",
-    "FUMEHOOD_KEY",
-    "FUMEHOOD_LOG",
-    "FUMEHOOD_STANDARD_TOOLS",
-    "FUMEHOOD_URL",
-];
 
 /// One key set by the environment.
 pub(super) struct Override {
@@ -55,8 +46,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         let Some(key) = variable.strip_prefix("FUMEHOOD_") else {
             continue;
         };
-        let other = OTHER_VARIABLES.iter().chain(&MASTER_KEY_VARIABLES);
-        if other.into_iter().any(|other| *other == variable) || key.starts_with("GUEST_") {
+        if VARIABLES.iter().any(|(other, _)| *other == variable) || key.starts_with("GUEST_") {
             continue;
         }
         let key = key.to_ascii_lowercase();
