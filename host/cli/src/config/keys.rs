@@ -26,6 +26,7 @@ pub(crate) struct Meaning {
 }
 
 impl Meaning {
+    #[expect(clippy::needless_pass_by_value, reason = "what is said is mostly made for it")]
     fn default(mut self, value: impl ToString) -> Self {
         self.default = Some(value.to_string());
         self
