@@ -153,3 +153,12 @@ async fn a_store_that_forgets_what_was_seen_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_ends_a_turn_for_one_that_it_refuses_is_caught() {
+    caught(
+        Fault::EndsBeforeLooking,
+        "a new turn that can't undo what it was to undo ends none either",
+    )
+    .await;
+}

@@ -1,11 +1,12 @@
 //! Turns that wait for somebody: who goes on with them, and when they have waited long enough.
 
 use super::{
-    Broken, Outcome, World, completed, ensure, ensure_eq, new_turn, of_turn, promises, races::at_once, work::seqs,
+    Broken, Outcome, World, completed, ensure, ensure_eq, new_turn, of_turn, promises, races::at_once,
+    rewinds::to_before, work::seqs,
 };
 use crate::{
     api::StoreError,
-    record::{Accepted, Ending, NewTurn, Seen, Session, Turn},
+    record::{Accepted, Ending, NewRewind, NewTurn, Seen, Session, Turn},
 };
 use fumehood_core::{
     Time,
@@ -24,6 +25,7 @@ promises! {
     "what is appended after a sight of a turn is appended while nothing else has happened in it" => after_what_was_seen,
     "turns that wait are found with their time, the one that waits least long first" => found,
     "a new turn takes the place of one that waits, with its end, whole or not at all" => replaced,
+    "a new turn that can't undo what it was to undo ends none either" => stale_ends_nothing,
     "of many who act on the same sight of a turn one does" => one_acts,
     "of many inputs that would replace one turn one does" => one_replaces,
 }
@@ -202,6 +204,42 @@ async fn replaced(world: &World) -> Outcome {
     ensure_eq!(types, ["turn.cancelled", "turn.queued"], "what was appended");
     let status = store.turn(&org, turn.id).await?.map(|turn| turn.status);
     ensure_eq!(status, Some(TurnStatus::Cancelled), "the replaced turn");
+    Ok(())
+}
+
+async fn stale_ends_nothing(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let Waits { session, turn, seen } = waits(world, &org, now()).await?;
+    let rewind = to_before(std::slice::from_ref(&turn));
+    let with = |turns| NewTurn {
+        replaces: Some(NewRewind {
+            turns,
+            ..rewind.clone()
+        }),
+        ..replacing(seen)
+    };
+    let refused = store
+        .accept_turn(&org, session.id, &with(vec![turn.id, TurnId::new()]))
+        .await?;
+    ensure_eq!(refused, Some(Accepted::Stale), "what became of a stale one");
+    ensure_eq!(
+        store.events(&org, session.id, 0, 100).await?.len() as u64,
+        seen.seq,
+        "the journal after it"
+    );
+    let status = store.turn(&org, turn.id).await?.map(|turn| turn.status);
+    ensure_eq!(status, Some(TurnStatus::AwaitingApproval), "the turn that was to end");
+    let accepted = store.accept_turn(&org, session.id, &with(vec![turn.id])).await?;
+    let Some(Accepted::New(_, events)) = accepted else {
+        return Err(Broken(format!("it was not accepted: {accepted:?}")));
+    };
+    let types: Vec<_> = events.iter().map(|event| event.body.type_name()).collect();
+    ensure_eq!(
+        types,
+        ["turn.cancelled", "session.rewound", "turn.queued"],
+        "what was appended"
+    );
     Ok(())
 }
 

@@ -67,11 +67,11 @@ impl Candidate {
             }
         }
         // THREAT[T-api-busy]: a session works one turn at a time, decided where turns are accepted.
-        let mut recorded = Vec::new();
+        let mut ending = None;
         if let Some(open) = open_turn(connection, self.session).await? {
-            let ended = self.end(connection, open).await?;
+            ending = self.gives_way(connection, open).await?;
             match self.if_busy {
-                _ if ended.is_some() => recorded.extend(ended.into_iter().flatten()),
+                _ if ending.is_some() => {}
                 IfBusy::Refuse => return Ok(Some(Accepted::Busy(open))),
                 IfBusy::Queue if not_ended(connection, self.session).await? > i64::from(MAX_QUEUED) => {
                     return Ok(Some(Accepted::QueueFull));
@@ -84,27 +84,44 @@ impl Candidate {
         {
             return Ok(Some(Accepted::Stale));
         }
+        // Decided: nothing was appended so far, and what is from here on stays whole or goes with an error.
+        let recorded = match ending {
+            Some(ending) => self.end(connection, ending).await?,
+            None => Vec::new(),
+        };
         self.insert(connection, created, recorded).await.map(Some)
     }
 
-    /// Ends the open turn, if it is the one that ends for this, is as it was seen, and no other waits behind it.
-    async fn end(&mut self, connection: &mut SqliteConnection, open: TurnId) -> Result<Option<Vec<Event>>> {
+    /// The open turn with what ends it, if it is the one that ends for this, is as it was seen, and no other waits behind it.
+    async fn gives_way(
+        &mut self,
+        connection: &mut SqliteConnection,
+        open: TurnId,
+    ) -> Result<Option<(TurnId, journal::Prepared)>> {
         match self.ends.take() {
             Some((seen, ending))
                 if seen.turn == open
                     && not_ended(connection, self.session).await? == 1
                     && journal::is_unchanged(connection, self.session, seen).await? =>
             {
-                let ended = journal::append(connection, &self.org, self.session, ending).await?;
-                if open_turn(connection, self.session).await? == Some(open) {
-                    return Err(StoreError::Invalid {
-                        reason: "what is to end the turn for another does not end it".into(),
-                    });
-                }
-                Ok(ended)
+                Ok(Some((open, ending)))
             }
             _ => Ok(None),
         }
+    }
+
+    async fn end(
+        &self,
+        connection: &mut SqliteConnection,
+        (open, ending): (TurnId, journal::Prepared),
+    ) -> Result<Vec<Event>> {
+        let ended = journal::append(connection, &self.org, self.session, ending).await?;
+        if open_turn(connection, self.session).await? == Some(open) {
+            return Err(StoreError::Invalid {
+                reason: "what is to end the turn for another does not end it".into(),
+            });
+        }
+        ended.ok_or(StoreError::Gone { what: "session" })
     }
 
     /// Writes the turn; `recorded` is what the journal got for it already.

@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     ForgetsWhoMayWait,
     /// Appends whatever happened since.
     ForgetsWhatWasSeen,
+    /// Ends a turn for another before it knows whether that is accepted.
+    EndsBeforeLooking,
 }
 
 pub(crate) struct Broken {
@@ -193,6 +195,13 @@ impl Turns for Broken {
         }
         if self.fault == Fault::ForgetsWhoMayWait {
             turn.if_busy = IfBusy::Refuse;
+        }
+        if self.fault == Fault::EndsBeforeLooking
+            && let Some(ending) = turn.ends.take()
+        {
+            self.sound
+                .append_after(org, session, ending.seen, &ending.events)
+                .await?;
         }
         self.sound.accept_turn(org, session, &turn).await
     }
