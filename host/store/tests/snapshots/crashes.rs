@@ -53,6 +53,34 @@ async fn a_crash_after_the_decision_is_made_good_at_the_next_start_wherever_it_c
 }
 
 #[tokio::test]
+async fn a_file_that_took_the_place_of_a_directory_or_link_is_there_after_every_start() {
+    let house = House::new().await;
+    house.put("a", "a file").await;
+    house.put("link", "another").await;
+    let before = all(&house.root());
+    let state = house.snapshot().await;
+    let turn = house.turn().await;
+    for name in ["a", "link"] {
+        house.delete(name).await;
+    }
+    house.put("a/b/c", "deep").await;
+    symlink("a", house.root().join("link")).unwrap();
+    let event = EventId::new();
+    drop(house.ready(event, state).await);
+    house.decide(event, &turn).await;
+    let plan = fs::read(house.staged().join("plan.json")).unwrap();
+    let house = house.reopened().await;
+    assert_eq!(all(&house.root()), before);
+
+    // As if it had been killed when all was back, before the plan was thrown away.
+    fs::create_dir(house.staged()).unwrap();
+    fs::write(house.staged().join("plan.json"), plan).unwrap();
+    let house = house.reopened().await;
+    assert_eq!(all(&house.root()), before);
+    assert!(!house.staged().exists());
+}
+
+#[tokio::test]
 async fn what_is_decided_is_put_back_before_anything_else_is_done_with_the_files() {
     for nobody_put_it_back in [true, false] {
         let house = House::new().await;

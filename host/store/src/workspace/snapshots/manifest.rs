@@ -154,7 +154,8 @@ pub(super) fn walk(root: &Dir) -> Result<Vec<Seen>, NotKept> {
     Ok(seen)
 }
 
-/// What leads from one state to another.
+/// What leads from one state to another. It can be carried out again after it was broken off anywhere: nothing is removed that it makes,
+/// except a link, which is made again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// What goes first: the deepest first.
@@ -172,8 +173,8 @@ impl Plan {
         let mut plan = Self::default();
         for (path, what) in now.0.iter().rev() {
             let stays = match (what, then.0.get(path)) {
-                (What::File { .. }, Some(What::File { .. }))
-                | (What::Directory { .. }, Some(What::Directory { .. })) => true,
+                // It takes the place of whatever is there. Made ready once, it could not be made again if it were removed.
+                (_, Some(What::File { .. })) | (What::Directory { .. }, Some(What::Directory { .. })) => true,
                 (what, then) => Some(what) == then,
             };
             if !stays {

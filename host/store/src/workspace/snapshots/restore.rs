@@ -246,7 +246,8 @@ fn apply(tree: &Rewriting<'_>, ready: &Dir, plan: &Plan) -> io::Result<()> {
     }
     for (number, (path, ..)) in plan.files.iter().enumerate() {
         let name = number.to_string();
-        if ready.exists(&name) {
+        // What is not there any more is back already; what can't be looked at is not.
+        if ready.try_exists(&name)? {
             tree.put((ready, &name), path)?;
         }
     }
@@ -273,4 +274,118 @@ fn sync_all(tree: &Rewriting<'_>, plan: &Plan) -> io::Result<()> {
         .map(|path| path.rsplit_once('/').map_or(".", |(parent, _)| parent))
         .collect();
     parents.into_iter().try_for_each(|parent| tree.sync(parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::snapshots::manifest::What;
+    use cap_std::ambient_authority;
+
+    /// What is at a path of a workspace.
+    #[derive(Clone, Copy)]
+    enum Is {
+        File(&'static str),
+        Directory,
+        Link(&'static str),
+    }
+    use Is::{Directory, File, Link};
+
+    /// Each that may be in the place of another.
+    const STATES: [&[(&str, Is)]; 8] = [
+        &[],
+        &[("a", File("one"))],
+        &[("a", File("two")), ("b", File("two"))],
+        &[("a", Directory)],
+        &[("a", Directory), ("a/b", File("deep")), ("a/c", Link("b"))],
+        &[("a", Directory), ("a/b", Directory), ("a/b/c", File("deeper"))],
+        &[("a", Link("b")), ("b", File("one"))],
+        &[("a", Link("b")), ("b", Directory), ("b/b", File("deep"))],
+    ];
+
+    fn make(root: &Dir, name: &str, entries: &[(&str, Is)]) -> Dir {
+        remove_all(root, name).unwrap();
+        let dir = shelf::made(root, name).unwrap();
+        for (path, is) in entries {
+            match is {
+                File(text) => dir.write(path, text).unwrap(),
+                Directory => dir.create_dir(path).unwrap(),
+                Link(target) => dir.symlink_contents(target, path).unwrap(),
+            }
+        }
+        dir
+    }
+
+    fn staged(root: &Dir, plan: &Plan, then: &[(&str, Is)]) -> Dir {
+        let texts = plan.files.iter().map(|(path, ..)| {
+            let is = then.iter().find(|(name, _)| name == path);
+            match is {
+                Some((_, File(text))) => *text,
+                _ => panic!("{path} is no file"),
+            }
+        });
+        let texts: Vec<_> = texts.enumerate().map(|(n, text)| (n.to_string(), text)).collect();
+        let entries: Vec<_> = texts.iter().map(|(name, text)| (name.as_str(), File(text))).collect();
+        make(root, "ready", &entries)
+    }
+
+    /// Its first steps, in the order in which they are done.
+    fn begun(plan: &Plan, steps: usize) -> Plan {
+        let mut plan = plan.clone();
+        let mut left = steps;
+        let mut take = |length: usize| {
+            let some = length.min(left);
+            left -= some;
+            some
+        };
+        plan.remove.truncate(take(plan.remove.len()));
+        plan.directories.truncate(take(plan.directories.len()));
+        plan.files.truncate(take(plan.files.len()));
+        plan.links.truncate(take(plan.links.len()));
+        plan
+    }
+
+    #[test]
+    fn what_was_broken_off_anywhere_leads_to_the_same_when_it_is_done_again() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open_ambient_dir(place.path(), ambient_authority()).unwrap();
+        let shelf = Shelf::made(&root, "shelf").unwrap();
+        let manifest = |dir: &Dir| shelf.look(dir).unwrap().0;
+        for (from, now) in STATES.iter().enumerate() {
+            for (to, then) in STATES.iter().enumerate() {
+                let wanted = manifest(&make(&root, "then", then));
+                let plan = Plan::new(&manifest(&make(&root, "tree", now)), &wanted);
+                let steps = plan.remove.len() + plan.directories.len() + plan.files.len() + plan.links.len();
+                for done in 0..=steps {
+                    let tree = Tree::open(make(&root, "tree", now), Quota::default()).unwrap();
+                    let ready = staged(&root, &plan, then);
+                    for plan in [&begun(&plan, done), &plan] {
+                        tree.rewrite(|tree| apply(tree, &ready, plan).map_err(FileError::from))
+                            .unwrap();
+                    }
+                    assert_eq!(
+                        manifest(tree.root()),
+                        wanted,
+                        "from {from} to {to}, after {done} of {steps}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_ready_and_can_not_be_looked_at_is_not_taken_for_one_that_is_back() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open_ambient_dir(place.path(), ambient_authority()).unwrap();
+        let tree = Tree::open(make(&root, "tree", &[]), Quota::default()).unwrap();
+        let ready = make(&root, "ready", &[("0", Link("0"))]);
+        let then = What::File {
+            digest: Digest::of(b""),
+            size: 0,
+            marked: Marked::Not,
+        };
+        let plan = Plan::new(&Manifest::default(), &Manifest([("a".to_owned(), then)].into()));
+        let done = tree.rewrite(|tree| apply(tree, &ready, &plan).map_err(FileError::from));
+        assert!(matches!(done, Err(FileError::Io(_))), "{done:?}");
+    }
 }
