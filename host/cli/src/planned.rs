@@ -21,7 +21,7 @@ use fumehood_policy::{
     world::{Installed, World},
 };
 use fumehood_sandbox::{Sandbox, ShareKey};
-use fumehood_store::{OpenError, Opened};
+use fumehood_store::{OpenError, Opened, Place};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,9 @@ pub(crate) async fn fill(world: &mut World, loaded: &Loaded, expectations: &[Exp
                 opened.close().await;
                 due?
             }
-            Err(OpenError::InUse { .. }) => {
+            Err(OpenError::InUse {
+                place: Place::DataDir, ..
+            }) => {
                 let connection = connect::connect_to_serving(loaded).await?;
                 from_host(world, &mut digests, &connection.client, &named).await?;
                 Vec::new()

@@ -1,12 +1,11 @@
 //! The data directory: where everything kept lies, and the exclusive use of it.
-//!
-//! The lock is advisory and per machine: it keeps a second host of the same machine away, not one on another machine that
-//! mounts the same network disk. Put the data directory on a local disk.
 
-use crate::{disk, error::OpenError};
+use crate::{
+    disk,
+    error::{OpenError, Place},
+    lock::Lock,
+};
 use std::{
-    fs::{File, TryLockError},
-    io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -21,8 +20,7 @@ pub struct DataDir {
 #[derive(Debug)]
 struct Held {
     path: PathBuf,
-    // Held for its lock.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DataDir {
@@ -50,16 +48,9 @@ impl DataDir {
         disk::private_dir(path).map_err(|error| OpenError::io(path, &error))?;
         // Absolute, so that a later change of the working directory moves nothing.
         let path = path.canonicalize().map_err(|error| OpenError::io(path, &error))?;
-        let name = path.join("lock");
-        let mut file = disk::private_file(&name).map_err(|error| OpenError::io(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut file)),
-            Err(TryLockError::Error(error)) => return Err(OpenError::io(path, &error)),
-        }
-        sign(&mut file).map_err(|error| OpenError::io(&path, &error))?;
+        let lock = Lock::take(&path.join("lock"), &path, Place::DataDir)?;
         Ok(Self {
-            inner: Arc::new(Held { path, _lock: file }),
+            inner: Arc::new(Held { path, _lock: lock }),
         })
     }
 
@@ -68,30 +59,6 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
-}
-
-fn in_use(path: PathBuf, file: &mut File) -> OpenError {
-    let mut text = String::new();
-    let holder = match file.take(16).read_to_string(&mut text) {
-        Ok(_) => text.trim().parse::<u32>().map(|pid| format!(" (pid {pid})")),
-        Err(_) => {
-            return OpenError::InUse {
-                path,
-                holder: String::new(),
-            };
-        }
-    };
-    OpenError::InUse {
-        path,
-        holder: holder.unwrap_or_default(),
-    }
-}
-
-/// Leaves our process id in the lock file, for the message of whoever comes next.
-fn sign(file: &mut File) -> std::io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
 }
 
 /// Which database to use.

@@ -5,10 +5,16 @@ use std::{io, path::PathBuf};
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process holds the data directory.
-    #[error("the data directory {path} is in use by another process{holder}: stop it, or choose another data_dir")]
+    /// Another process has the data directory or the database.
+    #[error(
+        "the {} {path} is in use by another process{holder}: stop it, or choose another {}",
+        place.name(),
+        place.key()
+    )]
     InUse {
-        /// The directory.
+        /// What it has.
+        place: Place,
+        /// Where that is.
         path: PathBuf,
         /// ` (pid 123)`, or nothing where that is not known.
         holder: String,
@@ -83,6 +89,32 @@ pub enum OpenError {
         /// What the system said.
         reason: String,
     },
+}
+
+/// What only one process may use at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The data directory.
+    DataDir,
+    /// The database, which may lie elsewhere.
+    Database,
+}
+
+impl Place {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::DataDir => "data directory",
+            Self::Database => "database",
+        }
+    }
+
+    /// The key of the configuration that says where it is.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::DataDir => "data_dir",
+            Self::Database => "[store] url",
+        }
+    }
 }
 
 impl OpenError {

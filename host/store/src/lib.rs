@@ -14,6 +14,7 @@ mod data_dir;
 mod disk;
 mod envelope;
 mod error;
+mod lock;
 mod master;
 mod quotas;
 pub mod record;
@@ -30,7 +31,7 @@ pub use api::{
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};
-pub use error::OpenError;
+pub use error::{OpenError, Place};
 pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
 pub use quotas::{KvQuota, Quotas};
 pub use session_locks::{SessionLock, SessionLocks};
@@ -81,7 +82,7 @@ impl Opened {
 /// Opens, or makes at first use, the data directory and the database.
 ///
 /// # Errors
-/// When another process uses the directory, the disk is read-only or refuses, the database is damaged, not ours or
+/// When another process uses the directory or the database, the disk is read-only or refuses, the database is damaged, not ours or
 /// of a newer version, or the master key is unusable or not the one its secrets were made with. Nothing was changed then,
 /// except that a missing directory or master key may have been made.
 pub async fn open(data_dir: &Path, url: &StoreUrl) -> Result<Opened, OpenError> {

@@ -214,6 +214,22 @@ async fn a_directory_opened_twice_is_refused_until_the_first_is_closed() {
 }
 
 #[tokio::test]
+async fn a_database_of_two_data_directories_is_one_stores_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+    let url = StoreUrl::Sqlite(dir.path().join("shared.db"));
+    let first = fumehood_store::open(&one, &url).await.unwrap();
+    let second = fumehood_store::open(&other, &url).await;
+    let Err(OpenError::InUse { place, holder, .. }) = second else {
+        panic!("opened twice");
+    };
+    assert_eq!(place, fumehood_store::Place::Database);
+    assert!(holder.contains(&std::process::id().to_string()), "{holder}");
+    first.close().await;
+    fumehood_store::open(&other, &url).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_closed_store_refuses_to_work() {
     let place = Place::new();
     let store = place.open().await.unwrap();

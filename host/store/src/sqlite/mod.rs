@@ -32,7 +32,7 @@ use crate::{
 use sqlx::{SqlitePool, sqlite::SqliteConnection};
 use stamps::Stamps;
 use std::{fmt, sync::Arc};
-use writer::{BoxFuture, Writer};
+use writer::{BoxFuture, Held, Writer};
 
 /// The store in one SQLite file. Clones share it.
 ///
@@ -86,7 +86,7 @@ impl SqliteStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 readers: opened.readers,
-                writer: Writer::start(opened.writer, data_dir.clone()),
+                writer: Writer::start(opened.writer, Held::new(data_dir, opened.lock)),
                 vault: opened.vault,
                 stamps: Stamps::new(opened.exclusive),
                 key_values,

@@ -5,6 +5,7 @@ use crate::{
     disk,
     envelope::Vault,
     error::OpenError,
+    lock::Lock,
     master::MasterKeys,
 };
 use sqlx::{
@@ -29,6 +30,8 @@ pub(super) struct Database {
     pub(super) vault: Vault,
     /// Whether the file lies in the data directory, which no other process uses.
     pub(super) exclusive: bool,
+    /// Its exclusive use, to be kept until the last write is done.
+    pub(super) lock: Lock,
 }
 
 pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) -> Result<Database, OpenError> {
@@ -36,9 +39,8 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
     if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk::private_dir(parent).map_err(|error| OpenError::io(parent, &error))?;
     }
-    // SQLite gives its log files the mode of the database, so making that one private makes all of them private.
-    disk::private_file(&file).map_err(|error| OpenError::io(&file, &error))?;
-
+    // Before anything of it is read: what another host is changing is nothing to go by.
+    let lock = Lock::of_database(&file)?;
     let vault = Vault::new(keys).map_err(|error| OpenError::Unavailable {
         path: file.clone(),
         reason: error.to_string(),
@@ -64,6 +66,7 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
         readers,
         vault,
         exclusive,
+        lock,
     })
 }
 

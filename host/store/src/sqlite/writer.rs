@@ -7,6 +7,7 @@
 use crate::{
     api::{Result, StoreError},
     data_dir::DataDir,
+    lock::Lock,
     telemetry,
 };
 use sqlx::{Connection as _, sqlite::SqliteConnection};
@@ -27,6 +28,21 @@ const BATCH: usize = 256;
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
     task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the database needs for itself while it is open.
+pub(super) struct Held {
+    _data_dir: DataDir,
+    _database: Lock,
+}
+
+impl Held {
+    pub(super) fn new(data_dir: &DataDir, database: Lock) -> Self {
+        Self {
+            _data_dir: data_dir.clone(),
+            _database: database,
+        }
+    }
 }
 
 enum Message {
@@ -90,12 +106,12 @@ where
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection, data_dir: DataDir) -> Self {
+    pub(super) fn start(connection: SqliteConnection, held: Held) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
             work(connection, waiting).await;
-            // The directory is free for others only now.
-            drop(data_dir);
+            // Free for others only now.
+            drop(held);
         });
         Self {
             queue,
