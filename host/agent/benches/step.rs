@@ -198,8 +198,6 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         skills: BTreeMap::new(),
         budgets: BTreeMap::new(),
         default_agent: agent,
-    })
-    .await
-    .unwrap();
+    });
     (host, opened)
 }

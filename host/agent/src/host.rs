@@ -7,6 +7,7 @@ mod compaction;
 mod deletion;
 mod instructions;
 mod plan;
+mod recovery;
 mod spending;
 mod work;
 
@@ -57,7 +58,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -240,16 +241,17 @@ struct Inner {
     /// A session's turns begin, and are undone, one after the other.
     order: SessionLocks,
     summed_up: compaction::BeingSummedUp,
+    /// Set when it goes on with what nobody asks for just now.
+    recovers: OnceLock<()>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl Host {
-    /// Starts the host and goes on with every turn that an earlier process left unfinished.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub async fn start(parts: HostParts) -> Result<Self, HostError> {
+    /// Makes a host that does what it is asked for. What an earlier process left unfinished it leaves alone, until
+    /// [`Host::recover`].
+    #[must_use]
+    pub fn start(parts: HostParts) -> Self {
         let HostParts {
             store,
             workspaces,
@@ -267,7 +269,7 @@ impl Host {
             hub: Arc::clone(&hub),
         };
         let hooks = Hooks::start(Arc::clone(&caller), Arc::clone(&catalog), journal, (&tasks, &closing));
-        let host = Self {
+        Self {
             inner: Arc::new(Inner {
                 hooks,
                 budgets: Arc::new(Budgets::new(budgets, Arc::clone(&store))),
@@ -284,15 +286,11 @@ impl Host {
                 expiry: Notify::new(),
                 order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
+                recovers: OnceLock::new(),
                 tasks,
                 closing,
             }),
-        };
-        host.go_on().await?;
-        let expiring = host.clone();
-        let expiring = async move { expiring.end_expired_approvals().await };
-        host.inner.tasks.spawn(expiring);
-        Ok(host)
+        }
     }
 
     /// Stops taking turns and stops those that run where they are; the next start goes on with them. Returns when nothing of

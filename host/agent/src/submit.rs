@@ -271,7 +271,7 @@ impl Host {
             Accepted::QueueFull => return Err(HostError::QueueFull),
             Accepted::Busy(id) => {
                 if let Some(turn) = self.store().turn(org, id).await? {
-                    self.drive_next(org, turn.session).await?;
+                    self.drive_following(org, turn.session, None).await?;
                 }
                 return Err(HostError::Busy(id));
             }

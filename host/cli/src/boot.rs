@@ -4,7 +4,7 @@ use crate::{
     config::{Config, Loaded},
     configured,
     fault::OrFault as _,
-    standard,
+    keys, standard,
 };
 use anyhow::Context as _;
 use fumehood_agent::{
@@ -15,26 +15,15 @@ use fumehood_agent::{
     models::{Model, Models},
     skills::Skill,
 };
-use fumehood_core::{
-    digest::Digest,
-    id::KeyId,
-    name::{OrgName, SkillName},
-    now,
-};
+use fumehood_core::name::{OrgName, SkillName};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::{build, resolve_fallbacks};
 use fumehood_policy::suggest::nearest;
 use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
 use fumehood_server::ServerConfig;
-use fumehood_store::{DataDir, OpenError, Opened, Store, StoreUrl, record::Key};
+use fumehood_store::{OpenError, Opened, Store, StoreUrl};
 use secrecy::{ExposeSecret as _, SecretString};
-use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// A running host and what it stands on.
 pub(crate) struct Running {
@@ -61,7 +50,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, OpenError> {
     fumehood_store::open_with(&config.data_dir, &url, config.quotas()).await
 }
 
-/// Opens the store and starts the host.
+/// Opens the store and starts the host. It has all it works with then, and leaves alone what an earlier process left.
 pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     start_on(loaded, open(&loaded.config).await?).await
 }
@@ -141,7 +130,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         store.create_org(&org).await?;
     }
     store.replace_agents(&org, &config.agents()).await?;
-    let new_key = first_key(&*store, &opened.lock, &org).await?;
+    let new_key = keys::first(&*store, &opened.lock, &org).await?;
 
     let sandbox = Sandbox::new(&SandboxConfig {
         cache_dir: Some(opened.lock.path().join("compiled")),
@@ -182,8 +171,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         skills: skills(loaded)?,
         budgets: config.budgets(),
         default_agent: config.default_agent()?,
-    })
-    .await?;
+    });
     Ok(Running {
         host,
         egress,
@@ -287,59 +275,16 @@ pub(crate) fn variable(name: &str) -> Option<SecretString> {
     std::env::var(name).ok().map(SecretString::from)
 }
 
-/// Where the key of the org `default` is kept for the commands.
-pub(crate) fn key_file(data_dir: &Path) -> PathBuf {
-    data_dir.join("key")
-}
-
 /// Shows the first key, once, to whoever made it.
 pub(crate) fn tell_of_new_key(running: &Running, loaded: &Loaded) {
     if let Some(key) = &running.new_key {
-        let file = key_file(&loaded.config.data_dir);
+        let file = keys::file(&loaded.config.data_dir);
         eprintln!(
             "A first API key was made for the org `default`. It is shown once, and kept in {}:",
             file.display()
         );
         eprintln!("  {}", key.expose_secret());
     }
-}
-
-async fn first_key(store: &dyn Store, data_dir: &DataDir, org: &OrgName) -> anyhow::Result<Option<SecretString>> {
-    if !store.keys(org).await?.is_empty() {
-        return Ok(None);
-    }
-    let token = new_key(store, org, "made at the first start").await?.1;
-    let file = key_file(data_dir.path());
-    write_private(&file, token.expose_secret())
-        .with_context(|| format!("cannot write the key to {}", file.display()))?;
-    Ok(Some(token))
-}
-
-/// Makes a key. The token is returned here and kept nowhere else.
-pub(crate) async fn new_key(store: &dyn Store, org: &OrgName, label: &str) -> anyhow::Result<(Key, SecretString)> {
-    let mut random = zeroize::Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *random)
-        .ok()
-        .context("the system gives no random bytes")?;
-    // THREAT[T-org-key-theft]: 256 random bits; the store holds only their digest.
-    let token = SecretString::from(format!("fh_{}", hex::encode(*random)));
-    let key = Key {
-        id: KeyId::new(),
-        org: org.clone(),
-        label: label.into(),
-        created: now(),
-    };
-    store
-        .create_key(&key, &Digest::of(token.expose_secret().as_bytes()))
-        .await?;
-    Ok((key, token))
-}
-
-fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
-    let mut open = std::fs::OpenOptions::new();
-    let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(file)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()
 }
 
 #[cfg(test)]

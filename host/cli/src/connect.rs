@@ -1,15 +1,21 @@
 //! How a command reaches a host: the one that is serving, or one started for the command alone.
 //!
 //! Only one process may use a data directory. When another holds it, that is the serving host, and the command talks to it over
-//! HTTP; otherwise the command starts a host of its own on a loopback port and talks to it the same way.
+//! HTTP; otherwise the command starts a host of its own on a loopback port and talks to it the same way. Such a host ends with the
+//! command: it works what the command asks for, and leaves alone what an earlier process left.
 
 use crate::{
     boot::{self, Running},
     client::Client,
     config::Loaded,
+    keys,
 };
 use anyhow::{Context as _, bail};
-use fumehood_store::OpenError;
+use fumehood_core::{
+    id::{SessionId, TurnId},
+    name::OrgName,
+};
+use fumehood_store::{OpenError, Place};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -28,6 +34,18 @@ struct Own {
 }
 
 impl Connection {
+    /// Works what is left in a session before the command adds to it, where no serving host does.
+    pub(crate) async fn finish_session(&self, session: SessionId) -> anyhow::Result<Vec<TurnId>> {
+        match &self.own {
+            Some(own) => Ok(own
+                .running
+                .host
+                .finish_session(&OrgName::default_org(), session)
+                .await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Ends the connection, and the host if it is the command's own.
     pub(crate) async fn close(self) {
         if let Some(own) = self.own {
@@ -47,7 +65,9 @@ pub(crate) async fn connect(loaded: &Loaded) -> anyhow::Result<Connection> {
             boot::tell_of_new_key(&running, loaded);
             connect_to_own(running, loaded).await
         }
-        Err(OpenError::InUse { .. }) => connect_to_serving(loaded).await,
+        Err(OpenError::InUse {
+            place: Place::DataDir, ..
+        }) => connect_to_serving(loaded).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -95,7 +115,7 @@ fn key(loaded: &Loaded) -> anyhow::Result<SecretString> {
     if let Some(key) = boot::variable("FUMEHOOD_KEY") {
         return Ok(key);
     }
-    let file = boot::key_file(&loaded.config.data_dir);
+    let file = keys::file(&loaded.config.data_dir);
     let text = std::fs::read_to_string(&file).with_context(|| {
         format!(
             "no key: set FUMEHOOD_KEY, or make one with `fumehood key create` and put it into {}",

@@ -14,6 +14,7 @@ mod connect;
 mod events;
 mod fault;
 mod interrupt;
+mod keys;
 mod out;
 mod planned;
 mod standard;
@@ -124,8 +125,8 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
             if let Some(model) = &args.model {
                 loaded.config.use_model(model)?;
             }
-            return over_http(&loaded, async |client| {
-                Ok(match commands::run::run(out, client, args).await? {
+            return over_http(&loaded, async |connection| {
+                Ok(match commands::run::run(out, connection, args).await? {
                     Ended::Completed => DONE,
                     Ended::Failed => FAILED,
                     Ended::BudgetUsedUp => BUDGET,
@@ -134,7 +135,8 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
             .await;
         }
         command => {
-            return over_http(&loaded, async |client| {
+            return over_http(&loaded, async |connection| {
+                let client = &connection.client;
                 match command {
                     Command::Tool(Tool::Call(args)) => {
                         return Ok(succeeded(commands::tool::call_installed(out, client, args).await?));
@@ -156,10 +158,10 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
 /// Does `work` with the host, and closes the connection however it ends.
 async fn over_http(
     loaded: &Loaded,
-    work: impl AsyncFnOnce(&client::Client) -> anyhow::Result<u8>,
+    work: impl AsyncFnOnce(&connect::Connection) -> anyhow::Result<u8>,
 ) -> anyhow::Result<u8> {
     let connection = connect::connect(loaded).await?;
-    let done = work(&connection.client).await;
+    let done = work(&connection).await;
     connection.close().await;
     done
 }

@@ -80,7 +80,7 @@ impl Host {
             let closing = &host.inner.closing;
             let done = closing.run_until_cancelled(compacting).await;
             // What came meanwhile and may wait has waited for this.
-            host.drive_next(&org, session).await?;
+            host.drive_following(&org, session, None).await?;
             done.unwrap_or(Err(HostError::ShuttingDown))
         };
         let done = self.tasks().spawn(work.in_current_span()).await;

@@ -15,7 +15,7 @@ use fumehood_core::{
 };
 use fumehood_store::{StoreError, record};
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -60,21 +60,24 @@ impl Host {
         self.wait_until(org, id, TurnStatus::is_terminal).await
     }
 
-    /// Goes on with the turns that an earlier process left, in every session with the oldest.
-    pub(super) async fn go_on(&self) -> Result<(), HostError> {
-        let left = [TurnStatus::Queued, TurnStatus::Running];
-        let left = self.inner.store.turns_in(&left).await?;
-        let sessions: BTreeSet<_> = left.into_iter().map(|turn| (turn.org, turn.session.uuid())).collect();
-        for (org, session) in sessions {
-            self.drive_next(&org, SessionId::from_uuid(session)).await?;
-        }
-        Ok(())
-    }
-
     /// Sees to it that the session's oldest turn that hasn't ended is worked, if it waits for nobody else. Whoever adds a turn and
     /// whoever ends one asks afterwards, so the last of them finds what there is to do.
     pub(crate) async fn drive_next(&self, org: &OrgName, session: SessionId) -> Result<(), HostError> {
         self.drive_next_but(org, session, None).await
+    }
+
+    /// The same for what comes after something that was done, where the host goes on by itself.
+    pub(crate) async fn drive_following(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        not: Option<TurnId>,
+    ) -> Result<(), HostError> {
+        if self.recovers() {
+            self.drive_next_but(org, session, not).await
+        } else {
+            Ok(())
+        }
     }
 
     async fn drive_next_but(&self, org: &OrgName, session: SessionId, not: Option<TurnId>) -> Result<(), HostError> {
@@ -155,7 +158,7 @@ impl Host {
             }
             _ => {}
         }
-        if let Err(error) = self.drive_next_but(&org, session, not).await {
+        if let Err(error) = self.drive_following(&org, session, not).await {
             tracing::error!(%session, %error, "the session's next turn could not be begun; the next one, or the next start, does it");
         }
     }

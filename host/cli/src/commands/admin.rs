@@ -4,6 +4,7 @@ use crate::{
     args::{Key, Org},
     boot,
     config::Loaded,
+    keys,
     out::{Out, printable},
     standard,
 };
@@ -20,7 +21,7 @@ pub(crate) async fn key(out: Out, loaded: &Loaded, command: &Key) -> anyhow::Res
     match command {
         Key::Create { label, org } => {
             let org = known_org(&opened, named(org)).await?;
-            let (key, token) = boot::new_key(&**store, &org, label).await?;
+            let (key, token) = keys::create(&**store, &org, label).await?;
             let token = token.expose_secret();
             out.either(&json!({"id": key.id, "org": org, "label": label, "key": token}), |_| {
                 eprintln!("{} for the org {org}; it is shown once:", key.id);
@@ -73,7 +74,7 @@ pub(crate) async fn org(out: Out, loaded: &Loaded, command: &Org) -> anyhow::Res
                 .await
                 .with_context(|| format!("cannot make the org {name}"))?;
             standard::install(&running.host, name).await?;
-            let (key, token) = boot::new_key(&**store, name, "made with the org").await?;
+            let (key, token) = keys::create(&**store, name, "made with the org").await?;
             let token = token.expose_secret();
             out.either(&json!({"org": name, "id": key.id, "key": token}), |_| {
                 eprintln!("made the org {name} with the key {}; it is shown once:", key.id);

@@ -8,6 +8,7 @@ use crate::{
         approve::{self, Asked},
         tool,
     },
+    connect::Connection,
     interrupt,
     out::{Out, tell, text},
     watch::{Draw, Line, Mark, Screen, TICK, View},
@@ -30,12 +31,20 @@ pub(crate) enum Ended {
     BudgetUsedUp,
 }
 
-pub(crate) async fn run(out: Out, client: &Client, args: &Run) -> anyhow::Result<Ended> {
+pub(crate) async fn run(out: Out, connection: &Connection, args: &Run) -> anyhow::Result<Ended> {
+    let client = &connection.client;
     for file in &args.tool {
         tool::add(out.as_text(), client, file, &tool::Decision::Requested).await?;
     }
     let session = match args.session {
-        Some(session) => session.to_string(),
+        Some(session) => {
+            for turn in connection.finish_session(session).await? {
+                tell(&format!(
+                    "went on first with the turn {turn}, which was left in the session\n"
+                ));
+            }
+            session.to_string()
+        }
         None => {
             let body = args
                 .agent

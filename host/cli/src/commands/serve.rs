@@ -37,6 +37,11 @@ pub(crate) async fn serve(
         return Err(loaded.located(anyhow!("{unusable}"))).or_fault();
     }
     boot::tell_of_new_key(&running, loaded);
+    // Now that nothing is missing that its turns were worked with.
+    if let Err(error) = running.host.recover().await {
+        running.stop().await;
+        return Err(error).context("cannot go on with what an earlier process left");
+    }
     if out.json {
         out.value(&json!({"listening": format!("http://{address}")}));
     } else {

@@ -490,7 +490,7 @@ async fn host_of(
         env: Vec::new(),
     });
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
-    Host::start(HostParts {
+    let host = Host::start(HostParts {
         store,
         workspaces,
         catalog,
@@ -499,7 +499,7 @@ async fn host_of(
         skills,
         budgets,
         default_agent: AgentName::new("assistant").unwrap(),
-    })
-    .await
-    .unwrap()
+    });
+    host.recover().await.unwrap();
+    host
 }

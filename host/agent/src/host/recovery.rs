@@ -1,0 +1,57 @@
+//! Going on with what is left: all of it by a host that serves, one session's by a host that was started for one command.
+
+use super::{Host, HostError};
+use fumehood_core::{
+    id::{SessionId, TurnId},
+    name::OrgName,
+    turn::TurnStatus,
+};
+use std::collections::BTreeSet;
+
+/// The states of a turn that is to be worked.
+const TO_WORK: [TurnStatus; 2] = [TurnStatus::Queued, TurnStatus::Running];
+
+impl Host {
+    /// Goes on with every turn that an earlier process left unfinished, in every session with the oldest, and from now on with what
+    /// comes next by itself: queued turns, and requests for approval whose time is up.
+    ///
+    /// For a host that stays, once all it works with is there: a turn is gone on with by the tools that are installed at that moment.
+    ///
+    /// # Errors
+    /// When the store can't be read. Once it can, this may be called again.
+    pub async fn recover(&self) -> Result<(), HostError> {
+        let left = self.store().turns_in(&TO_WORK).await?;
+        let sessions: BTreeSet<_> = left.into_iter().map(|turn| (turn.org, turn.session.uuid())).collect();
+        if self.inner.recovers.set(()).is_ok() {
+            let expiring = self.clone();
+            self.tasks()
+                .spawn(async move { expiring.end_expired_approvals().await });
+        }
+        for (org, session) in sessions {
+            self.drive_next(&org, SessionId::from_uuid(session)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it goes on with what nobody asks for just now. A host for one command ends with it, and would only cut off what it
+    /// began besides.
+    pub(super) fn recovers(&self) -> bool {
+        self.inner.recovers.get().is_some()
+    }
+
+    /// Works what is left in one session, to its end or until it waits for somebody, and says which turns that were.
+    ///
+    /// # Errors
+    /// [`HostError::ShuttingDown`] if the host closes first; when the store can't be read.
+    pub async fn finish_session(&self, org: &OrgName, session: SessionId) -> Result<Vec<TurnId>, HostError> {
+        let mut finished = Vec::new();
+        while let Some(left) = self.store().next_turn(org, session).await?
+            && TO_WORK.contains(&left.status)
+        {
+            self.drive(&left);
+            self.wait_for_turn(org, left.id).await?;
+            finished.push(left.id);
+        }
+        Ok(finished)
+    }
+}
