@@ -57,7 +57,7 @@ async fn a_tool_that_a_tool_calls_has_what_its_caller_has_left() {
     let left = deadline.saturating_sub(u64::try_from(epoch.as_millis()).unwrap());
     assert!(left <= 20_000, "{left} ms are left");
 
-    host.add_guest("hostile", Some(&manifest("time = \"300ms\""))).await;
+    host.add_guest("hostile", Some(&manifest("time = \"3s\""))).await;
     let called = host
         .call("peer_call", None, json!({"tool": "sleep", "arguments": {"ms": 60_000}}))
         .await;

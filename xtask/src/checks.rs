@@ -173,8 +173,15 @@ fn tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     } else {
         "default"
     };
-    let args = ["nextest", "run", "--workspace", "--profile", profile];
-    step.run(&mut workspace.cargo(args), LONG)?;
+    let mut nextest = workspace.cargo(["nextest", "run", "--workspace", "--profile", profile]);
+    // What is there is not skipped by mistake.
+    if servers::is_there(workspace) {
+        nextest.env("FUMEHOOD_REQUIRE_REDIS", "1");
+    }
+    if mock_provider::is_there(workspace) {
+        nextest.env("FUMEHOOD_REQUIRE_MOCK_PROVIDER", "1");
+    }
+    step.run(&mut nextest, LONG)?;
     Ok(match nextest_summary(&process::tail(step.log(), 200, 64 * 1024)) {
         Some(summary) => Outcome::Noted(summary),
         None => Outcome::Done,

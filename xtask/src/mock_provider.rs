@@ -40,7 +40,7 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     if !node_will_do(workspace) {
         return skipped(&format!("node is older than {NODE}"));
     }
-    if fs::read_to_string(folder.join(INSTALLED)).is_ok_and(|installed| installed == pins) {
+    if is_there(workspace) {
         return Ok(Outcome::Noted("all there".into()));
     }
     let _ = fs::remove_dir_all(&folder);
@@ -54,6 +54,13 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     }
     fs::write(folder.join(INSTALLED), pins)?;
     Ok(Outcome::Noted("installed".into()))
+}
+
+/// Whether tests can start it: what is installed is what is pinned.
+pub(crate) fn is_there(workspace: &Workspace) -> bool {
+    let pins = fs::read_to_string(workspace.root().join(PINNED_IN).join(PINS[1]));
+    let installed = fs::read_to_string(workspace.tools().join(FOLDER).join(INSTALLED));
+    matches!((pins, installed), (Ok(pins), Ok(installed)) if pins == installed) && node_will_do(workspace)
 }
 
 /// THREAT[T-supply-digest]: `ci` takes what the lock file has the digest of, and nothing else; no script of it runs.

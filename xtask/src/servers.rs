@@ -37,6 +37,11 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     }
 }
 
+/// Whether tests can start one.
+pub(crate) fn is_there(workspace: &Workspace) -> bool {
+    found(workspace).is_some()
+}
+
 /// Whether these packages are there now. Needs Debian and root.
 pub(crate) fn apt_installs(workspace: &Workspace, step: &mut Step, packages: &[&str]) -> Result<bool> {
     if workspace.find_program("apt-get").is_none() {

@@ -198,12 +198,9 @@ impl OfferedTools {
         self.offered().map(|tool| tool.definition.name.clone()).collect()
     }
 
-    /// Which code each of them is.
-    pub(crate) fn digests(&self) -> BTreeMap<ToolName, Digest> {
-        let tools = self.offered();
-        tools
-            .map(|tool| (tool.definition.name.clone(), tool.component.record.digest))
-            .collect()
+    /// Each with the code it is, in order.
+    pub(crate) fn components(&self) -> impl Iterator<Item = (&ToolName, ComponentRef)> {
+        self.offered().map(|tool| (&tool.definition.name, tool.component_ref()))
     }
 
     /// What the model is told, in a stable order.
@@ -277,10 +274,10 @@ pub struct Catalog {
     generation: AtomicU64,
 }
 
-/// An org's tools, as they were read under a generation.
+/// An org's tools, as they were read under a generation; none where they could not be read.
 struct Snapshot {
     generation: u64,
-    tools: Arc<OrgTools>,
+    tools: Option<Arc<OrgTools>>,
 }
 
 impl Catalog {
@@ -325,8 +322,8 @@ impl Catalog {
     /// # Errors
     /// When the store can't be read. A component that can't be loaded is left out, and the log says so.
     pub async fn tools(&self, org: &OrgName) -> Result<Arc<OrgTools>, StoreError> {
-        if let Some(snapshot) = self.lock().get(org) {
-            return Ok(Arc::clone(&snapshot.tools));
+        if let Some(tools) = self.lock().get(org).and_then(|snapshot| snapshot.tools.clone()) {
+            return Ok(tools);
         }
         self.refresh(org).await
     }
@@ -340,8 +337,14 @@ impl Catalog {
         // has the higher generation and stays, whichever is ready first.
         let generation = self.generation.fetch_add(1, Ordering::SeqCst);
         let records = self.store.components(org).await.inspect_err(|_| {
-            // Something changed that nobody knows: the next use reads it.
-            self.lock().remove(org);
+            // Something changed that nobody knows: the next use reads it, and what was read before is out of date.
+            self.keep(
+                org,
+                Snapshot {
+                    generation,
+                    tools: None,
+                },
+            );
         })?;
         let (standings, retirement) = self.standings.take(org, generation, &records);
         let mut components = Vec::new();
@@ -358,13 +361,17 @@ impl Catalog {
         for (name, components) in &tools.collisions {
             tracing::warn!(%org, tool = %name, ?components, "a tool name is offered by several components, so by none");
         }
-        let tools = self.keep(org, Snapshot { generation, tools });
+        let newest = Snapshot {
+            generation,
+            tools: Some(Arc::clone(&tools)),
+        };
+        let kept = self.keep(org, newest);
         drop(retirement);
-        Ok(tools)
+        Ok(kept.unwrap_or(tools))
     }
 
     /// Keeps the snapshot, unless a newer one is there. Says which is.
-    fn keep(&self, org: &OrgName, newest: Snapshot) -> Arc<OrgTools> {
+    fn keep(&self, org: &OrgName, newest: Snapshot) -> Option<Arc<OrgTools>> {
         let mut orgs = self.lock();
         let kept = match orgs.entry(org.clone()) {
             Entry::Vacant(place) => place.insert(newest),
@@ -376,7 +383,7 @@ impl Catalog {
                 kept
             }
         };
-        Arc::clone(&kept.tools)
+        kept.tools.clone()
     }
 
     async fn load(&self, org: &OrgName, digest: Digest) -> Result<fumehood_sandbox::Component, String> {

@@ -66,6 +66,8 @@ pub(crate) struct Reported {
 pub(crate) struct Gauge {
     /// Instructions and tools, which every request has.
     fixed: u64,
+    /// Whether they were counted.
+    fixed_is_counted: bool,
     weights: Vec<u64>,
     /// How many of the messages, from the first on, were counted.
     counted: usize,
@@ -76,6 +78,7 @@ impl Gauge {
     pub(crate) const fn new(fixed: u64) -> Self {
         Self {
             fixed,
+            fixed_is_counted: false,
             weights: Vec::new(),
             counted: 0,
             sum: 0,
@@ -85,6 +88,7 @@ impl Gauge {
     /// Instructions or tools are others now.
     pub(crate) const fn fix(&mut self, fixed: u64) {
         self.fixed = fixed;
+        self.fixed_is_counted = false;
     }
 
     /// Forgets what was weighed: the conversation is another one.
@@ -99,6 +103,11 @@ impl Gauge {
         self.counted < self.weights.len() && self.request(reported) > window.threshold() / 2
     }
 
+    /// Whether instructions and tools were counted since they are what they are.
+    pub(crate) const fn fixed_is_counted(&self) -> bool {
+        self.fixed_is_counted
+    }
+
     /// The first message that was not counted yet.
     pub(crate) const fn counted(&self) -> usize {
         self.counted
@@ -106,7 +115,10 @@ impl Gauge {
 
     /// Puts what was counted in the place of estimates.
     pub(crate) fn correct(&mut self, counted: &Counted) {
-        self.fixed = counted.fixed;
+        if let Some(fixed) = counted.fixed {
+            self.fixed = fixed;
+            self.fixed_is_counted = true;
+        }
         for (weight, counted) in self.weights.iter_mut().skip(counted.from).zip(&counted.messages) {
             self.sum = self.sum.saturating_sub(*weight) + counted;
             *weight = *counted;

@@ -143,7 +143,9 @@ impl Driver {
         self.settle_calls_left_in_flight().await?;
         self.arm_deadline();
         loop {
-            self.count().await;
+            if !self.recorder.machine.has_ended() {
+                self.count().await;
+            }
             let seen = self.seen();
             let next = self.recorder.machine.decide(&seen);
             let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
@@ -237,10 +239,12 @@ impl Driver {
                 message: format!("the session's files can't be used: {error}"),
             })
         })?;
+        let offered = &self.plan.tools.offered;
         let event = self.recorder.machine.event(EventBody::TurnStarted {
             agent: self.plan.agent.clone(),
             model: self.plan.model.name.clone(),
-            tools: self.plan.tools.offered.names(),
+            tools: offered.names(),
+            components: offered.components().map(|(_, of)| (of.name, of.digest)).collect(),
             budget: self.plan.budget,
             files,
         });
@@ -252,9 +256,12 @@ impl Driver {
     /// Between two steps the tools become what they are now, and those that the model has loaded are shown.
     async fn begin_step(&mut self, step: u64, mut notes: Vec<Note>) -> Vec<NewEvent> {
         let mut events = Vec::new();
-        if let Some((tools, difference)) = self.plan.toolbox.changed(&self.plan.tools).await {
+        if let Some(tools) = self.plan.toolbox.renewed(&self.plan.tools).await {
             self.plan.tools = tools;
-            events.push(self.recorder.machine.event(difference.event()));
+        }
+        let machine = &self.recorder.machine;
+        if let Some(difference) = machine.told_tools().difference(self.plan.tools.offered.components()) {
+            events.push(machine.event(difference.event()));
             // Before its first step the model has not seen any.
             if step > 1 {
                 notes.push(difference.note());

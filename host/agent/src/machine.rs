@@ -37,6 +37,7 @@ mod budget;
 mod calls;
 mod endings;
 mod habits;
+mod told;
 
 pub use budget::{Exhausted, Warning};
 pub use calls::{OpenCall, Verdict};
@@ -53,6 +54,7 @@ use fumehood_core::{
 };
 use habits::Habits;
 use std::time::Duration;
+use told::ToldTools;
 
 /// Answers to one turn that may be rejected before the turn fails.
 pub const OUTPUT_ATTEMPTS: u32 = 3;
@@ -162,6 +164,7 @@ pub struct TurnMachine {
     compacted: bool,
     /// How often the model refused this step's conversation as too long.
     overflows: u32,
+    tools: ToldTools,
     dropped_calls: Vec<String>,
     step_text: String,
     last_text: String,
@@ -207,6 +210,7 @@ impl TurnMachine {
             output: Output::Free,
             compacted: false,
             overflows: 0,
+            tools: ToldTools::default(),
             dropped_calls: Vec::new(),
             step_text: String::new(),
             last_text: String::new(),
@@ -238,12 +242,24 @@ impl TurnMachine {
                 };
             }
             EventBody::TurnStarted {
-                agent, model, budget, ..
+                agent,
+                model,
+                tools,
+                components,
+                budget,
+                ..
             } => {
+                self.tools = ToldTools::at_start(tools, components);
                 self.began = Some((agent.clone(), model.clone()));
                 self.spending.begin(*budget);
                 self.phase = Phase::Ready;
             }
+            EventBody::ToolsChanged {
+                added,
+                removed,
+                components,
+                ..
+            } => self.tools.change(added, removed, components),
             EventBody::TurnSteered { .. } => self.phase = Phase::Ready,
             EventBody::TurnPaused { waiting_for } => self.phase = Phase::Parked(*waiting_for),
             EventBody::TurnResumed { .. } => self.phase = Phase::Answered(StepStop::ToolCalls),
@@ -445,6 +461,11 @@ impl TurnMachine {
             });
         }
         notes
+    }
+
+    /// The tools the turn was last told of.
+    pub(crate) const fn told_tools(&self) -> &ToldTools {
+        &self.tools
     }
 
     /// While an answer is repaired there is nothing to look up.

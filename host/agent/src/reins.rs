@@ -77,8 +77,8 @@ impl Control {
 
     /// Adds to the turn's input, and waits until that is in the journal.
     ///
-    /// When the turn ends first nothing is recorded: what was not taken out of the mailbox goes with it, and what was is recorded before
-    /// anything else happens in the turn.
+    /// When the turn ends first nothing is recorded: what was not taken out of the mailbox goes with it, and so does what guards are
+    /// still asked about.
     pub(crate) async fn add(
         &self,
         input: Vec<Content>,

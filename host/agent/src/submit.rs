@@ -133,21 +133,19 @@ impl Host {
                 });
             }
         };
-        match self.accept_or_steer(org, session, new, replaces, mode).await {
-            Ok(Begun::Accepted(accepted @ Accepted::New(..))) => self.accepted(org, accepted, counted).await,
-            no_turn_of_its_own => {
-                if counted.is_some() {
-                    limits.give_back_turn(org).await;
-                }
-                match no_turn_of_its_own? {
-                    Begun::Accepted(accepted) => self.accepted(org, accepted, None).await,
-                    Begun::Steered(turn) => Ok(Submitted {
-                        turn,
-                        repeated: false,
-                        counted: None,
-                    }),
-                }
-            }
+        let begun = self.accept_or_steer(org, session, new, replaces, mode).await;
+        let counts = matches!(&begun, Ok(Begun::Accepted(Accepted::New(..)) | Begun::Steered(_)));
+        if counted.is_some() && !counts {
+            limits.give_back_turn(org).await;
+        }
+        let counted = counted.filter(|_| counts);
+        match begun? {
+            Begun::Accepted(accepted) => self.accepted(org, accepted, counted).await,
+            Begun::Steered(turn) => Ok(Submitted {
+                turn,
+                repeated: false,
+                counted,
+            }),
         }
     }
 

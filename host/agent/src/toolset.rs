@@ -11,7 +11,7 @@ use crate::{
 use fumehood_core::{
     digest::Digest,
     event::EventBody,
-    name::{OrgName, SkillName, ToolName},
+    name::{ComponentName, OrgName, SkillName, ToolName},
     tool::ToolDefinition,
     turn::{Note, NoteKind},
 };
@@ -66,9 +66,9 @@ impl Toolbox {
         }
     }
 
-    /// The tools as they are now, if they are others than before. A catalogue that can't be read leaves them as they are: what each
-    /// call may do is looked up for itself.
-    pub(crate) async fn changed(&self, before: &Toolset) -> Option<(Toolset, Difference)> {
+    /// The tools as the catalogue has them now, if it has other ones than before. A catalogue that can't be read leaves them as they
+    /// are: what each call may do is looked up for itself.
+    pub(crate) async fn renewed(&self, before: &Toolset) -> Option<Toolset> {
         let org = match self.catalog.tools(&self.org).await {
             Ok(org) => org,
             Err(error) => {
@@ -76,44 +76,28 @@ impl Toolbox {
                 return None;
             }
         };
-        if Arc::ptr_eq(&org, &before.org) {
-            return None;
-        }
-        let now = self.toolset(org);
-        let difference = Difference::between(&before.offered.digests(), &now.offered.digests())?;
-        Some((now, difference))
+        (!Arc::ptr_eq(&org, &before.org)).then(|| self.toolset(org))
     }
 }
 
 /// How the tools on offer differ from those before.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
-    added: Vec<ToolName>,
-    updated: Vec<ToolName>,
-    removed: Vec<ToolName>,
+    pub(crate) added: Vec<ToolName>,
+    pub(crate) updated: Vec<ToolName>,
+    pub(crate) removed: Vec<ToolName>,
+    /// Which code the components are now.
+    pub(crate) components: BTreeMap<ComponentName, Digest>,
 }
 
 impl Difference {
-    fn between(before: &BTreeMap<ToolName, Digest>, now: &BTreeMap<ToolName, Digest>) -> Option<Self> {
-        let which = |of: &BTreeMap<ToolName, Digest>, keep: &dyn Fn(&ToolName, &Digest) -> bool| {
-            let kept = of.iter().filter(|(name, digest)| keep(name, digest));
-            kept.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        };
-        let difference = Self {
-            added: which(now, &|name, _| !before.contains_key(name)),
-            updated: which(now, &|name, digest| before.get(name).is_some_and(|old| old != digest)),
-            removed: which(before, &|name, _| !now.contains_key(name)),
-        };
-        let all = [&difference.added, &difference.updated, &difference.removed];
-        all.iter().any(|tools| !tools.is_empty()).then_some(difference)
-    }
-
     /// The event that tells it.
     pub(crate) fn event(&self) -> EventBody {
         EventBody::ToolsChanged {
             added: self.added.clone(),
             updated: self.updated.clone(),
             removed: self.removed.clone(),
+            components: self.components.clone(),
         }
     }
 
@@ -197,22 +181,5 @@ mod tests {
         assert!(searched("auto", &tools(5, 20_000)));
         assert!(!searched("never", &tools(49, 10)));
         assert!(searched("always", &tools(1, 10)));
-    }
-
-    #[test]
-    fn a_difference_names_what_came_what_went_and_what_is_other_code() {
-        let tools = |tools: &[(&str, &str)]| {
-            let tools = tools.iter();
-            tools
-                .map(|(name, code)| (name.parse().unwrap(), Digest::of(code.as_bytes())))
-                .collect()
-        };
-        let before = tools(&[("a", "1"), ("b", "1"), ("c", "1")]);
-        assert_eq!(Difference::between(&before, &before), None);
-        let difference = Difference::between(&before, &tools(&[("b", "1"), ("c", "2"), ("d", "1")])).unwrap();
-        assert_eq!(
-            difference.note().text,
-            "Your tools have changed: d (added); c (updated); a (removed; do not call them)."
-        );
     }
 }

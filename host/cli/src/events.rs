@@ -2,7 +2,7 @@
 //!
 //! What the events of a newer host say beyond this binary's knowledge is shown as it came.
 
-use crate::out::{Out, Style, count, number, one_line, text};
+use crate::out::{Out, Style, count, number, one_line, plain, text};
 use fumehood_core::{
     call::{Arguments, CallError, CallStatus, Metering, Output},
     content::plain_text,
@@ -211,6 +211,7 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             added,
             updated,
             removed,
+            components: _,
         } => tools_changed(&[("added", added), ("updated", updated), ("removed", removed)]),
         E::HookChanged { hook, call, arguments } => {
             format!(
@@ -318,14 +319,15 @@ pub(crate) fn arguments(object: &Arguments) -> String {
     preview(&Value::Object(object.clone()).to_string())
 }
 
-/// A call that waits for a decision, as the API tells it.
+/// A call that waits for a decision, as the API tells it, with all its arguments: who decides by it sees what would run.
+// THREAT[T-appr-deception]
 pub(crate) fn waiting(out: Out, call: &Value) -> String {
     let arguments = call.get("arguments").map(Value::to_string).unwrap_or_default();
-    asked(
-        out,
-        &preview(text(call, "call_id")),
-        text(call, "tool"),
-        &preview(&arguments),
+    let id = plain(text(call, "call_id"));
+    format!(
+        "{id} {}({})",
+        out.style(Style::Name, plain(text(call, "tool"))),
+        plain(&arguments)
     )
 }
 

@@ -18,12 +18,13 @@ use crate::{
     ledger::ShapeSeen,
     message::{Message, RequestedCall},
     money::Money,
-    name::{AgentName, HookName, ModelName, OrgName, SecretName, ToolName},
+    name::{AgentName, ComponentName, HookName, ModelName, OrgName, SecretName, ToolName},
     rewind::{FilesRewound, ForkedFrom, OutsideEffect},
     turn::{Budget, BudgetScope, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// An event as clients see it and as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -229,6 +230,9 @@ event_bodies! {
         model: ModelName,
         /// The tools it may ask for.
         tools: Vec<ToolName>,
+        /// Which code the components of these tools are.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        components: BTreeMap<ComponentName, Digest>,
         /// What it may use: the agent's budget narrowed by the turn's.
         budget: Budget,
         /// Names the state of the session's files as the turn found it, where that is kept.
@@ -541,6 +545,9 @@ event_bodies! {
         /// Tools that are not there any more.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<ToolName>,
+        /// Which code the components of the tools on offer are now.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        components: BTreeMap<ComponentName, Digest>,
     };
     /// A hook has given a call other arguments than it was asked for with. These are what schema, policy and approval judge.
     HookChanged, "hook.changed", Recorded, {

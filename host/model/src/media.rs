@@ -13,69 +13,101 @@ use std::{
     },
 };
 
+/// Which kinds of media something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MediaKinds {
+    Images,
+    Audio,
+    All,
+}
+
+impl MediaKinds {
+    const fn images(self) -> bool {
+        matches!(self, Self::Images | Self::All)
+    }
+
+    const fn audio(self) -> bool {
+        matches!(self, Self::Audio | Self::All)
+    }
+
+    const fn has(self, content: &Content) -> bool {
+        match content {
+            Content::Image { .. } => self.images(),
+            Content::Audio { .. } => self.audio(),
+            _ => false,
+        }
+    }
+}
+
 /// What is known of a model's media. Remembered for the provider's life.
 #[derive(Debug, Default)]
 pub(crate) struct Media {
-    takes_none: AtomicBool,
+    takes_no_images: AtomicBool,
+    takes_no_audio: AtomicBool,
 }
 
 impl Media {
     /// The request as this model takes it, as far as that is known.
     pub(crate) fn fit<'a>(&self, request: &'a ModelRequest) -> Cow<'a, ModelRequest> {
-        if self.takes_none.load(Relaxed) && has_media(request) {
-            Cow::Owned(described(request))
-        } else {
-            Cow::Borrowed(request)
+        match self.refused() {
+            Some(kinds) if has_media(request, kinds) => Cow::Owned(described(request, kinds)),
+            _ => Cow::Borrowed(request),
+        }
+    }
+
+    fn refused(&self) -> Option<MediaKinds> {
+        match (self.takes_no_images.load(Relaxed), self.takes_no_audio.load(Relaxed)) {
+            (true, true) => Some(MediaKinds::All),
+            (true, false) => Some(MediaKinds::Images),
+            (false, true) => Some(MediaKinds::Audio),
+            (false, false) => None,
         }
     }
 
     /// The request to send instead of one that was refused, if its media may be what it was refused for. Where the provider says
-    /// that the model takes none, later ones go without from the start; a picture that is damaged or too large says nothing of
-    /// the next one.
+    /// that the model takes none of a kind, later ones go without it from the start; a picture that is damaged, too large or of a
+    /// format that the model does not know says nothing of the next one.
     pub(crate) fn instead_of(&self, sent: &ModelRequest, kind: &ModelErrorKind, fault: &Fault) -> Option<ModelRequest> {
+        let refused = fault.refused_media();
         let blamed = match kind {
-            ModelErrorKind::RequestTooLarge => true,
+            ModelErrorKind::RequestTooLarge => Some(MediaKinds::All),
             ModelErrorKind::InvalidRequest => fault.names_media(),
             // Servers of local models answer 500, routers 404.
-            ModelErrorKind::Unavailable { .. } | ModelErrorKind::UnknownModel => fault.refuses_all_media(),
-            _ => false,
+            ModelErrorKind::Unavailable { .. } | ModelErrorKind::UnknownModel => refused,
+            _ => None,
         };
-        if !blamed || !has_media(sent) {
-            return None;
+        let kinds = blamed.filter(|kinds| has_media(sent, *kinds))?;
+        if let Some(refused) = refused {
+            self.takes_no_images.fetch_or(refused.images(), Relaxed);
+            self.takes_no_audio.fetch_or(refused.audio(), Relaxed);
         }
-        if fault.refuses_all_media() {
-            self.takes_none.store(true, Relaxed);
-        }
-        Some(described(sent))
+        Some(described(sent, kinds))
     }
 }
 
-fn is_media(content: &Content) -> bool {
-    matches!(content, Content::Image { .. } | Content::Audio { .. })
-}
-
-fn has_media(request: &ModelRequest) -> bool {
+fn has_media(request: &ModelRequest, kinds: MediaKinds) -> bool {
+    let has = |content: &[Content]| content.iter().any(|piece| kinds.has(piece));
     request.messages.iter().any(|message| match message {
-        Message::User { content } => content.iter().any(is_media),
-        Message::Tool { result: Ok(output), .. } => output.content.iter().any(is_media),
+        Message::User { content } => has(content),
+        Message::Tool { result: Ok(output), .. } => has(&output.content),
         _ => false,
     })
 }
 
-fn described(request: &ModelRequest) -> ModelRequest {
+fn described(request: &ModelRequest, kinds: MediaKinds) -> ModelRequest {
     let mut request = request.clone();
     for message in Arc::make_mut(&mut request.messages) {
         match message {
-            Message::User { content } => describe(content),
-            Message::Tool { result: Ok(output), .. } => describe(&mut output.content),
+            Message::User { content } => describe(content, kinds),
+            Message::Tool { result: Ok(output), .. } => describe(&mut output.content, kinds),
             _ => {}
         }
     }
     request
 }
 
-fn describe(content: &mut [Content]) {
-    for piece in content.iter_mut().filter(|piece| is_media(piece)) {
+fn describe(content: &mut [Content], kinds: MediaKinds) {
+    for piece in content.iter_mut().filter(|piece| kinds.has(piece)) {
         *piece = Content::text(format!("{}, which you can not be shown", piece.as_plain_text()));
     }
 }

@@ -204,7 +204,7 @@ async fn a_slow_first_token_is_waited_for() {
 #[tokio::test]
 async fn a_provider_that_does_not_begin_in_its_time_is_asked_again() {
     let fixtures = [answers("think", &json!({"content": "Thought."}))];
-    let Some(stand) = Stand::with(Settings::models("first_byte_timeout = \"1s\""), fixtures).await else {
+    let Some(stand) = Stand::with(Settings::models("first_byte_timeout = \"3s\""), fixtures).await else {
         return;
     };
     for (agent, _) in AGENTS {
@@ -222,7 +222,7 @@ async fn a_provider_that_does_not_begin_in_its_time_is_asked_again() {
 #[tokio::test]
 async fn a_provider_that_falls_silent_within_its_text_is_given_up_and_the_text_is_kept() {
     let fixtures = [answers("say it", &json!({"content": "Half of it."}))];
-    let Some(stand) = Stand::with(Settings::models("idle_timeout = \"1s\""), fixtures).await else {
+    let Some(stand) = Stand::with(Settings::models("idle_timeout = \"3s\""), fixtures).await else {
         return;
     };
     for (agent, _) in AGENTS {

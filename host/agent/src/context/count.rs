@@ -8,8 +8,8 @@ use std::sync::Arc;
 pub(crate) struct Counting {
     /// The model's name at its provider.
     pub(crate) model: String,
-    pub(crate) system: String,
-    pub(crate) tools: Arc<[ToolDefinition]>,
+    /// Instructions and tools, unless they were counted before.
+    pub(crate) fixed: Option<(String, Arc<[ToolDefinition]>)>,
     pub(crate) messages: Arc<Vec<Message>>,
     /// The first of them that was not counted before.
     pub(crate) from: usize,
@@ -18,8 +18,8 @@ pub(crate) struct Counting {
 /// What was counted.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    /// Instructions and tools.
-    pub(super) fixed: u64,
+    /// Instructions and tools, where they were to be counted.
+    pub(super) fixed: Option<u64>,
     /// Which message the first of [`Self::messages`] is.
     pub(super) from: usize,
     pub(super) messages: Vec<u64>,
@@ -32,7 +32,9 @@ impl Counting {
         let counting = tokio::task::spawn_blocking(move || {
             let counter = Counter::of(&self.model)?;
             Some(Counted {
-                fixed: counter.text(&self.system) + counter.tools(&self.tools),
+                fixed: self
+                    .fixed
+                    .map(|(system, tools)| counter.text(&system) + counter.tools(&tools)),
                 from: self.from,
                 messages: self
                     .messages

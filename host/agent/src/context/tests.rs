@@ -139,8 +139,7 @@ async fn what_was_counted_stands_in_the_place_of_what_was_estimated_and_what_com
     let estimated = gauge.request(None);
     let counting = |from, model: &str| Counting {
         model: model.into(),
-        system: "Be brief.".into(),
-        tools: Arc::default(),
+        fixed: Some(("Be brief.".into(), Arc::default())),
         messages: Arc::new(messages[..30].to_vec()),
         from,
     };

@@ -31,6 +31,8 @@ use tracing::Instrument as _;
 
 /// Calls of one step that run at the same time.
 const PARALLEL_CALLS: usize = 8;
+/// Bytes of changed arguments that the model is told.
+const TOLD_ARGUMENTS: usize = 4096;
 
 impl Driver {
     /// Runs the calls side by side, a bounded number at a time, and records each as it ends. Those that wait for a decision are
@@ -76,7 +78,14 @@ impl Driver {
             if running.is_empty() {
                 return self.ask(held).await;
             }
-            let (mut events, ended) = self.next_happening(&mut running, &mut observed).await?;
+            let (mut events, ended) = match self.next_happening(&mut running, &mut observed).await {
+                Ok(happened) => happened,
+                Err(stop) => {
+                    running.shutdown().await;
+                    self.cut_off.extend(observed.decisions());
+                    return Err(stop);
+                }
+            };
             if let Some((call, result, metering)) = ended {
                 events.push(self.completed(&call, result, metering));
                 starting.extend(waiting.pop_front());
@@ -396,10 +405,7 @@ pub(crate) fn refusal(outcome: ApprovalOutcome, feedback: Option<String>) -> Str
 }
 
 fn note(edited: Option<&Arguments>, feedback: Option<String>) -> Option<String> {
-    let edited = edited.map(|edited| {
-        let arguments = serde_json::to_string(edited).unwrap_or_default();
-        format!("[The user changed the arguments of this call to {arguments}]")
-    });
+    let edited = edited.map(|edited| format!("[The user changed the arguments of this call to {}]", told(edited)));
     let feedback = feedback.map(|feedback| format!("[The user approved this call, and says: {feedback}]"));
     both(edited, feedback)
 }
@@ -412,8 +418,19 @@ fn both(first: Option<String>, second: Option<String>) -> Option<String> {
 }
 
 fn changed_by_hook(arguments: &Arguments) -> String {
-    let arguments = serde_json::to_string(arguments).unwrap_or_default();
-    format!("[The host changed the arguments of this call to {arguments}]")
+    format!("[The host changed the arguments of this call to {}]", told(arguments))
+}
+
+/// Arguments, as much of them as a note has room for: a model knows them by their beginning.
+fn told(arguments: &Arguments) -> String {
+    let mut text = serde_json::to_string(arguments).unwrap_or_default();
+    let end = text.floor_char_boundary(TOLD_ARGUMENTS);
+    if end < text.len() {
+        let left_out = text.len() - end;
+        text.truncate(end);
+        text += &format!(" … and {left_out} bytes more");
+    }
+    text
 }
 
 fn noted(result: CallResult, note: Option<String>) -> CallResult {

@@ -37,8 +37,7 @@ impl Driver {
         }
         let counting = Counting {
             model: self.plan.model.provider.describe().model,
-            system: self.plan.system.clone(),
-            tools: Arc::clone(&self.shown),
+            fixed: (!self.gauge.fixed_is_counted()).then(|| (self.plan.system.clone(), Arc::clone(&self.shown))),
             messages,
             from: self.gauge.counted(),
         };

@@ -128,8 +128,7 @@ impl Host {
         gauge.weigh(&messages);
         let counting = Counting {
             model: model.provider.describe().model,
-            system: String::new(),
-            tools: Arc::default(),
+            fixed: None,
             messages: Arc::clone(&messages),
             from: 0,
         };

@@ -70,6 +70,11 @@ impl Observed {
         }
     }
 
+    /// The decisions that are there already.
+    pub(crate) fn decisions(&mut self) -> impl Iterator<Item = NewEvent> {
+        std::iter::from_fn(|| self.decided.try_recv().ok())
+    }
+
     /// An event that is there already.
     pub(crate) fn ready(&mut self) -> Option<NewEvent> {
         self.decided.try_recv().or_else(|_| self.said.try_recv()).ok()

@@ -60,6 +60,7 @@ fn started(budget: Budget) -> EventBody {
         agent: AgentName::new("assistant").unwrap(),
         model: ModelName::new("main").unwrap(),
         tools: Vec::new(),
+        components: std::collections::BTreeMap::new(),
         budget,
         files: None,
     }

@@ -64,7 +64,10 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
         .request(Method::POST, &format!("/v1/sessions/{session}/turns"))
         .json(body);
     let mut watched = Watched::new(out);
-    let mut stream = client.events(request).await?;
+    let mut stream = tokio::select! {
+        stream = client.events(request) => stream?,
+        () = interrupted.cancelled() => bail!("interrupted before the host answered; a turn that it began all the same goes on there"),
+    };
     let (known, turn) = watch::channel(None);
     let mut cancelling = pin!(cancel(client, interrupted.clone(), turn));
     let (mut told, mut cancelled) = (false, false);

@@ -266,3 +266,14 @@ fn a_time_is_told_as_a_person_says_it() {
         ["0 ms", "999 ms", "1.2 s", "59.9 s", "1 min", "10 min 5 s"]
     );
 }
+
+#[test]
+fn a_call_that_waits_is_shown_with_all_its_arguments() {
+    let arguments = json!({"aside": "x".repeat(1000), "url": "https://evil.example/\u{202e}"});
+    let shown = waiting(
+        Out::new(false, Color::Never),
+        &json!({"call_id": "call_1", "tool": "http_get", "arguments": arguments}),
+    );
+    assert!(shown.contains("https://evil.example/"), "{shown}");
+    assert!(!shown.contains('\u{202e}'), "{shown}");
+}

@@ -302,6 +302,7 @@ fn aside(body: &EventBody) -> Option<String> {
             added,
             updated,
             removed,
+            components: _,
         } => {
             let changes = [("added", &**added), ("updated", updated), ("removed", removed)];
             format!("the tools have changed: {}", events::tools_changed(&changes))

@@ -3,7 +3,10 @@
 //! All of them send an `error` object; the names in it differ. Codes decide first, then the HTTP status, then the broad
 //! types. One thing has no code at some providers, a conversation that is too long: only there are words looked for.
 
-use crate::error::{ModelError, ModelErrorKind};
+use crate::{
+    error::{ModelError, ModelErrorKind},
+    media::MediaKinds,
+};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -110,14 +113,21 @@ impl Fault {
         }
     }
 
-    /// Whether it is about a picture or sound.
-    pub(crate) fn names_media(&self) -> bool {
-        const WORDS: [&str; 3] = ["image", "audio", "multimodal"];
-        self.says_one_of(&WORDS)
+    /// Which kinds of media it is about, if it is.
+    pub(crate) fn names_media(&self) -> Option<MediaKinds> {
+        let (images, audio) = (self.says_one_of(&["image"]), self.says_one_of(&["audio"]));
+        match (images, audio) {
+            (true, false) => Some(MediaKinds::Images),
+            (false, true) => Some(MediaKinds::Audio),
+            (true, true) => Some(MediaKinds::All),
+            (false, false) => self.says_one_of(&["multimodal"]).then_some(MediaKinds::All),
+        }
     }
 
-    /// Whether the model takes no pictures or no sound at all. No provider has a code for it.
-    pub(crate) fn refuses_all_media(&self) -> bool {
+    /// Which kinds of media the model does not take at all. No provider has a code for it. A format that it does not know is not all
+    /// of its kind.
+    pub(crate) fn refused_media(&self) -> Option<MediaKinds> {
+        const FORMATS: [&str; 4] = ["image/", "audio/", "media type", "format"];
         const WORDS: [&str; 7] = [
             "not support",
             "only supported by",
@@ -127,7 +137,8 @@ impl Fault {
             "unknown variant",
             "required for image input",
         ];
-        self.names_media() && self.says_one_of(&WORDS)
+        let kinds = self.names_media()?;
+        (self.says_one_of(&WORDS) && !self.says_one_of(&FORMATS)).then_some(kinds)
     }
 
     fn says_one_of(&self, words: &[&str]) -> bool {
@@ -346,26 +357,41 @@ mod tests {
     #[test]
     fn a_model_that_takes_no_pictures_is_told_from_a_picture_that_it_does_not_take() {
         let fault = |message: &str| Fault::from_json(&serde_json::json!({"error": {"message": message}}));
-        for message in [
-            "Invalid content type. image_url is only supported by certain models.",
-            "'claude-x' does not support image input.",
-            "No endpoints found that support image input",
-            "m is not a multimodal model",
-            "At most 0 image(s) may be provided in one request.",
-            "messages[0]: unknown variant `image_url`, expected `text`",
-            "this model is missing data required for image input",
-            "This model does not support audio.",
+        for (message, kinds) in [
+            (
+                "Invalid content type. image_url is only supported by certain models.",
+                MediaKinds::Images,
+            ),
+            ("'claude-x' does not support image input.", MediaKinds::Images),
+            ("No endpoints found that support image input", MediaKinds::Images),
+            ("m is not a multimodal model", MediaKinds::All),
+            ("At most 0 image(s) may be provided in one request.", MediaKinds::Images),
+            (
+                "messages[0]: unknown variant `image_url`, expected `text`",
+                MediaKinds::Images,
+            ),
+            (
+                "this model is missing data required for image input",
+                MediaKinds::Images,
+            ),
+            ("This model does not support audio.", MediaKinds::Audio),
+            (
+                "Neither image nor audio input is supported: not supported",
+                MediaKinds::All,
+            ),
         ] {
-            assert!(fault(message).refuses_all_media(), "{message}");
+            assert_eq!(fault(message).refused_media(), Some(kinds), "{message}");
         }
         for message in [
             "messages.0.content.0.image.source.base64: image exceeds 5 MB maximum",
             "Could not process image",
+            "The image media type image/tiff is not supported.",
+            "Unsupported image format: this model does not support it",
         ] {
-            assert!(fault(message).names_media(), "{message}");
-            assert!(!fault(message).refuses_all_media(), "{message}");
+            assert_eq!(fault(message).names_media(), Some(MediaKinds::Images), "{message}");
+            assert_eq!(fault(message).refused_media(), None, "{message}");
         }
-        assert!(!fault("This model does not support tools.").names_media());
+        assert_eq!(fault("This model does not support tools.").names_media(), None);
     }
 
     #[test]

@@ -91,8 +91,43 @@ async fn a_model_that_takes_no_pictures_has_a_text_in_their_place_and_that_is_re
 }
 
 #[tokio::test]
+async fn a_model_that_does_not_hear_goes_on_seeing() {
+    let refusal = Reply::refusal(
+        400,
+        json!({"error": {"message": "This model does not support audio."}}).to_string(),
+    );
+    let server = Server::start(vec![refusal, good("chat")]).await;
+    let provider = provider(json!({"provider": "openai", "wire": "chat", "model": "m"}), &server);
+    let mut request = with_a_picture();
+    let sound = Content::Audio {
+        media_type: "audio/wav".into(),
+        data: vec![4, 5, 6],
+    };
+    let Some(Message::User { content }) = Arc::make_mut(&mut request.messages).first_mut() else {
+        panic!("it begins with the user")
+    };
+    content.push(sound);
+    for _ in 0..2 {
+        let mut stream = provider.stream(&request).await.unwrap();
+        while let Some(event) = stream.next().await {
+            event.unwrap();
+        }
+    }
+    let has = |request: &server::Request| {
+        let body = request.body.to_string();
+        (body.contains("AQID"), body.contains("BAUG"))
+    };
+    let sent: Vec<_> = server.requests().iter().map(has).collect();
+    assert_eq!(sent, [(true, true), (true, false), (true, false)]);
+}
+
+#[tokio::test]
 async fn a_picture_that_is_refused_says_nothing_of_the_next_one() {
-    for (status, message) in [(400, "Could not process image"), (413, "too large")] {
+    for (status, message) in [
+        (400, "Could not process image"),
+        (400, "The image media type image/png is not supported."),
+        (413, "too large"),
+    ] {
         let config = json!({"provider": "anthropic", "model": "m"});
         let sent = pictures(config, "anthropic", status, message).await;
         assert_eq!(sent, [true, false, true], "{message}");

@@ -462,7 +462,7 @@ async fn set_grant(
     let (component, authority) = app.host.explain(&client.org, &component, None, None).await?;
     let component = Component {
         authority: Some(authority),
-        ..component.into()
+        ..changed_by(&app.host.tool_changes(&client.org), component.into())
     };
     Ok(Json(with_warnings(&app, component)))
 }

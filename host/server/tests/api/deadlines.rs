@@ -69,7 +69,7 @@ async fn a_clients_time_of_zero_or_nonsense_is_refused() {
 
 #[tokio::test]
 async fn the_turns_time_budget_ends_its_calls_and_each_result_says_so() {
-    let house = house(json!({"model": "main", "budget": {"time": "300ms"}})).await;
+    let house = house(json!({"model": "main", "budget": {"time": "5s"}})).await;
     grant_time(&house, "60s").await;
     let told = house.next_answer();
     let path = house.session().await;
@@ -83,7 +83,7 @@ async fn the_turns_time_budget_ends_its_calls_and_each_result_says_so() {
         let data = &frame.data["data"];
         assert_eq!(data["status"], "timeout", "{data}");
         assert_eq!(data["error"]["deadline"], "turn_budget", "{data}");
-        assert!(message(&data["error"]).contains("time budget of 300ms"), "{data}");
+        assert!(message(&data["error"]).contains("time budget of 5s"), "{data}");
     }
     let last = &seen.last().unwrap().data;
     assert_eq!(last["data"]["error"]["code"], "time_limit", "{last}");

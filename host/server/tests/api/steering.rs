@@ -1,7 +1,9 @@
 //! Inputs that come while a turn runs: refused, queued, or added to it; and turns that are cancelled at a boundary.
 
 use crate::house::{Answer, House, Told, kinds};
-use fumehood_core::message::Message;
+use fumehood_agent::limits::{Limits, OrgLimits};
+use fumehood_core::{message::Message, name::OrgName};
+use fumehood_server::ServerConfig;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -213,6 +215,38 @@ async fn what_steers_is_part_of_the_turn_from_its_next_boundary_on() {
 }
 
 #[tokio::test]
+async fn what_steers_a_turn_counts_like_one() {
+    let limited = OrgLimits {
+        turns: Some("2/hour".parse().unwrap()),
+        ..OrgLimits::none()
+    };
+    let limits = Limits::new([(OrgName::default_org(), limited)].into());
+    let house = House::limited(ServerConfig::default(), limits).await;
+    let (path, mut model, _) = busy(&house).await;
+    let turns = || house.post(&format!("{path}/turns"));
+    let steer = turns().json(&json!({"input": "in French", "mode": "steer"}));
+    let work = async {
+        for n in 1.. {
+            let next = house.next_answer();
+            model.call("double", &json!({"n": n}));
+            house.has_asked(n + 1).await;
+            model = next;
+            if said(&house.asked()[n].messages).len() > 1 {
+                break;
+            }
+        }
+        model.says("Bonjour.");
+    };
+    let (steered, ()) = tokio::join!(steer.answer(), work);
+    assert_eq!(steered.status, StatusCode::OK, "{}", steered.text());
+    let refused = turns().json(&json!({"input": "and now"})).answer().await;
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, "rate_limited")
+    );
+}
+
+#[tokio::test]
 async fn what_was_to_steer_a_turn_that_ends_first_is_a_turn_of_its_own() {
     let house = House::new().await;
     let (path, _model, first) = busy(&house).await;
@@ -293,20 +327,32 @@ async fn about_to_call(house: &House) -> (String, Told, Value) {
 #[tokio::test]
 async fn a_turn_that_is_cancelled_at_the_boundary_ends_after_the_calls_of_its_step() {
     let house = House::new().await;
-    let (path, model, turn) = about_to_call(&house).await;
+    let (path, mut model, turn) = about_to_call(&house).await;
     let cancel = format!("/v1/turns/{}/cancel", turn["id"].as_str().unwrap());
     let ask = || house.post(&cancel).json(&json!({"at": "boundary"})).answer();
-    let (one, again, ()) = tokio::join!(ask(), ask(), async {
-        tokio::task::yield_now().await;
-        model.call("double", &json!({"n": 21}));
-    });
+    // The turn goes on from boundary to boundary until the first of them has come as far as one.
+    let work = async {
+        for n in 1.. {
+            let next = house.next_answer();
+            model.call("double", &json!({"n": n}));
+            house.has_asked(n + 1).await;
+            model = next;
+        }
+    };
+    let (one, again) = tokio::select! {
+        cancelled = async { tokio::join!(ask(), ask()) } => cancelled,
+        () = work => panic!("it never ends"),
+    };
     for cancelled in [one, again] {
         assert_eq!(cancelled.json()["status"], "cancelled", "{}", cancelled.text());
     }
     let events = events(&house, &path).await;
-    let call = events.iter().find(|event| event["type"] == "tool.completed").unwrap();
-    assert_eq!(call["data"]["status"], "ok", "{call}");
-    assert_eq!(house.asked().len(), 1, "the model is not asked again");
+    let ends: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "tool.completed")
+        .collect();
+    assert_eq!(ends.len(), house.asked().len(), "the model is not asked again");
+    assert!(ends.iter().all(|call| call["data"]["status"] == "ok"), "{ends:?}");
 }
 
 #[tokio::test]

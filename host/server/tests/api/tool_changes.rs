@@ -153,9 +153,9 @@ async fn a_removal_is_done_also_when_the_client_leaves_meanwhile() {
     let house = House::new().await;
     house.add("sums", wasm()).await;
     let (org, sums) = (OrgName::default_org(), "sums".parse().unwrap());
-    let removal = house.host.remove_component(&org, &sums);
-    let left = tokio::time::timeout(Duration::ZERO, removal).await;
-    assert!(left.is_err(), "the client leaves before its answer");
+    let mut removal = Box::pin(house.host.remove_component(&org, &sums));
+    assert!(futures::poll!(&mut removal).is_pending());
+    drop(removal);
     let gone = async {
         while house.get("/v1/tools/sums").answer().await.status != StatusCode::NOT_FOUND {
             tokio::task::yield_now().await;

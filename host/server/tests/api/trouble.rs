@@ -408,7 +408,7 @@ async fn time_that_is_up_ends_a_model_call_and_a_tool_call_at_once_and_the_text_
     let session = house.session().await;
     let silent = house.next_answer();
     silent.say("Half of it");
-    let ended = submit(&house, &session, json!({"input": "hi", "budget": {"time": "300ms"}})).await;
+    let ended = submit(&house, &session, json!({"input": "hi", "budget": {"time": "3s"}})).await;
     assert_eq!(ended["status"], "failed", "time is hard: {ended}");
     let said = events(&house, &session).await;
     let said = said.iter().find(|event| event["type"] == "text.completed").unwrap();
@@ -416,8 +416,11 @@ async fn time_that_is_up_ends_a_model_call_and_a_tool_call_at_once_and_the_text_
     assert_eq!(ended["error"]["code"], "time_limit", "{ended}");
     goes_on(&house, &session).await;
 
+    let grant = json!({"limits": {"time": "60s", "cpu": "60s"}});
+    let granted = house.put("/v1/tools/spinning/grant").json(&grant).answer().await;
+    assert!(granted.status.is_success(), "{}", granted.text());
     house.next_answer().call("spin", &json!({}));
-    let ended = submit(&house, &session, json!({"input": "hi", "budget": {"time": "300ms"}})).await;
+    let ended = submit(&house, &session, json!({"input": "hi", "budget": {"time": "3s"}})).await;
     assert_eq!(ended["error"]["code"], "time_limit", "{ended}");
     let events = events(&house, &session).await;
     assert_eq!(ends(&events).len(), 1);

@@ -58,6 +58,7 @@ pub(super) fn started() -> Result<EventBody, Broken> {
         agent: super::agent("helper")?,
         model: model("main")?,
         tools: Vec::new(),
+        components: std::collections::BTreeMap::new(),
         budget: Budget::default(),
         files: None,
     })

@@ -305,6 +305,7 @@ pub(super) fn started(turn: TurnId) -> Result<super::NewEvent, Broken> {
         agent: agent("assistant")?,
         model: fumehood_core::name::ModelName::new("main").map_err(|error| Broken(error.to_string()))?,
         tools: Vec::new(),
+        components: std::collections::BTreeMap::new(),
         budget: Budget::default(),
         files: None,
     };

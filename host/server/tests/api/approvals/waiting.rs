@@ -22,12 +22,18 @@ use serde_json::{Value, json};
 async fn a_request_that_nobody_answers_expires_and_the_turn_goes_on() {
     let house = governed_for("1s", ask()).await;
     let session = house.session().await;
-    let turn = parked(&house, &session, &[1]).await;
+    house.next_answer().calls(&[("double", json!({"n": 1}))]);
+    // It may have expired before its answer: the events say how it went.
+    let turn = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "double it"}));
+    let turn = turn.answer().await.json();
     let events = to_the_end(&house, &session, &turn).await;
+    let id = &of_type(&events, "approval.requested")[0]["data"]["calls"][0]["call_id"];
     let resolved = of_type(&events, "approval.resolved")[0];
     assert_eq!(resolved["data"]["decisions"][0]["decision"], "expired");
     assert_eq!(resolved["source"], json!({"kind": "host"}));
-    let end = completed(&events, call(&turn, 0));
+    let end = completed(&events, id);
     assert_eq!(end["status"], "denied");
     assert!(
         end["error"]["message"]
@@ -36,12 +42,7 @@ async fn a_request_that_nobody_answers_expires_and_the_turn_goes_on() {
             .contains("nobody approved this call in time")
     );
     assert_eq!(events.last().unwrap()["type"], "turn.completed");
-    let late = decide(
-        &house,
-        &turn,
-        json!([{"call_id": call(&turn, 0), "decision": "approve"}]),
-    )
-    .await;
+    let late = decide(&house, &turn, json!([{"call_id": id, "decision": "approve"}])).await;
     assert_eq!(late.problem(), "not_awaiting_approval");
 }
 
@@ -108,6 +109,7 @@ async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
             agent: AgentName::new("assistant").unwrap(),
             model: ModelName::new("main").unwrap(),
             tools: Vec::new(),
+            components: std::collections::BTreeMap::new(),
             budget: Budget::default(),
             files: None,
         },
@@ -245,6 +247,27 @@ async fn a_turn_that_is_to_stop_at_its_boundary_does_not_wait_for_a_person_there
     let events = to_the_end(&house, &session, &turn).await;
     assert_eq!(of_type(&events, "tool.completed")[0]["data"]["status"], "cancelled");
     assert_eq!(of_type(&events, "tool.started").len(), 0);
+}
+
+#[tokio::test]
+async fn a_turn_that_waited_is_told_how_its_tools_have_changed_meanwhile() {
+    let house = governed(ask()).await;
+    let session = house.session().await;
+    let turn = parked(&house, &session, &[1]).await;
+    let mut other = wasm();
+    other.extend([0, 5, 4, b'n', b'o', b't', b'e']);
+    house.add("sums", other).await;
+    let approve = json!([{"call_id": call(&turn, 0), "decision": "approve"}]);
+    assert_eq!(decide(&house, &turn, approve).await.status, StatusCode::OK);
+    let events = to_the_end(&house, &session, &turn).await;
+    let changed = of_type(&events, "tools.changed");
+    assert_eq!(changed.len(), 1, "{events:?}");
+    assert!(
+        changed[0]["data"]["updated"].to_string().contains("double"),
+        "{changed:?}"
+    );
+    let told = &of_type(&events, "step.started")[1]["data"]["notes"][0]["text"];
+    assert!(told.as_str().unwrap().contains("Your tools have changed"), "{told}");
 }
 
 #[tokio::test]
