@@ -9,8 +9,9 @@ use std::{
 };
 use tokio::sync::broadcast;
 
-/// Events a slow listener may be behind before it is told to read the journal instead.
-const BACKLOG: usize = 1024;
+/// Events a slow listener may be behind before it is told to read the journal instead. The places of all of them are taken up as soon
+/// as anybody listens, so what an idle session costs grows with it; some seconds of a model's answer are enough.
+const BACKLOG: usize = 128;
 
 /// The listeners of every session.
 #[derive(Debug, Default)]

@@ -146,7 +146,8 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::ToolStarted { .. }
         | EventBody::EgressAllowed { .. }
         | EventBody::SecretUsed { .. }
-        | EventBody::BudgetExhausted { .. } => {}
+        | EventBody::BudgetExhausted { .. }
+        | EventBody::StreamTruncated { .. } => {}
     }
 }
 

@@ -273,7 +273,7 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             used,
             limit,
         } => budget_exhausted(*scope, budget, *used, *limit),
-        E::TextDelta { .. } | E::ReasoningDelta { .. } => return None,
+        E::TextDelta { .. } | E::ReasoningDelta { .. } | E::StreamTruncated { .. } => return None,
     })
 }
 

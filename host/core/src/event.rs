@@ -1,8 +1,8 @@
 //! Events: the journal's entries, and the stream a client reads.
 //!
 //! A *recorded* event is kept and has a `seq`, gapless per session from 1, assigned by the store.
-//! A *live* event (the deltas) is shown to whoever listens now and has no `seq`; what it told is in a
-//! recorded event later.
+//! A *live* event has no `seq`. The deltas are shown to whoever listens now; what they told is in a recorded event later. With
+//! `stream.truncated` a stream speaks of itself.
 
 #[cfg(test)]
 mod tests;
@@ -100,6 +100,16 @@ pub enum OutputChannel {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde takes")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// Why a stream does not show every delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncationReason {
+    /// The client read too slowly.
+    Lagged,
+    /// The text had begun when the client came.
+    JoinedLate,
 }
 
 /// Why a conversation is summed up.
@@ -317,7 +327,7 @@ event_bodies! {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped_calls: Vec<String>,
     };
-    /// A model call failed and will be tried again.
+    /// A model call failed and will be tried again. The deltas of the step so far count for nothing: they begin anew.
     RetryScheduled, "retry.scheduled", Recorded, {
         /// The step.
         step: u64,
@@ -378,6 +388,8 @@ event_bodies! {
     TextDelta, "text.delta", Live, {
         /// The step.
         step: u64,
+        /// Which piece of the step's text, from 0. 0 begins the text anew: what came of it before counts no more.
+        index: u64,
         /// The piece.
         delta: String,
     };
@@ -392,6 +404,8 @@ event_bodies! {
     ReasoningDelta, "reasoning.delta", Live, {
         /// The step.
         step: u64,
+        /// Which piece of the step's reasoning, from 0. 0 begins it anew: what came of it before counts no more.
+        index: u64,
         /// The piece.
         delta: String,
     };
@@ -632,6 +646,15 @@ event_bodies! {
         used: u64,
         /// How much there is.
         limit: u64,
+    };
+    /// A stream does not show every delta. What is recorded follows; of a text that has begun no more pieces are shown, and those that were count for nothing: it comes whole when it is complete.
+    StreamTruncated, "stream.truncated", Live, {
+        /// The last `seq` that the stream has shown.
+        after: u64,
+        /// The last `seq` that the journal had. What lies between follows at once, and can be read again after `after`.
+        until: u64,
+        /// `lagged`: the client read too slowly; `joined_late`: the text had begun when the client came.
+        reason: TruncationReason,
     };
     /// A budget is used up; the turn ends with what it has.
     BudgetExhausted, "budget.exhausted", Recorded, {

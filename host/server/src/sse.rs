@@ -100,6 +100,7 @@ mod tests {
             source: Source::Model,
             body: EventBody::TextDelta {
                 step: 1,
+                index: 0,
                 delta: text.into(),
             },
         }

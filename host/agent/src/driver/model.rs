@@ -124,27 +124,34 @@ impl Driver {
         let span = call.span.clone();
         let mut shown = Shown::Nothing;
         let streaming = async {
-            let mut live = LiveText::new(step, guard);
+            let mut live = LiveText::new(&self.recorder, step, guard);
             let mut stream = candidate.provider.stream(request).await?;
-            while let Some(event) = stream.next().await {
-                let event = event?;
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    event = stream.next() => event,
+                    () = live.due() => {
+                        live.flush();
+                        continue;
+                    }
+                };
+                let event = event.ok_or(ModelErrorKind::Incomplete)??;
                 call.came(&event);
                 match &event {
                     ModelEvent::TextDelta(delta) => {
                         if !delta.trim().is_empty() {
                             shown = Shown::Text;
                         }
-                        live.text(&self.recorder, delta);
+                        live.text(delta);
                     }
-                    ModelEvent::ReasoningDelta(delta) => live.reasoning(&self.recorder, delta),
+                    ModelEvent::ReasoningDelta(delta) => live.reasoning(delta),
                     _ => {}
                 }
                 if let Some(whole) = answer.push(event) {
-                    live.end(&self.recorder);
-                    return Ok(whole);
+                    live.end();
+                    return Ok::<_, ModelError>(whole);
                 }
             }
-            Err(ModelError::from(ModelErrorKind::Incomplete))
         };
         let outcome = self.interruptible(streaming).instrument(span).await?;
         Ok(match outcome {

@@ -218,8 +218,11 @@ fn every_recorded_event_has_a_line() {
 
 #[test]
 fn what_is_only_live_has_none() {
-    assert_eq!(shown("text.delta", &json!({"step": 1, "delta": "x"})), None);
-    assert_eq!(shown("reasoning.delta", &json!({"step": 1, "delta": "x"})), None);
+    assert_eq!(shown("text.delta", &json!({"step": 1, "index": 0, "delta": "x"})), None);
+    assert_eq!(
+        shown("reasoning.delta", &json!({"step": 1, "index": 0, "delta": "x"})),
+        None
+    );
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl View {
                 vec![]
             }
             E::StepStarted { notes, .. } => self.step(notes),
-            E::TextDelta { delta, .. } => self.delta(delta),
+            E::TextDelta { index, delta, .. } => self.delta(*index, delta),
             E::TextCompleted { text, .. } => self.text(text),
             E::ReasoningDelta { .. } => vec![Draw::Says(Running::Model, "thinking".to_owned())],
             E::RetryScheduled { .. } => retry(&event.body),
@@ -143,7 +143,8 @@ impl View {
             | E::ToolOutput { .. }
             | E::HookDenied { call: Some(_), .. }
             | E::EgressAllowed { .. }
-            | E::SecretUsed { .. } => vec![],
+            | E::SecretUsed { .. }
+            | E::StreamTruncated { .. } => vec![],
         }
     }
 
@@ -158,9 +159,14 @@ impl View {
         told.chain([begins_to_wait("waiting for the model")]).collect()
     }
 
-    fn delta(&mut self, delta: &str) -> Vec<Draw> {
+    fn delta(&mut self, index: u64, delta: &str) -> Vec<Draw> {
         let mut draws = vec![Draw::Answer(printable(delta))];
         match &mut self.streamed {
+            // The text begins anew.
+            Some(streamed) if index == 0 => {
+                delta.clone_into(streamed);
+                draws.insert(0, Draw::AnswerEnds);
+            }
             Some(streamed) => streamed.push_str(delta),
             None => {
                 self.streamed = Some(delta.to_owned());

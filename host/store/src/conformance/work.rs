@@ -431,6 +431,7 @@ async fn refusals(world: &World) -> Outcome {
     let mut live = remark("");
     live.body = EventBody::TextDelta {
         step: 1,
+        index: 0,
         delta: "x".into(),
     };
     let mut no_turn = completed(turn.id);

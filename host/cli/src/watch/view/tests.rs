@@ -78,8 +78,9 @@ fn step(number: u64) -> (&'static str, Value) {
     ("step.started", json!({"step": number}))
 }
 
+/// A piece that goes on with what came before.
 fn delta(text: &str) -> (&'static str, Value) {
-    ("text.delta", json!({"step": 1, "delta": text}))
+    ("text.delta", json!({"step": 1, "index": 1, "delta": text}))
 }
 
 fn text(text: &str) -> (&'static str, Value) {
@@ -106,7 +107,7 @@ fn a_turn_with_calls_side_by_side_reads_from_top_to_bottom() {
         ),
         begin(&json!({})),
         step(1),
-        ("reasoning.delta", json!({"step": 1, "delta": "Hm"})),
+        ("reasoning.delta", json!({"step": 1, "index": 0, "delta": "Hm"})),
         delta("I'll "),
         delta("look."),
         text("I'll look."),
@@ -240,6 +241,17 @@ fn a_text_that_came_only_in_part_is_completed() {
     );
     assert_eq!(
         seen(&[delta("wo"), text("two")]),
+        [
+            "ends model",
+            "answer \"wo\"",
+            "answer ends",
+            "answer \"two\"",
+            "answer ends"
+        ]
+    );
+    let anew = ("text.delta", json!({"step": 1, "index": 0, "delta": "two"}));
+    assert_eq!(
+        seen(&[delta("wo"), anew, text("two")]),
         [
             "ends model",
             "answer \"wo\"",
