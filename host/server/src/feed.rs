@@ -2,16 +2,25 @@
 //!
 //! The journal is the truth; what is heard live is a shortcut. So a feed listens first and reads the journal then, and
 //! whenever what it hears does not follow on what it showed (a gap, or more than it could take in time) it reads the journal
-//! again. Live deltas that were missed meanwhile are not made up for: the recorded event that completes them is whole.
+//! again. Live deltas that were missed meanwhile are not made up for: the client is told so (`stream.truncated`), the rest of that
+//! text is not shown piece by piece, and the recorded event that completes it is whole.
+
+mod order;
 
 use crate::{app::App, auth::Client, telemetry::OpenStream};
 use fumehood_agent::limits::Place;
 use fumehood_core::{
-    event::{Event, EventBody},
-    id::{SessionId, TurnId},
+    event::{Event, EventBody, Source, TruncationReason},
+    id::{EventId, SessionId, TurnId},
+    now,
 };
+use fumehood_store::StoreError;
+use order::{Admit, Order};
 use std::{collections::VecDeque, sync::Arc};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::Instant,
+};
 
 /// Events read from the journal at a time: what a client that does not read can hold in memory.
 const PAGE: u32 = 32;
@@ -20,7 +29,7 @@ const PAGE: u32 = 32;
 #[derive(Debug)]
 pub(crate) enum Next {
     Event(Arc<Event>),
-    /// Nothing has happened for a while.
+    /// Nothing was shown for a while.
     Quiet,
     /// Nothing more will be shown.
     End(End),
@@ -55,6 +64,8 @@ enum Phase {
     LastLook,
     /// Listening.
     Live,
+    /// The client is told what it can't be shown, then the journal is read. The turn is the one whose text it is, where that is known.
+    Truncated(TruncationReason, Option<TurnId>),
     Ended(End),
 }
 
@@ -68,6 +79,10 @@ pub(crate) struct Feed {
     order: Order,
     page: VecDeque<Event>,
     phase: Phase,
+    /// When something must have been shown, be it only that the stream is still there.
+    sign_due: Instant,
+    /// When it is looked whether the client may still listen, whatever happens in the session.
+    look_due: Instant,
     _open: OpenStream,
     _place: Place,
 }
@@ -84,40 +99,64 @@ impl Feed {
         after: u64,
         place: Place,
     ) -> Self {
-        let order = Order { after, settled: None };
+        let due = Instant::now() + app.config.quiet_time;
         Self {
             app,
             client,
             session,
             scope,
             listener,
-            order,
+            order: Order::new(after),
             page: VecDeque::new(),
             phase: Phase::CatchUp,
+            sign_due: due,
+            look_due: due,
             _open: OpenStream::new(),
             _place: place,
         }
     }
 
     /// What comes next. After [`Next::End`], that again.
+    ///
+    /// Cancel-safe: what was not returned is returned by the next call.
     pub(crate) async fn next(&mut self) -> Next {
+        let next = self.find_next().await;
+        self.sign_due = self.after_quiet_time();
+        next
+    }
+
+    async fn find_next(&mut self) -> Next {
         loop {
-            while let Some(event) = self.page.pop_front() {
+            if !matches!(self.phase, Phase::Ended(_)) && Instant::now() >= self.look_due {
+                self.look_around().await;
+            }
+            if let Some(event) = self.page.pop_front() {
                 self.order.show_recorded(&event);
                 if let Some(event) = self.wanted(Arc::new(event)) {
                     return Next::Event(event);
                 }
-            }
-            match self.phase {
-                Phase::Ended(end) => return Next::End(end),
-                Phase::CatchUp | Phase::LastLook => self.read_page().await,
-                Phase::Live => {
-                    if let Some(next) = self.listen().await {
-                        return next;
-                    }
+                if Instant::now() >= self.sign_due {
+                    return Next::Quiet;
                 }
+                continue;
+            }
+            let found = match self.phase {
+                Phase::Ended(end) => Some(Next::End(end)),
+                Phase::CatchUp | Phase::LastLook => {
+                    self.read_page().await;
+                    None
+                }
+                Phase::Truncated(reason, turn) => self.truncated(reason, turn).await.map(Next::Event),
+                Phase::Live => self.listen().await,
+            };
+            if let Some(next) = found {
+                return next;
             }
         }
+    }
+
+    fn after_quiet_time(&self) -> Instant {
+        Instant::now() + self.app.config.quiet_time
     }
 
     /// The event, if it is in scope. The end of the turn that is followed ends the feed.
@@ -137,7 +176,7 @@ impl Feed {
 
     async fn read_page(&mut self) {
         let store = self.app.host.store();
-        let read = store.events(&self.client.org, self.session, self.order.after, PAGE);
+        let read = store.events(&self.client.org, self.session, self.order.after(), PAGE);
         let page = tokio::select! {
             page = read => page,
             () = self.app.closing.cancelled() => return self.phase = Phase::Ended(End::Closing),
@@ -145,10 +184,7 @@ impl Feed {
         match page {
             Ok(page) if !page.is_empty() => self.page = page.into(),
             Ok(_) => self.phase = self.after_the_journal().await,
-            Err(error) => {
-                tracing::error!(session = %self.session, %error, "a stream of events ends because the journal can't be read");
-                self.phase = Phase::Ended(End::Store);
-            }
+            Err(error) => self.phase = self.unreadable(&error),
         }
     }
 
@@ -172,173 +208,108 @@ impl Feed {
     /// Waits for what happens; `None` if that is nothing to show.
     async fn listen(&mut self) -> Option<Next> {
         let heard = tokio::select! {
-            heard = self.listener.recv() => heard,
+            biased;
             () = self.app.closing.cancelled() => {
                 self.phase = Phase::Ended(End::Closing);
                 return None;
             }
-            () = tokio::time::sleep(self.app.config.quiet_time) => {
-                self.phase = self.look_around().await;
-                return matches!(self.phase, Phase::Live).then_some(Next::Quiet);
-            }
+            heard = self.listener.recv() => heard,
+            () = tokio::time::sleep_until(self.sign_due.min(self.look_due)) => return self.sign(),
         };
         match heard {
             Ok(event) => match self.order.admit(&event) {
-                Admit::Show => self.wanted(event).map(Next::Event),
-                Admit::Skip => None,
-                Admit::Gap => {
-                    self.phase = Phase::CatchUp;
-                    None
+                Admit::Show => {
+                    if let Some(event) = self.wanted(event) {
+                        return Some(Next::Event(event));
+                    }
                 }
+                Admit::Skip => {}
+                Admit::Gap => self.phase = Phase::CatchUp,
+                Admit::Late(turn) => match self.scope {
+                    Scope::Turn(own) if own != turn => {}
+                    _ => self.phase = Phase::Truncated(TruncationReason::JoinedLate, Some(turn)),
+                },
             },
-            Err(RecvError::Lagged(_)) => {
-                self.phase = Phase::CatchUp;
-                None
-            }
+            Err(RecvError::Lagged(_)) => self.lagged(),
             Err(RecvError::Closed) => {
                 self.listener = self.app.host.subscribe(self.session);
-                self.phase = Phase::CatchUp;
-                None
+                self.lagged();
             }
         }
+        self.sign()
     }
 
-    /// Whether the client may still listen, and there is something to listen to.
-    // THREAT[T-org-key-theft]: a revoked key's streams end too, not only its requests.
-    async fn look_around(&self) -> Phase {
-        match self.client.is_still_welcome(&self.app).await {
-            Ok(true) => {}
-            Ok(false) => return Phase::Ended(End::Gone),
-            Err(_) => return Phase::Ended(End::Store),
-        }
-        match self.app.host.store().session(&self.client.org, self.session).await {
-            Ok(Some(_)) => Phase::Live,
-            Ok(None) => Phase::Ended(End::Gone),
-            Err(_) => Phase::Ended(End::Store),
-        }
-    }
-}
-
-/// What was shown, and so what follows on it.
-#[derive(Debug)]
-struct Order {
-    /// The last `seq` shown.
-    after: u64,
-    /// The last step whose output was shown completed. Deltas of it that are heard later tell nothing new.
-    settled: Option<(TurnId, u64)>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Admit {
-    Show,
-    /// Was shown before.
-    Skip,
-    /// Something before it was not heard.
-    Gap,
-}
-
-impl Order {
-    fn admit(&mut self, event: &Event) -> Admit {
-        match event.seq {
-            Some(seq) if seq <= self.after => Admit::Skip,
-            Some(seq) if seq > self.after + 1 => Admit::Gap,
-            Some(_) => {
-                self.show_recorded(event);
-                Admit::Show
-            }
-            None if self.is_settled(event) => Admit::Skip,
-            None => Admit::Show,
-        }
+    /// That the stream is still there, if nothing was shown for so long.
+    fn sign(&self) -> Option<Next> {
+        (Instant::now() >= self.sign_due).then_some(Next::Quiet)
     }
 
-    fn show_recorded(&mut self, event: &Event) {
-        self.after = event.seq.unwrap_or(self.after);
-        if let (Some(turn), EventBody::TextCompleted { step, .. } | EventBody::StepCompleted { step, .. }) =
-            (event.turn, &event.body)
-        {
-            self.settled = Some((turn, *step));
-        }
-    }
-
-    fn is_settled(&self, event: &Event) -> bool {
-        let (EventBody::TextDelta { step, .. } | EventBody::ReasoningDelta { step, .. }) = &event.body else {
-            return false;
+    fn lagged(&mut self) {
+        let turn = match self.scope {
+            Scope::Session => None,
+            Scope::Turn(turn) => Some(turn),
         };
-        matches!((event.turn, self.settled), (Some(turn), Some((settled, last))) if turn == settled && *step <= last)
+        self.phase = if self.order.lagged() {
+            Phase::Truncated(TruncationReason::Lagged, turn)
+        } else {
+            Phase::CatchUp
+        };
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fumehood_core::{event::Source, id::EventId, name::OrgName, now};
-
-    fn event(seq: Option<u64>, turn: TurnId, body: EventBody) -> Event {
-        Event {
+    /// What tells the client that it is not shown everything; the journal is read from there. Without a `seq`: it is a word of this
+    /// stream, not of the session.
+    async fn truncated(&mut self, reason: TruncationReason, turn: Option<TurnId>) -> Option<Arc<Event>> {
+        let org = &self.client.org;
+        let last = match self.app.host.store().last_seq(org, self.session).await {
+            Ok(Some(last)) => last,
+            Ok(None) => {
+                self.phase = Phase::Ended(End::Gone);
+                return None;
+            }
+            Err(error) => {
+                self.phase = self.unreadable(&error);
+                return None;
+            }
+        };
+        let after = self.order.after();
+        self.phase = Phase::CatchUp;
+        Some(Arc::new(Event {
             id: EventId::new(),
-            seq,
+            seq: None,
             time: now(),
-            org: OrgName::default_org(),
-            session: SessionId::new(),
-            turn: Some(turn),
-            source: Source::Model,
-            body,
+            org: org.clone(),
+            session: self.session,
+            turn,
+            source: Source::Host,
+            body: EventBody::StreamTruncated {
+                after,
+                until: last.max(after),
+                reason,
+            },
+        }))
+    }
+
+    fn unreadable(&self, error: &StoreError) -> Phase {
+        tracing::error!(session = %self.session, %error, "a stream of events ends because the journal can't be read");
+        Phase::Ended(End::Store)
+    }
+
+    /// Ends the feed if the client may not listen any more, or there is nothing to listen to.
+    // THREAT[T-org-key-theft]: a revoked key's streams end too, busy ones as well, not only its requests.
+    async fn look_around(&mut self) {
+        let end = match self.client.is_still_welcome(&self.app).await {
+            Ok(true) => match self.app.host.store().session(&self.client.org, self.session).await {
+                Ok(Some(_)) => None,
+                Ok(None) => Some(End::Gone),
+                Err(_) => Some(End::Store),
+            },
+            Ok(false) => Some(End::Gone),
+            Err(_) => Some(End::Store),
+        };
+        self.look_due = self.after_quiet_time();
+        if let Some(end) = end {
+            self.page.clear();
+            self.phase = Phase::Ended(end);
         }
-    }
-
-    fn step(seq: u64) -> Event {
-        event(
-            Some(seq),
-            TurnId::new(),
-            EventBody::StepStarted {
-                step: 1,
-                notes: Vec::new(),
-            },
-        )
-    }
-
-    fn delta(turn: TurnId, step: u64) -> Event {
-        event(
-            None,
-            turn,
-            EventBody::TextDelta {
-                step,
-                delta: "a".into(),
-            },
-        )
-    }
-
-    #[test]
-    fn what_was_shown_is_not_shown_again_and_a_gap_is_noticed() {
-        let mut order = Order {
-            after: 3,
-            settled: None,
-        };
-        assert_eq!(order.admit(&step(3)), Admit::Skip);
-        assert_eq!(order.admit(&step(5)), Admit::Gap);
-        assert_eq!(order.admit(&step(4)), Admit::Show);
-        assert_eq!(order.admit(&step(5)), Admit::Show);
-        assert_eq!(order.admit(&step(4)), Admit::Skip);
-    }
-
-    #[test]
-    fn a_delta_after_its_completed_text_is_not_shown() {
-        let turn = TurnId::new();
-        let mut order = Order {
-            after: 0,
-            settled: None,
-        };
-        assert_eq!(order.admit(&delta(turn, 1)), Admit::Show);
-        order.show_recorded(&event(
-            Some(1),
-            turn,
-            EventBody::TextCompleted {
-                step: 1,
-                text: "aa".into(),
-            },
-        ));
-        assert_eq!(order.admit(&delta(turn, 1)), Admit::Skip);
-        assert_eq!(order.admit(&delta(turn, 2)), Admit::Show);
-        assert_eq!(order.admit(&delta(TurnId::new(), 1)), Admit::Show);
     }
 }

@@ -95,6 +95,8 @@ problem_codes! {
     InvalidHeader, "invalid_header", BAD_REQUEST, "A header has no usable value";
     /// `cursor` is not the `next` of an earlier page of this list.
     InvalidCursor, "invalid_cursor", BAD_REQUEST, "The page cursor is not valid";
+    /// The client wants to go on after an event that the session's journal does not have; `last_seq` is its last. The id is that of another session, or the host was restored from a backup: read the session anew, from 0.
+    CursorBeyondEnd, "cursor_beyond_end", BAD_REQUEST, "The journal ends before that event";
     /// A name or path in the URL breaks the rules for its kind.
     InvalidName, "invalid_name", UNPROCESSABLE_ENTITY, "The name is not valid";
     /// The request is well formed but makes no sense here; `detail` says why.

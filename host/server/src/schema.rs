@@ -504,7 +504,7 @@ impl PartialSchema for Event {
             .property("id", text("`evt_…`"))
             .property(
                 "seq",
-                integer("Place in the session's journal, gapless from 1. Absent on live events (the deltas)."),
+                integer("Place in the session's journal, gapless from 1. Absent on live events: the deltas, and `stream.truncated`."),
             )
             .property("type", text(&types))
             .property("time", text("RFC 3339."))

@@ -223,6 +223,8 @@ pub trait Journal {
     ) -> Result<Option<Vec<Event>>>;
     /// Recorded events with `seq > after`, in order, at most `limit`.
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>>;
+    /// The `seq` of the session's last event; `None` if the org has no such session.
+    async fn last_seq(&self, org: &OrgName, session: SessionId) -> Result<Option<u64>>;
     /// Where the session went back, in order; found without reading the journal.
     async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>>;
     /// Every recorded event of one turn, in order.

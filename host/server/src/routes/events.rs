@@ -52,6 +52,23 @@ pub(crate) fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
     }
 }
 
+/// Refuses to go on after an event that there is not: the stream would skip whatever comes until then, and say nothing. A session that is
+/// not there is refused by whoever looks for it.
+pub(crate) async fn within_journal(app: &App, client: &Client, session: SessionId, after: u64) -> Answer<()> {
+    if after == 0 {
+        return Ok(());
+    }
+    match app.host.store().last_seq(&client.org, session).await? {
+        Some(last) if after > last => {
+            let detail = format!(
+                "the session's journal ends with {last}, and events after {after} were asked for; read the session anew, from 0"
+            );
+            Err(Problem::new(ProblemCode::CursorBeyondEnd, detail).with("last_seq", last))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn bad_last_event_id() -> Problem {
     Problem::new(
         ProblemCode::InvalidHeader,
@@ -62,8 +79,9 @@ fn bad_last_event_id() -> Problem {
 /// Stream or list the events of a session
 ///
 /// A stream sends what is recorded after `Last-Event-ID` or `after`, then what happens, in order, without gap or double, and a
-/// comment every 15 s of silence. Recorded events have an `id`, their `seq`; deltas are live only, have none, and may be missed:
-/// what they told is in a recorded event later. With `Accept: application/json` the answer is a page of the recorded events.
+/// comment every 15 s of silence. Recorded events have an `id`, their `seq`; deltas are live only and have none: what they told is in
+/// a recorded event later. Where deltas are missed, one `stream.truncated` says so. An event that the journal does not have can't be
+/// gone on after (`cursor_beyond_end`). With `Accept: application/json` the answer is a page of the recorded events.
 #[utoipa::path(get, path = "/v1/sessions/{session}/events", tag = "events",
     params(
         ("session" = String, Path, description = "`ses_…`"),
@@ -80,6 +98,7 @@ async fn list_events(
 ) -> Answer<Response> {
     let session = own_session(&app, &client, &session).await?;
     let after = last_event_id(&headers)?.or(query.cursor).or(query.after).unwrap_or(0);
+    within_journal(&app, &client, session, after).await?;
     if sse::accepts(&headers, "application/json") && !sse::is_wanted(&headers) {
         if query.turn.is_some() {
             return Err(Problem::new(

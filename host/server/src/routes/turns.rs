@@ -7,7 +7,7 @@ use crate::{
     input::{At, JsonBody, MaybeJson, session_id, turn_id},
     problem::{Answer, Problem, ProblemCode},
     refusal::tell_standing,
-    routes::events::last_event_id,
+    routes::events::{last_event_id, within_journal},
     schema, sse,
 };
 use axum::{
@@ -251,6 +251,7 @@ async fn submit_turn(
     match Reply::wanted(&headers) {
         Reply::Stream => {
             let seen = last_event_id(&headers)?;
+            within_journal(&app, &client, session, seen.unwrap_or(0)).await?;
             let place = app.host.listening(&client.org).await?;
             // Before the turn begins, so that nothing of it is missed.
             let listener = app.host.subscribe(session);

@@ -1,7 +1,9 @@
-use crate::house::{Frames, House, kinds, seqs};
+use crate::house::{Frame, Frames, House, kinds, seqs};
 use fumehood_agent::limits::{Limits, OrgLimits};
 use fumehood_core::name::OrgName;
 use fumehood_server::ServerConfig;
+use fumehood_store::record::SessionChange;
+use http::Method;
 use serde_json::json;
 use std::time::Duration;
 
@@ -86,25 +88,170 @@ async fn a_client_that_reads_late_still_gets_every_recorded_event() {
     let path = house.session().await;
     let mut stream = house.get(&format!("{path}/events")).stream().await;
     stream.until("session.created").await;
-    // More than the hub keeps for a slow listener.
-    for _ in 0..3 {
-        let model = house.next_answer();
-        for _ in 0..600 {
-            model.say("x");
-        }
-        model.done();
+    flood(&house, &path).await;
+    house
+        .post(&format!("{path}/turns"))
+        .json(&json!({"input": "hi"}))
+        .answer()
+        .await;
+    let frames = stream.until("turn.completed").await;
+    assert!(
+        !kinds(&frames).contains(&"stream.truncated"),
+        "it only had not come to the present yet"
+    );
+    let seqs = seqs(&frames);
+    assert_eq!(seqs, (2..2 + seqs.len() as u64).collect::<Vec<_>>());
+}
+
+/// Has more happen in the session than the hub keeps for a slow listener.
+async fn flood(house: &House, path: &str) {
+    for number in 0..150 {
+        let changed = house
+            .ask(Method::PATCH, path)
+            .json(&json!({"title": number.to_string()}))
+            .answer()
+            .await;
+        assert!(changed.status.is_success(), "{}", changed.text());
+    }
+}
+
+fn texts(frames: &[Frame]) -> Vec<&str> {
+    let texts = frames.iter().filter(|frame| frame.event == "text.delta");
+    texts
+        .map(|frame| frame.data["data"]["delta"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_client_that_fell_behind_is_told_once_what_to_read_again_and_shown_no_text_with_a_hole() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let (first, second) = (house.next_answer(), house.next_answer());
+    let turn = house
+        .post(&format!("{path}/turns"))
+        .with("prefer", "respond-async")
+        .json(&json!({"input": "hi"}));
+    let mut slow = house.get(&format!("{path}/events")).stream().await;
+    let mut quick = house.get(&format!("{path}/events")).stream().await;
+    turn.answer().await;
+    first.say("a");
+    assert_eq!(texts(&slow.until("text.delta").await), ["a"]);
+    quick.until("text.delta").await;
+    first.say("b");
+    quick.until("text.delta").await;
+    flood(&house, &path).await;
+    let mut quick = house.get(&format!("{path}/events?after=5")).stream().await;
+    first.say("c");
+    // A stream that came late is told so, and is the sign that the piece was shown.
+    let late = quick.until("stream.truncated").await;
+    assert_eq!(late.last().unwrap().data["data"]["reason"], "joined_late");
+    let told = slow.next().await.unwrap();
+    first.call("double", &json!({"n": 1}));
+    let frames = slow.until("step.completed").await;
+    assert_eq!((told.event.as_str(), told.id), ("stream.truncated", None));
+    let shown = |field: &str| told.data["data"][field].as_u64().unwrap();
+    assert_eq!(told.data["data"]["reason"], "lagged");
+    assert_eq!(shown("after") + 1, seqs(&frames)[0]);
+    assert_eq!(shown("until"), shown("after") + 150);
+    assert!(!kinds(&frames).contains(&"stream.truncated"));
+    assert_eq!(
+        texts(&frames),
+        [""; 0],
+        "the rest of a text whose middle is missing is not shown"
+    );
+    let text = frames.iter().find(|frame| frame.event == "text.completed").unwrap();
+    assert_eq!(text.data["data"]["text"], "abc");
+    second.says("d");
+    let frames = slow.until("turn.completed").await;
+    assert_eq!(texts(&frames), ["d"], "the next step is shown again");
+}
+
+#[tokio::test]
+async fn a_client_that_comes_in_the_middle_of_a_text_is_told_that_it_is_not_whole() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let model = house.next_answer();
+    let mut first = house
+        .post(&format!("{path}/turns"))
+        .json(&json!({"input": "hi"}))
+        .stream()
+        .await;
+    model.say("a");
+    let seen = first.until("text.delta").await;
+    let turn = seen[0].data["turn"].as_str().unwrap();
+    let mut second = house.get(&format!("{path}/events?turn={turn}")).stream().await;
+    second.until("step.started").await;
+    model.say("b");
+    let told = second.next().await.unwrap();
+    assert_eq!(told.data["data"]["reason"], "joined_late", "{told:?}");
+    assert_eq!(told.data["turn"], turn);
+    assert_eq!(texts(&first.until("text.delta").await), ["b"]);
+    model.says("c");
+    let rest = second.rest().await;
+    assert_eq!(kinds(&rest), ["text.completed", "step.completed", "turn.completed"]);
+    assert_eq!(rest[0].data["data"]["text"], "abc");
+}
+
+#[tokio::test]
+async fn what_a_model_says_quickly_comes_in_few_pieces_and_whole() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let model = house.next_answer();
+    let said: Vec<_> = (0..1000).map(|number| format!("{number} ")).collect();
+    for piece in &said {
+        model.say(piece);
+    }
+    model.done();
+    let frames = house
+        .post(&format!("{path}/turns"))
+        .json(&json!({"input": "hi"}))
+        .stream()
+        .await
+        .rest()
+        .await;
+    let shown = texts(&frames);
+    assert_eq!(shown.concat(), said.concat());
+    assert_eq!(shown[0], said[0], "the first at once");
+    assert!(shown.len() < said.len() / 2, "{} pieces", shown.len());
+    let indexes = frames.iter().filter(|frame| frame.event == "text.delta");
+    let indexes: Vec<_> = indexes
+        .map(|frame| frame.data["data"]["index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(indexes, (0..shown.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn to_go_on_after_an_event_that_there_is_not_is_refused() {
+    let house = House::new().await;
+    let path = session_with_a_turn(&house).await;
+    let events = format!("{path}/events");
+    let list = house.get(&events).with("accept", "application/json").answer().await;
+    let last = list.json()["items"].as_array().unwrap().len() as u64;
+    let beyond = (last + 1).to_string();
+    let asks = [
+        house.get(&format!("{events}?after={beyond}")),
+        house
+            .get(&format!("{events}?after={beyond}"))
+            .with("accept", "application/json"),
+        house.get(&events).with("last-event-id", &beyond),
         house
             .post(&format!("{path}/turns"))
             .json(&json!({"input": "hi"}))
-            .answer()
-            .await;
+            .with("accept", "text/event-stream")
+            .with("last-event-id", &beyond),
+    ];
+    for ask in asks {
+        let refused = ask.answer().await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.problem().as_str()),
+            (400, "cursor_beyond_end")
+        );
+        assert_eq!(refused.json()["last_seq"], last, "no turn was begun");
     }
-    let mut frames = Vec::new();
-    for _ in 0..3 {
-        frames.extend(stream.until("turn.completed").await);
-    }
-    let seqs = seqs(&frames);
-    assert_eq!(seqs, (2..2 + seqs.len() as u64).collect::<Vec<_>>());
+    let ask = house
+        .get(&format!("{events}?after={last}"))
+        .with("accept", "application/json");
+    assert_eq!(ask.answer().await.status.as_u16(), 200);
 }
 
 #[tokio::test]
@@ -175,6 +322,61 @@ async fn end_of(mut stream: Frames) -> String {
             Some(_) => {}
             None => return String::new(),
         }
+    }
+}
+
+/// Has something happen in the session all the time.
+async fn bustle(house: &House, path: &str) -> ! {
+    let session = path.rsplit('/').next().unwrap().parse().unwrap();
+    for number in 0.. {
+        let title = Some(Some(format!("{number}")));
+        let change = SessionChange {
+            title,
+            ..SessionChange::default()
+        };
+        let changed = house
+            .host
+            .update_session(&OrgName::default_org(), session, change)
+            .await;
+        changed.unwrap();
+    }
+    unreachable!("there is always a next number");
+}
+
+#[tokio::test]
+async fn a_stream_in_which_nothing_is_shown_says_that_it_is_there_although_the_session_is_busy() {
+    let house = House::with(ServerConfig {
+        quiet_time: Duration::from_millis(100),
+        ..ServerConfig::default()
+    })
+    .await;
+    let path = house.session().await;
+    let (_busy, _later) = (house.next_answer(), house.next_answer());
+    let turns = format!("{path}/turns");
+    let mut first = house.post(&turns).json(&json!({"input": "one"})).stream().await;
+    first.until("step.started").await;
+    let input = json!({"input": "two", "mode": "queue"});
+    let mut waiting = house.post(&turns).json(&input).stream().await;
+    waiting.until("turn.queued").await;
+    tokio::select! {
+        quiet = waiting.next() => assert_eq!(quiet.unwrap().comment, "still here"),
+        never = bustle(&house, &path) => never,
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_a_busy_session_ends_with_its_key() {
+    let house = House::with(ServerConfig {
+        quiet_time: Duration::from_millis(100),
+        ..ServerConfig::default()
+    })
+    .await;
+    let path = house.session().await;
+    let stream = house.get(&format!("{path}/events")).stream().await;
+    house.revoke().await;
+    tokio::select! {
+        end = end_of(stream) => assert!(end.contains("gone")),
+        never = bustle(&house, &path) => never,
     }
 }
 

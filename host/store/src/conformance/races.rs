@@ -61,6 +61,11 @@ async fn appends(world: &World) -> Outcome {
     ensure_eq!(told, expected, "the places told");
     let kept = world.store.events(&org, session, 0, 1000).await?;
     ensure_eq!(seqs(&kept), expected, "the places kept");
+    let last = world.store.last_seq(&org, session).await?;
+    ensure_eq!(last, expected.last().copied(), "the last place");
+    let other = world.org().await?;
+    let foreign = world.store.last_seq(&other, session).await?;
+    ensure_eq!(foreign, None, "the last place, for another org");
     Ok(())
 }
 

@@ -360,6 +360,16 @@ impl Journal for SqliteStore {
         rows.into_iter().map(|row| event(row, org)).collect()
     }
 
+    async fn last_seq(&self, org: &OrgName, session: SessionId) -> Result<Option<u64>> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT last_seq FROM sessions WHERE org = ?1 AND id = ?2")
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+        Ok(last.map(i64::cast_unsigned))
+    }
+
     async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>> {
         rewinds(self.readers(), org, session).await
     }

@@ -301,6 +301,10 @@ impl Journal for Broken {
         self.sound.events(org, session, after, limit).await
     }
 
+    async fn last_seq(&self, org: &OrgName, session: SessionId) -> Result<Option<u64>> {
+        self.sound.last_seq(org, session).await
+    }
+
     async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>> {
         self.sound.rewinds(org, session).await
     }
