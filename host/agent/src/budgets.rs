@@ -1,7 +1,8 @@
 //! What orgs and sessions may spend on models, over all their turns.
 //!
-//! Before each model call a turn holds what the call may take, and what was taken is charged with the event that tells it; so of two
-//! steps at the same time one gets the last of a budget. What is held by a call that a crash ended lapses.
+//! Before each model call whoever asks, a turn or a session that is summed up, holds what the call may take, and what was taken is
+//! charged with the event that tells it; so of two who ask at the same time one gets the last of a budget. What is held by a call that a
+//! crash ended lapses.
 
 mod waiting;
 
@@ -9,7 +10,7 @@ use self::waiting::{Waiter, Waiting};
 use crate::machine::{Exhausted, Warning};
 use fumehood_core::{
     Time,
-    id::{SessionId, TurnId},
+    id::SessionId,
     money::Money,
     name::OrgName,
     now,
@@ -18,7 +19,7 @@ use fumehood_core::{
 };
 use fumehood_store::{
     Store, StoreError,
-    spending::{Account, Cap, Notice, Part, Reservation, Reserved, Standing},
+    spending::{Account, Cap, Holder, Notice, Part, Reservation, Reserved, Standing},
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -98,12 +99,11 @@ pub struct Share<T> {
     pub limit: T,
 }
 
-/// What one turn may spend of its org's and its session's budgets.
+/// What one turn, or a session without one, may spend of its org's and its session's budgets.
 pub(crate) struct Purse {
     budgets: Arc<Budgets>,
     org: OrgName,
-    session: SessionId,
-    turn: TurnId,
+    holder: Holder,
     limit: SpendingLimit,
     told: Vec<(Cap, u8)>,
 }
@@ -217,18 +217,11 @@ impl Budgets {
 }
 
 impl Purse {
-    pub(crate) fn new(
-        budgets: Arc<Budgets>,
-        org: OrgName,
-        session: SessionId,
-        turn: TurnId,
-        limit: SpendingLimit,
-    ) -> Self {
+    pub(crate) fn new(budgets: Arc<Budgets>, org: OrgName, holder: Holder, limit: SpendingLimit) -> Self {
         Self {
             budgets,
             org,
-            session,
-            turn,
+            holder,
             limit,
             told: Vec::new(),
         }
@@ -287,8 +280,7 @@ impl Purse {
             .time_left
             .map_or(LAPSE_WITHOUT_DEADLINE, |left| left.saturating_add(LAPSE_MARGIN));
         Reservation {
-            turn: self.turn,
-            session: self.session,
+            holder: self.holder,
             tokens: foreseen.tokens,
             cost: foreseen.cost,
             until: time + lapse.min(LONGEST_LAPSE),
@@ -309,7 +301,7 @@ impl Purse {
                 continue;
             }
             let notice = Notice {
-                session: self.session,
+                session: self.holder.session(),
                 cap: *cap,
                 percent,
             };

@@ -17,7 +17,7 @@ use fumehood_core::{
 };
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelRequest, Step};
 use futures::StreamExt as _;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tracing::Instrument as _;
 
 /// What the model is told when it is to sum up.
@@ -71,6 +71,22 @@ impl Summariser<'_> {
                 usage: None,
             }),
         }
+    }
+
+    /// The same, unless it takes longer than this.
+    pub(crate) async fn sum_up_within(
+        &self,
+        most: Duration,
+        left_out: &[&Message],
+        focus: Option<&str>,
+    ) -> Result<Summary, NoSummary> {
+        let summary = tokio::time::timeout(most, self.sum_up(left_out, focus)).await;
+        summary.unwrap_or_else(|_| {
+            Err(NoSummary {
+                why: "the model took too long to sum the conversation up".into(),
+                usage: None,
+            })
+        })
     }
 
     /// What the host can say by itself, after an attempt that took so much.
@@ -183,5 +199,51 @@ pub(crate) fn concluded(
                 cost: model.cost(usage),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{Models, candidates};
+    use fumehood_core::name::ModelName;
+    use fumehood_model::{ModelInfo, ModelStream, Provider, ProviderKind};
+
+    /// A model that takes every request and never says anything.
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl Provider for Silent {
+        async fn stream(&self, _: &ModelRequest) -> Result<ModelStream, ModelError> {
+            Ok(futures::stream::pending().boxed())
+        }
+
+        fn describe(&self) -> ModelInfo {
+            ModelInfo {
+                provider: ProviderKind::Scripted,
+                model: "silent".into(),
+                context_window: None,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_model_that_never_ends_its_summary_is_not_waited_for() {
+        let silent: Arc<dyn Provider> = Arc::new(Silent);
+        let models: Models = [(ModelName::main(), silent.into())].into();
+        let (model, _) = candidates(&models, &ModelName::main()).unwrap();
+        let summariser = Summariser {
+            model: &model,
+            session: SessionId::new(),
+            window: Window::of(None),
+        };
+        let message = Message::User {
+            content: vec![Content::text("hello")],
+        };
+        let outcome = summariser.sum_up_within(Duration::ZERO, &[&message], None).await;
+        let Err(NoSummary { why, usage: None }) = outcome else {
+            panic!("a summary")
+        };
+        assert!(why.contains("too long"), "{why}");
     }
 }

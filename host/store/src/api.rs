@@ -4,7 +4,7 @@ use crate::record::{
     Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Seen,
     Session, SessionChange, Turn,
 };
-use crate::spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay};
+use crate::spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay};
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
@@ -235,12 +235,12 @@ pub trait Journal {
 /// the events that tell it, which also lets go of what was held for them: nothing is counted twice or not at all.
 #[async_trait]
 pub trait Spending {
-    /// Holds something for a turn's next model call, if what is spent and what others hold leaves something of every cap. Decided
-    /// for one after the other, so that of two who want the last of a cap one gets it. What was held for the turn before is not
-    /// held any more. [`StoreError::Gone`] if the org has no such turn.
+    /// Holds something for the holder's next model call, if what is spent and what others hold leaves something of every cap. Decided
+    /// for one after the other, so that of two who want the last of a cap one gets it. What was held for it before is not
+    /// held any more. [`StoreError::Gone`] if the org has no such turn or session.
     async fn reserve(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Reserved>;
-    /// Lets go of what is held for a turn.
-    async fn release(&self, turn: TurnId) -> Result<()>;
+    /// Lets go of what is held for it.
+    async fn release(&self, holder: Holder) -> Result<()>;
     /// Where caps stand for who wishes this, in their order: what [`Self::reserve`] would decide by. Writes nothing.
     async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>>;
     /// Where caps stand, in their order.

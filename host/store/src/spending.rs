@@ -70,13 +70,35 @@ impl Standing {
     }
 }
 
-/// What a turn wants to hold for a model call, as far as it can be foreseen.
+/// Who asks a model, and holds what that may take. Each has one call at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A turn.
+    Turn {
+        /// Its session.
+        session: SessionId,
+        /// The turn.
+        turn: TurnId,
+    },
+    /// A session, for what is done while no turn is open.
+    Session(SessionId),
+}
+
+impl Holder {
+    /// The session it belongs to.
+    #[must_use]
+    pub const fn session(self) -> SessionId {
+        match self {
+            Self::Turn { session, .. } | Self::Session(session) => session,
+        }
+    }
+}
+
+/// What somebody wants to hold for a model call, as far as it can be foreseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
-    /// Whose call. A turn has one at a time: another takes the place of the first.
-    pub turn: TurnId,
-    /// Its session.
-    pub session: SessionId,
+    /// Whose call. Another wish of the same takes the place of the first.
+    pub holder: Holder,
     /// Tokens.
     pub tokens: u64,
     /// Money.

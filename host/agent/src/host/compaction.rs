@@ -2,6 +2,7 @@
 
 use super::{Host, HostError};
 use crate::{
+    budgets::{Foreseen, Hold, Purse},
     compaction::{Author, Summariser, concluded},
     context::{Counting, Gauge, Window},
     recorder, redact,
@@ -10,14 +11,24 @@ use crate::{
 use fumehood_core::{
     event::{CompactionReason, EventBody, NewEvent, Source},
     id::SessionId,
+    money::Money,
     name::OrgName,
     turn::Usage,
 };
+use fumehood_store::spending::Holder;
 use std::{
     collections::HashSet,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+use tokio::time::Instant;
 use tracing::Instrument as _;
+
+/// How long all of it may take: meanwhile the session takes no turn.
+const LONGEST: Duration = Duration::from_mins(2);
+/// How often to look whether what others hold was let go, where another process may have held it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What summing up came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +74,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`]; [`HostError::Busy`] while a turn is open, [`HostError::Compacting`] while the conversation is being
-    /// summed up already; [`HostError::NotCompacted`] when the model gave no summary: the conversation is as it was.
+    /// summed up already; [`HostError::BudgetExhausted`]; [`HostError::NotCompacted`] when the model gave no summary: the conversation is as it was.
     pub async fn compact(
         &self,
         org: &OrgName,
@@ -145,17 +156,39 @@ impl Host {
                 usage: None,
             });
         };
+        let guard = self.guard(org, Some(id)).await?;
+        let until = Instant::now() + LONGEST;
+        let usage = Usage {
+            input_tokens: Some(before),
+            output_tokens: Some(window.longest_summary()),
+            ..Usage::default()
+        };
+        let holder = Holder::Session(id);
+        let mut purse = Purse::new(
+            Arc::clone(&self.inner.budgets),
+            org.clone(),
+            holder,
+            leaf.session_budget,
+        );
+        let foreseen = Foreseen {
+            tokens: usage.total(),
+            cost: model.cost(Some(usage)).unwrap_or(Money::ZERO),
+            time_left: Some(LONGEST),
+        };
+        self.hold_for_summary(org, id, &mut purse, foreseen, until).await?;
         let reason = CompactionReason::Requested;
         self.record_compaction(org, id, Source::Client, EventBody::CompactionStarted { reason })
             .await?;
-        let guard = self.guard(org, Some(id)).await?;
         let focus = focus.map(|text| guard.redact_str(&text).into_owned());
         let summariser = Summariser {
             model: &model,
             session: id,
             window,
         };
-        let outcome = summariser.sum_up(&cut.left_out(&messages), focus.as_deref()).await;
+        let left = until.saturating_duration_since(Instant::now());
+        let outcome = summariser
+            .sum_up_within(left, &cut.left_out(&messages), focus.as_deref())
+            .await;
         let source = match &outcome {
             Ok(summary) if summary.author == Author::Model => Source::Model,
             _ => Source::Host,
@@ -176,7 +209,42 @@ impl Host {
             _ => Err(HostError::Fault),
         };
         self.record_compaction(org, id, source, body).await?;
+        purse.let_go();
         told
+    }
+
+    /// Holds what a summary may take, as a turn does. Waits while the rest of a budget is held for calls that run.
+    async fn hold_for_summary(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        purse: &mut Purse,
+        foreseen: Foreseen,
+        until: Instant,
+    ) -> Result<(), HostError> {
+        let waiter = purse.wait();
+        loop {
+            // Before looking, so that nothing that is let go meanwhile is missed.
+            let mut freed = pin!(waiter.something_let_go());
+            freed.as_mut().enable();
+            let (hold, warnings) = purse.hold(foreseen).await?;
+            for warning in warnings {
+                self.record_compaction(org, session, Source::Host, warning.into())
+                    .await?;
+            }
+            match hold {
+                Hold::Granted => return Ok(()),
+                // Says which budget it is, and when it begins anew; unless that has just happened.
+                Hold::Exhausted(_) => self.admit(org, session).await?,
+                Hold::Taken => {}
+            }
+            if Instant::now() >= until {
+                let why = "the rest of the budget is held for model calls that run; try again when they have ended";
+                return Err(HostError::NotCompacted(why.into()));
+            }
+            // What came of waiting does not matter: it is looked at again.
+            let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
+        }
     }
 
     async fn record_compaction(

@@ -11,7 +11,7 @@ use crate::{
 };
 use fumehood_core::{event::EventBody, name::AgentName, now, turn::Budget};
 use fumehood_policy::agent::AgentSpec;
-use fumehood_store::{StoreError, record};
+use fumehood_store::{StoreError, record, spending::Holder};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -50,8 +50,10 @@ impl Host {
             purse: Purse::new(
                 Arc::clone(&self.inner.budgets),
                 turn.org.clone(),
-                turn.session,
-                turn.id,
+                Holder::Turn {
+                    session: turn.session,
+                    turn: turn.id,
+                },
                 leaf.session_budget,
             ),
             scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain)

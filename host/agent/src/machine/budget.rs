@@ -1,6 +1,7 @@
 //! What a turn may use and has used.
 
 use fumehood_core::{
+    event::EventBody,
     money::Money,
     turn::{Budget, BudgetScope, StopReason, Usage},
 };
@@ -34,6 +35,25 @@ pub struct Warning {
     pub used: u64,
     /// How much there is.
     pub limit: u64,
+}
+
+impl From<Warning> for EventBody {
+    fn from(warning: Warning) -> Self {
+        let Warning {
+            scope,
+            budget,
+            percent,
+            used,
+            limit,
+        } = warning;
+        Self::BudgetWarning {
+            scope,
+            budget: budget.into(),
+            percent,
+            used,
+            limit,
+        }
+    }
 }
 
 /// When it is told, in percent.

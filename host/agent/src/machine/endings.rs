@@ -63,20 +63,7 @@ impl TurnMachine {
     /// The event that tells how much of a budget is used.
     #[must_use]
     pub fn warning(&self, warning: Warning) -> NewEvent {
-        let Warning {
-            scope,
-            budget,
-            percent,
-            used,
-            limit,
-        } = warning;
-        self.event(EventBody::BudgetWarning {
-            scope,
-            budget: budget.into(),
-            percent,
-            used,
-            limit,
-        })
+        self.event(warning.into())
     }
 
     /// The events that cancel the turn.

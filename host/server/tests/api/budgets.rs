@@ -267,3 +267,34 @@ async fn usage_is_told_by_day_agent_and_model_with_the_budget() {
         assert_eq!(refused.problem(), "invalid_query", "{query}");
     }
 }
+
+#[tokio::test]
+async fn what_a_summary_may_take_is_held_while_the_model_is_asked_for_it() {
+    let house = House::built(Plan {
+        budgets: tokens_per_day(1_000_000),
+        ..Plan::default()
+    })
+    .await;
+    let path = house.session().await;
+    for _ in 0..3 {
+        let turn = house
+            .post(&format!("{path}/turns"))
+            .json(&json!({"input": "word ".repeat(300)}));
+        assert_eq!(turn.answer().await.status, StatusCode::OK);
+    }
+    let held = || async {
+        let usage = house.get("/v1/usage").answer().await.json();
+        usage["budget"]["tokens"]["held"].as_u64().unwrap()
+    };
+    assert_eq!(held().await, 0);
+    let summary = house.next_answer();
+    let mut stream = house.get(&format!("{path}/events")).stream().await;
+    let meanwhile = async {
+        stream.until("compaction.started").await;
+        assert!(held().await > 0);
+        summary.says("Words.");
+    };
+    let (done, ()) = tokio::join!(house.post(&format!("{path}/compact")).answer(), meanwhile);
+    assert_eq!(done.status, StatusCode::OK, "{}", done.text());
+    assert_eq!(held().await, 0, "it is let go with the end");
+}

@@ -4,11 +4,11 @@ use super::{Broken, Outcome, World, completed, ensure, ensure_eq, of_turn, promi
 use crate::{
     api::{Store, StoreError},
     record::{PageRequest, Turn},
-    spending::{Account, Cap, Days, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
+    spending::{Account, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
 };
 use fumehood_core::{
     Time,
-    event::EventBody,
+    event::{EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
     money::Money,
     name::{ModelName, OrgName},
@@ -24,6 +24,7 @@ promises! {
     "what was spent is told with what is held by others" => standing,
     "of many who want the last of a budget at once one gets it" => last_unit,
     "what is held is let go with the event that tells what was taken, with the turn's end, or when it lapses" => let_go,
+    "a session may hold something, and lets it go with the end of a compaction without a turn, or its own" => sessions_hold,
     "a budget of a session counts its own spending only, and that of an org all of it since its first day" => accounts,
     "a budget is told of once for each share, window and limit" => told,
     "counts beyond all reason do not overflow" => enormous,
@@ -211,9 +212,9 @@ fn in_an_hour() -> Time {
 }
 
 pub(super) fn wish(turn: &Turn, tokens: u64) -> Reservation {
+    let (session, turn) = (turn.session, turn.id);
     Reservation {
-        turn: turn.id,
-        session: turn.session,
+        holder: Holder::Turn { session, turn },
         tokens,
         cost: Money::from_millionths(tokens),
         until: in_an_hour(),
@@ -301,7 +302,7 @@ async fn let_go(world: &World) -> Outcome {
             free(store.reserve(&org, &caps, wish(&b, 1)).await?),
             "b could not hold it"
         );
-        store.release(b.id).await?;
+        store.release(wish(&b, 1).holder).await?;
     }
     let lapsed = Reservation {
         until: now() - Duration::from_secs(1),
@@ -314,7 +315,10 @@ async fn let_go(world: &World) -> Outcome {
         "what lapsed is still held"
     );
     let nobody = Reservation {
-        turn: TurnId::new(),
+        holder: Holder::Turn {
+            session: c.session,
+            turn: TurnId::new(),
+        },
         ..wish(&c, 1)
     };
     let gone = store.reserve(&org, &caps, nobody).await;
@@ -322,6 +326,55 @@ async fn let_go(world: &World) -> Outcome {
         matches!(gone, Err(StoreError::Gone { what: "turn" })),
         "a turn that is not there: {gone:?}"
     );
+    Ok(())
+}
+
+async fn sessions_hold(world: &World) -> Outcome {
+    let store = &world.store;
+    let (org, stranger) = (world.org().await?, world.org().await?);
+    let turn = at_work(world, &org).await?;
+    let session = world.session(&org).await?.id;
+    let caps = [org_cap(10)];
+    let of_session = Reservation {
+        holder: Holder::Session(session),
+        ..wish(&turn, 50)
+    };
+    let free = |reserved: Reserved| matches!(reserved, Reserved::Granted(_));
+    let used = Some(usage(1, 0));
+    let failed = |usage: Option<Usage>| EventBody::CompactionFailed {
+        message: "no".into(),
+        usage,
+        cost: None,
+    };
+    for ending in [failed(used), failed(None)] {
+        for _ in 0..2 {
+            let held = store.reserve(&org, &caps, of_session).await?;
+            ensure!(free(held), "the session could not hold it");
+        }
+        let taken = store.reserve(&org, &caps, wish(&turn, 1)).await?;
+        ensure!(!free(taken), "a turn held what a session holds");
+        let of_none = NewEvent {
+            turn: None,
+            source: Source::Host,
+            body: ending,
+        };
+        store.append(&org, session, &[of_none]).await?;
+        let freed = store.reserve(&org, &caps, wish(&turn, 1)).await?;
+        ensure!(free(freed), "the turn could not hold what was let go");
+        store.release(wish(&turn, 1).holder).await?;
+    }
+    let gone = store.reserve(&stranger, &caps, of_session).await;
+    ensure!(
+        matches!(gone, Err(StoreError::Gone { what: "session" })),
+        "a session of another org: {gone:?}"
+    );
+    ensure!(
+        free(store.reserve(&org, &caps, of_session).await?),
+        "it could not be held again"
+    );
+    store.delete_session(&org, session).await?;
+    let freed = store.reserve(&org, &caps, wish(&turn, 1)).await?;
+    ensure!(free(freed), "a session that is deleted holds something");
     Ok(())
 }
 

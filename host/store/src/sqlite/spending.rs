@@ -4,12 +4,12 @@ use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert
 use crate::{
     api::{Result, Spending, StoreError},
     record::{Page, PageRequest},
-    spending::{Account, Cap, Days, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
+    spending::{Account, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
 };
 use async_trait::async_trait;
 use fumehood_core::{
     event::{Event, EventBody},
-    id::{SessionId, TurnId},
+    id::SessionId,
     money::Money,
     name::{ModelName, OrgName},
     now,
@@ -69,17 +69,31 @@ pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) ->
     if let Some(spent) = &spent {
         charge(connection, event, spent).await?;
     }
-    if let Some(turn) = event.turn
-        && (spent.is_some() || event.body.is_terminal())
-    {
-        release(connection, turn).await?;
+    let session = event.session;
+    let done = match (event.turn, &event.body) {
+        (Some(turn), body) if spent.is_some() || body.is_terminal() => Some(Holder::Turn { session, turn }),
+        (None, EventBody::CompactionCompleted { .. } | EventBody::CompactionFailed { .. }) => {
+            Some(Holder::Session(session))
+        }
+        _ => None,
+    };
+    match done {
+        Some(holder) => release(connection, holder).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
-async fn release(connection: &mut SqliteConnection, turn: TurnId) -> Result<()> {
-    sqlx::query("DELETE FROM reservations WHERE turn = ?1")
-        .bind(&turn.uuid().as_bytes()[..])
+/// What a holder is known by.
+fn id(holder: Holder) -> Vec<u8> {
+    match holder {
+        Holder::Turn { turn, .. } => turn.uuid().as_bytes().to_vec(),
+        Holder::Session(session) => session.uuid().as_bytes().to_vec(),
+    }
+}
+
+async fn release(connection: &mut SqliteConnection, holder: Holder) -> Result<()> {
+    sqlx::query("DELETE FROM reservations WHERE holder = ?1")
+        .bind(id(holder))
         .execute(connection)
         .await
         .map_err(failed)?;
@@ -182,7 +196,7 @@ struct Asks<'a> {
     org: &'a OrgName,
     session: SessionId,
     /// Whose own reservation does not count.
-    turn: Option<TurnId>,
+    holder: Option<Holder>,
     now: i64,
 }
 
@@ -190,8 +204,8 @@ impl<'a> Asks<'a> {
     const fn for_wish(org: &'a OrgName, wish: Reservation, now: i64) -> Self {
         Self {
             org,
-            session: wish.session,
-            turn: Some(wish.turn),
+            session: wish.holder.session(),
+            holder: Some(wish.holder),
             now,
         }
     }
@@ -201,11 +215,11 @@ async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, cap: &Cap) -> R
     let sum = match cap.part {
         Part::Tokens => {
             "SELECT ifnull(sum(tokens), 0) FROM reservations \
-             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND turn <> ?4"
+             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND holder <> ?4"
         }
         Part::Cost => {
             "SELECT ifnull(sum(cost), 0) FROM reservations \
-             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND turn <> ?4"
+             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND holder <> ?4"
         }
     };
     let session = match cap.account {
@@ -216,11 +230,7 @@ async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, cap: &Cap) -> R
         .bind(asks.org.as_str())
         .bind(session)
         .bind(asks.now)
-        .bind(
-            asks.turn
-                .map(|turn| turn.uuid().as_bytes().to_vec())
-                .unwrap_or_default(),
-        )
+        .bind(asks.holder.map(id).unwrap_or_default())
         .fetch_one(connection)
         .await
         .map_err(failed)?;
@@ -259,23 +269,33 @@ async fn reserve(
     if !stand.all(|(cap, standing)| standing.leaves_something_of(cap)) {
         return Ok(Reserved::Refused(standings));
     }
-    let written = sqlx::query(
-        "INSERT INTO reservations (turn, org, session, tokens, cost, until) \
-         SELECT t.id, t.org, t.session, ?4, ?5, ?6 FROM turns t WHERE t.org = ?1 AND t.session = ?2 AND t.id = ?3 \
-         ON CONFLICT (turn) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
-    )
-    .bind(org.as_str())
-    .bind(&wish.session.uuid().as_bytes()[..])
-    .bind(&wish.turn.uuid().as_bytes()[..])
-    // One that is foreseen to take nothing still holds the last unit.
-    .bind(kept(wish.tokens.max(1)))
-    .bind(kept(wish.cost.millionths().max(1)))
-    .bind(decode::to_nanos(wish.until)?)
-    .execute(connection)
-    .await
-    .map_err(failed)?;
+    let (hold, what) = match wish.holder {
+        Holder::Turn { .. } => (
+            "INSERT INTO reservations (holder, org, session, tokens, cost, until) \
+             SELECT t.id, t.org, t.session, ?4, ?5, ?6 FROM turns t WHERE t.org = ?1 AND t.session = ?2 AND t.id = ?3 \
+             ON CONFLICT (holder) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
+            "turn",
+        ),
+        Holder::Session(_) => (
+            "INSERT INTO reservations (holder, org, session, tokens, cost, until) \
+             SELECT ?3, s.org, s.id, ?4, ?5, ?6 FROM sessions s WHERE s.org = ?1 AND s.id = ?2 \
+             ON CONFLICT (holder) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
+            "session",
+        ),
+    };
+    let written = sqlx::query(hold)
+        .bind(org.as_str())
+        .bind(&wish.holder.session().uuid().as_bytes()[..])
+        .bind(id(wish.holder))
+        // One that is foreseen to take nothing still holds the last unit.
+        .bind(kept(wish.tokens.max(1)))
+        .bind(kept(wish.cost.millionths().max(1)))
+        .bind(decode::to_nanos(wish.until)?)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
     match written.rows_affected() {
-        0 => Err(StoreError::Gone { what: "turn" }),
+        0 => Err(StoreError::Gone { what }),
         _ => Ok(Reserved::Granted(standings)),
     }
 }
@@ -340,8 +360,9 @@ impl Spending for SqliteStore {
         .await
     }
 
-    async fn release(&self, turn: TurnId) -> Result<()> {
-        self.write(move |connection| Box::pin(release(connection, turn))).await
+    async fn release(&self, holder: Holder) -> Result<()> {
+        self.write(move |connection| Box::pin(release(connection, holder)))
+            .await
     }
 
     async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>> {
@@ -354,7 +375,7 @@ impl Spending for SqliteStore {
         let asks = Asks {
             org,
             session,
-            turn: None,
+            holder: None,
             now: decode::to_nanos(now())?,
         };
         let mut connection = self.readers().acquire().await.map_err(failed)?;

@@ -20,7 +20,7 @@ use fumehood_store::{
         Accepted, Added, Addition, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
         Rewound, Seen, Session, SessionChange, Turn,
     },
-    spending::{Cap, Days, Notice, Reservation, Reserved, Standing, UsageOfDay},
+    spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay},
 };
 use secrecy::SecretString;
 use std::{
@@ -131,8 +131,8 @@ impl Spending for Broken {
         self.sound.reserve(org, caps, wish).await
     }
 
-    async fn release(&self, turn: TurnId) -> Result<()> {
-        self.sound.release(turn).await
+    async fn release(&self, holder: Holder) -> Result<()> {
+        self.sound.release(holder).await
     }
 
     async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>> {
