@@ -42,20 +42,31 @@ impl SessionLocks {
     /// Waits until nobody else holds the session's.
     // THREAT[T-org-starve]: each session has its own.
     pub async fn lock(&self, session: SessionId) -> SessionLock {
-        let lock = {
-            let mut used = self.used();
-            let used = used.entry(session).or_default();
-            used.places += 1;
-            Arc::clone(&used.lock)
-        };
-        let place = Place {
-            locks: self.clone(),
-            session,
-        };
+        let (lock, place) = self.queue(session);
         SessionLock {
             _held: lock.lock_owned().await,
             _place: place,
         }
+    }
+
+    /// The same on a thread that may block; it panics on one that runs tasks.
+    pub(crate) fn lock_blocking(&self, session: SessionId) -> SessionLock {
+        let (lock, place) = self.queue(session);
+        SessionLock {
+            _held: lock.blocking_lock_owned(),
+            _place: place,
+        }
+    }
+
+    fn queue(&self, session: SessionId) -> (Arc<tokio::sync::Mutex<()>>, Place) {
+        let mut used = self.used();
+        let queued = used.entry(session).or_default();
+        queued.places += 1;
+        let place = Place {
+            locks: self.clone(),
+            session,
+        };
+        (Arc::clone(&queued.lock), place)
     }
 
     fn used(&self) -> MutexGuard<'_, HashMap<SessionId, Used>> {

@@ -3,6 +3,7 @@
 //! A tree is kept while somebody uses it, and a bounded number beyond that, so that the next call need not count again.
 
 use super::{Result, WorkspaceError, file, unavailable};
+use crate::session_locks::SessionLocks;
 use cap_std::fs::Dir;
 use fumehood_core::id::SessionId;
 use fumehood_files::{Quota, Tree, remove_all};
@@ -17,8 +18,6 @@ use std::{
 const MOST_IDLE: usize = 128;
 /// How many deleted sessions are remembered, so that a call that began before does not make their directory anew.
 const MOST_DELETED: usize = 65_536;
-/// Those who open the same tree wait for each other; others rarely do.
-const STRIPES: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Trees {
@@ -26,7 +25,8 @@ pub(super) struct Trees {
     /// What is being removed.
     gone: Dir,
     quota: Quota,
-    openers: [Mutex<()>; STRIPES],
+    /// Those who open, take away or bring back a tree. They wait on threads that may block.
+    pub(super) openers: SessionLocks,
     known: Mutex<Known>,
 }
 
@@ -49,7 +49,7 @@ impl Trees {
             root,
             gone,
             quota,
-            openers: [const { Mutex::new(()) }; STRIPES],
+            openers: SessionLocks::default(),
             known: Mutex::default(),
         }
     }
@@ -99,7 +99,7 @@ impl Trees {
         if let Some(tree) = self.known(session)? {
             return Ok(Some(tree));
         }
-        let _opening = self.opener(session);
+        let _opening = self.openers.lock_blocking(session);
         if let Some(tree) = self.known(session)? {
             return Ok(Some(tree));
         }
@@ -123,7 +123,7 @@ impl Trees {
     /// begun are finished first; none begins any more, not even through a handle that a guest holds.
     // THREAT[T-org-deleted-session]
     pub(super) fn retire(&self, session: SessionId) -> Result<bool> {
-        let _opening = self.opener(session);
+        let _opening = self.openers.lock_blocking(session);
         let tree = {
             let mut known = self.lock();
             known.delete(session);
@@ -142,7 +142,7 @@ impl Trees {
 
     /// Undoes [`Trees::retire`]. Who had the files open has to open them again.
     pub(super) fn restore(&self, session: SessionId) -> Result<()> {
-        let _opening = self.opener(session);
+        let _opening = self.openers.lock_blocking(session);
         let name = session.to_string();
         match self.gone.rename(&name, &self.root, &name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unavailable(error)),
@@ -157,12 +157,6 @@ impl Trees {
     /// Removes what was retired.
     pub(super) fn purge(&self, session: SessionId) -> Result<()> {
         remove_all(&self.gone, session.to_string()).map_err(unavailable)
-    }
-
-    fn opener(&self, session: SessionId) -> MutexGuard<'_, ()> {
-        // The last byte of the id is random.
-        let stripe = usize::from(session.uuid().as_bytes()[15]) % STRIPES;
-        self.openers[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -199,5 +193,29 @@ impl Known {
         {
             self.deleted.remove(&oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cap_std::ambient_authority;
+
+    #[test]
+    fn a_tree_that_is_being_opened_keeps_no_other_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let [root, gone] = ["root", "gone"].map(|name| {
+            std::fs::create_dir(place.path().join(name)).unwrap();
+            Dir::open_ambient_dir(place.path().join(name), ambient_authority()).unwrap()
+        });
+        let trees = Trees::new(root, gone, Quota::default());
+        let [busy, others @ ..] = [(); 100].map(|()| SessionId::new());
+        let opening = trees.openers.lock_blocking(busy);
+        for other in others {
+            trees.made(other).unwrap();
+            trees.retire(other).unwrap();
+        }
+        drop(opening);
+        trees.made(busy).unwrap();
     }
 }
