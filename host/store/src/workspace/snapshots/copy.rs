@@ -2,6 +2,7 @@
 
 use super::{
     NotKept, Snapshots,
+    durable::Written,
     manifest::{Found, Manifest, Marked, What, walk},
     restore::write_copy,
     shelf, undisturbed,
@@ -128,18 +129,20 @@ fn build(
     open: impl Fn(&str, &Digest) -> io::Result<File>,
     check: Check,
 ) -> io::Result<bool> {
+    let mut written = Written::default();
     for (path, what) in &manifest.0 {
         match what {
             What::Directory { .. } => drop(shelf::made(target, path)?),
             What::Link { target: leads_to } => target.symlink_contents(leads_to, path)?,
             What::File { digest, marked, .. } => {
-                let copied = write_copy(&mut open(path, digest)?, target, path, *marked)?;
+                let copied = write_copy(&mut open(path, digest)?, (target, path), *marked, &mut written)?;
                 if check == Check::Digest && copied != *digest {
                     return Ok(false);
                 }
             }
         }
     }
+    written.sync()?;
     for (path, what) in &manifest.0 {
         if let What::Directory { marked } = what {
             if *marked == Marked::ReadOnly {

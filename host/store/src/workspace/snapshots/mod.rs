@@ -6,6 +6,7 @@
 //! interrupts before never happened.
 
 mod copy;
+mod durable;
 mod manifest;
 mod restore;
 mod shelf;

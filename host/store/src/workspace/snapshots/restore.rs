@@ -2,6 +2,7 @@
 
 use super::{
     NotKept, Snapshots,
+    durable::Written,
     manifest::{Found, Manifest, Marked, Plan, Seen},
     shelf::{self, Durable, Shelf},
     undisturbed,
@@ -106,15 +107,17 @@ impl Snapshots {
 
     /// Copies what is to be put back; false if some of it is not kept any more, or damaged.
     fn stage(&self, ready: &Dir, shelf: &Shelf, plan: Plan, event: EventId) -> io::Result<bool> {
+        let mut written = Written::default();
         for (number, (_, digest, marked)) in plan.files.iter().enumerate() {
             let mut kept = match shelf.bytes(digest) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
                 kept => kept?,
             };
-            if write_copy(&mut kept, ready, &number.to_string(), *marked)? != *digest {
+            if write_copy(&mut kept, (ready, &number.to_string()), *marked, &mut written)? != *digest {
                 return Ok(false);
             }
         }
+        written.sync()?;
         let decided = serde_json::to_vec(&Decided { event, plan })?;
         shelf::replace(ready, PLAN, &decided, Durable::Yes)?;
         shelf::sync(&self.restoring)?;
@@ -186,8 +189,13 @@ impl Snapshots {
     }
 }
 
-/// Copies a file into a directory, durably; what names what was copied.
-pub(super) fn write_copy(from: &mut cap_std::fs::File, to: &Dir, name: &str, marked: Marked) -> io::Result<Digest> {
+/// Copies a file into a directory; what names what was copied. It is durable when `written` is.
+pub(super) fn write_copy(
+    from: &mut cap_std::fs::File,
+    (to, name): (&Dir, &str),
+    marked: Marked,
+    written: &mut Written,
+) -> io::Result<Digest> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let mut copied = to.open_with(name, &options)?;
@@ -195,7 +203,10 @@ pub(super) fn write_copy(from: &mut cap_std::fs::File, to: &Dir, name: &str, mar
     if marked == Marked::ReadOnly {
         copied.set_permissions(Permissions::from_mode(0o400))?;
     }
-    copied.sync_all()?;
+    written.add(copied);
+    if written.is_full() {
+        written.sync()?;
+    }
     Ok(digest)
 }
 

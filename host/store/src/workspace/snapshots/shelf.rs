@@ -9,6 +9,7 @@
 
 use super::{
     NotKept,
+    durable::Written,
     manifest::{Found, Manifest, Seen, What, walk},
 };
 use crate::workspace::file::{Stamp, make_dir};
@@ -61,13 +62,19 @@ struct Named {
     takes: u64,
 }
 
-/// What becomes of a file that is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    /// Its bytes are kept.
-    Keep,
-    /// Only its digest is wanted.
-    Look,
+/// Bytes that were copied and are not durable yet: nobody finds them under their digest before they are. What does not get so far
+/// goes.
+struct Arriving<'a> {
+    bytes: &'a Dir,
+    written: Written,
+    copies: Vec<Arrival>,
+}
+
+struct Arrival {
+    /// Until it is durable.
+    name: String,
+    digest: Digest,
+    size: u64,
 }
 
 impl Shelf {
@@ -126,79 +133,19 @@ impl Shelf {
         if cache.used.saturating_add(new) > most {
             self.make_room(cache, new, most)?;
         }
-        self.read_all(root, &seen, cache, now, Reading::Keep)
+        let mut arriving = Arriving::on(&self.bytes);
+        let manifest = read_all(root, &seen, cache, now, |file, cache| arriving.copy(file, cache))?;
+        arriving.place(cache)?;
+        Ok(manifest)
     }
 
     /// Looks at a workspace and keeps nothing; with it, what was found.
     pub(super) fn look(&self, root: &Dir) -> Result<(Manifest, Vec<Seen>), NotKept> {
         let seen = walk(root)?;
         let mut cache = self.cache()?;
-        let manifest = self.read_all(root, &seen, &mut cache, SystemTime::now(), Reading::Look)?;
+        let read = |mut file: File, _: &mut Cache| copy(&mut file, &mut io::sink());
+        let manifest = read_all(root, &seen, &mut cache, SystemTime::now(), read)?;
         Ok((manifest, seen))
-    }
-
-    fn read_all(
-        &self,
-        root: &Dir,
-        seen: &[Seen],
-        cache: &mut Cache,
-        now: SystemTime,
-        reading: Reading,
-    ) -> Result<Manifest, NotKept> {
-        let mut files = BTreeMap::new();
-        let mut manifest = Manifest::default();
-        for entry in seen {
-            let what = match &entry.found {
-                Found::Directory => What::Directory { marked: entry.marked() },
-                Found::Link(target) => What::Link { target: target.clone() },
-                Found::File => {
-                    let (digest, size) = match cache.known(entry, now) {
-                        Some(digest) => (digest, entry.metadata.len()),
-                        None => match open(root, entry)? {
-                            Some(file) => self.read(file, cache, reading)?,
-                            None => continue,
-                        },
-                    };
-                    if let Some(stamp) = entry.stamp(now) {
-                        files.insert(entry.path.clone(), (stamp, digest));
-                    }
-                    What::File {
-                        digest,
-                        size,
-                        marked: entry.marked(),
-                    }
-                }
-            };
-            manifest.0.insert(entry.path.clone(), what);
-        }
-        cache.files = files;
-        Ok(manifest)
-    }
-
-    fn read(&self, mut file: File, cache: &mut Cache, reading: Reading) -> Result<(Digest, u64), NotKept> {
-        if reading == Reading::Look {
-            return Ok(copy(&mut file, &mut io::sink())?);
-        }
-        let name = EventId::new().uuid().simple().to_string();
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o400);
-        let mut copied = self.bytes.open_with(&name, &options)?;
-        let kept = copy(&mut file, &mut copied).and_then(|(digest, size)| {
-            let target = digest.to_hex();
-            if self.bytes.exists(&target) {
-                self.bytes.remove_file(&name)?;
-                return Ok((digest, size));
-            }
-            copied.sync_data()?;
-            self.bytes.rename(&name, &self.bytes, &target)?;
-            cache.used = cache.used.saturating_add(size.max(LEAST));
-            Ok((digest, size))
-        });
-        if kept.is_err() {
-            // The first error counts; a leftover goes when room is made.
-            let _ = self.bytes.remove_file(&name);
-        }
-        Ok(kept?)
     }
 
     /// Keeps a state whose files are all there, as the newest.
@@ -335,6 +282,102 @@ impl Shelf {
         }
         Ok(used)
     }
+}
+
+impl<'a> Arriving<'a> {
+    fn on(bytes: &'a Dir) -> Self {
+        Self {
+            bytes,
+            written: Written::default(),
+            copies: Vec::new(),
+        }
+    }
+
+    /// Copies a file, unless its bytes are there already or on their way.
+    fn copy(&mut self, mut file: File, cache: &mut Cache) -> io::Result<(Digest, u64)> {
+        let name = EventId::new().uuid().simple().to_string();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o400);
+        let mut copied = self.bytes.open_with(&name, &options)?;
+        let (digest, size) = match copy(&mut file, &mut copied) {
+            Ok((digest, size)) if !self.is_there(&digest) => (digest, size),
+            done => {
+                // An error of the copy counts; a leftover goes when room is made.
+                let removed = self.bytes.remove_file(&name);
+                let done = done?;
+                removed?;
+                return Ok(done);
+            }
+        };
+        self.written.add(copied);
+        self.copies.push(Arrival { name, digest, size });
+        if self.written.is_full() {
+            self.place(cache)?;
+        }
+        Ok((digest, size))
+    }
+
+    fn is_there(&self, digest: &Digest) -> bool {
+        self.copies.iter().any(|copy| copy.digest == *digest) || self.bytes.exists(digest.to_hex())
+    }
+
+    /// Gives the copies their names, as soon as they are durable.
+    fn place(&mut self, cache: &mut Cache) -> io::Result<()> {
+        self.written.sync()?;
+        while let Some(copy) = self.copies.last() {
+            self.bytes.rename(&copy.name, self.bytes, copy.digest.to_hex())?;
+            cache.used = cache.used.saturating_add(copy.size.max(LEAST));
+            self.copies.pop();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        for copy in &self.copies {
+            // What can't be removed goes when room is made.
+            let _ = self.bytes.remove_file(&copy.name);
+        }
+    }
+}
+
+/// The state of a workspace of which this was seen: what is not known of its files yet, `read` finds out.
+fn read_all(
+    root: &Dir,
+    seen: &[Seen],
+    cache: &mut Cache,
+    now: SystemTime,
+    mut read: impl FnMut(File, &mut Cache) -> io::Result<(Digest, u64)>,
+) -> Result<Manifest, NotKept> {
+    let mut files = BTreeMap::new();
+    let mut manifest = Manifest::default();
+    for entry in seen {
+        let what = match &entry.found {
+            Found::Directory => What::Directory { marked: entry.marked() },
+            Found::Link(target) => What::Link { target: target.clone() },
+            Found::File => {
+                let (digest, size) = match cache.known(entry, now) {
+                    Some(digest) => (digest, entry.metadata.len()),
+                    None => match open(root, entry)? {
+                        Some(file) => read(file, cache)?,
+                        None => continue,
+                    },
+                };
+                if let Some(stamp) = entry.stamp(now) {
+                    files.insert(entry.path.clone(), (stamp, digest));
+                }
+                What::File {
+                    digest,
+                    size,
+                    marked: entry.marked(),
+                }
+            }
+        };
+        manifest.0.insert(entry.path.clone(), what);
+    }
+    cache.files = files;
+    Ok(manifest)
 }
 
 impl Cache {
@@ -480,6 +523,31 @@ mod tests {
         assert!(shelf.bytes(&Digest::of(&[0; 10_000])).is_err(), "nobody names it");
         assert_eq!(cache.used, shelf.count().unwrap());
         assert_eq!(cache.used, before - 2 * (10_000 + LEAST));
+    }
+
+    #[test]
+    fn bytes_have_their_name_only_when_they_are_durable_and_what_is_broken_off_leaves_none() {
+        let (_place, shelf, workspace) = fixture();
+        let mut cache = shelf.cache().unwrap();
+        let mut arriving = Arriving::on(&shelf.bytes);
+        for (name, text) in [("a", "one"), ("b", "two"), ("c", "one")] {
+            workspace.write(name, text).unwrap();
+            let copied = arriving.copy(workspace.open(name).unwrap(), &mut cache).unwrap();
+            assert_eq!(copied, (Digest::of(text.as_bytes()), 3));
+            assert!(shelf.bytes(&copied.0).is_err(), "not durable yet");
+        }
+        assert_eq!(shelf.bytes.entries().unwrap().count(), 2, "each once");
+        drop(arriving);
+        assert_eq!(shelf.bytes.entries().unwrap().count(), 0);
+        assert_eq!(cache.used, 0);
+
+        for number in 0..100 {
+            workspace.write(format!("file {number}"), number.to_string()).unwrap();
+        }
+        let manifest = shelf.collect(&workspace, &mut cache, u64::MAX).unwrap();
+        assert!(manifest.files().all(|digest| shelf.bytes(&digest).is_ok()));
+        assert_eq!(shelf.bytes.entries().unwrap().count(), 102);
+        assert_eq!(cache.used, shelf.count().unwrap());
     }
 
     #[test]
