@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what the whole host costs, measured from outside: calls per second over loopback, the time to be
-//! ready, idle memory, and what many waiting calls cost.
+//! ready, idle memory, and what many waiting calls and many open streams cost.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 
 use fumehood_tests::{Host, Place, guest, world::World};
@@ -20,6 +20,8 @@ const CLIENTS: usize = 16;
 const COUNTED: Duration = Duration::from_secs(5);
 /// Calls that wait on a slow service at the same time.
 const WAITING: usize = 1000;
+/// Streams of events that are open at the same time.
+const STREAMS: usize = 2000;
 /// What keeps an org from being held back where something else is measured.
 const UNLIMITED: &str =
     "[org.default.limits]\ntool_calls = \"unlimited\"\negress_requests = \"unlimited\"\nconcurrent_calls = 2000\n";
@@ -40,6 +42,9 @@ async fn main() {
     }
     if "waiting".contains(&wanted) {
         waiting().await;
+    }
+    if "streams".contains(&wanted) {
+        streams().await;
     }
     if "shares".contains(&wanted) {
         shares().await;
@@ -224,6 +229,40 @@ async fn waiting() {
     );
     println!("| threads of the host, before / with them waiting | {threads} / {now} |");
     drop(streams);
+    host.kill().await;
+}
+
+/// Streams of as many sessions, in which nothing happens.
+async fn streams() {
+    let place = Place::new(&format!("[org.default.limits]\nconcurrent_streams = {STREAMS}\n"));
+    let host = place.serve().await;
+    let mut sessions = Vec::new();
+    for _ in 0..STREAMS {
+        sessions.push(host.session(json!({})).await);
+    }
+    let idle = status(host.pid(), "VmRSS:");
+    let mut open = Vec::new();
+    for session in &sessions {
+        let mut stream = connect(&host).await;
+        let ask = request(&host, &format!("GET /v1/sessions/{session}/events"), "");
+        stream.write_all(&ask).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.windows(15).any(|bytes| bytes == b"session.created") {
+            assert_ne!(
+                stream.read_buf(&mut seen).await.unwrap(),
+                0,
+                "no stream: {}",
+                String::from_utf8_lossy(&seen)
+            );
+        }
+        open.push(stream);
+    }
+    let more = status(host.pid(), "VmRSS:").saturating_sub(idle);
+    println!(
+        "| memory of {STREAMS} open streams of events above that of the idle host | {} MiB |",
+        more / 1024
+    );
+    drop(open);
     host.kill().await;
 }
 
