@@ -2,7 +2,7 @@
 
 use crate::{
     app::App,
-    connections::Member,
+    connections::Line,
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::extract::FromRequestParts;
@@ -53,8 +53,8 @@ impl FromRequestParts<Arc<App>> for Client {
         let org = org.ok_or_else(unknown_key)?;
         tracing::Span::current().record("org", tracing::field::display(&org));
         // THREAT[T-org-connections]
-        if let Some(connection) = parts.extensions.get::<Arc<Member>>()
-            && !connection.belongs_to(&org)
+        if let Some(line) = parts.extensions.get::<Arc<Line>>()
+            && !line.member().belongs_to(&org)
         {
             return Err(too_many_connections(app.config.connections_of_org));
         }

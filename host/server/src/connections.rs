@@ -7,6 +7,11 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFuture},
+    task::task_tracker::TaskTrackerToken,
+};
 
 /// The connections there are, by whose they are.
 #[derive(Debug)]
@@ -28,6 +33,41 @@ enum Holder {
 pub(crate) struct Member {
     all: Arc<Connections>,
     holder: Mutex<Holder>,
+}
+
+/// What a connection holds of the server for as long as it is open, whoever serves it: after an upgrade that is not HTTP any more.
+#[derive(Debug)]
+pub(crate) struct Line {
+    member: Member,
+    cut: CancellationToken,
+    _place: OwnedSemaphorePermit,
+    _awaited: TaskTrackerToken,
+}
+
+impl Line {
+    /// Of a member, with its place among all; the server ends after it, and cancels `cut` when it will not wait any longer.
+    pub(crate) const fn new(
+        member: Member,
+        place: OwnedSemaphorePermit,
+        awaited: TaskTrackerToken,
+        cut: CancellationToken,
+    ) -> Self {
+        Self {
+            member,
+            cut,
+            _place: place,
+            _awaited: awaited,
+        }
+    }
+
+    pub(crate) const fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Waits until the server does not wait any longer.
+    pub(crate) fn cut(&self) -> WaitForCancellationFuture<'_> {
+        self.cut.cancelled()
+    }
 }
 
 impl Connections {

@@ -10,6 +10,7 @@ use fumehood_core::id::{SessionId, TurnId};
 use fumehood_store::record::PageRequest;
 use http::{HeaderMap, header, request::Parts};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{str::FromStr, sync::Arc};
 
 /// The variable parts of the path.
@@ -202,6 +203,11 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
         Err(error) if !error.inner().is_data() => Err(not_json(error.inner())),
         Err(error) => Err(not_as_taken(error)),
     }
+}
+
+/// Reads what is JSON already into what is taken.
+pub(crate) fn parse_value<T: DeserializeOwned>(value: Value) -> Answer<T> {
+    serde_path_to_error::deserialize::<_, T>(value).map_err(not_as_taken)
 }
 
 fn not_json(error: &serde_json::Error) -> Problem {

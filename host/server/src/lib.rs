@@ -21,6 +21,7 @@ mod serve;
 mod socket;
 mod sse;
 mod telemetry;
+mod ws;
 
 pub use auth::KeyCache;
 pub use config::ServerConfig;

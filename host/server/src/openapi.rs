@@ -7,6 +7,7 @@ use crate::{
     problem::{Problem, ProblemCode},
     routes, schema,
     telemetry::AdoptTrace,
+    ws,
 };
 use axum::{
     Router,
@@ -86,6 +87,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::turns::router())
         .merge(routes::approvals::router())
         .merge(routes::events::router())
+        .merge(ws::router())
         .merge(routes::files::router())
         .merge(routes::kv::router())
         .merge(routes::secrets::router())
@@ -186,11 +188,7 @@ async fn say_which_methods(response: Response) -> Response {
 /// What a panic says is for the log: the panic hook has written it there.
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
-    Problem::new(
-        ProblemCode::Internal,
-        "a fault of the host; its log says more, under this response's x-request-id",
-    )
-    .into_response()
+    Problem::fault().into_response()
 }
 
 #[cfg(test)]

@@ -97,6 +97,8 @@ problem_codes! {
     InvalidCursor, "invalid_cursor", BAD_REQUEST, "The page cursor is not valid";
     /// The client wants to go on after an event that the session's journal does not have; `last_seq` is its last. The id is that of another session, or the host was restored from a backup: read the session anew, from 0.
     CursorBeyondEnd, "cursor_beyond_end", BAD_REQUEST, "The journal ends before that event";
+    /// The route is a WebSocket, and the request does not ask for one.
+    UpgradeRequired, "upgrade_required", UPGRADE_REQUIRED, "The route is a WebSocket";
     /// A name or path in the URL breaks the rules for its kind.
     InvalidName, "invalid_name", UNPROCESSABLE_ENTITY, "The name is not valid";
     /// The request is well formed but makes no sense here; `detail` says why.
@@ -228,6 +230,13 @@ impl Problem {
         )
     }
 
+    pub(crate) fn fault() -> Self {
+        Self::new(
+            ProblemCode::Internal,
+            "a fault of the host; its log says more, under this response's x-request-id",
+        )
+    }
+
     /// Adds a header.
     pub(crate) fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
         self.headers.push((name, value.into()));
@@ -256,7 +265,18 @@ impl Problem {
             .map_or(Value::Null, |(_, value)| value.clone())
     }
 
-    fn body(&self) -> Vec<u8> {
+    /// The document where there are no headers: when to come back is a member of it.
+    pub(crate) fn document(&self) -> Value {
+        let mut members = self.members();
+        let wait = self.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
+        let seconds = wait.and_then(|(_, value)| value.to_str().ok()?.parse::<u64>().ok());
+        if let Some(seconds) = seconds {
+            members.insert("retry_after".into(), seconds.into());
+        }
+        Value::Object(members)
+    }
+
+    fn members(&self) -> serde_json::Map<String, Value> {
         let mut members = serde_json::Map::new();
         members.insert(
             "type".into(),
@@ -271,7 +291,11 @@ impl Problem {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone())),
         );
-        Value::Object(members).to_string().into_bytes()
+        members
+    }
+
+    fn body(&self) -> Vec<u8> {
+        Value::Object(self.members()).to_string().into_bytes()
     }
 }
 
@@ -339,5 +363,14 @@ mod tests {
     fn a_missing_key_says_how_to_send_one() {
         let response = Problem::new(ProblemCode::Unauthorized, "no key").into_response();
         assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
+    }
+
+    #[test]
+    fn a_document_without_headers_says_when_to_come_back() {
+        let document = Problem::shutting_down().document();
+        assert_eq!(
+            (&document["code"], &document["retry_after"]),
+            (&"shutting_down".into(), &5.into())
+        );
     }
 }

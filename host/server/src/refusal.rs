@@ -31,10 +31,7 @@ impl From<HostError> for Problem {
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),
             HostError::BudgetExhausted(exhausted) => budget_exhausted(&exhausted),
-            HostError::Fault => Self::new(
-                ProblemCode::Internal,
-                "a fault of the host; its log says more, under this response's x-request-id",
-            ),
+            HostError::Fault => Self::fault(),
             HostError::Agents(_) => {
                 tracing::error!(error = detail, "the configured agents do not fit together");
                 Self::new(

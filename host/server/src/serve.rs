@@ -3,7 +3,7 @@
 
 use crate::{
     config::ServerConfig,
-    connections::{Connections, Member},
+    connections::{Connections, Line},
     openapi::router,
     socket::Patient,
 };
@@ -33,8 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves the API until `shutdown`, then lets requests under way end for at most `config.drain_time`, and returns when no
 /// connection is left.
 ///
-/// Streams of events end at once, with a comment that says so; turns go on: end them with [`Host::shut_down`].
-/// HTTP/1.1 only. Cancel-safe in that dropping it ends every connection.
+/// Streams of events and sockets end at once and say so; turns go on: end them with [`Host::shut_down`].
+/// What is not HTTP any more after an upgrade counts and ends as the connection that it was. HTTP/1.1 only. Cancel-safe in that dropping it ends every connection.
 pub async fn serve(listener: TcpListener, host: Host, config: ServerConfig, shutdown: CancellationToken) {
     let closing = shutdown.child_token();
     let router = router(host, config.clone(), closing.clone());
@@ -56,15 +56,10 @@ pub async fn serve(listener: TcpListener, host: Host, config: ServerConfig, shut
             };
             let connection = Connection {
                 router: router.clone(),
-                member: Arc::new(member),
+                line: Arc::new(Line::new(member, place, connections.token(), cut.clone())),
                 closing: closing.clone(),
-                cut: cut.clone(),
             };
-            let (head_time, unread_time) = (config.head_time, config.unread_time);
-            connections.spawn(async move {
-                connection.run(stream, head_time, unread_time).await;
-                drop(place);
-            });
+            tokio::spawn(connection.run(stream, config.head_time, config.unread_time));
         }
     };
     closing.run_until_cancelled(accept).await;
@@ -109,17 +104,17 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
 
 struct Connection {
     router: Router,
-    member: Arc<Member>,
+    line: Arc<Line>,
     closing: CancellationToken,
-    cut: CancellationToken,
 }
 
 impl Connection {
     async fn run(self, stream: TcpStream, head_time: Duration, unread_time: Duration) {
         let router = TowerToHyperService::new(self.router);
-        // So that who asks is found with whose connection it is.
+        let line = Arc::clone(&self.line);
+        // So that who asks is found with whose connection it is, and who takes it over with what it holds.
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&self.member));
+            request.extensions_mut().insert(Arc::clone(&line));
             router.call(request)
         });
         let served = http1::Builder::new()
@@ -127,16 +122,17 @@ impl Connection {
             // THREAT[T-net-slow-drip]: also the time that a connection may be idle.
             .header_read_timeout(head_time)
             .max_header_size(LARGEST_HEAD)
-            .serve_connection(TokioIo::new(Patient::new(stream, unread_time)), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, unread_time)), service)
+            .with_upgrades();
         let mut served = std::pin::pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
-            () = self.cut.cancelled() => return,
+            () = self.line.cut() => return,
             () = self.closing.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = served => ended,
-                    () = self.cut.cancelled() => return,
+                    () = self.line.cut() => return,
                 }
             }
         };

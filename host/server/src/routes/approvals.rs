@@ -25,7 +25,7 @@ pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
 /// Decisions about the calls that a turn waits for.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Decisions {
+pub(crate) struct Decisions {
     /// One for each call; a call without one counts as rejected.
     decisions: Vec<CallDecision>,
 }
@@ -57,7 +57,7 @@ enum Verdict {
 }
 
 impl Decisions {
-    fn read(self) -> Result<Vec<Decision>, HostError> {
+    pub(crate) fn read(self) -> Result<Vec<Decision>, HostError> {
         let read = |(index, one): (usize, CallDecision)| {
             let decide = match (one.decision, one.arguments) {
                 (Verdict::Approve, arguments) => Decide::Approve(arguments),

@@ -22,7 +22,7 @@ use crate::{app::App, auth::Client, input::session_id, problem::Answer};
 use fumehood_core::id::SessionId;
 
 /// The session that a path names, if the client's org has it.
-async fn own_session(app: &App, client: &Client, text: &str) -> Answer<SessionId> {
+pub(crate) async fn own_session(app: &App, client: &Client, text: &str) -> Answer<SessionId> {
     // THREAT[T-org-cross-read]: looked up in the client's org; what another org has is not there.
     let id = session_id(text)?;
     app.host.session(&client.org, id).await?;

@@ -22,7 +22,7 @@ use fumehood_agent::{
 use fumehood_core::{
     content::Content,
     digest::Digest,
-    id::TurnId,
+    id::{SessionId, TurnId},
     money::Money,
     turn::{Budget, TurnStatus},
 };
@@ -49,7 +49,7 @@ const CANCEL_TIME: Duration = Duration::from_secs(10);
 /// One input for the agent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SubmitTurn {
+pub(crate) struct SubmitTurn {
     /// A text, or a list of content.
     #[serde(deserialize_with = "text_or_content")]
     #[schema(schema_with = input_schema)]
@@ -131,9 +131,10 @@ fn input_schema() -> utoipa::openapi::schema::Schema {
 }
 
 impl SubmitTurn {
-    fn into_request(self, headers: &HeaderMap) -> Answer<TurnRequest> {
+    /// With the key under which it may be repeated, if the client has one for it.
+    pub(crate) fn into_request(self, key: Option<String>) -> Answer<TurnRequest> {
         let budget = Budget::from(self.budget.unwrap_or_default());
-        let idempotency = match idempotency_key(headers)? {
+        let idempotency = match key {
             None => None,
             Some(key) => Some((key, self.digest(&budget)?)),
         };
@@ -163,7 +164,7 @@ impl SubmitTurn {
     fn digest(&self, budget: &Budget) -> Answer<Digest> {
         let bytes = serde_json::to_vec(&self.meaning(budget)).map_err(|error| {
             tracing::error!(%error, "a turn's request can't be written as JSON");
-            Problem::new(ProblemCode::Internal, "a fault of the host; its log says more")
+            Problem::fault()
         })?;
         Ok(Digest::of(&bytes))
     }
@@ -174,11 +175,16 @@ fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
     match (given.next(), given.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str() {
-            Ok(key) if (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+            Ok(key) if is_idempotency_key(key) => Ok(Some(key.to_owned())),
             _ => Err(bad_idempotency_key()),
         },
         (Some(_), Some(_)) => Err(bad_idempotency_key()),
     }
+}
+
+pub(crate) fn is_idempotency_key(key: &str) -> bool {
+    (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len())
+        && key.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 fn bad_idempotency_key() -> Problem {
@@ -247,7 +253,7 @@ async fn submit_turn(
         return Err(Problem::shutting_down());
     }
     let session = session_id(&session)?;
-    let request = body.into_request(&headers)?;
+    let request = body.into_request(idempotency_key(&headers)?)?;
     match Reply::wanted(&headers) {
         Reply::Stream => {
             let seen = last_event_id(&headers)?;
@@ -262,14 +268,7 @@ async fn submit_turn(
             Ok(told(&submitted, sse::respond(feed)))
         }
         Reply::Later => {
-            let submitted = app.host.submit_turn(&client.org, session, request).await?;
-            let turn = &submitted.turn;
-            let view = if submitted.repeated || turn.status != TurnStatus::Queued {
-                let now = app.host.turn(&client.org, turn.id).await;
-                now.map_err(|error| Problem::from(error).with_turn(turn.id))?
-            } else {
-                TurnView::new(turn, &[])
-            };
+            let (submitted, view) = accept(&app, &client, session, request).await?;
             let applied = [("preference-applied", "respond-async")];
             Ok(told(
                 &submitted,
@@ -290,6 +289,24 @@ async fn submit_turn(
             ))
         }
     }
+}
+
+/// Submits a turn, and does not wait for it: as it is by now.
+pub(crate) async fn accept(
+    app: &App,
+    client: &Client,
+    session: SessionId,
+    request: TurnRequest,
+) -> Answer<(Submitted, TurnView)> {
+    let submitted = app.host.submit_turn(&client.org, session, request).await?;
+    let turn = &submitted.turn;
+    let view = if submitted.repeated || turn.status != TurnStatus::Queued {
+        let now = app.host.turn(&client.org, turn.id).await;
+        now.map_err(|error| Problem::from(error).with_turn(turn.id))?
+    } else {
+        TurnView::new(turn, &[])
+    };
+    Ok((submitted, view))
 }
 
 /// Says which turn an answer is about, and whether an earlier request made it.
@@ -317,7 +334,7 @@ async fn show_turn(State(app): State<Arc<App>>, client: Client, At(turn): At<Str
 /// How to cancel a turn.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct CancelTurn {
+pub(crate) struct CancelTurn {
     /// `now` (the default) stops what runs; `boundary` lets the model answer and the calls of the step end.
     #[serde(default)]
     at: CancelWhen,
@@ -357,11 +374,21 @@ async fn cancel_turn(
     At(turn): At<String>,
     MaybeJson(body): MaybeJson<CancelTurn>,
 ) -> Answer<Response> {
-    let turn = turn_id(&turn)?;
-    let cancelling = app.host.cancel_turn(&client.org, turn, body.at.into());
+    let (view, status) = cancel(&app, &client, turn_id(&turn)?, body).await?;
+    Ok((status, Json(view)).into_response())
+}
+
+/// Cancels a turn and waits for its end, for a while; the status says whether it came.
+pub(crate) async fn cancel(
+    app: &App,
+    client: &Client,
+    turn: TurnId,
+    how: CancelTurn,
+) -> Answer<(TurnView, StatusCode)> {
+    let cancelling = app.host.cancel_turn(&client.org, turn, how.at.into());
     match tokio::time::timeout(CANCEL_TIME, cancelling).await {
-        Ok(view) => Ok(Json(view?).into_response()),
-        Err(_) => Ok((StatusCode::ACCEPTED, Json(app.host.turn(&client.org, turn).await?)).into_response()),
+        Ok(view) => Ok((view?, StatusCode::OK)),
+        Err(_) => Ok((app.host.turn(&client.org, turn).await?, StatusCode::ACCEPTED)),
     }
 }
 
@@ -371,8 +398,7 @@ mod tests {
     use crate::input::parse_json;
 
     fn request(text: &str) -> Answer<TurnRequest> {
-        let headers = HeaderMap::from_iter([(IDEMPOTENCY_KEY, HeaderValue::from_static("k"))]);
-        parse_json::<SubmitTurn>(text.as_bytes())?.into_request(&headers)
+        parse_json::<SubmitTurn>(text.as_bytes())?.into_request(Some("k".into()))
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod refusals;
 mod revoked;
 mod serving;
 mod sessions;
+mod sockets;
 mod steering;
 mod tool_changes;
 mod tools;

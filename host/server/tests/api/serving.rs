@@ -10,15 +10,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-struct Serving {
-    house: House,
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    server: JoinHandle<()>,
+pub(crate) struct Serving {
+    pub(crate) house: House,
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) server: JoinHandle<()>,
 }
 
 async fn start(config: ServerConfig) -> Serving {
-    let house = House::new().await;
+    start_with(House::new().await, config).await
+}
+
+/// Serves the house's host.
+pub(crate) async fn start_with(house: House, config: ServerConfig) -> Serving {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
