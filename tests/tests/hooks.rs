@@ -37,7 +37,7 @@ name = "guard"
 mode = "guard"
 points = ["before_turn", "before_tool_call"]
 component = "guardian"
-timeout = "2s"
+timeout = "1m"
 "#;
 
 fn count(events: &[Value], kind: &str) -> usize {
@@ -50,7 +50,11 @@ fn end<'a>(events: &'a [Value], tool: &str) -> &'a Value {
 
 /// A place with the component, granted what it asks for.
 async fn with_component(words: &[&str]) -> Place {
-    let place = Place::scripted(&script(words), COMPONENT);
+    with_component_as(words, COMPONENT).await
+}
+
+async fn with_component_as(words: &[&str], config: &str) -> Place {
+    let place = Place::scripted(&script(words), config);
     let wasm = place.path().join("guardian.wasm");
     std::fs::write(&wasm, guest("guardian")).unwrap();
     let added = place.run(&["tool", "add", wasm.to_str().unwrap(), "--yes"]).await;
@@ -65,7 +69,6 @@ async fn a_component_written_with_the_sdk_guards_calls_and_what_it_does_stays_in
             "deny not here",
             "calling files_write was denied by the hook `guard`: not here",
         ),
-        ("spin", "(timeout)"),
         ("panic", "(crashed)"),
         ("fail out of order", "out of order"),
         ("files", "there are no files"),
@@ -93,6 +96,27 @@ async fn a_component_written_with_the_sdk_guards_calls_and_what_it_does_stays_in
     let session = host.session(json!({})).await;
     host.turn(&session, "try say hello").await;
     assert_eq!(end(&host.events(&session).await, "files_write")["status"], "ok");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_component_that_spins_is_stopped_and_what_it_was_asked_about_is_denied() {
+    let config = COMPONENT
+        .replace(r#"["before_turn", "before_tool_call"]"#, r#"["before_tool_call"]"#)
+        .replace(r#"timeout = "1m""#, "timeout = \"2s\"\ntools = [\"files_write\"]");
+    let place = with_component_as(&["spin"], &config).await;
+    let host = place.serve().await;
+    let session = host.session(json!({})).await;
+    let turn = host.turn(&session, "try spin").await;
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let events = host.events(&session).await;
+    let denied = end(&events, "files_write");
+    let message = denied["error"]["message"].as_str().unwrap();
+    assert!(
+        denied["status"] == "denied" && message.contains("(timeout)"),
+        "{denied}"
+    );
+    assert_eq!(end(&events, "clock_now")["status"], "ok", "its sibling runs");
     host.stop().await;
 }
 
@@ -250,7 +274,7 @@ async fn a_host_does_not_serve_with_a_hook_that_is_not_there_and_shows_those_tha
     );
     assert_eq!(
         (&hook["agent"], &hook["timeout"]),
-        (&json!("assistant"), &json!("2s")),
+        (&json!("assistant"), &json!("1m")),
         "{shown}"
     );
 }

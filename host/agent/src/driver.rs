@@ -17,7 +17,7 @@ use crate::{
     budgets::Purse,
     caller::{CallScope, Caller},
     context::{Gauge, Window},
-    machine::{Exhausted, Next, Seen, TurnMachine},
+    machine::{Next, Seen, TurnMachine},
     models::Candidate,
     recorder::Recorder,
     reins::Reins,
@@ -40,6 +40,7 @@ use fumehood_policy::{
     quantity::Span,
 };
 use fumehood_store::StoreError;
+use serde_json::Value;
 use spending::Held;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -58,6 +59,8 @@ pub(crate) struct TurnPlan {
     pub(crate) tools: Toolset,
     /// Where they come from.
     pub(crate) toolbox: Toolbox,
+    /// What came with the turn's input.
+    pub(crate) given: Given,
     /// What the answer must follow.
     pub(crate) output: Option<Schema>,
     /// How much text of one result the model gets, in bytes.
@@ -65,6 +68,15 @@ pub(crate) struct TurnPlan {
     pub(crate) scope: CallScope,
     /// What it may spend of its org's and its session's budgets.
     pub(crate) purse: Purse,
+}
+
+/// What a client sends with a turn's input, and a model is shown.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    /// Instructions for this turn.
+    pub(crate) system: Option<String>,
+    /// What the answer must follow.
+    pub(crate) output_schema: Option<Value>,
 }
 
 /// One turn at work.
@@ -81,7 +93,7 @@ pub(crate) struct Driver {
     held: Held,
     /// What its last model call took, where that was counted.
     last_call: Option<Usage>,
-    /// What there is of an answer that was cut off, and with it the turn.
+    /// What is recorded with the end of a turn that was cut off.
     cut_off: Vec<NewEvent>,
     gauge: Gauge,
     tokenizer: Tokenizer,
@@ -100,7 +112,8 @@ enum Interruption {
 enum Stop {
     Interrupted(Interruption),
     Failed(TurnError),
-    Exhausted(Exhausted),
+    /// Its end is recorded already.
+    Ended,
     Store(StoreError),
 }
 
@@ -156,20 +169,19 @@ impl Driver {
             }
             let span = telemetry::step_span(&next, self.recorder.machine.step());
             match self.perform(next).instrument(span).await {
-                Ok(()) => {}
+                Ok(()) | Err(Stop::Ended) => {}
                 Err(Stop::Store(error)) => return Err(error),
                 Err(Stop::Interrupted(Interruption::Cancelled)) => self.end(TurnMachine::cancellation).await?,
                 Err(Stop::Interrupted(Interruption::TimeLimit)) => {
                     let deadline = self.deadline.clone();
                     self.end(|machine| out_of_time(machine, deadline.as_ref())).await?;
                 }
-                Err(Stop::Exhausted(exhausted)) => self.end(|machine| machine.exhaustion(exhausted)).await?,
                 Err(Stop::Failed(error)) => self.end(|machine| machine.failure(error)).await?,
             }
         }
     }
 
-    /// Ends the turn, in one append with what there is of an answer that was cut off.
+    /// Ends the turn, in one append with what was cut off.
     async fn end(&mut self, with: impl FnOnce(&TurnMachine) -> Vec<NewEvent>) -> Result<(), StoreError> {
         let mut events = std::mem::take(&mut self.cut_off);
         let mut machine = self.recorder.machine.clone();
@@ -202,6 +214,7 @@ impl Driver {
             Next::Compact => return self.compact().await,
             Next::Steer => return self.steer().await,
             Next::Complete(reason) => return self.complete(reason).await,
+            Next::Exhaust(exhausted) => return self.exhaust(exhausted).await,
             Next::ValidateOutput { attempt } => vec![self.validate_output(attempt)],
             Next::Warn(warning) => vec![machine.warning(warning)],
             Next::BeginStep { step, notes } => {
@@ -209,7 +222,6 @@ impl Driver {
                 self.begin_step(step, notes).await
             }
             Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused { waiting_for })],
-            Next::Exhaust(exhausted) => machine.exhaustion(exhausted),
             Next::Fail(error) => machine.failure(error),
             Next::Cancel => machine.cancellation(),
             Next::Wait | Next::Nothing => Vec::new(),

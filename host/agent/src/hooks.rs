@@ -64,6 +64,8 @@ pub(crate) struct Whose {
 pub(crate) struct Occasion {
     pub(crate) point: HookPoint,
     pub(crate) call: Option<CallId>,
+    /// What tells it from others that look the same.
+    pub(crate) apart: Option<String>,
     /// A JSON object.
     pub(crate) about: Value,
 }
@@ -90,6 +92,11 @@ pub(crate) fn any(chain: &[AgentSpec], point: HookPoint, tool: Option<(&Componen
         .iter()
         .flat_map(|agent| &agent.hooks)
         .any(|hook| hook.is_at(point, tool))
+}
+
+/// Whether any guard of the chain stands at a point that is not about a call.
+pub(crate) fn any_guard(chain: &[AgentSpec], point: HookPoint) -> bool {
+    !hooks_at(chain, HookMode::Guard, point, None).is_empty()
 }
 
 impl Hooks {
@@ -225,7 +232,15 @@ impl<'a> Question<'a> {
         }
         let turn = whose.turn.map(|turn| turn.to_string()).unwrap_or_default();
         let call = occasion.call.map(|call| call.to_string()).unwrap_or_default();
-        let all = json!([whose.session, turn, call, occasion.point, hook.name, about]);
+        let all = json!([
+            whose.session,
+            turn,
+            call,
+            occasion.point,
+            occasion.apart,
+            hook.name,
+            about
+        ]);
         let digest = Digest::of(all.to_string().as_bytes()).to_string();
         let digest = digest.strip_prefix("sha256:").unwrap_or(&digest);
         Ok(Self {
@@ -292,6 +307,10 @@ mod tests {
     }
 
     fn asked(whose: &Whose, about: Value) -> Result<String, Failure> {
+        asked_apart(whose, about, None)
+    }
+
+    fn asked_apart(whose: &Whose, about: Value, apart: Option<&str>) -> Result<String, Failure> {
         let agent = "assistant".parse().unwrap();
         let written = json!({"name": "guard", "points": ["before_turn"], "mode": "guard", "component": "x"});
         let written = serde_json::from_value(written).unwrap();
@@ -299,6 +318,7 @@ mod tests {
         let occasion = Occasion {
             point: HookPoint::BeforeTurn,
             call: None,
+            apart: apart.map(str::to_owned),
             about,
         };
         Question::new(whose, &hook, &occasion).map(|question| question.id)
@@ -319,5 +339,8 @@ mod tests {
         assert_eq!(id("a"), id("a"));
         assert_ne!(id("a"), id("b"));
         assert_ne!(id("a"), asked(&somebody(), json!({"input": "a"})));
+        let looks_the_same = |apart| asked_apart(&whose, json!({"input": "a"}), Some(apart));
+        assert_eq!(looks_the_same("first"), looks_the_same("first"));
+        assert_ne!(looks_the_same("first"), looks_the_same("second"));
     }
 }

@@ -1,6 +1,6 @@
 //! What reaches a turn while it is worked: a cancel, a stop at the next boundary, and what a client adds to its input.
 
-use fumehood_core::{content::Content, digest::Digest};
+use fumehood_core::{content::Content, digest::Digest, id::EventId};
 use fumehood_store::record::Added;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,16 @@ pub(crate) struct Addition {
     pub(crate) idempotency: Option<(String, Digest)>,
     /// To be told once it is recorded or denied, and only then.
     pub(crate) recorded: oneshot::Sender<Result<Added, NotAdded>>,
+}
+
+impl Addition {
+    /// What tells it from others that say the same: that of a request which is repeated stays.
+    pub(crate) fn name(&self) -> String {
+        match &self.idempotency {
+            Some((key, _)) => key.clone(),
+            None => EventId::new().to_string(),
+        }
+    }
 }
 
 /// Why an addition was not recorded.

@@ -80,6 +80,7 @@ impl CallScope {
         let occasion = Occasion {
             point: HookPoint::AfterToolCall,
             call: Some(id),
+            apart: None,
             about: shown::result(id, &tool, &arguments, &result),
         };
         let judging = hooks.judge(&whose, occasion.clone(), &guard, Some(&tool));

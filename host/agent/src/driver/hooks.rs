@@ -5,18 +5,17 @@
 use super::{Driver, Stop, calls::arguments};
 use crate::{
     catalog::InstalledTool,
-    hooks::{Edits, Hooks, JudgedCall, Occasion, Whose, occasion, shown},
-    machine::{OpenCall, Verdict},
+    hooks::{self, Edits, Hooks, JudgedCall, Occasion, Whose, occasion, shown},
+    machine::{Exhausted, OpenCall, Verdict},
     reins::{Addition, NotAdded},
 };
 use fumehood_core::{
     call::{Arguments, CallError},
-    content::Content,
     event::EventBody,
     hook::HookPoint,
     id::CallId,
-    name::HookName,
-    turn::{StopReason, TurnError, TurnErrorCode},
+    name::{HookName, ModelName},
+    turn::{StopReason, TurnError, TurnErrorCode, TurnStatus},
 };
 use fumehood_egress::LeakGuard;
 use futures::{StreamExt as _, stream};
@@ -33,6 +32,19 @@ enum Then {
     Tell,
     /// They are told later.
     Wait,
+}
+
+/// What the guards of a turn are asked about.
+struct About {
+    point: HookPoint,
+    apart: Option<String>,
+}
+
+impl About {
+    /// The point of a turn or step that has it once.
+    const fn a(point: HookPoint) -> Self {
+        Self { point, apart: None }
+    }
 }
 
 /// What the guards have said about the calls of a step, those that they were asked about.
@@ -58,8 +70,8 @@ impl Driver {
             return Ok(());
         };
         let denied = self
-            .ask_guards(HookPoint::BeforeTurn, Then::Tell, |_| {
-                shown::input(&input, shown::Input::Begins)
+            .ask_guards(About::a(HookPoint::BeforeTurn), Then::Tell, |driver| {
+                shown::beginning(&input, &driver.plan.given)
             })
             .await?;
         denied.map_or(Ok(()), |words| Err(hook_denied(words)))
@@ -67,9 +79,12 @@ impl Driver {
 
     /// Before what a client adds to the input is recorded. Gives it back if it may be; else its client is told.
     pub(super) async fn guard_addition(&mut self, addition: Addition) -> Result<Option<Addition>, Stop> {
-        let about = |input: &[Content]| shown::input(input, shown::Input::Steers);
+        let about = About {
+            point: HookPoint::BeforeTurn,
+            apart: Some(addition.name()),
+        };
         let denied = self
-            .ask_guards(HookPoint::BeforeTurn, Then::Tell, |_| about(&addition.input))
+            .ask_guards(about, Then::Tell, |_| shown::addition(&addition.input))
             .await?;
         let Some(words) = denied else {
             return Ok(Some(addition));
@@ -79,12 +94,12 @@ impl Driver {
         Ok(None)
     }
 
-    /// Before the model is asked for a step.
-    pub(super) async fn guard_question(&mut self, step: u64) -> Result<(), Stop> {
+    /// Before a model is asked for a step.
+    pub(super) async fn guard_question(&mut self, step: u64, model: &ModelName) -> Result<(), Stop> {
         let denied = self
-            .ask_guards(HookPoint::BeforeModelCall, Then::Tell, |driver| {
+            .ask_guards(About::a(HookPoint::BeforeModelCall), Then::Tell, |driver| {
                 let tools: Vec<_> = driver.shown.iter().map(|tool| &tool.name).collect();
-                shown::question(step, &driver.plan.model.name, &driver.recorder.messages(), &tools)
+                shown::question(step, model, &driver.recorder.messages(), &tools)
             })
             .await?;
         denied.map_or(Ok(()), |words| Err(hook_denied(words)))
@@ -93,26 +108,44 @@ impl Driver {
     /// After the model has answered, before that is recorded.
     pub(super) async fn guard_answer(&mut self, step: u64, answer: &fumehood_model::Step) -> Result<(), Stop> {
         let denied = self
-            .ask_guards(HookPoint::AfterModelCall, Then::Tell, |_| {
+            .ask_guards(About::a(HookPoint::AfterModelCall), Then::Tell, |_| {
                 shown::answer(step, &answer.parts, answer.stop, answer.usage)
             })
             .await?;
         denied.map_or(Ok(()), |words| Err(hook_denied(words)))
     }
 
-    /// Before the turn is complete.
+    /// Whether guards decide what is kept of an answer.
+    pub(super) fn answers_are_judged(&self) -> bool {
+        hooks::any_guard(&self.plan.scope.chain, HookPoint::AfterModelCall)
+    }
+
+    /// Ends the turn with its answer, unless a guard denies that.
     pub(super) async fn complete(&mut self, reason: StopReason) -> Result<(), Stop> {
-        let denied = self
-            .ask_guards(HookPoint::AfterTurn, Then::Wait, |driver| {
-                let machine = &driver.recorder.machine;
-                shown::end(fumehood_core::turn::TurnStatus::Completed, machine.last_text())
-            })
-            .await?;
-        if let Some(words) = denied {
-            return Err(hook_denied(words));
-        }
+        self.guard_completion().await?;
         let events = self.recorder.machine.completion(reason);
         Ok(self.recorder.record(events).await?)
+    }
+
+    /// Ends the turn with the answer that it has, because a budget is used up. That it is holds whatever the guards say.
+    pub(super) async fn exhaust(&mut self, exhausted: Exhausted) -> Result<(), Stop> {
+        if let Err(stop) = self.guard_completion().await {
+            self.cut_off.push(self.recorder.machine.used_up(exhausted));
+            return Err(stop);
+        }
+        let events = self.recorder.machine.exhaustion(exhausted);
+        Ok(self.recorder.record(events).await?)
+    }
+
+    /// Before the turn is complete, for whatever reason.
+    // THREAT[T-hook-bypass]: who lets a turn run out of its budget gets no answer that was not judged.
+    async fn guard_completion(&mut self) -> Result<(), Stop> {
+        let denied = self
+            .ask_guards(About::a(HookPoint::AfterTurn), Then::Wait, |driver| {
+                shown::end(TurnStatus::Completed, driver.recorder.machine.last_text())
+            })
+            .await?;
+        denied.map_or(Ok(()), |words| Err(hook_denied(words)))
     }
 
     /// Tells the observers how the turn ended.
@@ -129,6 +162,7 @@ impl Driver {
                 let occasion = Occasion {
                     point: HookPoint::AfterTurn,
                     call: None,
+                    apart: None,
                     about: shown::end(machine.status(), machine.last_text()),
                 };
                 hooks.tell(&whose, &occasion, &guard, None);
@@ -140,7 +174,7 @@ impl Driver {
     /// Asks the guards of a point. Why one denies it, or nothing.
     async fn ask_guards(
         &mut self,
-        point: HookPoint,
+        About { point, apart }: About,
         then: Then,
         about: impl FnOnce(&Self) -> Value,
     ) -> Result<Option<String>, Stop> {
@@ -150,6 +184,7 @@ impl Driver {
         let occasion = Occasion {
             point,
             call: None,
+            apart,
             about: about(self),
         };
         let guard = self.recorder.guard().await?;
@@ -209,11 +244,12 @@ impl Driver {
         let (hooks, whose) = self.plan.scope.hooks_at(HookPoint::BeforeToolCall, Some(tool))?;
         let (mut arguments, edits) = match &open.verdict {
             Verdict::Unasked => (arguments(&open.call).ok()?.clone(), Edits::Taken),
-            // Exactly what the guards have judged was approved, unless a person wrote something else.
-            Verdict::Approved {
-                edited: Some(edited), ..
-            } => (edited.clone(), Edits::Refused),
-            Verdict::Approved { edited: None, .. } | Verdict::Refused { .. } => return None,
+            // THREAT[T-hook-bypass]: what was approved may have waited for long, and for other guards than those there are now.
+            Verdict::Approved { asked, edited, .. } => {
+                let arguments = edited.as_ref().unwrap_or(asked);
+                (arguments.clone(), Edits::Refused)
+            }
+            Verdict::Refused { .. } => return None,
         };
         tool.check(&mut arguments).ok()?;
         Some(AskedCall {

@@ -30,13 +30,18 @@ struct Broken {
 impl Driver {
     /// Asks until there is a whole answer, and records it.
     pub(super) async fn ask_model(&mut self, step: u64, tools: ToolUse) -> Result<(), Stop> {
-        self.guard_question(step).await?;
         let request = self.request(tools);
         let guard = self.recorder.guard().await?;
         let mut attempts = Attempts::new(self.candidates().map(|candidate| candidate.max_retries));
+        let mut judged = None;
         loop {
-            self.hold().await?;
             let asked = self.candidate(attempts.model());
+            // THREAT[T-hook-bypass]: a guard that allows one model has not allowed those that are asked in its place.
+            if judged.as_ref() != Some(&asked.name) {
+                self.guard_question(step, &asked.name).await?;
+                judged = Some(asked.name.clone());
+            }
+            self.hold().await?;
             let mut answer = Assembler::default();
             let outcome = self.attempt(step, &asked, &request, &guard, &mut answer).await;
             let broken = match outcome {
@@ -237,7 +242,7 @@ impl Driver {
     }
 
     /// The text of an answer that won't come to its end, and what it took: to be recorded with the end of the turn, because a step that
-    /// is asked again says everything again.
+    /// is asked again says everything again. Where guards judge answers no text of one is kept that they have not.
     fn partial_answer(
         &self,
         step: u64,
@@ -248,7 +253,8 @@ impl Driver {
         let usage = answer.usage();
         let mut events: Vec<_> = answer_events(step, answer.into_parts())
             .into_iter()
-            .filter(|body| matches!(body, EventBody::TextCompleted { .. }))
+            // THREAT[T-hook-bypass]: the next turn would show it to the model.
+            .filter(|body| matches!(body, EventBody::TextCompleted { .. }) && !self.answers_are_judged())
             .map(|body| self.by_model(body))
             .collect();
         if let Some(counted) = usage {

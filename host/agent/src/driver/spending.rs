@@ -34,7 +34,10 @@ impl Driver {
             self.recorder.record(told).await?;
             match hold {
                 Hold::Granted => self.held = Held::Something,
-                Hold::Exhausted(exhausted) => return Err(Stop::Exhausted(exhausted)),
+                Hold::Exhausted(exhausted) => {
+                    self.exhaust(exhausted).await?;
+                    return Err(Stop::Ended);
+                }
                 Hold::Taken => self.until_something_is_let_go().await?,
             }
         }

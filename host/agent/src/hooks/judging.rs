@@ -232,6 +232,7 @@ pub(crate) fn occasion(id: CallId, tool: &InstalledTool, arguments: &Arguments) 
     Occasion {
         point: HookPoint::BeforeToolCall,
         call: Some(id),
+        apart: None,
         about: shown::call(id, tool, arguments),
     }
 }

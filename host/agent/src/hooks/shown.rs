@@ -1,7 +1,7 @@
 //! What hooks are shown at each point. Text and values as they are, bytes described: by their type, how many there are, and their
 //! digest.
 
-use crate::catalog::InstalledTool;
+use crate::{catalog::InstalledTool, driver::Given};
 use fumehood_core::{
     call::{Arguments, CallResult, Output, status_of},
     content::Content,
@@ -13,18 +13,23 @@ use fumehood_core::{
 };
 use serde_json::{Value, json};
 
-/// Whether an input begins a turn or is added to one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// It begins the turn.
-    Begins,
-    /// It is added to a turn that runs.
-    Steers,
+/// `before_turn`, of an input that begins one: all that its client gives a model.
+// THREAT[T-hook-bypass]
+pub(crate) fn beginning(input: &[Content], given: &Given) -> Value {
+    let Given { system, output_schema } = given;
+    let mut about = json!({"input": contents(input), "steers": false});
+    if let Some(system) = system {
+        about["system"] = json!(system);
+    }
+    if let Some(schema) = output_schema {
+        about["output_schema"] = schema.clone();
+    }
+    about
 }
 
-/// `before_turn`.
-pub(crate) fn input(input: &[Content], which: Input) -> Value {
-    json!({"input": contents(input), "steers": which == Input::Steers})
+/// `before_turn`, of an input that is added to a turn that runs.
+pub(crate) fn addition(input: &[Content]) -> Value {
+    json!({"input": contents(input), "steers": true})
 }
 
 /// `after_turn`.
@@ -149,7 +154,7 @@ mod tests {
             media_type: "image/png".into(),
             data: vec![0; 3],
         };
-        let about = input(&[Content::text("see"), image], Input::Steers);
+        let about = addition(&[Content::text("see"), image]);
         assert_eq!(about["input"][0], json!({"type": "text", "text": "see"}));
         assert_eq!(about["input"][1]["bytes"], 3);
         assert!(about["input"][1].get("data").is_none());

@@ -4,7 +4,7 @@ use super::{Host, HostError, instructions::instructions};
 use crate::{
     budgets::Purse,
     caller::CallScope,
-    driver::TurnPlan,
+    driver::{Given, TurnPlan},
     models::{self, Candidate},
     schema::Schema,
     toolset::Toolbox,
@@ -12,7 +12,6 @@ use crate::{
 use fumehood_core::{event::EventBody, name::AgentName, now, turn::Budget};
 use fumehood_policy::agent::AgentSpec;
 use fumehood_store::{StoreError, record, spending::Holder};
-use serde_json::Value;
 use std::sync::Arc;
 
 impl Host {
@@ -25,7 +24,7 @@ impl Host {
         let chain = self.chain(&turn.org, &agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?.clone();
         let (model, fallbacks) = self.candidates(&leaf)?;
-        let (system, asked, output) = self.queued(turn).await?;
+        let (given, asked) = self.queued(turn).await?;
         let toolbox = Toolbox {
             catalog: Arc::clone(&self.inner.catalog),
             skills: Arc::clone(&self.inner.skills),
@@ -38,15 +37,24 @@ impl Host {
             model,
             fallbacks,
             session: turn.session,
-            system: instructions(&leaf, &tools.control, system, output.as_ref(), now()),
+            system: instructions(
+                &leaf,
+                &tools.control,
+                given.system.clone(),
+                given.output_schema.as_ref(),
+                now(),
+            ),
             budget: leaf.budget.narrowed_by(asked),
             tools,
             toolbox,
             tool_output: leaf.tool_output.as_usize(),
-            output: output
-                .map(|schema| Schema::compile(&schema))
+            output: given
+                .output_schema
+                .as_ref()
+                .map(Schema::compile)
                 .transpose()
                 .map_err(|error| HostError::Invalid(format!("the output schema can't be used: {error}")))?,
+            given,
             purse: Purse::new(
                 Arc::clone(&self.inner.budgets),
                 turn.org.clone(),
@@ -72,7 +80,7 @@ impl Host {
     }
 
     /// What the client sent with the turn, beside its input.
-    async fn queued(&self, turn: &record::Turn) -> Result<(Option<String>, Budget, Option<Value>), StoreError> {
+    async fn queued(&self, turn: &record::Turn) -> Result<(Given, Budget), StoreError> {
         let store = &self.inner.store;
         let first = store.events(&turn.org, turn.session, turn.first_seq.saturating_sub(1), 1);
         let mut first = first
@@ -90,7 +98,7 @@ impl Host {
                 budget,
                 output_schema,
                 ..
-            }) => Ok((system, budget, output_schema)),
+            }) => Ok((Given { system, output_schema }, budget)),
             _ => Err(StoreError::Corrupt {
                 reason: format!("{} has no turn.queued", turn.id),
             }),

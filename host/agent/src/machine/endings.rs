@@ -43,21 +43,27 @@ impl TurnMachine {
     /// The events that end a turn whose budget is used up: it keeps the last text it has.
     #[must_use]
     pub fn exhaustion(&self, exhausted: Exhausted) -> Vec<NewEvent> {
+        let mut events = vec![self.used_up(exhausted)];
+        events.extend(self.completion(exhausted.stop_reason));
+        events
+    }
+
+    /// The event that tells that a budget is used up.
+    #[must_use]
+    pub fn used_up(&self, exhausted: Exhausted) -> NewEvent {
         let Exhausted {
             scope,
             budget,
             used,
             limit,
-            stop_reason,
+            ..
         } = exhausted;
-        let mut events = vec![self.event(EventBody::BudgetExhausted {
+        self.event(EventBody::BudgetExhausted {
             scope,
             budget: budget.into(),
             used,
             limit,
-        })];
-        events.extend(self.completion(stop_reason));
-        events
+        })
     }
 
     /// The event that tells how much of a budget is used.

@@ -4,6 +4,7 @@
 mod guests;
 mod outside;
 mod points;
+mod ways_round;
 mod webhooks;
 
 use crate::house::{House, Plan, wasm};
@@ -39,11 +40,11 @@ async fn guarded(house: &House, does: &Does<'_>, points: Value) {
 }
 
 fn by_component(name: &str, points: Value) -> Value {
-    json!({"name": name, "points": points, "mode": "guard", "component": "guardian", "timeout": "300ms"})
+    json!({"name": name, "points": points, "mode": "guard", "component": "guardian", "timeout": "30s"})
 }
 
 fn by_webhook(name: &str, url: String, points: Value) -> Value {
-    json!({"name": name, "points": points, "mode": "guard", "url": url, "key": "HOOK_KEY", "timeout": "5s"})
+    json!({"name": name, "points": points, "mode": "guard", "url": url, "key": "HOOK_KEY", "timeout": "30s"})
 }
 
 /// A turn in which the model asks for these calls, to where it stands still.
@@ -135,7 +136,12 @@ async fn a_guard_that_gives_no_answer_denies() {
         (Does::Changes(r#"{"n": "many"}"#), "invalid_answer"),
     ] {
         let house = house().await;
-        guarded(&house, &does, json!(["before_tool_call"])).await;
+        house.add("guardian", hook(&does)).await;
+        let mut guard = by_component("guard", json!(["before_tool_call"]));
+        if failure == "timeout" {
+            guard["timeout"] = json!("300ms");
+        }
+        house.agent(json!({"model": "main", "hook": [guard]})).await;
         let session = house.session().await;
         let turn = calling(&house, &session, &[("double", json!({"n": 4}))]).await;
         assert_eq!(turn["status"], "completed", "{failure}: {turn}");
