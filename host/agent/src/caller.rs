@@ -7,6 +7,8 @@ mod scope;
 pub use scope::CallScope;
 pub(crate) use scope::{Clearance, refused_by};
 
+use hooked::Judged;
+
 use crate::{
     catalog::{InstalledTool, OfferedTools},
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
@@ -78,6 +80,14 @@ impl From<Limited> for Refused {
     fn from(limited: Limited) -> Self {
         Self::Limited(limited)
     }
+}
+
+/// Whether a call was counted.
+enum Charge {
+    /// It was, and that is where the limit stands.
+    Made(Option<Counted>),
+    /// It will be when it runs.
+    Due,
 }
 
 /// What calls are made with.
@@ -283,9 +293,18 @@ impl Caller {
         match prepared {
             Ok(prepared) => {
                 let watched = scope.watched(id, &prepared.installed, &arguments);
+                let events = prepared.events.clone();
                 let mut ended = self.run(prepared, id, tool, arguments, &secrets).await;
                 if let Some(watched) = watched {
-                    ended.result = scope.judge_result(watched, ended.result).await;
+                    ended.result = match scope.judge_result(watched, ended.result).await {
+                        Judged::Withheld(error) => Err(error),
+                        Judged::Allowed(result) => {
+                            if let Some(events) = events {
+                                events.allowed().await;
+                            }
+                            result
+                        }
+                    };
                 }
                 Ok(ended)
             }
@@ -364,15 +383,10 @@ impl Caller {
     ) -> Result<Prepared, Refused> {
         let installed = Arc::clone(tools.get(tool)?);
         installed.check(arguments)?;
-        if scope.guarded == scope::Guarded::Not {
-            scope.judge_by_hooks(id, &installed, arguments).await?;
-        }
-        scope.clear(&installed, arguments)?;
         if scope.depth > PEER_DEPTH {
             let message = format!("tools called tools more than {PEER_DEPTH} deep; answer without another call");
             return Err(CallError::new(CallErrorCode::Denied, message).into());
         }
-        let digest = installed.component.record.digest;
         let place = match scope.depth {
             0 => {
                 let _waiting = OneMore::waiting_call();
@@ -382,6 +396,8 @@ impl Caller {
             }
             _ => None,
         };
+        let charge = self.judge(scope, id, &installed, arguments).await?;
+        scope.clear(&installed, arguments)?;
         // THREAT[T-supply-revoked]: counted first, so that a removal is seen by the one or heard of by the other.
         let running = installed.component.standing.begin();
         // Not before it has its place: what was decided while it waited holds.
@@ -396,6 +412,7 @@ impl Caller {
         let deadline = authority.time_limit(Instant::now()).or_sooner(scope.deadline.clone());
         let events = scope.observe.clone().map(|observe| {
             let guard = secrets.guard().clone();
+            let observe = (observe, scope.telling(&installed));
             Arc::new(CallEvents::new(observe, scope.turn, id, tool.clone(), guard))
         });
         let ports = self
@@ -412,7 +429,10 @@ impl Caller {
             .await?;
         // A call that is answered from the journal never comes here, and what is left can't refuse it: each call is charged once,
         // when it runs.
-        let counted = self.limits.call(&scope.org, digest, authority.rate).await?;
+        let counted = match charge {
+            Charge::Made(counted) => counted,
+            Charge::Due => self.charge(scope, &installed, &authority).await?,
+        };
         Ok(Prepared {
             installed,
             authority,
@@ -426,6 +446,36 @@ impl Caller {
             running,
             _place: place,
         })
+    }
+
+    /// Asks the guards about a call that nobody has asked them about. It is charged before: their work is the org's as well.
+    // THREAT[T-org-limit-bypass]: who is over a limit has no hooks run either.
+    async fn judge(
+        &self,
+        scope: &CallScope,
+        id: CallId,
+        installed: &Arc<InstalledTool>,
+        arguments: &mut Arguments,
+    ) -> Result<Charge, Refused> {
+        let mut charge = Charge::Due;
+        if scope.is_to_be_judged(installed) {
+            let authority = self.authority(scope, installed).await?;
+            charge = Charge::Made(self.charge(scope, installed, &authority).await?);
+        }
+        if scope.guarded == scope::Guarded::Not {
+            scope.judge_by_hooks(id, installed, arguments).await?;
+        }
+        Ok(charge)
+    }
+
+    async fn charge(
+        &self,
+        scope: &CallScope,
+        installed: &InstalledTool,
+        authority: &Authority,
+    ) -> Result<Option<Counted>, Limited> {
+        let digest = installed.component.record.digest;
+        self.limits.call(&scope.org, digest, authority.rate).await
     }
 
     /// Opens what the authority allows, and nothing else.

@@ -13,7 +13,7 @@ mod webhook;
 
 pub(crate) use judging::{Edits, JudgedCall, occasion};
 
-use crate::{caller::Caller, catalog::Catalog, redact, telemetry};
+use crate::{caller::Caller, catalog::Catalog, machine::TurnMachine, redact, telemetry};
 use answer::Answer;
 use fumehood_core::{
     digest::Digest,
@@ -94,9 +94,9 @@ pub(crate) fn any(chain: &[AgentSpec], point: HookPoint, tool: Option<(&Componen
         .any(|hook| hook.is_at(point, tool))
 }
 
-/// Whether any guard of the chain stands at a point that is not about a call.
-pub(crate) fn any_guard(chain: &[AgentSpec], point: HookPoint) -> bool {
-    !hooks_at(chain, HookMode::Guard, point, None).is_empty()
+/// Whether any guard of the chain stands at a point.
+pub(crate) fn any_guard(chain: &[AgentSpec], point: HookPoint, tool: Option<(&ComponentName, &ToolName)>) -> bool {
+    !hooks_at(chain, HookMode::Guard, point, tool).is_empty()
 }
 
 impl Hooks {
@@ -142,6 +142,24 @@ impl Hooks {
                 telemetry::hook_answered(&hook.name, "dropped", None);
             }
         }
+    }
+
+    /// Tells the observers how a turn ended.
+    pub(crate) async fn tell_end(&self, whose: &Whose, turn: &TurnMachine) {
+        let guard = match self.guard(whose).await {
+            Ok(guard) => guard,
+            Err(error) => {
+                tracing::error!(%error, "observers are not told of a turn's end: the secrets can't be read");
+                return;
+            }
+        };
+        let occasion = Occasion {
+            point: HookPoint::AfterTurn,
+            call: None,
+            apart: None,
+            about: shown::end(turn.status(), turn.last_text()),
+        };
+        self.tell(whose, &occasion, &guard, None);
     }
 
     /// Knows the secrets that no hook may be shown.

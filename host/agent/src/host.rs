@@ -5,6 +5,7 @@
 mod approvals;
 mod compaction;
 mod deletion;
+mod endings;
 mod instructions;
 mod plan;
 mod recovery;

@@ -260,7 +260,7 @@ impl Host {
     ) -> Result<Submitted, HostError> {
         let (turn, repeated) = match accepted {
             Accepted::New(turn, recorded) => {
-                self.publish_accepted(org, recorded);
+                self.publish_accepted(org, recorded).await;
                 (turn, false)
             }
             Accepted::Repeated(turn) => (turn, true),

@@ -42,6 +42,8 @@ pub struct Question {
     pub share: ShareKey,
     /// A call waits for the answer that has a slot itself. It does not wait for another then.
     pub nested: bool,
+    /// How it hears that it must end sooner.
+    pub recall: Recall,
 }
 
 /// `occasion` of the contract.
@@ -81,7 +83,7 @@ impl Sandbox {
             share: question.share,
             nested: question.nested,
             deadline: None,
-            recall: Recall::never(),
+            recall: question.recall,
             what: What::Hook(&question.occasion),
         };
         self.enter(component, asked, authority, ports, Instant::now()).await

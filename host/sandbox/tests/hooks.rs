@@ -16,7 +16,8 @@ use fumehood_core::{
 };
 use fumehood_policy::quantity::Span;
 use fumehood_sandbox::{
-    CacheKey, CallReport, ComponentKind, LoadError, Occasion, Question, Sandbox, SandboxConfig, ShareKey, ports::Ports,
+    CacheKey, CallReport, ComponentKind, LoadError, Occasion, Question, Recall, Sandbox, SandboxConfig, ShareKey,
+    ports::Ports,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ fn question() -> Question {
         },
         share: ShareKey::default(),
         nested: false,
+        recall: Recall::never(),
     }
 }
 

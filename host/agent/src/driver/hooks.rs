@@ -117,7 +117,7 @@ impl Driver {
 
     /// Whether guards decide what is kept of an answer.
     pub(super) fn answers_are_judged(&self) -> bool {
-        hooks::any_guard(&self.plan.scope.chain, HookPoint::AfterModelCall)
+        hooks::any_guard(&self.plan.scope.chain, HookPoint::AfterModelCall, None)
     }
 
     /// Ends the turn with its answer, unless a guard denies that.
@@ -157,18 +157,7 @@ impl Driver {
         let Some((hooks, whose)) = self.plan.scope.hooks_at(HookPoint::AfterTurn, None) else {
             return;
         };
-        match hooks.guard(&whose).await {
-            Ok(guard) => {
-                let occasion = Occasion {
-                    point: HookPoint::AfterTurn,
-                    call: None,
-                    apart: None,
-                    about: shown::end(machine.status(), machine.last_text()),
-                };
-                hooks.tell(&whose, &occasion, &guard, None);
-            }
-            Err(error) => tracing::error!(%error, "observers are not told of a turn's end: the secrets can't be read"),
-        }
+        hooks.tell_end(&whose, machine).await;
     }
 
     /// Asks the guards of a point. Why one denies it, or nothing.

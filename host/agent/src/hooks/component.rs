@@ -1,7 +1,7 @@
 //! Hooks that are components: run by the sandbox like a call of a tool, with what the org grants them and nothing of the session's.
 
 use super::{Answer, Asker, Failure, Question};
-use crate::{ports, redact};
+use crate::{limits::Limited, ports, redact};
 use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
     hook::{HookFailureKind, HookMode},
@@ -36,6 +36,8 @@ impl Asker {
         let id = CallId::new();
         let label = ToolName::new(question.hook.name.replace('-', "_"));
         let label = label.map_err(|error| unavailable(error.to_string()))?;
+        // THREAT[T-supply-revoked]: counted first, as a call is.
+        let running = component.standing.begin();
         let granted = component.standing.granted(&label);
         let granted = granted.map_err(|error| unavailable(error.message))?;
         let (request, grant) = &*granted;
@@ -47,6 +49,10 @@ impl Asker {
         authority.call_tools = ToolFilter::all_of([Vec::new()]);
         let timeout = Span::from_millis(question.hook.timeout.as_millis().min(authority.limits.time.as_millis()));
         authority.limits.time = timeout;
+        let digest = component.record.digest;
+        let limited = |limited: Limited| Failure::new(HookFailureKind::Limited, limited.to_string());
+        let limits = self.caller.limits();
+        limits.hook(&whose.org, digest, authority.rate).await.map_err(limited)?;
         let scope = EgressScope {
             org: whose.org.clone(),
             session: Some(whose.session),
@@ -61,9 +67,11 @@ impl Asker {
             occasion: occasion(question),
             share: ShareKey::of(&whose.org),
             nested: whose.nested,
+            recall: running.recall(),
         };
         let sandbox = self.catalog.sandbox();
         let report = sandbox.ask(&component.code, asked, Arc::new(authority), ports).await;
+        running.ended(&report);
         self.log(question, &report).await;
         let denials: Vec<_> = report.denials.iter().map(|denial| denial.reason.as_str()).collect();
         let output = report
@@ -130,6 +138,8 @@ fn failure(error: CallError, metering: &Metering, denials: &str) -> Failure {
     let kind = match error.code {
         CallErrorCode::Timeout => HookFailureKind::Timeout,
         CallErrorCode::Trapped | CallErrorCode::OutputTooLarge => HookFailureKind::Crashed,
+        // The version is out of use, and its time was over.
+        CallErrorCode::Interrupted => HookFailureKind::Unavailable,
         // It never was in a sandbox: there was no place for it.
         CallErrorCode::Unavailable if metering.memory_peak == 0 => HookFailureKind::Limited,
         _ => HookFailureKind::Unreachable,

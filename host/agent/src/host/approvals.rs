@@ -267,12 +267,19 @@ impl Host {
         Ok(Some(Ending { seen, events }))
     }
 
-    /// Shows what was appended for a turn that was accepted, and counts the turn that it ended.
-    pub(crate) fn publish_accepted(&self, org: &OrgName, events: Vec<Event>) {
+    /// Shows what was appended for a turn that was accepted, and counts and tells of the turn that it ended.
+    pub(crate) async fn publish_accepted(&self, org: &OrgName, events: Vec<Event>) {
+        let mut ended = None;
         for event in &events {
             telemetry::turn_recorded(org, &event.body, Instant::now());
+            if event.body.is_terminal() {
+                ended = event.turn.map(|turn| (event.session, turn));
+            }
         }
         self.publish(events);
+        if let Some((session, turn)) = ended {
+            self.tell_end(org, session, turn).await;
+        }
     }
 }
 

@@ -186,6 +186,7 @@ impl Host {
         if reins.cancel.is_cancelled() {
             let events = recorder.machine.cancellation();
             recorder.record(events).await?;
+            self.tell_end(&turn.org, turn.session, turn.id).await;
             return Ok(recorder.machine.status());
         }
         let plan = self.plan(turn, recorder.machine.agent()).await;
@@ -201,6 +202,7 @@ impl Host {
                 };
                 let events = recorder.machine.failure(error);
                 recorder.record(events).await?;
+                self.tell_end(&turn.org, turn.session, turn.id).await;
                 Ok(recorder.machine.status())
             }
         }

@@ -278,6 +278,17 @@ impl Limits {
         self.take(&org, [calls, own.as_ref().map(|limit| (limit, 1))]).await
     }
 
+    /// Counts a question to a hook's component: against its own rate, and not as a call of the org's.
+    ///
+    /// # Errors
+    /// When the component was asked as often as it may. Then nothing is counted.
+    pub async fn hook(&self, org: &OrgName, component: Digest, rate: Option<Rate>) -> Result<(), Limited> {
+        let Some(rate) = rate else { return Ok(()) };
+        let own = Limit::of_component(org, component, rate);
+        let org = self.org(org);
+        self.take(&org, [Some((&own, 1)), None]).await.map(drop)
+    }
+
     /// Waits for a call's place among the org's calls: at most as long as it is told, or, where something else ends the wait, for as
     /// long as that takes. Cancel-safe. Calls that tools make don't ask: they run in the place of the call that makes them, which
     /// would else wait for itself.

@@ -84,6 +84,15 @@ impl Observed {
 /// Room for the events of one decision.
 pub(crate) struct Places<'e>(Option<mpsc::PermitIterator<'e, NewEvent>>);
 
+/// When what a tool says beside its result is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// At once.
+    AtOnce,
+    /// When the guards have allowed its result.
+    WhenAllowed,
+}
+
 /// Turns what a call does into events.
 pub(crate) struct CallEvents {
     observe: Observe,
@@ -92,13 +101,22 @@ pub(crate) struct CallEvents {
     tool: ToolName,
     guard: LeakGuard,
     reports_left: AtomicU32,
+    /// What the tool says, until that is allowed. Absent: it is told at once.
+    held: Option<Mutex<Vec<NewEvent>>>,
     /// What a tool writes to a channel in pieces is one text: a value may lie over several.
     channels: Mutex<Vec<(String, Redactor)>>,
 }
 
 impl CallEvents {
-    pub(crate) fn new(observe: Observe, turn: Option<TurnId>, call: CallId, tool: ToolName, guard: LeakGuard) -> Self {
+    pub(crate) fn new(
+        (observe, telling): (Observe, Telling),
+        turn: Option<TurnId>,
+        call: CallId,
+        tool: ToolName,
+        guard: LeakGuard,
+    ) -> Self {
         Self {
+            held: (telling == Telling::WhenAllowed).then(Mutex::default),
             observe,
             turn,
             call,
@@ -129,6 +147,16 @@ impl CallEvents {
                     truncated: false,
                 });
             }
+        }
+    }
+
+    /// The call's result is allowed, and with it what was held back. Waits for room.
+    pub(crate) async fn allowed(&self) {
+        let Some(held) = &self.held else { return };
+        let said = std::mem::take(&mut *held.lock().unwrap_or_else(PoisonError::into_inner));
+        for event in said {
+            // When nobody observes any more, the turn is over.
+            let _ = self.observe.said.send(event).await;
         }
     }
 
@@ -204,7 +232,13 @@ impl CallEvents {
             tool: self.tool.to_string(),
             call: self.call,
         };
-        if self.observe.said.try_send(self.event(source, body)).is_err() {
+        let event = self.event(source, body);
+        if let Some(held) = &self.held {
+            // THREAT[T-hook-beside]: not more than a call may say.
+            held.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            return;
+        }
+        if self.observe.said.try_send(event).is_err() {
             tracing::debug!(call = %self.call, "an event of a call was dropped: they come faster than they are recorded");
         }
     }
@@ -282,8 +316,31 @@ mod tests {
     use super::*;
 
     fn call(observe: &Observe) -> CallEvents {
+        call_telling(observe, Telling::AtOnce)
+    }
+
+    fn call_telling(observe: &Observe, telling: Telling) -> CallEvents {
         let tool = ToolName::new("talk").unwrap();
-        CallEvents::new(observe.clone(), None, CallId::new(), tool, LeakGuard::default())
+        let observe = (observe.clone(), telling);
+        CallEvents::new(observe, None, CallId::new(), tool, LeakGuard::default())
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_is_told_once_it_is_allowed_and_decisions_are_told_at_once() {
+        let (observe, mut observed) = observe();
+        let call = call_telling(&observe, Telling::WhenAllowed);
+        call.progress("half", Some(0.5));
+        call.output("log", "more");
+        call.secret_used(SecretName::new("KEY").unwrap(), "sign").await;
+        call.ended("out", "");
+        let mut told = || {
+            std::iter::from_fn(|| observed.ready())
+                .map(|event| event.body.type_name())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(), ["secret.used"]);
+        call.allowed().await;
+        assert_eq!(told(), ["tool.progress", "tool.output", "tool.output"]);
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! Hooks: what guards deny, what they change, and what becomes of a turn when they don't answer.
 #![allow(clippy::needless_pass_by_value, reason = "a call reads as the configuration does")]
 
+mod calls;
+mod endings;
 mod guests;
 mod outside;
 mod points;

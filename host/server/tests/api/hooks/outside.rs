@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
-use tokio::net::TcpListener;
+use std::sync::Arc;
+use tokio::{net::TcpListener, sync::watch};
 
 /// A request that came.
 #[derive(Debug, Clone)]
@@ -30,14 +30,14 @@ type Answers = dyn Fn(&Came) -> Option<Response> + Send + Sync;
 /// The server. It ends with the test's runtime.
 pub(crate) struct Outside {
     pub(crate) base: String,
-    came: Arc<Mutex<Vec<Came>>>,
+    came: watch::Sender<Vec<Came>>,
 }
 
 impl Outside {
     /// A server that answers with `answers`; where that is nothing, never.
     pub(crate) async fn new(answers: impl Fn(&Came) -> Option<Response> + Send + Sync + 'static) -> Self {
-        let came = Arc::<Mutex<Vec<Came>>>::default();
-        let state = (Arc::clone(&came), Arc::new(answers) as Arc<Answers>);
+        let came = watch::Sender::<Vec<Came>>::default();
+        let state = (came.clone(), Arc::new(answers) as Arc<Answers>);
         let router = Router::new().fallback(answer).with_state(state);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -46,7 +46,12 @@ impl Outside {
     }
 
     pub(crate) fn came(&self) -> Vec<Came> {
-        self.came.lock().unwrap().clone()
+        self.came.borrow().clone()
+    }
+
+    /// Waits until what came is so.
+    pub(crate) async fn until(&self, mut seen: impl FnMut(&[Came]) -> bool) {
+        self.came.subscribe().wait_for(|came| seen(came)).await.unwrap();
     }
 
     pub(crate) fn paths(&self) -> Vec<String> {
@@ -54,7 +59,7 @@ impl Outside {
     }
 }
 
-type Shared = (Arc<Mutex<Vec<Came>>>, Arc<Answers>);
+type Shared = (watch::Sender<Vec<Came>>, Arc<Answers>);
 
 async fn answer(
     State((all, answers)): State<Shared>,
@@ -67,7 +72,7 @@ async fn answer(
         headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
-    all.lock().unwrap().push(came.clone());
+    all.send_modify(|all| all.push(came.clone()));
     match answers(&came) {
         Some(response) => response,
         None => std::future::pending().await,
