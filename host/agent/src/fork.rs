@@ -137,15 +137,7 @@ impl Host {
 
         // Placed before anybody can find the session: a tool may rely on them.
         let files = self.take_files(from, session.id, request.files, cut.files).await?;
-        match self.store().create_session(&session, &events).await {
-            Ok(events) => self.publish(events),
-            Err(error) => {
-                if let Err(error) = self.workspaces().remove(session.id).await {
-                    tracing::error!(%error, session = %session.id, "the files of a fork that could not be made are left");
-                }
-                return Err(error.into());
-            }
-        }
+        self.write_session(&session, &events).await?;
         Ok(Forked {
             session,
             from: forked_from,

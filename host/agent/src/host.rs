@@ -3,6 +3,7 @@
 //! Every operation names the org it acts for; what another org has reads as not there.
 
 mod approvals;
+mod beginning;
 mod compaction;
 mod deletion;
 mod endings;
@@ -407,21 +408,9 @@ impl Host {
             title,
             forked_from: None,
         });
-        // Placed before anybody can find the session: a tool may rely on them.
-        let files = &self.inner.workspaces;
-        if !new.starter.is_empty() {
-            files.start_with(session.id, new.starter).await?;
-        }
-        match self.inner.store.create_session(&session, &[created]).await {
-            Ok(events) => self.publish(events),
-            Err(error) => {
-                if let Err(error) = files.remove(session.id).await {
-                    tracing::error!(%error, session = %session.id, "the files of a session that could not be made are left");
-                }
-                return Err(error.into());
-            }
-        }
-        Ok(session)
+        let host = self.clone();
+        self.to_the_end(async move { host.begin_session(session, new.starter, created).await })
+            .await
     }
 
     /// One session.

@@ -57,6 +57,16 @@ pub enum OpenError {
         /// The database.
         path: PathBuf,
     },
+    /// The files in the data directory are those of another database's sessions.
+    #[error(
+        "the files in {data_dir} belong to the sessions of another database, and this one would take them for nobody's: set [store] url to that database or choose another data_dir; to go on with this database, remove {mark}, and the files of sessions that it does not know are put aside"
+    )]
+    OtherFiles {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The file in it that names the database.
+        mark: PathBuf,
+    },
     /// The URL does not name a store that this program has.
     #[error("`{url}` is not a store this program has: use sqlite:PATH")]
     BadUrl {

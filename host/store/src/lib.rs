@@ -83,8 +83,8 @@ impl Opened {
 ///
 /// # Errors
 /// When another process uses the directory or the database, the disk is read-only or refuses, the database is damaged, not ours or
-/// of a newer version, or the master key is unusable or not the one its secrets were made with. Nothing was changed then,
-/// except that a missing directory or master key may have been made.
+/// of a newer version, the files in the directory are those of another database, or the master key is unusable or not the one its
+/// secrets were made with. Nothing was changed then, except that a missing directory, database or master key may have been made.
 pub async fn open(data_dir: &Path, url: &StoreUrl) -> Result<Opened, OpenError> {
     open_with(data_dir, url, Quotas::default()).await
 }
@@ -98,15 +98,28 @@ pub async fn open_with(data_dir: &Path, url: &StoreUrl, quotas: Quotas) -> Resul
     let keys = MasterKeys::from_env_or_file(lock.path())?;
     let sqlite = SqliteStore::open_within(&lock, url, &keys, quotas.key_values).await?;
     let master = keys.first().clone();
-    workspace::restore_of_sessions(&lock, &sqlite).await?;
-    let workspaces = Workspaces::open_with(&lock, quotas.files, quotas.snapshots)?;
-    workspaces.finish_what_is_left(&sqlite).await?;
+    let (workspaces, blobs) = match files_of(&lock, &sqlite, quotas).await {
+        Ok(files) => files,
+        Err(error) => {
+            // The directory is free when this is told.
+            sqlite.close().await;
+            return Err(error);
+        }
+    };
     Ok(Opened {
         store: Arc::new(sqlite.clone()),
         workspaces,
-        blobs: Blobs::open(&lock)?,
+        blobs,
         master,
         lock,
         sqlite,
     })
+}
+
+/// What lies beside the database.
+async fn files_of(lock: &DataDir, sqlite: &SqliteStore, quotas: Quotas) -> Result<(Workspaces, Blobs), OpenError> {
+    workspace::restore_of_sessions(lock, sqlite).await?;
+    let workspaces = Workspaces::open_with(lock, quotas.files, quotas.snapshots)?;
+    workspaces.finish_what_is_left(sqlite).await?;
+    Ok((workspaces, Blobs::open(lock)?))
 }

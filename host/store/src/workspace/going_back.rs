@@ -5,7 +5,7 @@ use super::{
     snapshots::{Copied, Left, NotKept, PutBack, copy_now},
     unavailable,
 };
-use crate::{error::OpenError, session_locks::SessionLock, sqlite::SqliteStore};
+use crate::{disk, error::OpenError, session_locks::SessionLock, sqlite::SqliteStore};
 use fumehood_core::{
     Time,
     digest::Digest,
@@ -13,7 +13,7 @@ use fumehood_core::{
     rewind::FilesRewound,
 };
 use fumehood_files::Full;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 /// What is ready to be put back. As long as it is there, no client changes the files of the session. Dropped, it is put back or
 /// thrown away before the files are used again, as the journal says.
@@ -166,6 +166,7 @@ impl Workspaces {
     }
 
     /// Gives a session that has no files those of another: as they are now, or as they were. All of them, or none.
+    /// [`Self::settle`] follows when the session is written: a crash before leaves no files.
     ///
     /// # Errors
     /// [`WorkspaceError::Quota`], [`WorkspaceError::Gone`], [`WorkspaceError::Unavailable`].
@@ -181,12 +182,13 @@ impl Workspaces {
                 },
             };
             let taken = match copied {
-                Ok(Copied::All) => inner
-                    .temporary
-                    .rename(&name, &inner.root, &name)
-                    .and_then(|()| inner.root.open(".")?.sync_all())
-                    .map(|()| TakenAlong::All)
-                    .map_err(unavailable),
+                Ok(Copied::All) => inner.begin(to).and_then(|()| {
+                    let placed = inner.temporary.rename(&name, &inner.root, &name);
+                    placed
+                        .and_then(|()| inner.root.open(".")?.sync_all())
+                        .map(|()| TakenAlong::All)
+                        .map_err(unavailable)
+                }),
                 Ok(Copied::Nothing) => Ok(TakenAlong::Nothing),
                 Ok(Copied::NotKept) | Err(NotKept::Strange | NotKept::TooLarge) => Ok(TakenAlong::Unavailable),
                 Ok(Copied::Full(Full { limit, most })) => Err(WorkspaceError::Quota {
@@ -236,6 +238,13 @@ impl Workspaces {
             None => return Ok(Verdict::Nothing),
             Some(Left::Decided) => return Ok(Verdict::PutBack),
             Some(Left::UpTo(event)) => event,
+            Some(Left::Earlier) => {
+                let decided = self.blocking(move |inner| inner.snapshots.decided_by(session).map_err(unreadable));
+                match decided.await? {
+                    Some(event) => event,
+                    None => return Ok(Verdict::Discard),
+                }
+            }
         };
         let Some(journal) = self.inner.journal.get() else {
             return Ok(Verdict::Discard);
@@ -262,18 +271,10 @@ impl Workspaces {
             path: super::RESTORING.into(),
             reason: error.to_string(),
         })?;
-        for (session, event) in left {
-            let ended = match event {
-                Some(event) => {
-                    tracing::warn!(%session, "the host ended while the session went back; if it did, its files are put back now");
-                    self.inner.snapshots.leave(session, Left::UpTo(event));
-                    self.finished(session).await
-                }
-                None => {
-                    let discarded = move |inner: &Inner| inner.snapshots.discard(session).map_err(unavailable);
-                    self.blocking(discarded).await
-                }
-            };
+        for session in left {
+            tracing::warn!(%session, "the host ended while the session went back; if it did, its files are put back now");
+            self.inner.snapshots.leave(session, Left::Earlier);
+            let ended = self.finished(session).await;
             if let Err(error) = ended {
                 tracing::error!(%session, %error, "the session's files can't be put back yet; nobody uses them until they are");
             }
@@ -301,6 +302,16 @@ impl Inner {
                 self.snapshots.put_back(session, &tree).map_err(failed)
             }
         }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn unreadable(error: io::Error) -> WorkspaceError {
+    WorkspaceError::Unavailable {
+        reason: format!(
+            "what its files are to be put back to can't be read: {}",
+            disk::reason(&error)
+        ),
     }
 }
 

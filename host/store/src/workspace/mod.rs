@@ -61,6 +61,10 @@ const GONE: &str = "workspaces.gone";
 const SNAPSHOTS: &str = "snapshots";
 /// What is ready to be put back, until it is.
 const RESTORING: &str = "workspaces.restoring";
+/// Where a file is written, or a workspace made, before it has its place.
+const TEMPORARY: &str = "workspaces.new";
+/// Ends the name of what says there that files were made for a session that may not be written yet.
+const BEGUN: &str = ".begun";
 /// What is kept of a session at most, unless the operator says otherwise.
 pub const DEFAULT_SNAPSHOTS: u64 = 500 << 20;
 /// How many operations touch the disk at once; others wait their turn.
@@ -213,7 +217,7 @@ impl Workspaces {
                 snapshots: Snapshots::new(kept, restoring, snapshots),
                 gone,
                 root,
-                temporary: swept("workspaces.new")?,
+                temporary: swept(TEMPORARY)?,
                 writers: SessionLocks::default(),
                 keepers: SessionLocks::default(),
                 visitors: SessionLocks::default(),
@@ -236,12 +240,14 @@ impl Workspaces {
         self.visiting(session, move |inner| inner.trees.made(session)).await
     }
 
-    /// Gives a session the files it begins with: all of them, or nothing.
+    /// Gives a session the files it begins with: all of them, or nothing. [`Self::settle`] follows when the session is written: a
+    /// crash before leaves no files.
     ///
     /// # Errors
     /// Those of [`Self::write`]; [`WorkspaceError::Precondition`] when two are in the same place.
     pub async fn start_with(&self, session: SessionId, files: Vec<Starter>) -> Result<()> {
         self.changing(session, move |inner| {
+            inner.begin(session)?;
             let placed = inner.trees.made(session).and_then(|tree| {
                 for file in &files {
                     file::fits_alone(&file.bytes, inner.trees.quota())?;
@@ -256,10 +262,19 @@ impl Workspaces {
             if placed.is_err() {
                 // The first error counts; a leftover is swept at the next start.
                 let _ = inner.trees.retire(session).and_then(|_| inner.trees.purge(session));
+                let _ = inner.settle(session);
             }
             placed
         })
         .await
+    }
+
+    /// The session that files were made for is written: they stay.
+    pub async fn settle(&self, session: SessionId) {
+        let settled = self.blocking(move |inner| inner.settle(session).map_err(unavailable));
+        if let Err(error) = settled.await {
+            tracing::warn!(%session, %error, "the mark of a new session can't be removed; the next start does that");
+        }
     }
 
     /// A file's bytes, if there is such a file.
@@ -429,7 +444,8 @@ impl Workspaces {
     pub async fn purge(&self, session: SessionId) -> Result<()> {
         self.blocking(move |inner| {
             inner.snapshots.purge(session, &inner.gone).map_err(unavailable)?;
-            inner.trees.purge(session)
+            inner.trees.purge(session)?;
+            inner.settle(session).map_err(unavailable)
         })
         .await
     }
@@ -514,6 +530,21 @@ fn open_private(path: &Path) -> std::result::Result<Dir, OpenError> {
 }
 
 impl Inner {
+    /// Marks the session as one that may not be written yet.
+    fn begin(&self, session: SessionId) -> Result<()> {
+        let marked = self.temporary.write(format!("{session}{BEGUN}"), "");
+        marked
+            .and_then(|()| self.temporary.open(".")?.sync_all())
+            .map_err(unavailable)
+    }
+
+    fn settle(&self, session: SessionId) -> io::Result<()> {
+        match self.temporary.remove_file(format!("{session}{BEGUN}")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| self.temporary.open(".")?.sync_all()),
+        }
+    }
+
     fn there(&self, session: SessionId) -> Result<Option<Dir>> {
         match self.root.open_dir(session.to_string()) {
             Ok(dir) => Ok(Some(dir)),

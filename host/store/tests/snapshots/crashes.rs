@@ -187,38 +187,43 @@ async fn a_directory_that_a_file_takes_the_place_of_is_put_back_to_the_end() {
 }
 
 #[tokio::test]
-async fn files_of_no_session_are_removed_at_the_next_start() {
-    let house = House::new().await;
-    house.put("a", "1").await;
-    house.snapshot().await;
-    let orphan = SessionId::new();
-    let path: WorkspacePath = "a".parse().unwrap();
-    let written = house.files().write(orphan, &path, b"x".to_vec(), Precondition::Any);
-    written.await.unwrap();
-    house.files().snapshot(orphan).await.unwrap().unwrap();
-    let of = |house: &House, parent: &str| house.dir.path().join(parent).join(orphan.to_string());
-    let strange = house.dir.path().join("workspaces/lost+found");
-    fs::create_dir(&strange).unwrap();
+async fn what_can_not_be_read_of_going_back_is_not_taken_for_undecided() {
+    for damage in ["a directory", "no plan"] {
+        let house = House::new().await;
+        house.put("a", "old").await;
+        let state = house.snapshot().await;
+        let turn = house.turn().await;
+        house.put("a", "new").await;
+        let event = EventId::new();
+        drop(house.ready(event, state).await);
+        house.decide(event, &turn).await;
+        let (plan, aside) = (house.staged().join("plan.json"), house.dir.path().join("aside"));
+        fs::rename(&plan, &aside).unwrap();
+        match damage {
+            "a directory" => fs::create_dir(&plan).unwrap(),
+            _ => fs::write(&plan, "{").unwrap(),
+        }
 
-    let house = house.reopened().await;
-    for parent in ["workspaces", "snapshots"] {
-        assert!(!of(&house, parent).exists(), "{parent}");
+        let house = house.reopened().await;
+        let path: WorkspacePath = "a".parse().unwrap();
+        for _ in 0..2 {
+            let read = house.files().read(house.session, &path).await;
+            assert!(
+                matches!(&read, Err(WorkspaceError::Unavailable { reason }) if reason.contains("put back")),
+                "{damage}: {read:?}"
+            );
+        }
+        let other = house
+            .files()
+            .write(SessionId::new(), &path, b"x".to_vec(), Precondition::Any);
+        other.await.unwrap();
+
+        match damage {
+            "a directory" => fs::remove_dir(&plan).unwrap(),
+            _ => fs::remove_file(&plan).unwrap(),
+        }
+        fs::rename(&aside, &plan).unwrap();
+        assert_eq!(house.text("a").await, "old", "{damage}");
+        assert!(!house.staged().exists());
     }
-    let gone = fs::read_dir(house.dir.path().join("workspaces.gone")).unwrap();
-    assert_eq!(gone.count(), 0);
-    assert_eq!(house.text("a").await, "1");
-    assert!(house.kept().exists());
-    assert!(strange.exists(), "what is not ours stays");
-
-    house
-        .opened
-        .store
-        .delete_session(&house.org, house.session)
-        .await
-        .unwrap();
-    let house = house.reopened().await;
-    assert!(
-        house.root().exists(),
-        "no database that knows no session decides over files"
-    );
 }

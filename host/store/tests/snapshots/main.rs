@@ -1,6 +1,7 @@
 //! The states of workspaces: kept cheaply, gone back to whole, whatever comes between.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod belonging;
 mod crashes;
 
 use fumehood_core::{

@@ -174,16 +174,11 @@ impl Snapshots {
     }
 }
 
-const RETIRED: &str = ".snapshots";
+/// What is kept of a session is put aside under a name that ends so.
+pub(super) const RETIRED: &str = ".snapshots";
 
-/// What is kept of a session is put aside under this name.
-pub(super) fn retired(session: SessionId) -> String {
+fn retired(session: SessionId) -> String {
     format!("{session}{RETIRED}")
-}
-
-/// The session of which something is put aside under that name.
-pub(super) fn retired_of(name: &str) -> Option<SessionId> {
-    name.strip_suffix(RETIRED)?.parse().ok()
 }
 
 fn moved(from: &Dir, name: &str, to: &Dir, target: &str) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub(crate) struct PutBack {
 /// What is known of something that is ready to be put back and that nobody sees to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
+    /// An earlier process left it; [`Snapshots::decided_by`] says what it is.
+    Earlier,
     /// It is to be put back.
     Decided,
     /// It is, if the journal has this event.
@@ -127,19 +129,15 @@ impl Snapshots {
     /// Brings the workspace back: it is decided.
     pub(crate) fn put_back(&self, session: SessionId, tree: &Tree) -> Result<(), NotKept> {
         let name = session.to_string();
-        let ready = match self.restoring.open_dir(&name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            ready => Some(ready?),
-        };
-        if let Some(ready) = ready {
-            let decided: Decided = serde_json::from_slice(&ready.read(PLAN)?).map_err(io::Error::from)?;
+        if let Some((ready, decided)) = self.ready(&name)? {
             tree.rewrite(|tree| {
                 apply(tree, &ready, &decided.plan)
                     .and_then(|()| sync_all(tree, &decided.plan))
                     .map_err(FileError::from)
             })?;
-            remove_all(&self.restoring, &name)?;
         }
+        // Without its plan it is being removed already: all of it is back.
+        remove_all(&self.restoring, &name)?;
         // A plan that came back after a loss of power would undo what is written from now on.
         shelf::sync(&self.restoring)?;
         self.settled(session);
@@ -171,21 +169,41 @@ impl Snapshots {
         self.lock().left.remove(&session);
     }
 
-    /// What an earlier process made ready, with the event that decides it; `None`: it was not ready.
-    pub(crate) fn left(&self) -> io::Result<Vec<(SessionId, Option<EventId>)>> {
+    /// The sessions of which an earlier process left something.
+    pub(crate) fn left(&self) -> io::Result<Vec<SessionId>> {
         let mut left = Vec::new();
         for entry in self.restoring.entries()? {
             let name = entry?.file_name();
-            let session = name.to_str().and_then(|name| name.parse::<SessionId>().ok());
-            let Some(session) = session else {
-                remove_all(&self.restoring, &name)?;
-                continue;
-            };
-            let plan = self.restoring.open_dir(&name)?.read(PLAN).ok();
-            let decided = plan.and_then(|plan| serde_json::from_slice::<Decided>(&plan).ok());
-            left.push((session, decided.map(|decided| decided.event)));
+            match name.to_str().and_then(|name| name.parse().ok()) {
+                Some(session) => left.push(session),
+                None => remove_all(&self.restoring, &name)?,
+            }
         }
         Ok(left)
+    }
+
+    /// The event that decides over what an earlier process left; `None`: it was not ready, or is back and being removed.
+    ///
+    /// # Errors
+    /// Those of the system, and when the plan is none: what can't be read may have been decided.
+    pub(crate) fn decided_by(&self, session: SessionId) -> io::Result<Option<EventId>> {
+        Ok(self.ready(&session.to_string())?.map(|(_, decided)| decided.event))
+    }
+
+    /// What is ready, with its plan, which was written last.
+    fn ready(&self, name: &str) -> io::Result<Option<(Dir, Decided)>> {
+        let missing = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            _ => Err(error),
+        };
+        let ready = match self.restoring.open_dir(name) {
+            Err(error) => return missing(error),
+            Ok(ready) => ready,
+        };
+        match ready.read(PLAN) {
+            Err(error) => missing(error),
+            Ok(plan) => Ok(Some((ready, serde_json::from_slice(&plan)?))),
+        }
     }
 }
 
