@@ -58,6 +58,14 @@ impl Place {
         place
     }
 
+    /// A place where no host ever started, but for the components that are compiled.
+    #[must_use]
+    pub fn compiled(config: &str) -> Self {
+        let place = Self::empty(config);
+        warm::copy_compiled_into(&place);
+        place
+    }
+
     /// A place whose agent `assistant` is played by this script.
     #[must_use]
     pub fn scripted(script: &str, more: &str) -> Self {
@@ -280,6 +288,14 @@ impl Host {
             .unwrap();
         assert!(status.success(), "{status}");
         self.log.await.unwrap()
+    }
+
+    /// Waits for the host's end and says what it was.
+    pub async fn ended(mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(PATIENCE, self.process.wait())
+            .await
+            .expect("the host did not end")
+            .unwrap()
     }
 
     /// Kills the host without warning.

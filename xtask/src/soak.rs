@@ -1,6 +1,6 @@
-//! `cargo xtask soak`: many mixed calls against one host, which must end where it began.
+//! `cargo xtask soak`: many mixed calls against one host, which must end where it began; and the whole crash matrix.
 
-use std::env;
+use std::{env, path::Path};
 
 use anyhow::{Context, Result, bail};
 
@@ -40,6 +40,22 @@ pub(crate) fn soak(workspace: &Workspace, progress: &mut Progress, calls: u32) -
         .with_context(|| format!("cannot start {}", workspace.shown(&soak)))?;
     if !status.success() {
         bail!("the host did not end where it began, or a call ended otherwise than it must: {status}");
+    }
+    crashes(workspace, &host)
+}
+
+/// Kills a host before and after everything that it writes; the tests do it on one side of each.
+fn crashes(workspace: &Workspace, host: &Path) -> Result<()> {
+    let args = ["test", "-p", "fumehood-tests", "--test", "crashes"];
+    let status = workspace
+        .cargo(args)
+        .env("FUMEHOOD_GUESTS", workspace.guests())
+        .env("FUMEHOOD_BIN", host)
+        .env("FUMEHOOD_CRASHES", "all")
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("something that was promised did not hold after a crash: {status}");
     }
     Ok(())
 }

@@ -2,7 +2,11 @@
 
 use anyhow::Context as _;
 use fumehood_core::{digest::Digest, id::KeyId, name::OrgName, now};
-use fumehood_store::{DataDir, Store, StoreError, record::Key};
+use fumehood_store::{
+    DataDir, Store, StoreError,
+    faults::{self, Point},
+    record::Key,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
     fs::{self, File, OpenOptions},
@@ -50,7 +54,8 @@ pub(crate) async fn first(
         }
     }
     let token = token()?;
-    write(&file, token.expose_secret()).with_context(|| format!("cannot write the key to {}", file.display()))?;
+    faults::around(Point::FirstKeyWrite, || write(&file, token.expose_secret()))
+        .with_context(|| format!("cannot write the key to {}", file.display()))?;
     put_in(store, org, LABEL, &token).await?;
     Ok(Some(token))
 }

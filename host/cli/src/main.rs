@@ -11,6 +11,7 @@ mod component_file;
 mod config;
 mod configured;
 mod connect;
+mod crash;
 mod events;
 mod fault;
 mod interrupt;
@@ -46,7 +47,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(FAILED, &anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let loaded = match variables().and_then(|variables| config::load(cli.config.as_deref(), variables)) {
+    let loaded = match variables().and_then(|mut variables| {
+        crash::arm(&mut variables)?;
+        config::load(cli.config.as_deref(), variables)
+    }) {
         Ok(loaded) => loaded,
         Err(error) => return failure(CONFIGURATION, &error),
     };

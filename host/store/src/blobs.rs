@@ -2,7 +2,12 @@
 //!
 //! What is read is always the bytes of its digest: a file that was changed is refused, never returned.
 
-use crate::{data_dir::DataDir, disk, error::OpenError};
+use crate::{
+    data_dir::DataDir,
+    disk,
+    error::OpenError,
+    faults::{self, Point},
+};
 use fumehood_core::{digest::Digest, id::EventId};
 use std::{
     collections::BTreeSet,
@@ -85,7 +90,7 @@ impl Blobs {
                 fs::File::open(&path)?.set_modified(SystemTime::now())?;
             } else {
                 let temporary = inner.dir.join(format!("{}.new", EventId::new().uuid().simple()));
-                disk::place(&temporary, &path, 0o400, &code)?;
+                faults::around(Point::BlobPut, || disk::place(&temporary, &path, 0o400, &code))?;
             }
             Ok(digest)
         })
@@ -184,11 +189,12 @@ impl Inner {
     }
 
     fn remove(&self, digest: &Digest) -> Result<bool> {
-        match fs::remove_file(self.path(digest)) {
-            Ok(()) => {
-                disk::sync_dir(&self.dir)?;
-                Ok(true)
-            }
+        let path = self.path(digest);
+        let removed = faults::around(Point::BlobRemove, || {
+            fs::remove_file(path).and_then(|()| disk::sync_dir(&self.dir))
+        });
+        match removed {
+            Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }

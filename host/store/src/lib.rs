@@ -14,6 +14,7 @@ mod data_dir;
 mod disk;
 mod envelope;
 mod error;
+pub mod faults;
 mod lock;
 mod master;
 mod quotas;

@@ -4,7 +4,10 @@
 //!
 //! While the key is being changed there are two: see [`crate::rotation`].
 
-use crate::{disk, error::OpenError};
+use crate::{
+    faults::{self, Point},
+    {disk, error::OpenError},
+};
 use aws_lc_rs::{
     hkdf::{HKDF_SHA256, KeyType, Salt},
     rand,
@@ -101,7 +104,8 @@ impl MasterKey {
         let temporary = file.with_extension("new");
         // What a broken-off attempt left.
         let _ = fs::remove_file(&temporary);
-        disk::place(&temporary, file, 0o600, text.as_bytes()).map_err(|error| OpenError::io(file, &error))
+        let place = || disk::place(&temporary, file, 0o600, text.as_bytes());
+        faults::around(Point::MasterKeyWrite, place).map_err(|error| OpenError::io(file, &error))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -259,9 +263,8 @@ impl MasterKeys {
     /// Gives up a change of the key in the files.
     pub(crate) fn forget_next(data_dir: &Path) -> Result<(), OpenError> {
         let file = data_dir.join(FILE_NEXT);
-        fs::remove_file(&file)
-            .and_then(|()| disk::sync_dir(data_dir))
-            .map_err(|error| OpenError::io(file, &error))
+        let forget = || fs::remove_file(&file).and_then(|()| disk::sync_dir(data_dir));
+        faults::around(Point::MasterKeyForget, forget).map_err(|error| OpenError::io(&file, &error))
     }
 
     /// Ends a change of the key in the files: the next one takes the place of the old one, which stays under its own name for
@@ -272,9 +275,8 @@ impl MasterKeys {
             data_dir.join(format!("{FILE}.{}", old.fingerprint())),
         );
         old.write(&kept)?;
-        fs::rename(data_dir.join(FILE_NEXT), &file)
-            .and_then(|()| disk::sync_dir(data_dir))
-            .map_err(|error| OpenError::io(file, &error))?;
+        let take = || fs::rename(data_dir.join(FILE_NEXT), &file).and_then(|()| disk::sync_dir(data_dir));
+        faults::around(Point::MasterKeyTake, take).map_err(|error| OpenError::io(&file, &error))?;
         Ok(kept)
     }
 }

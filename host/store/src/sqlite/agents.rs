@@ -1,7 +1,10 @@
 //! Agents, as configured.
 
 use super::{SqliteStore, decode, failed, insert_failed};
-use crate::api::{Agents, Result};
+use crate::{
+    api::{Agents, Result},
+    faults::Point,
+};
 use async_trait::async_trait;
 use fumehood_core::name::{AgentName, OrgName};
 use fumehood_policy::agent::AgentConfig;
@@ -15,7 +18,7 @@ impl Agents for SqliteStore {
             .map(|(name, config)| Ok((name.clone(), decode::to_json(config, "an agent")?)))
             .collect::<Result<Vec<_>>>()?;
         let org = org.clone();
-        self.write(move |connection| {
+        self.write(Point::AgentsReplace, move |connection| {
             Box::pin(async move {
                 sqlx::query("DELETE FROM agents WHERE org = ?1")
                     .bind(org.as_str())

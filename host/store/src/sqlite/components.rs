@@ -3,6 +3,7 @@
 use super::{SqliteStore, decode, failed, insert_failed};
 use crate::{
     api::{Components, Result},
+    faults::Point,
     record::{Component, Put},
 };
 use async_trait::async_trait;
@@ -144,7 +145,10 @@ async fn put(connection: &mut SqliteConnection, mut component: Component) -> Res
 impl Components for SqliteStore {
     async fn put_component(&self, component: &Component) -> Result<Put> {
         let component = component.clone();
-        self.write(move |connection| Box::pin(put(connection, component))).await
+        self.write(Point::ComponentPut, move |connection| {
+            Box::pin(put(connection, component))
+        })
+        .await
     }
 
     async fn component(&self, org: &OrgName, name: &ComponentName) -> Result<Option<Component>> {
@@ -168,7 +172,7 @@ impl Components for SqliteStore {
 
     async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<bool> {
         let (org, name) = (org.clone(), name.clone());
-        self.write(move |connection| {
+        self.write(Point::ComponentRemove, move |connection| {
             Box::pin(async move {
                 // Its grants go with it: added again, it is decided again.
                 let result = sqlx::query("DELETE FROM components WHERE org = ?1 AND name = ?2")
@@ -185,7 +189,7 @@ impl Components for SqliteStore {
 
     async fn set_grant(&self, org: &OrgName, name: &ComponentName, digest: &Digest, what: &Grant) -> Result<bool> {
         let (org, name, digest, what) = (org.clone(), name.clone(), *digest, what.clone());
-        self.write(move |connection| {
+        self.write(Point::GrantSet, move |connection| {
             Box::pin(async move {
                 // THREAT[T-supply-digest]: a grant is for the code that was looked at, not for whatever has the name by now.
                 let current = find(&mut *connection, &org, &name).await?;

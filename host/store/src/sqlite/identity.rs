@@ -1,7 +1,7 @@
 //! What tells a database from every other, also after it was restored from a backup.
 
 use super::{SqliteStore, decode, failed};
-use crate::api::Result;
+use crate::{api::Result, faults::Point};
 use uuid::Uuid;
 
 const KEY: &str = "database";
@@ -18,7 +18,7 @@ impl SqliteStore {
             return Uuid::parse_str(&id).map_err(|_| decode::corrupt("the database's id"));
         }
         let id = Uuid::now_v7();
-        self.write(move |connection| {
+        self.write(Point::DatabaseId, move |connection| {
             Box::pin(async move {
                 let kept = "INSERT INTO meta (key, value) VALUES (?1, ?2)";
                 sqlx::query(kept)

@@ -3,6 +3,7 @@
 use super::{BoxFuture, SqliteStore, decode, failed, spending};
 use crate::{
     api::{Journal, Result, StoreError},
+    faults::{Passage, Point},
     record::Seen,
 };
 use async_trait::async_trait;
@@ -54,6 +55,13 @@ impl Prepared {
             })
             .collect::<Result<_>>()?;
         Ok(Self { events })
+    }
+
+    /// What it is to append these alone.
+    fn passage(&self) -> Passage {
+        Passage::with_events(Point::Append, || {
+            self.events.iter().map(|new| new.event.body.type_name())
+        })
     }
 
     /// One event whose id is made.
@@ -308,13 +316,16 @@ impl Journal for SqliteStore {
     async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>> {
         let prepared = Prepared::new(events)?;
         let org = org.clone();
-        self.write(move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-            Box::pin(async move {
-                append(connection, &org, session, prepared)
-                    .await?
-                    .ok_or(StoreError::Gone { what: "session" })
-            })
-        })
+        self.write(
+            prepared.passage(),
+            move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
+                Box::pin(async move {
+                    append(connection, &org, session, prepared)
+                        .await?
+                        .ok_or(StoreError::Gone { what: "session" })
+                })
+            },
+        )
         .await
     }
 
@@ -327,16 +338,19 @@ impl Journal for SqliteStore {
     ) -> Result<Option<Vec<Event>>> {
         let prepared = Prepared::new(events)?;
         let org = org.clone();
-        self.write(move |connection| -> BoxFuture<'_, Result<Option<Vec<Event>>>> {
-            Box::pin(async move {
-                // THREAT[T-appr-replay]: looked at and appended in one transaction of the one writer.
-                if !is_unchanged(connection, session, seen).await? {
-                    return Ok(None);
-                }
-                let appended = append(connection, &org, session, prepared).await?;
-                appended.map(Some).ok_or(StoreError::Gone { what: "session" })
-            })
-        })
+        self.write(
+            prepared.passage(),
+            move |connection| -> BoxFuture<'_, Result<Option<Vec<Event>>>> {
+                Box::pin(async move {
+                    // THREAT[T-appr-replay]: looked at and appended in one transaction of the one writer.
+                    if !is_unchanged(connection, session, seen).await? {
+                        return Ok(None);
+                    }
+                    let appended = append(connection, &org, session, prepared).await?;
+                    appended.map(Some).ok_or(StoreError::Gone { what: "session" })
+                })
+            },
+        )
         .await
     }
 

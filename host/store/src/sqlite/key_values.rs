@@ -3,6 +3,7 @@
 use super::{SqliteStore, cursor, cursor::List, failed, insert_failed};
 use crate::{
     api::{KeyValues, Result, StoreError},
+    faults::Point,
     quotas::KvQuota,
     record::{Owner, Page, PageRequest},
 };
@@ -137,7 +138,7 @@ impl KeyValues for SqliteStore {
         check(key, value)?;
         let (owner, key, value) = (owner.clone(), key.to_owned(), value.to_vec());
         let quota = self.inner.key_values;
-        self.write(move |connection| {
+        self.write(Point::KeyValueSet, move |connection| {
             Box::pin(async move {
                 let before = length_of(connection, &owner, &key).await?;
                 let after = i64::try_from(value.len()).ok();
@@ -162,7 +163,7 @@ impl KeyValues for SqliteStore {
     async fn kv_delete(&self, owner: &Owner, key: &str) -> Result<bool> {
         let (owner, key) = (owner.clone(), key.to_owned());
         let quota = self.inner.key_values;
-        self.write(move |connection| {
+        self.write(Point::KeyValueDelete, move |connection| {
             Box::pin(async move {
                 let Some(before) = length_of(connection, &owner, &key).await? else {
                     return Ok(false);

@@ -3,6 +3,7 @@
 use super::{SqliteStore, decode, failed, insert_failed};
 use crate::{
     api::{Keys, Result},
+    faults::Point,
     record::Key,
 };
 use async_trait::async_trait;
@@ -24,7 +25,7 @@ impl Keys for SqliteStore {
     async fn create_key(&self, key: &Key, token: &Digest) -> Result<()> {
         let created = decode::to_nanos(key.created)?;
         let (key, token) = (key.clone(), *token);
-        self.write(move |connection| {
+        self.write(Point::KeyCreate, move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO keys (id, org, label, token, created) VALUES (?1, ?2, ?3, ?4, ?5)")
                     .bind(&key.id.uuid().as_bytes()[..])
@@ -65,7 +66,7 @@ impl Keys for SqliteStore {
     async fn revoke_key(&self, org: &OrgName, id: KeyId) -> Result<bool> {
         let revoked = decode::to_nanos(now())?;
         let org = org.clone();
-        self.write(move |connection| {
+        self.write(Point::KeyRevoke, move |connection| {
             Box::pin(async move {
                 let result = sqlx::query("UPDATE keys SET revoked = ?3 WHERE id = ?1 AND org = ?2 AND revoked IS NULL")
                     .bind(&id.uuid().as_bytes()[..])

@@ -3,6 +3,7 @@
 use super::{SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
 use crate::{
     api::{Ledger, Result, Settlement},
+    faults::Point,
     record::{Page, PageRequest},
 };
 use async_trait::async_trait;
@@ -47,7 +48,7 @@ impl Ledger for SqliteStore {
         let time = decode::to_nanos(entry.time)?;
         let settled = entry.outcome != EgressOutcome::Started;
         let (id, org, session) = (entry.id, entry.scope.org.clone(), entry.scope.session);
-        self.write(move |connection| {
+        self.write(Point::LedgerOpen, move |connection| {
             Box::pin(async move {
                 let session = session.map(SessionId::uuid);
                 sqlx::query(
@@ -70,8 +71,10 @@ impl Ledger for SqliteStore {
 
     async fn ledger_settle(&self, id: LedgerId, settlement: &Settlement) -> Result<()> {
         let settlement = settlement.clone();
-        self.write(move |connection| Box::pin(settle(connection, id, settlement)))
-            .await
+        self.write(Point::LedgerSettle, move |connection| {
+            Box::pin(settle(connection, id, settlement))
+        })
+        .await
     }
 
     async fn ledger(&self, org: &OrgName, session: SessionId, page: &PageRequest) -> Result<Page<LedgerEntry>> {

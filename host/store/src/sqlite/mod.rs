@@ -27,6 +27,7 @@ use crate::{
     data_dir::{DataDir, StoreUrl},
     envelope::Vault,
     error::OpenError,
+    faults::Passage,
     master::{MasterKey, MasterKeys},
     quotas::KvQuota,
 };
@@ -104,12 +105,21 @@ impl SqliteStore {
 
     /// Does a write in a transaction that it may share with others. It is durable when this resolves; an error, or
     /// dropping the future, leaves nothing or (only when dropped) all of it.
-    async fn write<T, F>(&self, job: F) -> Result<T>
+    async fn write<T, F>(&self, passage: impl Into<Passage>, job: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        self.inner.writer.write(job).await
+        self.inner.writer.write(Some(passage.into()), job).await
+    }
+
+    /// Looks at something after everything that others write before.
+    async fn in_turn<T, F>(&self, look: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        self.inner.writer.write(None, look).await
     }
 
     fn readers(&self) -> &SqlitePool {

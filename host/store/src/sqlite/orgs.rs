@@ -3,6 +3,7 @@
 use super::{SqliteStore, decode, failed, insert_failed};
 use crate::{
     api::{Orgs, Result},
+    faults::Point,
     record::Org,
 };
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ impl Orgs for SqliteStore {
             created: now(),
         };
         let created = decode::to_nanos(org.created)?;
-        self.write(move |connection| {
+        self.write(Point::OrgCreate, move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO orgs (name, created) VALUES (?1, ?2)")
                     .bind(org.name.as_str())

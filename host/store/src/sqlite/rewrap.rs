@@ -4,6 +4,7 @@ use super::{SqliteStore, decode, failed};
 use crate::{
     api::{Result, StoreError},
     envelope::{Place, Vault},
+    faults::Point,
 };
 use fumehood_core::{
     id::SessionId,
@@ -49,14 +50,16 @@ impl SqliteStore {
     /// Puts the secrets after `after` under the first key: at most a batch, whole or not at all.
     pub(crate) async fn rewrap_secrets(&self, after: i64) -> Result<Batch> {
         let inner = Arc::clone(&self.inner);
-        self.write(move |connection| Box::pin(async move { batch(connection, &inner.vault, after).await }))
-            .await
+        self.write(Point::SecretsRewrap, move |connection| {
+            Box::pin(async move { batch(connection, &inner.vault, after).await })
+        })
+        .await
     }
 
     /// Notes the first key as the one that the secrets are under.
     pub(crate) async fn note_key(&self) -> Result<()> {
         let name = self.inner.vault.fingerprint().to_owned();
-        self.write(move |connection| {
+        self.write(Point::MasterKeyNote, move |connection| {
             Box::pin(async move {
                 sqlx::query(
                     "INSERT INTO meta (key, value) VALUES ('master_key', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1",

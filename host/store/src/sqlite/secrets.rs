@@ -10,6 +10,7 @@ use super::{
 use crate::{
     api::{Result, Secrets, SecretsStamp, StoreError},
     envelope::Place,
+    faults::Point,
     record::{Owner, Page, PageRequest},
 };
 use async_trait::async_trait;
@@ -63,7 +64,7 @@ impl SqliteStore {
         (envelope, value_bytes): (String, usize),
     ) -> Result<bool> {
         let (of, name) = (owner.clone(), name.clone());
-        self.change_secret(owner, move |connection| {
+        self.change_secret((owner, Point::SecretSet), move |connection| {
             let owner = of;
             Box::pin(async move {
                 let (others, bytes): (i64, i64) = sqlx::query_as(
@@ -104,14 +105,14 @@ impl SqliteStore {
     }
 
     /// A write, and the note that it happened: both or neither, also when the caller goes away in between.
-    async fn change_secret<T, F>(&self, owner: &Owner, job: F) -> Result<T>
+    async fn change_secret<T, F>(&self, (owner, point): (&Owner, Point), job: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let (store, owner) = (self.clone(), owner.clone());
         let changing = tokio::spawn(async move {
-            let done = store.write(job).await;
+            let done = store.write(point, job).await;
             store.inner.stamps.changed(&owner);
             done
         });
@@ -192,7 +193,7 @@ impl Secrets for SqliteStore {
 
     async fn secret_delete(&self, owner: &Owner, name: &SecretName) -> Result<bool> {
         let (of, name) = (owner.clone(), name.clone());
-        self.change_secret(owner, move |connection| {
+        self.change_secret((owner, Point::SecretDelete), move |connection| {
             Box::pin(async move {
                 let result =
                     sqlx::query("DELETE FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name = ?3")

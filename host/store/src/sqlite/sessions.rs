@@ -3,6 +3,7 @@
 use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal};
 use crate::{
     api::{Result, Sessions, StoreError},
+    faults::Point,
     record::{Page, PageRequest, Session, SessionChange},
 };
 use async_trait::async_trait;
@@ -126,7 +127,7 @@ impl SqliteStore {
     /// Whether a session's journal has this event, by which it went back.
     pub(crate) async fn went_back(&self, session: SessionId, event: EventId) -> Result<bool> {
         // In turn with those who write: one of them may be about to.
-        self.write(move |connection| -> BoxFuture<'_, Result<bool>> {
+        self.in_turn(move |connection| -> BoxFuture<'_, Result<bool>> {
             Box::pin(async move {
                 let there = "SELECT EXISTS (SELECT 1 FROM rewinds r JOIN events e ON e.session = r.session AND e.seq = r.seq \
                              WHERE r.session = ?1 AND e.id = ?2)";
@@ -158,7 +159,7 @@ impl Sessions for SqliteStore {
     async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {
         let row = Prepared::new(session.clone())?;
         let events = journal::Prepared::new(events)?;
-        self.write(move |connection| {
+        self.write(Point::SessionCreate, move |connection| {
             Box::pin(async move {
                 insert(connection, &row).await?;
                 journal::append(connection, &row.session.org, row.session.id, events)
@@ -212,13 +213,15 @@ impl Sessions for SqliteStore {
     ) -> Result<Option<(Session, Vec<Event>)>> {
         let events = journal::Prepared::new(events)?;
         let (org, what) = (org.clone(), what.clone());
-        self.write(move |connection| Box::pin(async move { change(connection, &org, id, what, events).await }))
-            .await
+        self.write(Point::SessionUpdate, move |connection| {
+            Box::pin(async move { change(connection, &org, id, what, events).await })
+        })
+        .await
     }
 
     async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
         let org = org.clone();
-        self.write(move |connection| {
+        self.write(Point::SessionDelete, move |connection| {
             Box::pin(async move {
                 let result = sqlx::query("DELETE FROM sessions WHERE org = ?1 AND id = ?2")
                     .bind(org.as_str())

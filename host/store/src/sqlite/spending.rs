@@ -3,6 +3,7 @@
 use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
 use crate::{
     api::{Result, Spending, StoreError},
+    faults::Point,
     record::{Page, PageRequest},
     spending::{Account, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
 };
@@ -354,15 +355,20 @@ fn row(row: &SqliteRow) -> Result<UsageOfDay> {
 impl Spending for SqliteStore {
     async fn reserve(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Reserved> {
         let (org, caps) = (org.clone(), caps.to_vec());
-        self.write(move |connection| -> BoxFuture<'_, Result<Reserved>> {
-            Box::pin(async move { reserve(connection, &org, &caps, wish).await })
-        })
+        self.write(
+            Point::SpendingReserve,
+            move |connection| -> BoxFuture<'_, Result<Reserved>> {
+                Box::pin(async move { reserve(connection, &org, &caps, wish).await })
+            },
+        )
         .await
     }
 
     async fn release(&self, holder: Holder) -> Result<()> {
-        self.write(move |connection| Box::pin(release(connection, holder)))
-            .await
+        self.write(Point::SpendingRelease, move |connection| {
+            Box::pin(release(connection, holder))
+        })
+        .await
     }
 
     async fn standings_for(&self, org: &OrgName, caps: &[Cap], wish: Reservation) -> Result<Vec<Standing>> {
@@ -384,7 +390,7 @@ impl Spending for SqliteStore {
 
     async fn tell_once(&self, org: &OrgName, notice: Notice) -> Result<bool> {
         let org = org.clone();
-        self.write(move |connection| -> BoxFuture<'_, Result<bool>> {
+        self.write(Point::SpendingTell, move |connection| -> BoxFuture<'_, Result<bool>> {
             Box::pin(async move { tell_once(connection, &org, notice).await })
         })
         .await

@@ -3,6 +3,7 @@
 use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal};
 use crate::{
     api::{Result, StoreError, Turns},
+    faults::Point,
     record::{Accepted, Added, Addition, IfBusy, MAX_QUEUED, NewRewind, NewTurn, Rewound, Seen, Turn},
 };
 use async_trait::async_trait;
@@ -389,8 +390,10 @@ impl Turns for SqliteStore {
             if_busy: new.if_busy,
             queued,
         };
-        self.write(move |connection| Box::pin(candidate.accept(connection)))
-            .await
+        self.write(Point::TurnAccept, move |connection| {
+            Box::pin(candidate.accept(connection))
+        })
+        .await
     }
 
     async fn repeated_turn(
@@ -418,7 +421,7 @@ impl Turns for SqliteStore {
             },
         }])?;
         let (org, addition) = (org.clone(), addition.clone());
-        self.write(move |connection| -> BoxFuture<'_, Result<Added>> {
+        self.write(Point::TurnAdd, move |connection| -> BoxFuture<'_, Result<Added>> {
             Box::pin(async move { add(connection, &org, session, &addition, steered).await })
         })
         .await
@@ -499,7 +502,8 @@ impl Turns for SqliteStore {
 
     async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>> {
         let back = GoingBack::new(org, session, rewind)?;
-        self.write(move |connection| Box::pin(back.go(connection))).await
+        self.write(Point::Rewind, move |connection| Box::pin(back.go(connection)))
+            .await
     }
 }
 

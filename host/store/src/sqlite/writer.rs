@@ -7,6 +7,7 @@
 use crate::{
     api::{Result, StoreError},
     data_dir::DataDir,
+    faults::{self, Moment, Passage},
     lock::Lock,
     telemetry,
 };
@@ -63,6 +64,8 @@ trait Job: Send {
 /// A job done inside a transaction that isn't committed yet.
 struct Done {
     succeeded: bool,
+    /// What becomes durable by it.
+    passage: Option<Passage>,
     /// Tells the caller, given whether the transaction took effect.
     tell: Box<Tell>,
 }
@@ -70,6 +73,7 @@ struct Done {
 type Tell = dyn FnOnce(std::result::Result<(), &StoreError>) + Send;
 
 struct Waiting<T, F> {
+    passage: Option<Passage>,
     job: F,
     caller: oneshot::Sender<Result<T>>,
 }
@@ -89,6 +93,7 @@ where
             let caller = self.caller;
             Done {
                 succeeded: result.is_ok(),
+                passage: self.passage,
                 // A caller that has gone meanwhile misses the answer; the write stands.
                 tell: Box::new(move |committed| {
                     let _ = caller.send(match (result, committed) {
@@ -119,13 +124,13 @@ impl Writer {
         }
     }
 
-    pub(super) async fn write<T, F>(&self, job: F) -> Result<T>
+    pub(super) async fn write<T, F>(&self, passage: Option<Passage>, job: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
-        let message = Message::Write(Box::new(Waiting { job, caller }));
+        let message = Message::Write(Box::new(Waiting { passage, job, caller }));
         self.queue.send(message).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -180,7 +185,11 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
     }
     let mut done = Vec::with_capacity(jobs.len());
     let outcome = match in_transaction(connection, jobs, &mut done).await {
-        Ok(()) => run(connection, "COMMIT").await,
+        Ok(()) => {
+            let written = done.iter_mut().filter(|one| one.succeeded);
+            let passages: Vec<_> = written.filter_map(|one| one.passage.take()).collect();
+            durably(connection, &passages).await
+        }
         Err(error) => Err(error),
     };
     telemetry::committed(begun, writes, &outcome);
@@ -196,6 +205,15 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
             job.refuse(copy(error));
         }
     }
+}
+
+/// Commits, past the points of what becomes durable by it.
+async fn durably(connection: &mut SqliteConnection, passages: &[Passage]) -> Result<()> {
+    let pass = |moment| passages.iter().for_each(|passage| faults::pass(passage, moment));
+    pass(Moment::Before);
+    run(connection, "COMMIT").await?;
+    pass(Moment::After);
+    Ok(())
 }
 
 /// Does each job behind a savepoint. An error means that the transaction itself is lost; jobs not begun are left in `jobs`.

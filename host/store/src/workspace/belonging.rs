@@ -5,7 +5,13 @@
 //! with a database that knows it. Files of another database altogether are not touched: the host does not start with them.
 
 use super::{BEGUN, GONE, RESTORING, ROOT, SNAPSHOTS, TEMPORARY, open_private, snapshots::RETIRED};
-use crate::{data_dir::DataDir, disk, error::OpenError, sqlite::SqliteStore};
+use crate::{
+    data_dir::DataDir,
+    disk,
+    error::OpenError,
+    faults::{self, Point},
+    sqlite::SqliteStore,
+};
 use cap_std::fs::Dir;
 use fumehood_core::id::SessionId;
 use fumehood_files::remove_all;
@@ -104,7 +110,11 @@ impl Belongings {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        disk::place(&temporary, &mark, 0o600, format!("{database}\n").as_bytes()).map_err(failed)
+        let text = format!("{database}\n");
+        faults::around(Point::FilesClaim, || {
+            disk::place(&temporary, &mark, 0o600, text.as_bytes())
+        })
+        .map_err(failed)
     }
 
     fn are_empty(&self) -> io::Result<bool> {
@@ -179,7 +189,8 @@ impl Belongings {
 
 /// False if there is something in its place.
 fn put_back(from: &Dir, place: &Place, session: SessionId) -> io::Result<bool> {
-    match from.rename(place.name_aside(session), &place.dir, session.to_string()) {
+    let back = || from.rename(place.name_aside(session), &place.dir, session.to_string());
+    match faults::around(Point::FilesReinstate, back) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
         moved => moved.map(|()| true),
     }

@@ -4,6 +4,7 @@ use super::{
     FileContent, Precondition, Quota, Result, WorkspaceError, WorkspacePath, WriteOutcome, Written, failed, refused,
     unavailable,
 };
+use crate::faults::{self, Point};
 use cap_std::fs::{
     Dir, DirBuilder, DirBuilderExt as _, File, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _,
 };
@@ -108,13 +109,14 @@ pub(super) fn write(
         .reserve(growth(tree.root(), path, bytes)?)
         .map_err(|error| refused(path, error))?;
     let name = EventId::new().uuid().simple().to_string();
-    let placed = write_new(temporary, &name, bytes).map_err(unavailable).and_then(|()| {
+    let written = faults::around(Point::WorkspaceBytes, || write_new(temporary, &name, bytes));
+    let placed = written.map_err(unavailable).and_then(|()| {
         let still = |root: &Dir| looked.still_holds(root, SystemTime::now()).map_err(NotPlaced::Refused);
-        tree.place(room, (temporary, &name), path.as_str(), still)
-            .map_err(|error| match error {
-                NotPlaced::Refused(error) => error,
-                NotPlaced::Tree(error) => refused(path, error),
-            })
+        let place = || tree.place(room, (temporary, &name), path.as_str(), still);
+        faults::around(Point::WorkspacePlace, place).map_err(|error| match error {
+            NotPlaced::Refused(error) => error,
+            NotPlaced::Tree(error) => refused(path, error),
+        })
     });
     if placed.is_err() {
         // The first error counts; a leftover is swept at the next start.
@@ -270,7 +272,7 @@ fn sync_parents(dir: &Dir, path: &WorkspacePath) -> io::Result<()> {
 pub(super) fn delete(tree: &Tree, path: &WorkspacePath, precondition: Precondition) -> Result<bool> {
     let looked = Looked::at(tree, path, precondition)?;
     let still = |root: &Dir| looked.still_holds(root, SystemTime::now()).map_err(NotPlaced::Refused);
-    match tree.remove(path.as_str(), still) {
+    match faults::around(Point::WorkspaceDelete, || tree.remove(path.as_str(), still)) {
         Ok(()) => {}
         Err(NotPlaced::Tree(FileError::Io(error))) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(NotPlaced::Tree(error)) => return Err(refused(path, error)),

@@ -5,7 +5,13 @@ use super::{
     snapshots::{Copied, Left, NotKept, PutBack, copy_now},
     unavailable,
 };
-use crate::{disk, error::OpenError, session_locks::SessionLock, sqlite::SqliteStore};
+use crate::{
+    disk,
+    error::OpenError,
+    faults::{self, Point},
+    session_locks::SessionLock,
+    sqlite::SqliteStore,
+};
 use fumehood_core::{
     Time,
     digest::Digest,
@@ -174,18 +180,19 @@ impl Workspaces {
         self.keeping(from, move |inner| {
             let (name, quota) = (to.to_string(), inner.trees.quota());
             let place = (&inner.temporary, name.as_str());
-            let copied = match state {
-                Some(state) => inner.snapshots.copy_state(from, &state, place, quota),
-                None => match inner.trees.there(from)? {
-                    Some(tree) => copy_now(&tree, place, quota),
-                    None => Ok(Copied::Nothing),
-                },
-            };
+            let there = inner.trees.there(from)?;
+            let copied = faults::around(Point::ForkCopy, || match (state, there) {
+                (Some(state), _) => inner.snapshots.copy_state(from, &state, place, quota),
+                (None, Some(tree)) => copy_now(&tree, place, quota),
+                (None, None) => Ok(Copied::Nothing),
+            });
             let taken = match copied {
                 Ok(Copied::All) => inner.begin(to).and_then(|()| {
-                    let placed = inner.temporary.rename(&name, &inner.root, &name);
-                    placed
-                        .and_then(|()| inner.root.open(".")?.sync_all())
+                    let place = || {
+                        let placed = inner.temporary.rename(&name, &inner.root, &name);
+                        placed.and_then(|()| inner.root.open(".")?.sync_all())
+                    };
+                    faults::around(Point::ForkPlace, place)
                         .map(|()| TakenAlong::All)
                         .map_err(unavailable)
                 }),

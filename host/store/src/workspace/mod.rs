@@ -41,7 +41,13 @@ use self::{
     trees::Trees,
 };
 use crate::{
-    data_dir::DataDir, disk, error::OpenError, record::Page, session_locks::SessionLocks, sqlite::SqliteStore,
+    data_dir::DataDir,
+    disk,
+    error::OpenError,
+    faults::{self, Point},
+    record::Page,
+    session_locks::SessionLocks,
+    sqlite::SqliteStore,
 };
 use cap_std::{ambient_authority, fs::Dir};
 use fumehood_core::{Time, digest::Digest, id::SessionId};
@@ -532,14 +538,16 @@ fn open_private(path: &Path) -> std::result::Result<Dir, OpenError> {
 impl Inner {
     /// Marks the session as one that may not be written yet.
     fn begin(&self, session: SessionId) -> Result<()> {
-        let marked = self.temporary.write(format!("{session}{BEGUN}"), "");
-        marked
-            .and_then(|()| self.temporary.open(".")?.sync_all())
-            .map_err(unavailable)
+        let mark = || {
+            let marked = self.temporary.write(format!("{session}{BEGUN}"), "");
+            marked.and_then(|()| self.temporary.open(".")?.sync_all())
+        };
+        faults::around(Point::FilesBegin, mark).map_err(unavailable)
     }
 
     fn settle(&self, session: SessionId) -> io::Result<()> {
-        match self.temporary.remove_file(format!("{session}{BEGUN}")) {
+        let name = format!("{session}{BEGUN}");
+        match faults::around(Point::FilesSettle, || self.temporary.remove_file(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| self.temporary.open(".")?.sync_all()),
         }

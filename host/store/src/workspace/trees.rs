@@ -3,7 +3,10 @@
 //! A tree is kept while somebody uses it, and a bounded number beyond that, so that the next call need not count again.
 
 use super::{Result, WorkspaceError, file, unavailable};
-use crate::session_locks::SessionLocks;
+use crate::{
+    faults::{self, Point},
+    session_locks::SessionLocks,
+};
 use cap_std::fs::Dir;
 use fumehood_core::id::SessionId;
 use fumehood_files::{Quota, Tree, remove_all};
@@ -133,7 +136,7 @@ impl Trees {
             kept.tree.close();
         }
         let name = session.to_string();
-        match self.root.rename(&name, &self.gone, &name) {
+        match faults::around(Point::FilesRetire, || self.root.rename(&name, &self.gone, &name)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(unavailable(error)),
@@ -144,7 +147,7 @@ impl Trees {
     pub(super) fn restore(&self, session: SessionId) -> Result<()> {
         let _opening = self.openers.lock_blocking(session);
         let name = session.to_string();
-        match self.gone.rename(&name, &self.root, &name) {
+        match faults::around(Point::FilesReinstate, || self.gone.rename(&name, &self.root, &name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unavailable(error)),
             _ => {}
         }
@@ -156,7 +159,7 @@ impl Trees {
 
     /// Removes what was retired.
     pub(super) fn purge(&self, session: SessionId) -> Result<()> {
-        remove_all(&self.gone, session.to_string()).map_err(unavailable)
+        faults::around(Point::FilesPurge, || remove_all(&self.gone, session.to_string())).map_err(unavailable)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

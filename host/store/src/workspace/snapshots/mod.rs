@@ -15,6 +15,7 @@ pub(super) use copy::{Copied, copy_now};
 pub(super) use restore::{Left, PutBack};
 
 use self::{manifest::Manifest, shelf::Shelf};
+use crate::faults::{self, Point};
 use cap_std::fs::Dir;
 use fumehood_core::{digest::Digest, id::SessionId};
 use fumehood_files::{FileError, Tree, remove_all};
@@ -153,12 +154,16 @@ impl Snapshots {
     /// Puts aside what is kept of a session that is to be deleted.
     pub(super) fn retire(&self, session: SessionId, gone: &Dir) -> io::Result<()> {
         self.lock().marks.remove(&session);
-        moved(&self.root, &session.to_string(), gone, &retired(session))
+        faults::around(Point::FilesRetire, || {
+            moved(&self.root, &session.to_string(), gone, &retired(session))
+        })
     }
 
     /// Undoes [`Snapshots::retire`].
     pub(super) fn reinstate(&self, session: SessionId, gone: &Dir) -> io::Result<()> {
-        moved(gone, &retired(session), &self.root, &session.to_string())
+        faults::around(Point::FilesReinstate, || {
+            moved(gone, &retired(session), &self.root, &session.to_string())
+        })
     }
 
     /// Removes what was put aside.

@@ -7,6 +7,7 @@ use super::{
     shelf::{self, Durable, Shelf},
     undisturbed,
 };
+use crate::faults::{self, Point};
 use cap_std::fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt as _, Permissions, PermissionsExt as _};
 use fumehood_core::{
     Time,
@@ -121,8 +122,9 @@ impl Snapshots {
         }
         written.sync()?;
         let decided = serde_json::to_vec(&Decided { event, plan })?;
-        shelf::replace(ready, PLAN, &decided, Durable::Yes)?;
-        shelf::sync(&self.restoring)?;
+        faults::around(Point::RestorePlan, || {
+            shelf::replace(ready, PLAN, &decided, Durable::Yes).and_then(|()| shelf::sync(&self.restoring))
+        })?;
         Ok(true)
     }
 
@@ -137,7 +139,7 @@ impl Snapshots {
             })?;
         }
         // Without its plan it is being removed already: all of it is back.
-        remove_all(&self.restoring, &name)?;
+        faults::around(Point::RestoreClear, || remove_all(&self.restoring, &name))?;
         // A plan that came back after a loss of power would undo what is written from now on.
         shelf::sync(&self.restoring)?;
         self.settled(session);
@@ -146,7 +148,7 @@ impl Snapshots {
 
     /// Throws away what was made ready: it is not decided.
     pub(crate) fn discard(&self, session: SessionId) -> io::Result<()> {
-        remove_all(&self.restoring, session.to_string())?;
+        faults::around(Point::RestoreClear, || remove_all(&self.restoring, session.to_string()))?;
         self.settled(session);
         Ok(())
     }
@@ -277,7 +279,7 @@ fn apply(tree: &Rewriting<'_>, ready: &Dir, plan: &Plan) -> io::Result<()> {
         let name = number.to_string();
         // What is not there any more is back already; what can't be looked at is not.
         if ready.try_exists(&name)? {
-            tree.put((ready, &name), path)?;
+            faults::around(Point::RestorePut, || tree.put((ready, &name), path))?;
         }
     }
     for (path, target) in &plan.links {

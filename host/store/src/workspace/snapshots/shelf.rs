@@ -12,7 +12,10 @@ use super::{
     durable::Written,
     manifest::{Found, Manifest, Seen, What, walk},
 };
-use crate::workspace::file::{Stamp, make_dir};
+use crate::{
+    faults::{self, Point},
+    workspace::file::{Stamp, make_dir},
+};
 use cap_std::fs::{Dir, File, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use fumehood_core::{
     digest::{Digest, Digesting},
@@ -158,7 +161,9 @@ impl Shelf {
             cache.used = cache.used.saturating_add((bytes.len() as u64).max(LEAST));
         }
         // Written anew also where it is there: its age is that of its file.
-        replace(&self.states, &name, &bytes, Durable::Yes)?;
+        faults::around(Point::SnapshotState, || {
+            replace(&self.states, &name, &bytes, Durable::Yes)
+        })?;
         let cached = serde_json::to_vec(cache).map_err(|error| NotKept::Disk(error.into()))?;
         replace(&self.dir, CACHE, &cached, Durable::No)?;
         Ok(digest)
@@ -205,7 +210,7 @@ impl Shelf {
             }
             let files = self.files_of(&state.name);
             // First, so that a state whose files are not all there is none.
-            self.states.remove_file(&state.name)?;
+            faults::around(Point::SnapshotRemove, || self.states.remove_file(&state.name))?;
             cache.used = cache.used.saturating_sub(state.takes);
             for digest in files {
                 if let Entry::Occupied(mut named) = names.entry(digest) {
@@ -325,7 +330,9 @@ impl<'a> Arriving<'a> {
     fn place(&mut self, cache: &mut Cache) -> io::Result<()> {
         self.written.sync()?;
         while let Some(copy) = self.copies.last() {
-            self.bytes.rename(&copy.name, self.bytes, copy.digest.to_hex())?;
+            faults::around(Point::SnapshotBytes, || {
+                self.bytes.rename(&copy.name, self.bytes, copy.digest.to_hex())
+            })?;
             cache.used = cache.used.saturating_add(copy.size.max(LEAST));
             self.copies.pop();
         }
