@@ -206,7 +206,7 @@ impl Desk {
         };
         let (app, client) = (Arc::clone(&self.app), self.client.clone());
         match operation {
-            Operation::Subscribe(asked) => self.subscribe(id, asked),
+            Operation::Subscribe(asked) => self.subscribe(id, &asked),
             Operation::Unsubscribe(asked) => {
                 let answer = self.unsubscribe(&asked.session);
                 self.operate(id, async { answer });
@@ -221,20 +221,21 @@ impl Desk {
         }
     }
 
-    fn subscribe(&mut self, id: String, asked: frame::Subscribe) {
+    fn subscribe(&mut self, id: String, asked: &frame::Subscribe) {
         let session = match self.reserve(&asked.session) {
             Ok(session) => session,
             Err(problem) => return self.refuse(Some(id), problem),
         };
         let (app, client, outbox) = (Arc::clone(&self.app), self.client.clone(), self.outbox.clone());
+        let after = asked.after;
         self.employ(async move {
-            let listening = operations::listen(&app, &client, session, asked.after);
+            let listening = operations::listen(&app, &client, session, after);
             let Some(listening) = if_welcome(&app, &client, listening).await else {
                 return Done::Unwelcome;
             };
             let (answer, feed) = match listening {
                 Ok(feed) => (
-                    Ok(json!({"session": session, "after": asked.after})),
+                    Ok(json!({"session": session, "after": after})),
                     Some(Box::new(feed)),
                 ),
                 Err(problem) => (Err(problem), None),
