@@ -221,6 +221,37 @@ async fn what_a_model_says_quickly_comes_in_few_pieces_and_whole() {
 }
 
 #[tokio::test]
+async fn reasoning_of_an_attempt_that_is_made_again_begins_anew() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let (broken, whole) = (house.next_answer(), house.next_answer());
+    let mut frames = house
+        .post(&format!("{path}/turns"))
+        .json(&json!({"input": "hi"}))
+        .stream()
+        .await;
+    let piece = |frames: &[Frame]| {
+        let data = &frames.last().unwrap().data["data"];
+        (
+            data["index"].as_u64().unwrap(),
+            data["delta"].as_str().unwrap().to_owned(),
+        )
+    };
+    broken.think("a");
+    assert_eq!(piece(&frames.until("reasoning.delta").await), (0, "a".into()));
+    broken.think("b");
+    assert_eq!(piece(&frames.until("reasoning.delta").await), (1, "b".into()));
+    drop(broken);
+    frames.until("retry.scheduled").await;
+    whole.think("c");
+    assert_eq!(piece(&frames.until("reasoning.delta").await), (0, "c".into()));
+    whole.says("Hi.");
+    let rest = frames.rest().await;
+    let completed = rest.iter().find(|frame| frame.event == "reasoning.completed");
+    assert_eq!(completed.unwrap().data["data"]["text"], "c");
+}
+
+#[tokio::test]
 async fn to_go_on_after_an_event_that_there_is_not_is_refused() {
     let house = House::new().await;
     let path = session_with_a_turn(&house).await;

@@ -117,6 +117,10 @@ impl Told {
         self.0.send(ModelEvent::TextDelta(text.into())).unwrap();
     }
 
+    pub(crate) fn think(&self, text: &str) {
+        self.0.send(ModelEvent::ReasoningDelta(text.into())).unwrap();
+    }
+
     /// Asks for one call and ends the answer.
     pub(crate) fn call(&self, tool: &str, arguments: &Value) {
         self.ask_for(tool, &arguments.to_string(), StepStop::ToolCalls);
