@@ -234,10 +234,7 @@ impl Desk {
                 return Done::Unwelcome;
             };
             let (answer, feed) = match listening {
-                Ok(feed) => (
-                    Ok(json!({"session": session, "after": after})),
-                    Some(Box::new(feed)),
-                ),
+                Ok(feed) => (Ok(json!({"session": session, "after": after})), Some(Box::new(feed))),
                 Err(problem) => (Err(problem), None),
             };
             // The reply comes before the first event.
