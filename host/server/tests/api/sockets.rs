@@ -102,7 +102,7 @@ impl Socket {
     }
 
     async fn closes_with(&mut self, code: CloseCode) {
-        let frame = self.goodbye().await.expect("a goodbye");
+        let frame = self.goodbye().await.unwrap();
         assert_eq!(frame.code, code, "{frame:?}");
         assert!(frame.reason.len() > 10, "{frame:?}");
     }
