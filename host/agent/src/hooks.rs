@@ -1,7 +1,7 @@
 //! Hooks: who is asked or told what happens in a turn.
 //!
 //! Guards are asked one after the other, and what one denies does not happen; one that gives no answer counts as a no. Observers are
-//! told by a queue that nobody waits for. Both are shown the same: ids, the point, and what it is about, without the values of
+//! told by lines that nobody waits for. Both are shown the same: ids, the point, and what it is about, without the values of
 //! secrets and not longer than it may be. What a guard has decided is an event before anything comes of it.
 
 mod answer;
@@ -29,10 +29,9 @@ use fumehood_policy::{
 };
 use fumehood_store::{Store, StoreError};
 use futures::future::BoxFuture;
-use observers::Told;
+use observers::{Observers, Told};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
-use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The most that a guard is shown, in bytes of JSON: it judges all or nothing.
@@ -44,7 +43,7 @@ const MOST_TOLD: usize = 64 << 10;
 pub(crate) struct Hooks {
     asker: Arc<Asker>,
     journal: Journal,
-    queue: mpsc::Sender<Told>,
+    observers: Arc<Observers>,
 }
 
 /// Whose turn or call it is.
@@ -100,19 +99,20 @@ pub(crate) fn any_guard(chain: &[AgentSpec], point: HookPoint, tool: Option<(&Co
 }
 
 impl Hooks {
-    /// Starts telling the observers, as a task of the host's that ends when it closes.
-    pub(crate) fn start(
+    /// Those of a host, whose tasks tell the observers until it closes.
+    pub(crate) fn new(
         caller: Arc<Caller>,
         catalog: Arc<Catalog>,
         journal: Journal,
-        (tasks, closing): (&TaskTracker, &CancellationToken),
+        work: (&TaskTracker, &CancellationToken),
     ) -> Arc<Self> {
         let asker = Arc::new(Asker { caller, catalog });
-        let (queue, told) = mpsc::channel(observers::WAITING);
-        let telling = observers::tell(Arc::clone(&asker), journal.clone(), told);
-        let closing = closing.clone();
-        tasks.spawn(async move { closing.run_until_cancelled_owned(telling).await });
-        Arc::new(Self { asker, journal, queue })
+        let observers = Observers::new(Arc::clone(&asker), journal.clone(), work);
+        Arc::new(Self {
+            asker,
+            journal,
+            observers,
+        })
     }
 
     /// Tells the observers of a point. Waits for nobody: who is too slow misses it.
@@ -132,15 +132,11 @@ impl Hooks {
         shown::cut(&mut occasion.about, MOST_TOLD);
         let occasion = Arc::new(occasion);
         for hook in observers {
-            let told = Told {
+            self.observers.tell(Told {
                 whose: whose.clone(),
                 hook: hook.clone(),
                 occasion: Arc::clone(&occasion),
-            };
-            // THREAT[T-hook-flood]
-            if self.queue.try_send(told).is_err() {
-                telemetry::hook_answered(&hook.name, "dropped", None);
-            }
+            });
         }
     }
 

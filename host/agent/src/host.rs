@@ -270,7 +270,7 @@ impl Host {
             store: Arc::clone(&store),
             hub: Arc::clone(&hub),
         };
-        let hooks = Hooks::start(Arc::clone(&caller), Arc::clone(&catalog), journal, (&tasks, &closing));
+        let hooks = Hooks::new(Arc::clone(&caller), Arc::clone(&catalog), journal, (&tasks, &closing));
         Self {
             inner: Arc::new(Inner {
                 hooks,

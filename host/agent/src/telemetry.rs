@@ -227,7 +227,13 @@ impl Drop for ObservedCall {
     }
 }
 
-/// A hook was asked or told, or there was no room to tell it.
+/// There was no room to tell a hook.
+pub(crate) fn hook_not_told(org: &OrgName, hook: &HookName) {
+    hook_answered(hook, "dropped", None);
+    counter!(metric::HOOKS_NOT_TOLD.name, "org" => of_org(org).org.clone()).increment(1);
+}
+
+/// A hook was asked or told.
 pub(crate) fn hook_answered(hook: &HookName, outcome: &'static str, took: Option<Duration>) {
     let hook = HOOKS.label(hook);
     counter!(metric::HOOKS.name, "hook" => hook.clone(), "outcome" => outcome).increment(1);

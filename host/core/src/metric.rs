@@ -131,8 +131,10 @@ metrics! {
     /// Calls that wait for a place among the calls of their org.
     TOOL_CALLS_WAITING = "fumehood_tool_calls_waiting", Gauge, [];
 
-    /// Answers of hooks by the `hook` and `outcome`: `allowed`, `changed` (other arguments), `denied`, `observed`, or how it failed: `timeout`, `crashed`, `unreachable`, `invalid_answer`, `too_large`, `unavailable`, `limited`. What was dropped because a hook that observes is slower than the turns counts as `dropped`. A hook beyond the first 100 counts as `other`.
+    /// Answers of hooks by the `hook` and `outcome`: `allowed`, `changed` (other arguments), `denied`, `observed`, or how it failed: `timeout`, `crashed`, `unreachable`, `invalid_answer`, `too_large`, `unavailable`, `limited`. What was dropped because there was no room to tell a hook that observes counts as `dropped`. A hook beyond the first 100 counts as `other`.
     HOOKS = "fumehood_hooks_total", Counter, ["hook", "outcome"];
+    /// What hooks that observe were not told, because there was no room, by org. An org beyond the first 100 counts as `other`.
+    HOOKS_NOT_TOLD = "fumehood_hooks_not_told_total", Counter, ["org"];
     /// From asking or telling a hook to its answer, in seconds.
     HOOK_DURATION = "fumehood_hook_duration_seconds", Histogram(CALL_SECONDS), ["hook"];
 

@@ -21,7 +21,12 @@ pub use rate::{RateStore, StoreDown, Taken, Want};
 pub use reached::{Crowd, Limited};
 pub use valkey::{UrlError, ValkeyRates};
 
-use fumehood_core::{digest::Digest, id::SessionId, metric, name::OrgName};
+use fumehood_core::{
+    digest::Digest,
+    id::SessionId,
+    metric,
+    name::{HookName, OrgName},
+};
 use fumehood_policy::quantity::{ByteRate, Rate};
 use guarded::Guard;
 use places::Places;
@@ -30,7 +35,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
-use told::Told;
+use told::{Subject, Told};
 
 /// What an org may use; what is absent is not limited. `Default` is what an org has for which nothing is configured.
 #[derive(Debug, Clone)]
@@ -236,12 +241,19 @@ impl Limits {
     /// Whether the session is to be told of a refusal: once for as long as it said to wait. It counts as told then.
     pub(crate) fn is_news(&self, org: &OrgName, session: SessionId, limited: &Limited) -> bool {
         let until = Instant::now() + limited.retry_after();
-        self.org(org).told.is_news(session, limited.limit(), until)
+        self.org(org)
+            .told
+            .is_news(session, Subject::Limit(limited.limit()), until)
+    }
+
+    /// Whether the session is to be told that a hook can't be told something. It counts as told until then.
+    pub(crate) fn is_news_of_hook(&self, org: &OrgName, session: SessionId, hook: &HookName, until: Instant) -> bool {
+        self.org(org).told.is_news(session, Subject::Hook(hook.clone()), until)
     }
 
     /// Takes it back that the session was told.
     pub(crate) fn not_told(&self, org: &OrgName, session: SessionId, limited: &Limited) {
-        self.org(org).told.forget(session, limited.limit());
+        self.org(org).told.forget(session, Subject::Limit(limited.limit()));
     }
 
     /// Counts a request through the door.

@@ -9,7 +9,11 @@ mod points;
 mod ways_round;
 mod webhooks;
 
-use crate::house::{House, Plan, wasm};
+use crate::{
+    house::{House, Plan, wasm},
+    metrics::METRICS,
+};
+use fumehood_server::{MetricsAccess, MetricsPage};
 use guests::{Does, hook};
 use http::StatusCode;
 use outside::{Outside, allow, change, deny};
@@ -18,9 +22,13 @@ use serde_json::{Value, json};
 /// The key of the webhooks.
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A house that may reach loopback, with the tools `double`, `fall` and `shout`.
+/// A house that may reach loopback, with the tools `double`, `fall` and `shout`, and a page of metrics.
 async fn house() -> House {
     let mut plan = Plan::default();
+    plan.config.metrics = Some(MetricsPage {
+        metrics: METRICS.clone(),
+        access: MetricsAccess::Everybody,
+    });
     plan.policy.private_networks = serde_json::from_value(json!(["127.0.0.1/32"])).unwrap();
     let house = House::built(plan).await;
     house.add_sums().await;
@@ -68,6 +76,14 @@ async fn say(house: &House, session: &str, input: &str) -> Value {
         .answer()
         .await;
     answer.json()
+}
+
+/// What is counted under these labels.
+async fn counted(house: &House, metric: &str, labels: &str) -> u64 {
+    let page = house.get("/metrics").answer().await.text();
+    let line = format!("{metric}{{{labels}}} ");
+    let found = page.lines().find_map(|text| text.strip_prefix(&line));
+    found.map_or(0, |count| count.parse().unwrap())
 }
 
 async fn events(house: &House, session: &str) -> Vec<Value> {

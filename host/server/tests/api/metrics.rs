@@ -7,7 +7,7 @@ use http::StatusCode;
 use std::sync::LazyLock;
 
 /// A process keeps its metrics once.
-static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::install().unwrap());
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::install().unwrap());
 
 async fn house(access: MetricsAccess) -> House {
     House::with(ServerConfig {

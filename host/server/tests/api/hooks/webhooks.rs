@@ -1,8 +1,8 @@
 //! Hooks over HTTP: what is sent, how it is signed, and what counts as an answer.
 
 use super::{
-    KEY, by_webhook, calling, data, ended, events, house,
-    outside::{Outside, allow, redirect, status},
+    KEY, by_webhook, calling, counted, data, ended, events, house,
+    outside::{Came, Outside, allow, redirect, status},
     say,
 };
 use axum::response::IntoResponse;
@@ -195,16 +195,48 @@ async fn an_observer_that_never_answers_delays_nothing_and_denies_nothing() {
     hook["timeout"] = json!("60s");
     house.agent(json!({"model": "main", "hook": [hook]})).await;
     let session = house.session().await;
-    // More than the queue has room for.
-    for _ in 0..60 {
+    // More than there is room for.
+    for _ in 0..30 {
         assert_eq!(say(&house, &session, "hi").await["status"], "completed");
     }
-    let events = events(&house, &session).await;
+    let dropped = counted(&house, "fumehood_hooks_total", r#"hook="audit",outcome="dropped""#).await;
+    assert!(dropped > 0);
+    let of_org = counted(&house, "fumehood_hooks_not_told_total", r#"org="default""#).await;
+    assert!(of_org >= dropped);
+    let told = events(&house, &session).await;
     assert!(
-        !events
+        !told
             .iter()
             .any(|event| event["type"].as_str().unwrap().starts_with("hook."))
     );
+
+    // And it keeps no other from being told.
+    let mut other = by_webhook("other", format!("{}/other", outside.base), json!(["after_turn"]));
+    other["mode"] = json!("observe");
+    house.agent(json!({"model": "main", "hook": [hook, other]})).await;
+    let last = say(&house, &session, "hi").await;
+    let is_it = |came: &Came| came.path == "/other" && came.data()["turn"] == last["id"];
+    outside.until(|came| came.iter().any(is_it)).await;
+}
+
+#[tokio::test]
+async fn an_observer_that_goes_on_failing_is_told_of_once() {
+    let house = house().await;
+    let outside = Outside::new(|_| status(500)).await;
+    let mut hook = by_webhook("broken", outside.base.clone(), json!(["before_turn", "after_turn"]));
+    hook["mode"] = json!("observe");
+    house.agent(json!({"model": "main", "hook": [hook]})).await;
+    let session = house.session().await;
+    let mut stream = house.get(&format!("{session}/events?after=0")).stream().await;
+    for _ in 0..8 {
+        assert_eq!(say(&house, &session, "hi").await["status"], "completed");
+    }
+    stream.until("hook.failed").await;
+    let failed = async || counted(&house, "fumehood_hooks_total", r#"hook="broken",outcome="unreachable""#).await;
+    while failed().await < 16 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(data(&events(&house, &session).await, "hook.failed").len(), 1);
 }
 
 #[tokio::test]
