@@ -176,10 +176,10 @@ fn tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     let mut nextest = workspace.cargo(["nextest", "run", "--workspace", "--profile", profile]);
     // What is there is not skipped by mistake.
     if servers::is_there(workspace) {
-        nextest.env("FUMEHOOD_REQUIRE_REDIS", "1");
+        nextest.env("TESTS_REQUIRE_REDIS", "1");
     }
     if mock_provider::is_there(workspace) {
-        nextest.env("FUMEHOOD_REQUIRE_MOCK_PROVIDER", "1");
+        nextest.env("TESTS_REQUIRE_MOCK_PROVIDER", "1");
     }
     step.run(&mut nextest, LONG)?;
     Ok(match nextest_summary(&process::tail(step.log(), 200, 64 * 1024)) {

@@ -33,7 +33,7 @@ const START_TIME: Duration = Duration::from_secs(60);
 /// Where it is installed, from the root of the work tree.
 const PROGRAM: &str = "target/xtask-tools/mock-provider/node_modules/@copilotkit/aimock/dist/cli.js";
 /// Whether tests fail where it is not installed.
-const REQUIRED: &str = "FUMEHOOD_REQUIRE_MOCK_PROVIDER";
+const REQUIRED: &str = "TESTS_REQUIRE_MOCK_PROVIDER";
 
 /// A running mock of every provider, on loopback; ends when dropped.
 pub struct MockProvider {

@@ -224,7 +224,7 @@ impl Server {
         let Some(program) = find("valkey-server").or_else(|| find("redis-server")) else {
             eprintln!("SKIPPED: neither valkey-server nor redis-server is installed; `cargo xtask setup` installs it");
             assert!(
-                std::env::var_os("FUMEHOOD_REQUIRE_REDIS").is_none(),
+                std::env::var_os("TESTS_REQUIRE_REDIS").is_none(),
                 "it is required here"
             );
             return None;
