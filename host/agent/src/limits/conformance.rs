@@ -223,10 +223,7 @@ impl Server {
         };
         let Some(program) = find("valkey-server").or_else(|| find("redis-server")) else {
             eprintln!("SKIPPED: neither valkey-server nor redis-server is installed; `cargo xtask setup` installs it");
-            assert!(
-                std::env::var_os("TESTS_REQUIRE_REDIS").is_none(),
-                "it is required here"
-            );
+            assert!(std::env::var_os("TESTS_REQUIRE_REDIS").is_none(), "it is required here");
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
