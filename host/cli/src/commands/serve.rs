@@ -8,7 +8,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -42,13 +42,15 @@ pub(crate) async fn serve(
         running.stop().await;
         return Err(error).context("cannot go on with what an earlier process left");
     }
+    // Before anybody is told: who reads that this host serves may stop it at once, and it ends as it should.
+    let signals = StopSignals::listen()?;
     if out.json {
         out.value(&json!({"listening": format!("http://{address}")}));
     } else {
         out.line(format_args!("fumehood serves on http://{address}"));
     }
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
+    let signals = tokio::spawn(signals.obey(shutdown.clone()));
     let config = ServerConfig {
         metrics: Some(MetricsPage {
             metrics,
@@ -75,22 +77,34 @@ fn allow_all_files() {
     }
 }
 
-async fn stop_on_signal(shutdown: CancellationToken) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::error!("signals can't be handled; only SIGKILL stops this host");
-        return;
-    };
-    for urgent in [false, true] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if urgent {
-            std::process::exit(1);
-        }
+/// What stops this host. Until it listens, a signal ends the process as it would any other.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("cannot listen for the signals that stop a host");
+        Ok(Self {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+        })
+    }
+
+    async fn obey(mut self, shutdown: CancellationToken) {
+        self.next().await;
         eprintln!("stopping; once more to stop at once");
         shutdown.cancel();
+        self.next().await;
+        std::process::exit(1);
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
