@@ -273,15 +273,7 @@ impl Host {
 
     /// Stops the host as an operator would, and returns what it logged.
     pub async fn stop(mut self) -> String {
-        let id = self.process.id().unwrap().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &id])
-                .status()
-                .await
-                .unwrap()
-                .success()
-        );
+        signal(self.pid(), "-TERM").await;
         let status = tokio::time::timeout(PATIENCE, self.process.wait())
             .await
             .expect("the host did not stop")
@@ -308,6 +300,12 @@ impl Host {
     pub fn pid(&self) -> u32 {
         self.process.id().unwrap()
     }
+}
+
+/// Sends a process a signal, named as `kill` takes it.
+pub async fn signal(pid: u32, signal: &str) {
+    let mut kill = Command::new("kill");
+    assert!(kill.args([signal, &pid.to_string()]).status().await.unwrap().success());
 }
 
 /// The JSON of a response that must be a success.

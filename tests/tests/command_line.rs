@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{PATIENCE, Place, root};
+use fumehood_tests::{PATIENCE, Place, root, signal};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
@@ -287,11 +287,6 @@ impl Run {
         let ended = tokio::time::timeout(PATIENCE, self.process.wait()).await;
         ended.expect("it did not end").unwrap().code()
     }
-}
-
-async fn signal(pid: u32, signal: &str) {
-    let mut kill = tokio::process::Command::new("kill");
-    assert!(kill.args([signal, &pid.to_string()]).status().await.unwrap().success());
 }
 
 #[tokio::test]

@@ -63,11 +63,3 @@ async fn a_tampered_cache_is_compiled_anew_and_never_run() {
     assert_eq!(told["status"], "ok", "{told}");
     host.stop().await;
 }
-
-#[tokio::test]
-async fn a_host_ends_as_it_should_from_the_moment_it_says_that_it_serves() {
-    let place = Place::new("");
-    for _ in 0..5 {
-        place.serve().await.stop().await;
-    }
-}

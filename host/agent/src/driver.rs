@@ -150,7 +150,7 @@ impl Driver {
         }
     }
 
-    /// Works the turn to its end, or until it waits for somebody outside. An error means that the journal could not be written: the
+    /// Works the turn to its end, until it waits for somebody outside, or to the end of a step when the host takes its leave. An error means that the journal could not be written: the
     /// turn stays as it is recorded, for the next start of the host. Says where it left the turn.
     pub(crate) async fn run(mut self) -> Result<TurnStatus, StoreError> {
         self.settle_calls_left_in_flight().await?;
@@ -161,6 +161,9 @@ impl Driver {
             }
             let seen = self.seen();
             let next = self.recorder.machine.decide(&seen);
+            if next.begins_step() && self.reins.leaves() && !self.reins.cancel.is_cancelled() {
+                return Ok(self.recorder.machine.status());
+            }
             let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
             if done {
                 self.let_go();

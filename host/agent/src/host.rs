@@ -6,6 +6,7 @@ mod approvals;
 mod beginning;
 mod compaction;
 mod deletion;
+mod draining;
 mod endings;
 mod instructions;
 mod plan;
@@ -246,6 +247,10 @@ struct Inner {
     /// Set when it goes on with what nobody asks for just now.
     recovers: OnceLock<()>,
     tasks: TaskTracker,
+    /// What is under way of turns and of summing up.
+    working: TaskTracker,
+    /// Ends with `closing`, at the latest.
+    draining: CancellationToken,
     closing: CancellationToken,
 }
 
@@ -290,6 +295,8 @@ impl Host {
                 summed_up: compaction::BeingSummedUp::default(),
                 recovers: OnceLock::new(),
                 tasks,
+                working: TaskTracker::new(),
+                draining: closing.child_token(),
                 closing,
             }),
         }
@@ -338,7 +345,7 @@ impl Host {
         Ok(self.caller().limits().stream(org).await?)
     }
 
-    /// Whether it takes no more turns.
+    /// Whether all of it is ending.
     pub(crate) fn is_closing(&self) -> bool {
         self.inner.closing.is_cancelled()
     }

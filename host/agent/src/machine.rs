@@ -107,6 +107,14 @@ pub enum Next {
     Nothing,
 }
 
+impl Next {
+    /// Whether it comes between two steps, or before the first: whoever leaves the turn there leaves nothing under way.
+    #[must_use]
+    pub const fn begins_step(&self) -> bool {
+        matches!(self, Self::Begin | Self::Compact | Self::BeginStep { .. })
+    }
+}
+
 /// Whether the model may ask for tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolUse {

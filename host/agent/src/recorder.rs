@@ -18,7 +18,15 @@ use fumehood_store::{
     Store, StoreError,
     record::{Added, Addition},
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long what happened is held that the store can't take, before the work on the turn is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The journal of one turn being driven, with what is known from it.
 pub(crate) struct Recorder {
@@ -75,10 +83,27 @@ impl Recorder {
         for event in &mut events {
             redact::event(&guard, &mut event.body);
         }
-        for event in self.store.append(&self.org, self.session, &events).await? {
+        for event in self.append(&events).await? {
             self.recorded(event);
         }
         Ok(())
+    }
+
+    /// Appends, and again for a while if the store can't just now: nothing was written then, what happened is known only here, and to
+    /// give up would cut off what runs beside it.
+    async fn append(&self, events: &[NewEvent]) -> Result<Vec<Event>, StoreError> {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.store.append(&self.org, self.session, events).await {
+                Err(error @ StoreError::Unavailable { .. }) if begun.elapsed() < PATIENCE => {
+                    tracing::warn!(turn = %self.turn, %error, "what happened can't be written yet; it is tried again");
+                }
+                done => return done,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Makes durable what a client adds to the turn's input, unless the same request did before.

@@ -1,4 +1,5 @@
-//! What reaches a turn while it is worked: a cancel, a stop at the next boundary, and what a client adds to its input.
+//! What reaches a turn while it is worked: a cancel, a stop at the next boundary, what a client adds to its input, and that the host
+//! is about to end.
 
 use fumehood_core::{content::Content, digest::Digest, id::EventId};
 use fumehood_store::record::Added;
@@ -20,6 +21,8 @@ pub(crate) struct Control {
 pub(crate) struct Reins {
     pub(crate) cancel: CancellationToken,
     stop: CancellationToken,
+    /// The host's: no step is begun any more.
+    leave: CancellationToken,
     additions: mpsc::Receiver<Addition>,
 }
 
@@ -52,8 +55,8 @@ pub(crate) enum NotAdded {
     Ended,
 }
 
-/// Both ends for one turn.
-pub(crate) fn control() -> (Control, Reins) {
+/// Both ends for one turn of a host that takes its leave with this token.
+pub(crate) fn control(leave: &CancellationToken) -> (Control, Reins) {
     let (cancel, stop) = (CancellationToken::new(), CancellationToken::new());
     let (sender, receiver) = mpsc::channel(WAITING);
     let control = Control {
@@ -64,6 +67,7 @@ pub(crate) fn control() -> (Control, Reins) {
     let reins = Reins {
         cancel,
         stop,
+        leave: leave.clone(),
         additions: receiver,
     };
     (control, reins)
@@ -109,6 +113,11 @@ impl Control {
 }
 
 impl Reins {
+    /// Whether the turn is to be left where its next step would begin, for the next start of the host.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
     /// What the client asked for.
     pub(crate) fn client(&self) -> crate::machine::Client {
         use crate::machine::Client;
@@ -142,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_added_waits_until_it_is_recorded() {
-        let (control, mut reins) = control();
+        let (control, mut reins) = control(&CancellationToken::new());
         let mut adding = Box::pin(control.add(hi(), None));
         assert!(futures::poll!(&mut adding).is_pending());
         assert_eq!(reins.client(), Client::Steers);
@@ -156,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_turn_did_not_take_before_its_end_was_not_added() {
         // Sent before the end, taken out before the end, and sent after it.
-        let (control, mut reins) = control();
+        let (control, mut reins) = control(&CancellationToken::new());
         let (mut taken, mut sent) = (Box::pin(control.add(hi(), None)), Box::pin(control.add(hi(), None)));
         assert!(futures::poll!(&mut taken).is_pending());
         let additions = reins.additions();
@@ -170,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_wait() {
-        let (control, _reins) = control();
+        let (control, _reins) = control(&CancellationToken::new());
         let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(control.add(hi(), None))).collect();
         for adding in &mut waiting {
             assert!(futures::poll!(adding).is_pending());
@@ -180,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_stop_comes_before_an_addition() {
-        let (control, reins) = control();
+        let (control, reins) = control(&CancellationToken::new());
         control.stop();
         assert_eq!(reins.client(), Client::Stops);
         assert!(!reins.cancel.is_cancelled());

@@ -50,7 +50,7 @@ impl Host {
         session: SessionId,
         request: TurnRequest,
     ) -> Result<Submitted, HostError> {
-        if self.is_closing() {
+        if self.is_draining() {
             return Err(HostError::ShuttingDown);
         }
         if request
@@ -161,7 +161,7 @@ impl Host {
     ) -> Result<Begun, HostError> {
         let mut busy_with = None;
         for _ in 0..STEERING_ATTEMPTS {
-            if self.is_closing() {
+            if self.is_draining() {
                 return Err(HostError::ShuttingDown);
             }
             let accepted = {

@@ -13,6 +13,7 @@ mod limits;
 mod org_limits;
 mod overrides;
 mod shape;
+mod shutdown;
 #[cfg(test)]
 mod tests;
 
@@ -89,6 +90,9 @@ pub(crate) struct Config {
     /// What the key-values of each session may take.
     #[serde(default)]
     kv: kv::KvSection,
+    /// How it ends.
+    #[serde(default)]
+    pub(crate) shutdown: shutdown::ShutdownSection,
     /// Per org.
     #[serde(default)]
     org: BTreeMap<OrgName, OrgSection>,
@@ -355,6 +359,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     }
     config.store_url().parse::<StoreUrl>().context("[store] url")?;
     config.limits.check()?;
+    config.shutdown.check()?;
     org_limits::check(config)?;
     if let Some(name) = config.mcp.keys().next() {
         bail!("[mcp.{name}] is set, but this version does not use MCP servers; remove it");

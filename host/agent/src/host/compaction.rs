@@ -81,7 +81,7 @@ impl Host {
         session: SessionId,
         focus: Option<String>,
     ) -> Result<Compacted, HostError> {
-        if self.is_closing() {
+        if self.is_draining() {
             return Err(HostError::ShuttingDown);
         }
         let (host, org) = (self.clone(), org.clone());

@@ -81,7 +81,7 @@ impl Host {
     }
 
     async fn drive_next_but(&self, org: &OrgName, session: SessionId, not: Option<TurnId>) -> Result<(), HostError> {
-        if self.is_closing() || self.refuse_while_summed_up(session).is_err() {
+        if self.is_draining() || self.refuse_while_summed_up(session).is_err() {
             return Ok(());
         }
         if let Some(next) = self.inner.store.next_turn(org, session).await?
@@ -109,7 +109,7 @@ impl Host {
                 return control;
             }
             Entry::Vacant(free) => {
-                let (control, reins) = control();
+                let (control, reins) = control(&self.inner.draining);
                 // Before anybody can see it: a turn that waits must not begin on its way to its end.
                 if to == To::Cancel {
                     control.cancel();
@@ -121,7 +121,11 @@ impl Host {
         let (host, turn) = (self.clone(), turn.clone());
         let span = telemetry::turn_span(&turn);
         let at_work = AtWork::new(self, turn.id);
-        let work = async move { host.work_and_go_on(turn, reins, at_work).await };
+        let counted = self.inner.working.token();
+        let work = async move {
+            host.work_and_go_on(turn, reins, at_work).await;
+            drop(counted);
+        };
         self.inner.tasks.spawn(work.instrument(span));
         control
     }
@@ -144,6 +148,11 @@ impl Host {
             // To be ended since the moment in which it parked.
             Some(Ok(_)) if parked && to_end => {
                 self.take_up(&turn, To::Cancel);
+            }
+            // The session was deleted, and the turn with it.
+            Some(Err(HostError::Store(error @ StoreError::Gone { .. }))) => {
+                tracing::debug!(turn = %id, %error, "the turn is gone");
+                not = Some(id);
             }
             Some(Err(error @ HostError::Store(StoreError::Corrupt { .. }))) => {
                 tracing::error!(turn = %id, %error, "the turn can't be worked on");
@@ -176,6 +185,9 @@ impl Host {
     }
 
     async fn work(&self, turn: &record::Turn, reins: Reins) -> Result<TurnStatus, HostError> {
+        if reins.leaves() && !reins.cancel.is_cancelled() {
+            return Ok(turn.status);
+        }
         let inner = &self.inner;
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);

@@ -12,7 +12,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Serves until SIGINT or SIGTERM. A second signal stops at once; what is recorded is safe either way.
+/// Serves until SIGINT or SIGTERM: then what is under way comes to the end of its step, if it does so in time. A second signal stops at
+/// once; what is recorded is safe either way.
 pub(crate) async fn serve(
     out: Out,
     loaded: &Loaded,
@@ -50,6 +51,7 @@ pub(crate) async fn serve(
         out.line(format_args!("fumehood serves on http://{address}"));
     }
     let shutdown = CancellationToken::new();
+    let drain = loaded.config.shutdown.drain();
     let signals = tokio::spawn(signals.obey(shutdown.clone()));
     let config = ServerConfig {
         metrics: Some(MetricsPage {
@@ -57,9 +59,16 @@ pub(crate) async fn serve(
             access: metrics_access(loaded.config.metrics.public, address),
         }),
         adopt_trace,
+        drain_time: drain.as_duration(),
         ..boot::server_config(&loaded.config)
     };
-    fumehood_server::serve(listener, running.host.clone(), config, shutdown).await;
+    // Together: requests that wait for a turn end once it is left.
+    let turns = async {
+        shutdown.cancelled().await;
+        running.host.drain(drain.as_duration()).await;
+    };
+    let requests = fumehood_server::serve(listener, running.host.clone(), config, shutdown.clone());
+    tokio::join!(requests, turns);
     running.stop().await;
     signals.abort();
     Ok(())

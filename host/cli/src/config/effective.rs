@@ -38,6 +38,7 @@ pub(crate) struct Effective {
     install: EffectiveInstall,
     /// How long calls may go on whose component is removed or replaced.
     drain: Span,
+    shutdown: EffectiveShutdown,
     /// Those with a section of their own.
     orgs: BTreeMap<OrgName, org_limits::Shown>,
     budgets: BTreeMap<OrgName, OrgBudget>,
@@ -52,6 +53,11 @@ struct EffectiveLog {
 #[derive(Debug, Serialize)]
 struct EffectiveMetrics {
     public: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveShutdown {
+    drain: Span,
 }
 
 #[derive(Debug, Serialize)]
@@ -160,6 +166,9 @@ impl Effective {
                 compile_memory: install.compile_memory,
             },
             drain: config.call_limits().drain(),
+            shutdown: EffectiveShutdown {
+                drain: config.shutdown.drain(),
+            },
             orgs: config
                 .org
                 .iter()

@@ -1,7 +1,7 @@
 //! What each key of the configuration means, for the reference page. Which keys there are and what they take is learned from the code that
 //! reads them ([`shape`](super::shape)); a test fails while a key has no meaning here, or a meaning no key.
 
-use super::{InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN};
+use super::{InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, shutdown};
 use fumehood_agent::{catalog::DRAIN, limits::OrgLimits};
 use fumehood_model::{DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ProviderKind};
 use fumehood_policy::{
@@ -94,6 +94,14 @@ fn host() -> Vec<Meaning> {
             .default("who is on this machine, if the host listens on loopback"),
         key("log.format", "For people, or an object per line.")
             .default("`json` from `serve` where standard error is no terminal, else `text`"),
+        key(
+            "shutdown.drain",
+            format!(
+                "How long requests and the steps of turns may go on once the host is told to stop; at most {}.",
+                shutdown::LONGEST_DRAIN
+            ),
+        )
+        .default(shutdown::DRAIN),
         key("network.allow", "Whom tools of any org may reach, at most.")
             .takes(RULES)
             .default("does not narrow"),

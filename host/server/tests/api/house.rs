@@ -322,10 +322,15 @@ impl House {
         }
     }
 
+    /// A connection of its own to the database.
+    pub(crate) async fn database(&self) -> sqlx::SqliteConnection {
+        let database = format!("sqlite:{}", self.dir.path().join("test.db").display());
+        sqlx::SqliteConnection::connect(&database).await.unwrap()
+    }
+
     /// Makes the events of a turn unreadable.
     pub(crate) async fn damage(&self, turn: TurnId) {
-        let database = format!("sqlite:{}", self.dir.path().join("test.db").display());
-        let mut database = sqlx::SqliteConnection::connect(&database).await.unwrap();
+        let mut database = self.database().await;
         let damaged = sqlx::query("UPDATE events SET body = '{}' WHERE turn = ?1")
             .bind(&turn.uuid().as_bytes()[..])
             .execute(&mut database)

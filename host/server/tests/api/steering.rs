@@ -7,7 +7,7 @@ use fumehood_server::ServerConfig;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-async fn later(house: &House, path: &str, body: Value) -> Answer {
+pub(crate) async fn later(house: &House, path: &str, body: Value) -> Answer {
     let turn = house.post(&format!("{path}/turns")).with("prefer", "respond-async");
     turn.json(&body).answer().await
 }
@@ -40,6 +40,20 @@ async fn busy(house: &House) -> (String, Told, Value) {
     let mut stream = house.get(&format!("{path}/events")).stream().await;
     stream.until("step.started").await;
     (path, model, turn)
+}
+
+/// The turn goes on from boundary to boundary until an input has come as far as one, and is answered then.
+async fn steered_then_says(house: &House, mut model: Told, answer: &str) {
+    for n in 1.. {
+        let next = house.next_answer();
+        model.call("double", &json!({"n": n}));
+        house.has_asked(n + 1).await;
+        model = next;
+        if said(&house.asked()[n].messages).len() > 1 {
+            break;
+        }
+    }
+    model.says(answer);
 }
 
 #[tokio::test]
@@ -175,23 +189,11 @@ async fn a_key_is_one_turn_also_when_it_waits() {
 #[tokio::test]
 async fn what_steers_is_part_of_the_turn_from_its_next_boundary_on() {
     let house = House::new().await;
-    let (path, mut model, first) = busy(&house).await;
+    let (path, model, first) = busy(&house).await;
     let steer = house
         .post(&format!("{path}/turns"))
         .json(&json!({"input": "in French", "mode": "steer"}));
-    // The turn goes on from boundary to boundary until the input has come as far as one.
-    let work = async {
-        for n in 1.. {
-            let next = house.next_answer();
-            model.call("double", &json!({"n": n}));
-            house.has_asked(n + 1).await;
-            model = next;
-            if said(&house.asked()[n].messages).len() > 1 {
-                break;
-            }
-        }
-        model.says("Bonjour.");
-    };
+    let work = steered_then_says(&house, model, "Bonjour.");
     let (steered, ()) = tokio::join!(steer.answer(), work);
     assert_eq!(steered.status, StatusCode::OK, "{}", steered.text());
     assert_eq!(
@@ -222,21 +224,10 @@ async fn what_steers_a_turn_counts_like_one() {
     };
     let limits = Limits::new([(OrgName::default_org(), limited)].into());
     let house = House::limited(ServerConfig::default(), limits).await;
-    let (path, mut model, _) = busy(&house).await;
+    let (path, model, _) = busy(&house).await;
     let turns = || house.post(&format!("{path}/turns"));
     let steer = turns().json(&json!({"input": "in French", "mode": "steer"}));
-    let work = async {
-        for n in 1.. {
-            let next = house.next_answer();
-            model.call("double", &json!({"n": n}));
-            house.has_asked(n + 1).await;
-            model = next;
-            if said(&house.asked()[n].messages).len() > 1 {
-                break;
-            }
-        }
-        model.says("Bonjour.");
-    };
+    let work = steered_then_says(&house, model, "Bonjour.");
     let (steered, ()) = tokio::join!(steer.answer(), work);
     assert_eq!(steered.status, StatusCode::OK, "{}", steered.text());
     let refused = turns().json(&json!({"input": "and now"})).answer().await;

@@ -1,0 +1,114 @@
+//! A store that can't be written for a moment: what happened meanwhile is written when it can, and nothing is done twice.
+
+use crate::{house::House, steering::later};
+use fumehood_core::{id::SessionId, name::OrgName};
+use serde_json::{Value, json};
+use std::{io, sync::Mutex};
+use tokio::sync::mpsc;
+
+/// What the host logs, line by line.
+struct Lines(mpsc::UnboundedSender<String>);
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The warnings of this thread, for as long as the guard lives.
+fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedReceiver<String>) {
+    let (sender, lines) = mpsc::unbounded_channel();
+    let logs = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(Mutex::new(Lines(sender)))
+        .finish();
+    (tracing::subscriber::set_default(logs), lines)
+}
+
+/// Refuses events of this type from now on, as a full disk would.
+async fn refuse(house: &House, kind: &str) {
+    let trigger = format!(
+        "CREATE TRIGGER full BEFORE INSERT ON events WHEN CAST(NEW.body AS TEXT) LIKE '%\"{kind}\"%' \
+         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(trigger))
+        .execute(&mut house.database().await)
+        .await
+        .unwrap();
+}
+
+async fn take_again(house: &House) {
+    sqlx::query("DROP TRIGGER full")
+        .execute(&mut house.database().await)
+        .await
+        .unwrap();
+}
+
+async fn until(lines: &mut mpsc::UnboundedReceiver<String>, text: &str) {
+    while !lines.recv().await.unwrap().contains(text) {}
+}
+
+#[tokio::test]
+async fn what_happened_while_the_store_took_nothing_is_kept_and_not_done_again() {
+    let (_logs, mut lines) = warnings();
+    let house = House::new().await;
+    house.add_sums().await;
+    let session = house.session().await;
+    for kind in [
+        "text.completed",
+        "tool.started",
+        "tool.completed",
+        "step.completed",
+        "turn.completed",
+    ] {
+        let asked = house.asked().len();
+        let model = house.next_answer();
+        model.say("Let me see.");
+        model.call("double", &json!({"n": 21}));
+        refuse(&house, kind).await;
+        let turn = later(&house, &session, json!({"input": "double it"})).await.json();
+        until(&mut lines, "can't be written yet").await;
+        take_again(&house).await;
+        let id = turn["id"].as_str().unwrap();
+        let ended = house.get(&format!("{session}/events?turn={id}")).stream().await;
+        let events: Vec<Value> = ended.rest().await.into_iter().map(|frame| frame.data).collect();
+        let of = |kind: &str| events.iter().filter(|event| event["type"] == kind).collect::<Vec<_>>();
+        assert_eq!(
+            (of("tool.started").len(), of("turn.completed").len()),
+            (1, 1),
+            "{kind}: {events:?}"
+        );
+        let results: Vec<&Value> = of("tool.completed")
+            .iter()
+            .map(|event| &event["data"]["status"])
+            .collect();
+        assert_eq!(results, ["ok"], "{kind}");
+        assert_eq!(house.asked().len() - asked, 2, "{kind}: the model is not asked again");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_deleted_while_turns_come_leaves_nothing_at_work() {
+    let house = House::new().await;
+    let session = house.session().await;
+    let _model = house.next_answer();
+    later(&house, &session, json!({"input": "first"})).await;
+    house.has_asked(1).await;
+    let deletion = async { house.delete(&session).answer().await };
+    let more = (0..8).map(|_| later(&house, &session, json!({"input": "more", "mode": "queue"})));
+    let (deleted, more) = tokio::join!(deletion, futures::future::join_all(more));
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    for answer in more {
+        assert!([202, 404].contains(&answer.status.as_u16()), "{}", answer.text());
+    }
+    let id: SessionId = session.rsplit('/').next().unwrap().parse().unwrap();
+    let left = house.host.store().next_turn(&OrgName::default_org(), id).await.unwrap();
+    assert!(left.is_none());
+    // It does not wait for a turn that nobody can end.
+    house.host.drain(std::time::Duration::from_secs(3600)).await;
+}
