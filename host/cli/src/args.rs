@@ -75,7 +75,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Policy(Policy),
     /// Look for what is wrong with this installation.
-    Doctor,
+    Doctor(Doctor),
     /// Print the OpenAPI document of the HTTP API.
     Openapi,
     /// Compile the component on standard input for the host that started this.
@@ -404,6 +404,19 @@ pub(crate) enum Policy {
         /// The expectations.
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Look at everything that is kept: the database, every journal, code and files. Changes nothing.
+    #[arg(long)]
+    pub(crate) store: bool,
+    /// Mend what can be mended safely. No host may serve from the data directory meanwhile.
+    #[arg(long, requires = "store")]
+    pub(crate) repair: bool,
+    /// Say what would be mended, and change nothing.
+    #[arg(long, requires = "store")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -115,7 +115,10 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                 Tested::NotUnderstood => CONFIGURATION,
             });
         }
-        Command::Doctor => return Ok(succeeded(commands::doctor::doctor(out, &loaded).await?)),
+        Command::Doctor(args) if args.store => {
+            return Ok(succeeded(commands::doctor::store::store(out, &loaded, args).await?));
+        }
+        Command::Doctor(_) => return Ok(succeeded(commands::doctor::doctor(out, &loaded).await?)),
         Command::Openapi => out.line(serde_json::to_string_pretty(&fumehood_server::openapi())?),
         Command::Reference(args) => return Ok(succeeded(commands::reference::reference(out, args)?)),
         Command::Key(command) => commands::admin::key(out, &loaded, command).await?,

@@ -68,6 +68,8 @@ points! {
     MasterKeyNote = "master_key.note",
     /// A database is told from every other.
     DatabaseId = "database.id",
+    /// What the doctor mends in the database is mended.
+    StoreRepair = "store.repair",
     /// An org is made.
     OrgCreate = "org.create",
     /// An API key is made.

@@ -14,6 +14,7 @@ mod data_dir;
 mod disk;
 mod envelope;
 mod error;
+pub mod examine;
 pub mod faults;
 mod lock;
 mod master;
@@ -36,7 +37,7 @@ pub use error::{OpenError, Place};
 pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
 pub use quotas::{KvQuota, Quotas};
 pub use session_locks::{SessionLock, SessionLocks};
-pub use sqlite::{SqliteStore, check::Problem};
+pub use sqlite::{SqliteStore, check::Problem, open::Schema};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 
 use std::{path::Path, sync::Arc};
@@ -61,14 +62,6 @@ impl Opened {
     /// Dropping everything does the same without waiting.
     pub async fn close(self) {
         self.sqlite.close().await;
-    }
-
-    /// Under which master keys the secrets are, by the keys' names, and how many each.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn secret_keys(&self) -> api::Result<Vec<(String, u64)>> {
-        self.sqlite.secret_keys().await
     }
 
     /// Looks for damage; see [`SqliteStore::check`]. Reads everything: minutes on a large database.

@@ -43,6 +43,34 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// Takes the lock of `path` to look at what is there: nothing is made or written. `None` where nobody ever took it.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub(crate) fn look(name: &Path, path: &Path, place: Place) -> Result<Option<Self>, OpenError> {
+        let refused = |error: &std::io::Error| OpenError::io(path, error);
+        let mut file = match File::open(name) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| refused(&error))?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+                place,
+                path: path.to_owned(),
+                holder: holder(&mut file),
+            }),
+            Err(TryLockError::Error(error)) => Err(refused(&error)),
+        }
+    }
+
+    /// The file of a database's lock.
+    pub(crate) fn name_of_database(path: &Path) -> PathBuf {
+        let mut name = path.to_owned().into_os_string();
+        name.push(".lock");
+        PathBuf::from(name)
+    }
+
     /// Takes the database `path`, whatever name and data directory it is opened by.
     ///
     /// The lock is on a file beside it: SQLite's own locks on the database end when any descriptor of it is closed in the process.
@@ -56,9 +84,22 @@ impl Lock {
             disk::private_file(path).map_err(|error| refused(&error))?;
         }
         let path = path.canonicalize().map_err(|error| refused(&error))?;
-        let mut name = path.clone().into_os_string();
-        name.push(".lock");
-        Self::take(&PathBuf::from(name), &path, Place::Database)
+        Self::take(&Self::name_of_database(&path), &path, Place::Database)
+    }
+}
+
+/// The locks of a data directory and of a database, taken only to look at both; `None` if a host has one of them.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn look_at(data_dir: &Path, database: &Path) -> Result<Option<[Option<Lock>; 2]>, OpenError> {
+    let real = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+    let of_dir = Lock::look(&data_dir.join("lock"), data_dir, Place::DataDir);
+    let both = of_dir.and_then(|dir| Ok([dir, Lock::look(&Lock::name_of_database(&real), &real, Place::Database)?]));
+    match both {
+        Ok(locks) => Ok(Some(locks)),
+        Err(OpenError::InUse { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -196,6 +196,15 @@ impl MasterKeys {
         )
     }
 
+    /// The same, where no key is made: `None` if there is none.
+    pub(crate) fn existing(data_dir: &Path) -> Result<Option<Self>, OpenError> {
+        let set = std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty());
+        if !set && !data_dir.join(FILE).exists() {
+            return Ok(None);
+        }
+        Self::from_env_or_file(data_dir).map(Some)
+    }
+
     pub(crate) fn load(now: Option<&str>, before: Option<&str>, data_dir: &Path) -> Result<Self, OpenError> {
         let first = MasterKey::load(now, &data_dir.join(FILE))?;
         let source = if now.is_some_and(|text| !text.is_empty()) {

@@ -397,27 +397,42 @@ async fn the_check_finds_gaps_wrong_states_and_dangling_rows() {
         .await
         .unwrap();
     store.accept_turn(&org(), session, &new_turn(None)).await.unwrap();
+    let other = new_session(&store).await;
+    store
+        .append(&org(), other, &[remark(), remark(), remark()])
+        .await
+        .unwrap();
     store.kv_set(&Owner::Session(org(), session), "k", b"v").await.unwrap();
     assert_eq!(store.check().await.unwrap(), []);
     store.close().await;
     place
         .tamper(
-            "DELETE FROM events WHERE seq = 2;
+            "DELETE FROM events WHERE seq = 2 AND session NOT IN (SELECT session FROM turns);
              UPDATE turns SET status = 'running';
              UPDATE key_values SET session = x'00000000000000000000000000000000'",
         )
         .await;
     let store = place.open().await.unwrap();
     let problems = store.check().await.unwrap();
-    assert!(
-        matches!(
-            &problems[..],
-            [Problem::Database(_), Problem::Journal { .. }, Problem::Turn(_)]
-        ),
-        "{problems:?}"
-    );
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    assert!(matches!(&problems[0], Problem::Database(_)), "{problems:?}");
     let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    assert!(texts[1].contains("1 to 4; there are 3"), "{texts:?}");
+    for (about, words) in [
+        (other, "after event 1 comes event 3"),
+        (session, "key-values are counted as 1"),
+    ] {
+        let about = about.to_string();
+        assert!(
+            texts.iter().any(|text| text.contains(&about) && text.contains(words)),
+            "{texts:?}"
+        );
+    }
+    let turn = problems.iter().find(|problem| matches!(problem, Problem::Turn { .. }));
+    let turn = turn.unwrap().to_string();
+    assert!(
+        turn.contains("running") && turn.contains("by the journal it is queued"),
+        "{turn}"
+    );
 }
 
 #[tokio::test]

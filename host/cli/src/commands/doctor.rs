@@ -1,5 +1,7 @@
 //! `fumehood doctor`: what is wrong with this installation, one line per check.
 
+pub(crate) mod store;
+
 use crate::{
     boot,
     config::Loaded,
@@ -7,7 +9,10 @@ use crate::{
     standard,
 };
 use fumehood_sandbox::{Sandbox, SandboxConfig};
-use fumehood_store::OpenError;
+use fumehood_store::{
+    Schema, StoreUrl,
+    examine::{Depth, Examination, examine},
+};
 use serde_json::json;
 
 /// What a check found.
@@ -181,31 +186,44 @@ async fn store(loaded: &Loaded) -> Finding {
             detail,
         };
     }
-    match boot::open(&loaded.config).await {
-        Err(OpenError::InUse { .. }) => {
-            let detail = "in use by a serving host; stop it to have the database checked".into();
+    match examined(loaded, Depth::Database).await {
+        Err(error) => bad(format!("{error:#}")),
+        Ok(Examination {
+            schema: None | Some(Schema::Earlier { .. }),
+            findings,
+            ..
+        }) if findings.is_empty() => {
+            let detail = "the next start makes the database, or brings it up to date".into();
             Finding {
                 check,
                 verdict: Verdict::Note,
                 detail,
             }
         }
-        Err(error) => bad(error.to_string()),
-        Ok(opened) => {
-            let found = opened.check().await;
-            let keys = opened.secret_keys().await;
-            opened.close().await;
-            match found.and_then(|found| Ok((found, keys?))) {
-                Err(error) => bad(error.to_string()),
-                Ok((problems, keys)) if problems.is_empty() => Finding {
-                    check,
-                    verdict: if keys.len() > 1 { Verdict::Note } else { Verdict::Good },
-                    detail: format!("whole, and every journal without gaps; {}", sealed(&keys)),
-                },
-                Ok((problems, _)) => bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        Ok(found) => {
+            let damage: Vec<_> = found.findings.iter().filter(|finding| finding.is_damage()).collect();
+            if damage.is_empty() {
+                let verdict = if found.secrets.len() > 1 {
+                    Verdict::Note
+                } else {
+                    Verdict::Good
+                };
+                let detail = format!("whole, and every journal without gaps; {}", sealed(&found.secrets));
+                return Finding { check, verdict, detail };
             }
+            let damage: Vec<_> = damage.iter().map(|finding| finding.problem.to_string()).collect();
+            bad(format!(
+                "{}; `fumehood doctor --store` says what to do",
+                damage.join("; ")
+            ))
         }
     }
+}
+
+/// Looks at what is kept, and changes nothing.
+async fn examined(loaded: &Loaded, depth: Depth) -> anyhow::Result<Examination> {
+    let url: StoreUrl = loaded.config.store_url().parse()?;
+    Ok(examine(&loaded.config.data_dir, &url, depth).await?)
 }
 
 /// Under which master keys the secrets are.

@@ -73,7 +73,7 @@ impl Prepared {
 }
 
 /// The status that an event gives its turn.
-const fn projected(body: &EventBody) -> Option<TurnStatus> {
+pub(super) const fn projected(body: &EventBody) -> Option<TurnStatus> {
     match body {
         EventBody::TurnQueued { .. } => Some(TurnStatus::Queued),
         EventBody::TurnStarted { .. } | EventBody::TurnResumed { .. } => Some(TurnStatus::Running),

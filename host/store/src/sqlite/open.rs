@@ -70,6 +70,103 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
     })
 }
 
+/// A database that is only looked at.
+pub(crate) struct Looked {
+    pub(crate) connection: SqliteConnection,
+    pub(crate) schema: Schema,
+}
+
+/// How old the schema of a database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// It is that of this version.
+    Current,
+    /// It is an earlier one: the next start brings it up to date.
+    Earlier {
+        /// That of the database.
+        found: i64,
+        /// That of this version.
+        known: i64,
+    },
+}
+
+/// Whether somebody else may write to the database meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Its lock is ours.
+    KeptOut,
+    /// A host may use it.
+    MayWrite,
+}
+
+/// Opens a database to look at it: nothing is made, brought up to date or written. `None`: there is none yet.
+///
+/// # Errors
+/// When it is damaged, not ours, of a newer version, or can't be read.
+pub(crate) async fn look(file: &Path, others: Others) -> Result<Option<Looked>, OpenError> {
+    match file.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::io(file, &error)),
+        // Made and not yet filled.
+        Ok(metadata) if metadata.len() == 0 => return Ok(None),
+        Ok(_) => {}
+    }
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = Path::new(&log).metadata().is_ok_and(|log| log.len() > 0);
+    // Read as it lies there, where nothing is to be added from a log and nobody writes: then not even an index of one is made.
+    let unchanging = others == Others::KeptOut && !has_log;
+    let mut connection = options(file)
+        .read_only(true)
+        .immutable(unchanging)
+        .connect()
+        .await
+        .map_err(|error| refused(file, error))?;
+    match looked_at(&mut connection, file).await {
+        Ok(schema) => Ok(Some(Looked { connection, schema })),
+        Err(error) => {
+            // The error above counts, whatever closing says.
+            let _ = connection.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn looked_at(connection: &mut SqliteConnection, file: &Path) -> Result<Schema, OpenError> {
+    let fail = |error| refused(file, error);
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(fail)?;
+    if id != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: file.into() });
+    }
+    refuse_newer(connection, file).await?;
+    let (found, known) = (found(connection, file).await?.unwrap_or(0), known());
+    Ok(if found < known {
+        Schema::Earlier { found, known }
+    } else {
+        Schema::Current
+    })
+}
+
+/// By what key the secrets are sealed, as the database has it, and how many there are.
+pub(crate) async fn sealed_by(
+    connection: &mut SqliteConnection,
+    file: &Path,
+) -> Result<(Option<String>, i64), OpenError> {
+    let fail = |error| refused(file, error);
+    let key: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'master_key'")
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(fail)?;
+    let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM secrets")
+        .fetch_one(connection)
+        .await
+        .map_err(fail)?;
+    Ok((key, secrets))
+}
+
 fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
@@ -150,23 +247,27 @@ async fn write_ahead(writer: &mut SqliteConnection, file: &Path) -> Result<(), O
 }
 
 /// Looks before migrating, so that nothing of a newer version is touched.
-async fn refuse_newer(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
-    let fail = |error| refused(file, error);
-    let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
-        .fetch_one(&mut *writer)
-        .await
-        .map_err(fail)?;
-    if there == 0 {
-        return Ok(());
-    }
-    let found: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
-        .fetch_one(&mut *writer)
-        .await
-        .map_err(fail)?;
-    match found {
+async fn refuse_newer(connection: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    match found(connection, file).await? {
         Some(found) if found > known() => Err(newer(file, found)),
         _ => Ok(()),
     }
+}
+
+/// The schema of a database; `None` if it has none.
+async fn found(connection: &mut SqliteConnection, file: &Path) -> Result<Option<i64>, OpenError> {
+    let fail = |error| refused(file, error);
+    let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(fail)?;
+    if there == 0 {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(fail)
 }
 
 fn known() -> i64 {
@@ -184,17 +285,10 @@ fn newer(file: &Path, found: i64) -> OpenError {
 /// Notices at once that the secrets were made with another master key, not at the first call that needs one.
 async fn match_key(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> Result<(), OpenError> {
     let fail = |error| refused(file, error);
-    let expected: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'master_key'")
-        .fetch_optional(&mut *writer)
-        .await
-        .map_err(fail)?;
+    let (expected, secrets) = sealed_by(writer, file).await?;
     if expected.as_deref().is_some_and(|expected| vault.has(expected)) {
         return Ok(());
     }
-    let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM secrets")
-        .fetch_one(&mut *writer)
-        .await
-        .map_err(fail)?;
     match expected {
         Some(expected) if secrets > 0 => Err(OpenError::WrongMasterKey {
             expected,
@@ -215,7 +309,7 @@ async fn match_key(writer: &mut SqliteConnection, file: &Path, vault: &Vault) ->
 
 /// What an error of the driver means while opening.
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
-fn refused(file: &Path, error: sqlx::Error) -> OpenError {
+pub(crate) fn refused(file: &Path, error: sqlx::Error) -> OpenError {
     let path = file.to_owned();
     let code = error
         .as_database_error()

@@ -34,17 +34,8 @@ type Row = (i64, String, Option<Vec<u8>>, String, i64, String);
 impl SqliteStore {
     /// Under which master keys the secrets are, by the keys' names, and how many each.
     pub(crate) async fn secret_keys(&self) -> Result<Vec<(String, u64)>> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT CASE WHEN json_valid(envelope) THEN ifnull(json_extract(envelope, '$.key'), 'none') ELSE 'unreadable' END AS under, \
-             count(*) FROM secrets GROUP BY under ORDER BY under",
-        )
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed)?;
-        Ok(rows
-            .into_iter()
-            .map(|(name, count)| (name, u64::try_from(count).unwrap_or(0)))
-            .collect())
+        let mut connection = self.readers().acquire().await.map_err(failed)?;
+        secret_keys(&mut connection).await
     }
 
     /// Puts the secrets after `after` under the first key: at most a batch, whole or not at all.
@@ -73,6 +64,21 @@ impl SqliteStore {
         })
         .await
     }
+}
+
+/// Under which master keys the secrets are, by the keys' names, and how many each.
+pub(crate) async fn secret_keys(connection: &mut SqliteConnection) -> Result<Vec<(String, u64)>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT CASE WHEN json_valid(envelope) THEN ifnull(json_extract(envelope, '$.key'), 'none') ELSE 'unreadable' END AS under, \
+         count(*) FROM secrets GROUP BY under ORDER BY under",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    Ok(rows
+        .into_iter()
+        .map(|(name, count)| (name, u64::try_from(count).unwrap_or(0)))
+        .collect())
 }
 
 async fn batch(connection: &mut SqliteConnection, vault: &Vault, after: i64) -> Result<Batch> {

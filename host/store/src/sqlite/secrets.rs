@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{Result, Secrets, SecretsStamp, StoreError},
-    envelope::Place,
+    envelope::{Place, Vault},
     faults::Point,
     record::{Owner, Page, PageRequest},
 };
@@ -38,6 +38,27 @@ fn bytes_of_values(count: i64, stored: i64, envelope: &str, value_bytes: usize) 
     let length = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX / 4);
     let frame = length(envelope.len()) - length(value_bytes) * 4 / 3;
     (stored - count * frame).max(0) * 3 / 4 + length(value_bytes)
+}
+
+/// The value of a row: its session, its version and what it seals.
+pub(super) fn open_sealed(
+    vault: &Vault,
+    org: &OrgName,
+    name: &SecretName,
+    (session, version, envelope): (Option<Vec<u8>>, i64, &str),
+) -> Result<SecretString> {
+    let session = session
+        .map(|id| decode::uuid(&id, "a secret's session").map(SessionId::from_uuid))
+        .transpose()?;
+    let place = Place {
+        org,
+        session,
+        name,
+        version,
+    };
+    let plain = vault.open(&place, envelope)?;
+    let text = std::str::from_utf8(&plain).map_err(|_| decode::corrupt("a secret's value"))?;
+    Ok(SecretString::from(text))
 }
 
 impl SqliteStore {
@@ -139,20 +160,9 @@ impl SqliteStore {
         &self,
         org: &OrgName,
         name: &SecretName,
-        (session, version, envelope): (Option<Vec<u8>>, i64, &str),
+        row: (Option<Vec<u8>>, i64, &str),
     ) -> Result<SecretString> {
-        let session = session
-            .map(|id| decode::uuid(&id, "a secret's session").map(SessionId::from_uuid))
-            .transpose()?;
-        let place = Place {
-            org,
-            session,
-            name,
-            version,
-        };
-        let plain = self.inner.vault.open(&place, envelope)?;
-        let text = std::str::from_utf8(&plain).map_err(|_| decode::corrupt("a secret's value"))?;
-        Ok(SecretString::from(text))
+        open_sealed(&self.inner.vault, org, name, row)
     }
 
     /// Whether any session of the org has secrets of its own.

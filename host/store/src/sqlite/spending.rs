@@ -148,6 +148,26 @@ async fn charge(connection: &mut SqliteConnection, event: &Event, spent: &Spent<
     Ok(())
 }
 
+/// What an event charges its session with, as it is kept.
+pub(super) struct Charged {
+    pub(super) tokens: i64,
+    pub(super) cost: i64,
+}
+
+/// What an event charges its session with, if it tells a model call.
+pub(super) fn spent(body: &EventBody) -> Option<Charged> {
+    let spent = Spent::of(body)?;
+    Some(Charged {
+        tokens: kept(spent.usage.unwrap_or_default().total()),
+        cost: spent.cost.map_or(0, |cost| kept(cost.millionths())),
+    })
+}
+
+/// The sum of what is charged already and more of it, as it is kept.
+pub(super) fn sum(charged: i64, more: i64) -> i64 {
+    charged.saturating_add(more).min(kept(MOST))
+}
+
 /// A count as it is kept.
 fn kept(count: u64) -> i64 {
     i64::try_from(count.min(MOST)).unwrap_or(i64::MAX)

@@ -19,7 +19,7 @@ use std::{collections::HashSet, fs, io, path::Path};
 use uuid::Uuid;
 
 /// Where files are that the database does not know.
-const UNKNOWN: &str = "workspaces.unknown";
+pub(super) const UNKNOWN: &str = "workspaces.unknown";
 /// Names the database that the files belong to.
 const MARK: &str = "workspaces.database";
 
@@ -197,7 +197,7 @@ fn put_back(from: &Dir, place: &Place, session: SessionId) -> io::Result<bool> {
 }
 
 /// The sessions of which there is something with that suffix. What else somebody put there is not ours.
-fn sessions_in(dir: &Dir, suffix: &str) -> io::Result<HashSet<SessionId>> {
+pub(super) fn sessions_in(dir: &Dir, suffix: &str) -> io::Result<HashSet<SessionId>> {
     let mut sessions = HashSet::new();
     for entry in dir.entries()? {
         let name = entry?.file_name();

@@ -15,13 +15,14 @@
 
 mod belonging;
 mod error;
+pub(crate) mod examine;
 mod file;
 mod going_back;
 mod grep;
 mod list;
 mod open;
 mod path;
-mod snapshots;
+pub(crate) mod snapshots;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -60,13 +61,13 @@ use std::{
 use tokio::sync::Semaphore;
 
 /// Where the sessions' directories are, in the data directory.
-const ROOT: &str = "workspaces";
+pub(crate) const ROOT: &str = "workspaces";
 /// Where they are moved to be removed.
-const GONE: &str = "workspaces.gone";
+pub(crate) const GONE: &str = "workspaces.gone";
 /// What is kept of the states they were in.
-const SNAPSHOTS: &str = "snapshots";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 /// What is ready to be put back, until it is.
-const RESTORING: &str = "workspaces.restoring";
+pub(crate) const RESTORING: &str = "workspaces.restoring";
 /// Where a file is written, or a workspace made, before it has its place.
 const TEMPORARY: &str = "workspaces.new";
 /// Ends the name of what says there that files were made for a session that may not be written yet.

@@ -117,13 +117,13 @@ fn has_room(manifest: &Manifest, quota: Quota) -> Result<(), Full> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Check {
+pub(super) enum Check {
     Digest,
     Nothing,
 }
 
 /// Makes all of it in an empty directory, durably; false if a file is not what it should be.
-fn build(
+pub(super) fn build(
     target: &Dir,
     manifest: &Manifest,
     open: impl Fn(&str, &Digest) -> io::Result<File>,

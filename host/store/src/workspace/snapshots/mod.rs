@@ -7,11 +7,13 @@
 
 mod copy;
 mod durable;
+mod examine;
 mod manifest;
 mod restore;
 mod shelf;
 
 pub(super) use copy::{Copied, copy_now};
+pub(in crate::workspace) use examine::{Unsound, examine, removed};
 pub(super) use restore::{Left, PutBack};
 
 use self::{manifest::Manifest, shelf::Shelf};

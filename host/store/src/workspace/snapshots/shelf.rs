@@ -28,9 +28,9 @@ use std::{
     time::SystemTime,
 };
 
-const BYTES: &str = "bytes";
-const STATES: &str = "states";
-const CACHE: &str = "cache.json";
+pub(super) const BYTES: &str = "bytes";
+pub(super) const STATES: &str = "states";
+pub(super) const CACHE: &str = "cache.json";
 /// What a file takes at least, however short it is.
 const LEAST: u64 = 4096;
 

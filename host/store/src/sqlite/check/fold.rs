@@ -1,0 +1,301 @@
+//! Folds every journal and compares what follows from it with what is kept.
+
+use super::{Found, Mend, Problem, mend::TurnRow};
+use crate::{
+    api::Result,
+    sqlite::{decode, failed, journal::projected, spending},
+};
+use fumehood_core::{
+    event::EventBody,
+    id::{SessionId, TurnId},
+    turn::TurnStatus,
+};
+use sqlx::sqlite::SqliteConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Events that are read together.
+const PAGE: i64 = 500;
+/// Problems of one session that are told.
+const MOST_TOLD: usize = 20;
+
+/// What is kept of a session and follows from its journal.
+#[derive(Debug)]
+struct SessionRow {
+    session: SessionId,
+    last_seq: i64,
+    spent_tokens: i64,
+    spent_cost: i64,
+}
+
+/// An event as the fold reads it: its place, its time, its turn and what it says.
+type EventRow = (i64, i64, Option<Vec<u8>>, String);
+
+/// What follows from a journal, as far as it was read.
+#[derive(Debug, Default)]
+struct Folded {
+    last: i64,
+    turns: BTreeMap<Uuid, Turn>,
+    /// The two turns that had an event last, each with the place of it: the newer first.
+    latest: [Option<(Uuid, i64)>; 2],
+    rewinds: Vec<(i64, i64)>,
+    spent_tokens: i64,
+    spent_cost: i64,
+}
+
+#[derive(Debug)]
+struct Turn {
+    row: TurnRow,
+    ends: u32,
+}
+
+/// Every session's journal against what is kept of it.
+pub(super) async fn journals(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let mut after = Vec::new();
+    loop {
+        let next: Option<(Vec<u8>, i64, i64, i64)> = sqlx::query_as(
+            "SELECT id, last_seq, spent_tokens, spent_cost FROM sessions WHERE id > ?1 ORDER BY id LIMIT 1",
+        )
+        .bind(&after)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed)?;
+        let Some((id, last_seq, spent_tokens, spent_cost)) = next else {
+            return Ok(found);
+        };
+        let kept = SessionRow {
+            session: SessionId::from_uuid(decode::uuid(&id, "a session's id")?),
+            last_seq,
+            spent_tokens,
+            spent_cost,
+        };
+        let mut of_session = session(connection, &kept).await?;
+        of_session.truncate(MOST_TOLD);
+        found.append(&mut of_session);
+        after = id;
+    }
+}
+
+async fn session(connection: &mut SqliteConnection, kept: &SessionRow) -> Result<Vec<Found>> {
+    let folded = match fold(connection, kept).await? {
+        Ok(folded) => folded,
+        // From a journal that is not whole nothing follows.
+        Err(detail) => {
+            return Ok(vec![Found::beyond_repair(Problem::Journal {
+                session: kept.session,
+                detail,
+            })]);
+        }
+    };
+    let mut found = Vec::new();
+    compare_session(kept, &folded, &mut found);
+    compare_turns(
+        kept.session,
+        turns(connection, kept.session).await?,
+        &folded,
+        &mut found,
+    );
+    compare_rewinds(
+        kept.session,
+        &rewinds(connection, kept.session).await?,
+        &folded,
+        &mut found,
+    );
+    Ok(found)
+}
+
+/// What follows from the journal, or why nothing does.
+async fn fold(connection: &mut SqliteConnection, kept: &SessionRow) -> Result<std::result::Result<Folded, String>> {
+    let mut folded = Folded::default();
+    loop {
+        let events: Vec<EventRow> = sqlx::query_as(
+            "SELECT seq, time, turn, body FROM events WHERE session = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        )
+        .bind(&kept.session.uuid().as_bytes()[..])
+        .bind(folded.last)
+        .bind(PAGE)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+        if events.is_empty() {
+            break;
+        }
+        for (seq, time, turn, body) in events {
+            if seq != folded.last + 1 {
+                return Ok(Err(format!("after event {} comes event {seq}", folded.last)));
+            }
+            let turn = turn.map(|turn| decode::uuid(&turn, "an event's turn")).transpose()?;
+            match serde_json::from_str(&body) {
+                Ok(body) => folded.apply(seq, time, turn, &body),
+                Err(_) => return Ok(Err(format!("event {seq} is not of a form this version knows"))),
+            }
+        }
+    }
+    if folded.last < kept.last_seq {
+        let (last, kept) = (folded.last, kept.last_seq);
+        return Ok(Err(format!(
+            "it should have the events 1 to {kept}; it ends with event {last}"
+        )));
+    }
+    Ok(Ok(folded))
+}
+
+impl Folded {
+    fn apply(&mut self, seq: i64, time: i64, turn: Option<Uuid>, body: &EventBody) {
+        self.last = seq;
+        if let EventBody::SessionRewound { after, .. } = body {
+            self.rewinds.push((seq, i64::try_from(*after).unwrap_or(i64::MAX)));
+        }
+        if let Some(spent) = spending::spent(body) {
+            self.spent_tokens = spending::sum(self.spent_tokens, spent.tokens);
+            self.spent_cost = spending::sum(self.spent_cost, spent.cost);
+        }
+        if let Some(turn) = turn {
+            self.apply_to(turn, seq, time, body);
+            self.latest = match self.latest {
+                [Some((newest, _)), other] if newest == turn => [Some((turn, seq)), other],
+                [newest, _] => [Some((turn, seq)), newest],
+            };
+        }
+    }
+
+    fn apply_to(&mut self, id: Uuid, seq: i64, time: i64, body: &EventBody) {
+        let Some(status) = projected(body) else {
+            if let (EventBody::ApprovalRequested { calls }, Some(turn)) = (body, self.turns.get_mut(&id)) {
+                let until = calls.iter().filter_map(|call| call.expires.timestamp_nanos_opt()).min();
+                turn.row.waits_until = until.or(Some(time));
+            }
+            return;
+        };
+        let others = self.latest.iter().flatten().filter(|(turn, _)| *turn != id);
+        let newest_of_others = others.map(|(_, seq)| *seq).max().unwrap_or(0);
+        let turn = self.turns.entry(id).or_insert_with(|| Turn {
+            row: TurnRow {
+                turn: TurnId::from_uuid(id),
+                status,
+                first_seq: seq,
+                ended: None,
+                waits_until: None,
+                agent: String::new(),
+                model: String::new(),
+            },
+            ends: 0,
+        });
+        let row = &mut turn.row;
+        if row.status == TurnStatus::Queued && newest_of_others > row.first_seq {
+            match body {
+                EventBody::TurnStarted { .. } => row.first_seq = seq,
+                _ if status.is_terminal() => row.first_seq = 0,
+                _ => {}
+            }
+        }
+        if let EventBody::TurnStarted { agent, model, .. } = body {
+            agent.as_str().clone_into(&mut row.agent);
+            model.as_str().clone_into(&mut row.model);
+        }
+        row.status = status;
+        row.ended = status.is_terminal().then_some(time);
+        if status != TurnStatus::AwaitingApproval {
+            row.waits_until = None;
+        }
+        turn.ends += u32::from(status.is_terminal());
+    }
+}
+
+fn compare_session(kept: &SessionRow, folded: &Folded, found: &mut Vec<Found>) {
+    if (kept.last_seq, kept.spent_tokens, kept.spent_cost) == (folded.last, folded.spent_tokens, folded.spent_cost) {
+        return;
+    }
+    let detail = format!(
+        "its row says that its last event is {} and that it spent {} tokens and {} millionths; by its journal it is {}, {} and {}",
+        kept.last_seq, kept.spent_tokens, kept.spent_cost, folded.last, folded.spent_tokens, folded.spent_cost,
+    );
+    found.push(Found {
+        problem: Problem::Session {
+            session: kept.session,
+            detail,
+        },
+        mend: Some(Mend::Session {
+            session: kept.session,
+            last_seq: folded.last,
+            spent_tokens: folded.spent_tokens,
+            spent_cost: folded.spent_cost,
+        }),
+    });
+}
+
+fn compare_turns(session: SessionId, rows: Vec<TurnRow>, folded: &Folded, found: &mut Vec<Found>) {
+    for kept in rows {
+        let turn = kept.turn;
+        let beyond_repair = |detail: String| Found::beyond_repair(Problem::Turn { turn, detail });
+        let Some(told) = folded.turns.get(&turn.uuid()) else {
+            found.push(beyond_repair("the journal says nothing of it".into()));
+            continue;
+        };
+        if told.ends > 1 {
+            found.push(beyond_repair(format!("the journal tells {} ends of it", told.ends)));
+        } else if !told.row.is_told_by(&kept) {
+            let detail = format!("its row has {kept}; by the journal it is {}", told.row);
+            found.push(Found {
+                problem: Problem::Turn { turn, detail },
+                mend: Some(Mend::Turn {
+                    session,
+                    row: told.row.clone(),
+                }),
+            });
+        }
+    }
+}
+
+fn compare_rewinds(session: SessionId, kept: &[(i64, i64)], folded: &Folded, found: &mut Vec<Found>) {
+    if kept == folded.rewinds {
+        return;
+    }
+    found.push(Found {
+        problem: Problem::Session {
+            session,
+            detail: format!(
+                "it went back {} times by its journal; {} of them are kept as they should be",
+                folded.rewinds.len(),
+                kept.iter().filter(|rewind| folded.rewinds.contains(rewind)).count(),
+            ),
+        },
+        mend: Some(Mend::Rewinds {
+            session,
+            rewinds: folded.rewinds.clone(),
+        }),
+    });
+}
+
+async fn turns(connection: &mut SqliteConnection, session: SessionId) -> Result<Vec<TurnRow>> {
+    type Row = (Vec<u8>, String, i64, Option<i64>, Option<i64>, String, String);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, status, first_seq, ended, waits_until, agent, model FROM turns WHERE session = ?1 ORDER BY id",
+    )
+    .bind(&session.uuid().as_bytes()[..])
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    rows.into_iter()
+        .map(|(id, status, first_seq, ended, waits_until, agent, model)| {
+            Ok(TurnRow {
+                turn: TurnId::from_uuid(decode::uuid(&id, "a turn's id")?),
+                status: decode::status(&status)?,
+                first_seq,
+                ended,
+                waits_until,
+                agent,
+                model,
+            })
+        })
+        .collect()
+}
+
+async fn rewinds(connection: &mut SqliteConnection, session: SessionId) -> Result<Vec<(i64, i64)>> {
+    sqlx::query_as("SELECT seq, after_seq FROM rewinds WHERE session = ?1 ORDER BY seq")
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_all(connection)
+        .await
+        .map_err(failed)
+}

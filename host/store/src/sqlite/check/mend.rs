@@ -1,0 +1,192 @@
+//! What mends the database safely: rows that follow from journals are made anew, and what nobody waits for goes. All of it in one
+//! transaction.
+
+use crate::{
+    api::Result,
+    faults::Point,
+    sqlite::{BoxFuture, SqliteStore, decode, failed},
+};
+use fumehood_core::{
+    id::{SessionId, TurnId},
+    turn::TurnStatus,
+};
+use sqlx::sqlite::SqliteConnection;
+use std::fmt;
+
+/// A turn's row, as far as it follows from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TurnRow {
+    pub(super) turn: TurnId,
+    pub(super) status: TurnStatus,
+    pub(super) first_seq: i64,
+    pub(super) ended: Option<i64>,
+    pub(super) waits_until: Option<i64>,
+    pub(super) agent: String,
+    pub(super) model: String,
+}
+
+impl TurnRow {
+    /// Whether a row says the same. How long a turn waits for something else than a decision is not the journal's to tell.
+    pub(super) fn is_told_by(&self, kept: &Self) -> bool {
+        let waits_until = match self.status {
+            TurnStatus::AwaitingResults => kept.waits_until,
+            _ => self.waits_until,
+        };
+        *kept
+            == Self {
+                waits_until,
+                ..self.clone()
+            }
+    }
+}
+
+impl fmt::Display for TurnRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from event {}", decode::status_text(self.status), self.first_seq)?;
+        if let Some(ended) = self.ended {
+            write!(
+                f,
+                ", ended {}",
+                decode::from_nanos(ended).format("%Y-%m-%dT%H:%M:%S%.9fZ")
+            )?;
+        }
+        if let Some(until) = self.waits_until {
+            write!(
+                f,
+                ", waiting until {}",
+                decode::from_nanos(until).format("%Y-%m-%dT%H:%M:%SZ")
+            )?;
+        }
+        if !self.agent.is_empty() {
+            write!(f, ", worked by {} with {}", self.agent, self.model)?;
+        }
+        Ok(())
+    }
+}
+
+/// What mends a problem.
+#[derive(Debug, Clone)]
+pub(crate) enum Mend {
+    /// A turn's row is made anew from the journal.
+    Turn { session: SessionId, row: TurnRow },
+    /// What a session's row says of its journal is made anew from it.
+    Session {
+        session: SessionId,
+        last_seq: i64,
+        spent_tokens: i64,
+        spent_cost: i64,
+    },
+    /// Where a session went back is noted anew from its journal.
+    Rewinds {
+        session: SessionId,
+        rewinds: Vec<(i64, i64)>,
+    },
+    /// What the key-values of a session take is counted anew.
+    KeyValues {
+        session: SessionId,
+        entries: i64,
+        bytes: i64,
+    },
+    /// What is held for nobody is let go of.
+    Reservation { holder: Vec<u8> },
+}
+
+impl fmt::Display for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Turn { .. } => "make its row anew from the journal",
+            Self::Session { .. } => "make what its row says of the journal anew",
+            Self::Rewinds { .. } => "note anew from the journal where it went back",
+            Self::KeyValues { .. } => "count them anew",
+            Self::Reservation { .. } => "let go of it",
+        })
+    }
+}
+
+impl SqliteStore {
+    /// Mends all of these, or none.
+    pub(crate) async fn mend(&self, mends: Vec<Mend>) -> Result<()> {
+        self.write(Point::StoreRepair, move |connection| -> BoxFuture<'_, Result<()>> {
+            Box::pin(async move {
+                for mend in &mends {
+                    apply(connection, mend).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+async fn apply(connection: &mut SqliteConnection, mend: &Mend) -> Result<()> {
+    match mend {
+        Mend::Turn { session, row } => turn(connection, *session, row).await,
+        Mend::Session {
+            session,
+            last_seq,
+            spent_tokens,
+            spent_cost,
+        } => {
+            let query =
+                sqlx::query("UPDATE sessions SET last_seq = ?2, spent_tokens = ?3, spent_cost = ?4 WHERE id = ?1")
+                    .bind(session.uuid().as_bytes().to_vec())
+                    .bind(last_seq)
+                    .bind(spent_tokens)
+                    .bind(spent_cost);
+            query.execute(connection).await.map(drop).map_err(failed)
+        }
+        Mend::Rewinds { session, rewinds } => note_rewinds(connection, *session, rewinds).await,
+        Mend::KeyValues {
+            session,
+            entries,
+            bytes,
+        } => {
+            let query = sqlx::query("UPDATE sessions SET kv_entries = ?2, kv_bytes = ?3 WHERE id = ?1")
+                .bind(session.uuid().as_bytes().to_vec())
+                .bind(entries)
+                .bind(bytes);
+            query.execute(connection).await.map(drop).map_err(failed)
+        }
+        Mend::Reservation { holder } => {
+            let query = sqlx::query("DELETE FROM reservations WHERE holder = ?1").bind(holder);
+            query.execute(connection).await.map(drop).map_err(failed)
+        }
+    }
+}
+
+async fn turn(connection: &mut SqliteConnection, session: SessionId, row: &TurnRow) -> Result<()> {
+    sqlx::query(
+        "UPDATE turns SET status = ?3, first_seq = ?4, ended = ?5, waits_until = ?6, agent = ?7, model = ?8 \
+         WHERE session = ?1 AND id = ?2",
+    )
+    .bind(&session.uuid().as_bytes()[..])
+    .bind(&row.turn.uuid().as_bytes()[..])
+    .bind(decode::status_text(row.status))
+    .bind(row.first_seq)
+    .bind(row.ended)
+    .bind(row.waits_until)
+    .bind(&row.agent)
+    .bind(&row.model)
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+async fn note_rewinds(connection: &mut SqliteConnection, session: SessionId, rewinds: &[(i64, i64)]) -> Result<()> {
+    sqlx::query("DELETE FROM rewinds WHERE session = ?1")
+        .bind(&session.uuid().as_bytes()[..])
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    for (seq, after) in rewinds {
+        sqlx::query("INSERT INTO rewinds (session, seq, after_seq) VALUES (?1, ?2, ?3)")
+            .bind(&session.uuid().as_bytes()[..])
+            .bind(seq)
+            .bind(after)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
