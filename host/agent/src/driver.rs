@@ -87,6 +87,7 @@ pub(crate) struct Driver {
     reins: Reins,
     /// The tools that the model is shown in the step.
     shown: Arc<[ToolDefinition]>,
+    /// When it would have begun, had it been worked without a break.
     begun: Instant,
     deadline: Option<Deadline>,
     /// Whether something is held for its next model call.
@@ -132,6 +133,8 @@ impl From<Interruption> for Stop {
 impl Driver {
     pub(crate) fn new(plan: TurnPlan, caller: Arc<Caller>, recorder: Recorder, reins: Reins) -> Self {
         let shown = plan.tools.shown(recorder.loaded_tools());
+        let begun = Instant::now().checked_sub(recorder.worked());
+        let begun = begun.unwrap_or_else(Instant::now);
         Self {
             gauge: Gauge::new(fixed(&plan.system, &shown)),
             shown,
@@ -141,7 +144,7 @@ impl Driver {
             caller,
             recorder,
             reins,
-            begun: Instant::now(),
+            begun,
             deadline: None,
             held: Held::Nothing,
             last_call: None,
@@ -291,7 +294,7 @@ impl Driver {
         events
     }
 
-    /// The time budget counts from where this host began to work the turn.
+    /// The time budget counts over all hosts that have worked the turn.
     fn arm_deadline(&mut self) {
         let time = self.recorder.machine.budget().time_ms;
         self.deadline = time.map(|ms| Deadline::after(self.begun.into_std(), Span::from_millis(ms), SetBy::TurnBudget));

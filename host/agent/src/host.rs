@@ -9,6 +9,7 @@ mod deletion;
 mod draining;
 mod endings;
 mod instructions;
+mod leases;
 mod plan;
 mod recovery;
 mod spending;
@@ -54,6 +55,7 @@ use fumehood_policy::{
 };
 use fumehood_store::{
     SessionLock, SessionLocks, Store, StoreError, WorkspaceError, Workspaces,
+    lease::HostId,
     record::{self, Session, SessionChange},
     workspace::Starter,
 };
@@ -227,6 +229,8 @@ pub struct Host {
 }
 
 struct Inner {
+    /// What it holds turns as.
+    id: HostId,
     store: Arc<dyn Store>,
     workspaces: Workspaces,
     catalog: Arc<Catalog>,
@@ -276,8 +280,9 @@ impl Host {
             hub: Arc::clone(&hub),
         };
         let hooks = Hooks::new(Arc::clone(&caller), Arc::clone(&catalog), journal, (&tasks, &closing));
-        Self {
+        let host = Self {
             inner: Arc::new(Inner {
+                id: HostId::new(),
                 hooks,
                 budgets: Arc::new(Budgets::new(budgets, Arc::clone(&store))),
                 store,
@@ -299,7 +304,9 @@ impl Host {
                 draining: closing.child_token(),
                 closing,
             }),
-        }
+        };
+        Inner::keep_turns(&host.inner);
+        host
     }
 
     /// Stops taking turns and stops those that run where they are; the next start goes on with them. Returns when nothing of
@@ -308,6 +315,7 @@ impl Host {
         self.inner.closing.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.let_go_of_all().await;
     }
 
     /// The store, for what needs no more than it: keys, secrets, key-values, the ledger.

@@ -42,6 +42,7 @@ pub mod tools;
 mod toolset;
 pub mod transcript;
 pub mod view;
+mod worked;
 
 /// What [`host::Host::guard`] gives.
 pub use fumehood_egress::LeakGuard;

@@ -2,6 +2,7 @@
 
 use crate::{
     caller::Caller, context::Reported, hub::Hub, machine::TurnMachine, redact, telemetry, transcript::Transcript,
+    worked::Worked,
 };
 use fumehood_core::{
     content::Content,
@@ -16,6 +17,7 @@ use fumehood_core::{
 use fumehood_egress::LeakGuard;
 use fumehood_store::{
     Store, StoreError,
+    lease::Fence,
     record::{Added, Addition},
 };
 use std::{
@@ -36,8 +38,11 @@ pub(crate) struct Recorder {
     org: OrgName,
     session: SessionId,
     turn: TurnId,
+    /// What everything is written under.
+    fence: Fence,
     pub(crate) machine: TurnMachine,
     transcript: Transcript,
+    worked: Duration,
     begun: Instant,
 }
 
@@ -49,13 +54,17 @@ impl Recorder {
         hub: Arc<Hub>,
         org: OrgName,
         session: SessionId,
-        turn: TurnId,
+        fence: Fence,
     ) -> Result<Self, StoreError> {
+        let turn = fence.turn();
         let mut machine = TurnMachine::new(turn);
-        let mut transcript = Transcript::default();
+        let (mut transcript, mut worked) = (Transcript::default(), Worked::default());
         for_each_page(&*store, &org, session, |events| {
             machine.apply_all(events);
             transcript.apply_all(events);
+            for event in events.iter().filter(|event| event.turn == Some(turn)) {
+                worked.apply(&event.body, event.time);
+            }
         })
         .await?;
         Ok(Self {
@@ -65,13 +74,16 @@ impl Recorder {
             org,
             session,
             turn,
+            fence,
             machine,
             transcript,
+            worked: worked.so_far(),
             begun: Instant::now(),
         })
     }
 
-    /// Makes events durable, folds them and shows them, the values of secrets taken out.
+    /// Makes events durable, folds them and shows them, the values of secrets taken out. Nothing of a turn that another host has
+    /// taken meanwhile ([`StoreError::Lost`]).
     ///
     /// Not cancel-safe: a dropped append may or may not have happened, so the driver never drops one.
     // THREAT[T-sec-exfiltration]: what a model or a tool says is searched before it is kept, whatever came before.
@@ -95,7 +107,9 @@ impl Recorder {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.store.append(&self.org, self.session, events).await {
+            // THREAT[T-turn-two-owners]
+            let appended = self.store.append_held(&self.org, self.session, self.fence, events);
+            match appended.await {
                 Err(error @ StoreError::Unavailable { .. }) if begun.elapsed() < PATIENCE => {
                     tracing::warn!(turn = %self.turn, %error, "what happened can't be written yet; it is tried again");
                 }
@@ -104,6 +118,16 @@ impl Recorder {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Whose journal it is.
+    pub(crate) const fn whose(&self) -> (&OrgName, SessionId, TurnId) {
+        (&self.org, self.session, self.turn)
+    }
+
+    /// How long the turn had been worked when its journal was read.
+    pub(crate) const fn worked(&self) -> Duration {
+        self.worked
     }
 
     /// Makes durable what a client adds to the turn's input, unless the same request did before.
@@ -117,7 +141,7 @@ impl Recorder {
     ) -> Result<Added, StoreError> {
         redact::contents(&self.guard().await?, &mut input);
         let addition = Addition {
-            turn: self.turn,
+            fence: self.fence,
             input,
             idempotency,
         };

@@ -83,7 +83,9 @@ impl From<StoreError> for Problem {
                 ProblemCode::InvalidCursor,
                 "the cursor is not the `next` of a page of this list; start again without it",
             ),
-            error @ (StoreError::Unavailable { .. } | StoreError::Corrupt { .. }) => store_unavailable(&error),
+            error @ (StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Lost) => {
+                store_unavailable(&error)
+            }
         }
     }
 }

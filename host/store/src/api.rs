@@ -1,5 +1,6 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
+use crate::lease::{Fence, HostId, Lease, Taken};
 use crate::record::{
     Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Seen,
     Session, SessionChange, Turn,
@@ -41,6 +42,9 @@ pub enum StoreError {
         /// Which rule it breaks.
         reason: String,
     },
+    /// Somebody else has taken the turn since: nothing was changed.
+    #[error("the turn was taken over by another host: what this one did for it counts no more")]
+    Lost,
     /// The session's key-values would take more than they may: nothing was changed.
     #[error("the session's key-values would pass their limit of {limit} {of}: delete some, or store less")]
     Full {
@@ -77,6 +81,7 @@ pub trait Store:
     + Components
     + Sessions
     + Turns
+    + Leases
     + Journal
     + Spending
     + KeyValues
@@ -181,7 +186,7 @@ pub trait Turns {
     /// Appends the `turn.steered` of what a client adds to a turn's input, and remembers its idempotency key, in one transaction.
     ///
     /// # Errors
-    /// As [`Journal::append`].
+    /// As [`Journal::append_held`].
     async fn add_to_turn(&self, org: &OrgName, session: SessionId, addition: &Addition) -> Result<Added>;
     /// The session's oldest turn that hasn't ended: the one to be worked.
     async fn next_turn(&self, org: &OrgName, session: SessionId) -> Result<Option<Turn>>;
@@ -198,6 +203,24 @@ pub trait Turns {
     async fn turns_waiting(&self, after: Option<(Time, TurnId)>, limit: u32) -> Result<Vec<(Turn, Time)>>;
 }
 
+/// Who works which turn. A host takes a turn before it works it, holds it for as long, and writes under the [`Fence`] it was given; a
+/// turn that ends, or waits for somebody outside, is let go of in the transaction of the event that says so.
+#[async_trait]
+pub trait Leases {
+    /// Takes a turn that hasn't ended, unless another host holds it. Whoever held it before, also the same host, has lost it.
+    /// `None` if the org has no such turn.
+    async fn take_turn(&self, org: &OrgName, turn: TurnId, lease: Lease) -> Result<Option<Taken>>;
+    /// Holds those of the turns for longer that are the host's; of others nothing is said, their fences do that.
+    async fn renew(&self, turns: &[TurnId], lease: Lease) -> Result<()>;
+    /// Lets go of a turn as it is, for whoever comes next: taking it is no recovery. Not of one that was taken since.
+    async fn let_go(&self, fence: Fence) -> Result<()>;
+    /// The same for all that a host holds.
+    async fn let_go_of_all(&self, host: HostId) -> Result<()>;
+    /// Turns of every org that are to be worked, are the next of their sessions, and are held by nobody at that time: at most `limit`,
+    /// the oldest first, from the one on that comes after `after`.
+    async fn turns_to_take(&self, at: Time, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>>;
+}
+
 /// The journal: what happened in a session, in order.
 #[async_trait]
 pub trait Journal {
@@ -209,6 +232,17 @@ pub trait Journal {
     /// turn that is not the session's, for a start or an end of a turn that has ended: a turn ends exactly once; and for a start while
     /// another turn of the session has begun and not ended.
     async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>>;
+    /// Appends as [`Journal::append`] does, if nobody has taken the turn since it was taken by who holds this fence.
+    ///
+    /// # Errors
+    /// As [`Journal::append`]; [`StoreError::Lost`] if somebody has.
+    async fn append_held(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        fence: Fence,
+        events: &[NewEvent],
+    ) -> Result<Vec<Event>>;
     /// Appends as [`Journal::append`] does, unless something happened in a turn since it was seen: then `None`, and nothing is
     /// appended. Of several who act on the same sight of a turn, one does.
     ///

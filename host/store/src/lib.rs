@@ -16,6 +16,7 @@ mod envelope;
 mod error;
 pub mod examine;
 pub mod faults;
+pub mod lease;
 mod lock;
 mod master;
 mod quotas;
@@ -28,8 +29,8 @@ mod telemetry;
 pub mod workspace;
 
 pub use api::{
-    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, SecretsStamp, Sessions, Settlement, Spending,
-    Store, StoreError, Turns,
+    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Secrets, SecretsStamp, Sessions, Settlement,
+    Spending, Store, StoreError, Turns,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

@@ -1,5 +1,6 @@
 //! The rows of the store, as the rest of the host sees them.
 
+use crate::lease::Fence;
 use fumehood_core::{
     Time,
     content::Content,
@@ -120,8 +121,8 @@ pub enum IfBusy {
 /// What a client adds to a turn's input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Addition {
-    /// The turn.
-    pub turn: TurnId,
+    /// By which taking of which turn.
+    pub fence: Fence,
     /// What it sent.
     pub input: Vec<Content>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.

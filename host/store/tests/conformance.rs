@@ -162,3 +162,12 @@ async fn a_store_that_ends_a_turn_for_one_that_it_refuses_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lets_an_earlier_holder_write_is_caught() {
+    caught(
+        Fault::ForgetsWhoHolds,
+        "who held a turn before another writes nothing more for it",
+    )
+    .await;
+}

@@ -11,8 +11,9 @@ use fumehood_core::{
 };
 use fumehood_policy::authority::SessionNarrowing;
 use fumehood_store::{
-    Journal as _, KeyValues as _, MasterKey, OpenError, Orgs as _, Problem, Secrets as _, Sessions as _, SqliteStore,
-    StoreError, StoreUrl, Turns as _,
+    Journal as _, KeyValues as _, Leases as _, MasterKey, OpenError, Orgs as _, Problem, Secrets as _, Sessions as _,
+    SqliteStore, StoreError, StoreUrl, Turns as _,
+    lease::{HostId, Lease, Taken},
     record::{Accepted, IfBusy, NewTurn, Owner, Session},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -516,4 +517,31 @@ async fn what_is_deleted_is_overwritten_where_it_was() {
         files.any(|file| file.windows(bytes.len()).any(|part| part == bytes))
     };
     assert!(contains(&kept) && !contains(&deleted));
+}
+
+#[tokio::test]
+async fn a_lease_counts_for_nothing_when_the_database_is_opened_again() {
+    let place = Place::new();
+    let store = place.open().await.unwrap();
+    let session = new_session(&store).await;
+    let turn = new_turn(None);
+    store.accept_turn(&org(), session, &turn).await.unwrap();
+    let lease = || {
+        let at = now();
+        Lease {
+            host: HostId::new(),
+            at,
+            until: at + Duration::from_secs(3600),
+        }
+    };
+    store.take_turn(&org(), turn.id, lease()).await.unwrap();
+    let held = store.take_turn(&org(), turn.id, lease()).await.unwrap();
+    assert_eq!(held, Some(Taken::Held));
+    store.close().await;
+    drop(store);
+    let store = place.open().await.unwrap();
+    let left = store.turns_to_take(now(), None, 10).await.unwrap();
+    assert_eq!(left.iter().map(|turn| turn.id).collect::<Vec<_>>(), [turn.id]);
+    let taken = store.take_turn(&org(), turn.id, lease()).await.unwrap();
+    assert!(matches!(taken, Some(Taken::Mine { recoveries: 1, .. })), "{taken:?}");
 }

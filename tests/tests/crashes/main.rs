@@ -62,6 +62,8 @@ const MATRIX: &[(&str, Doing)] = &[
     ("journal.append/compaction.completed", Serving),
     ("turn.accept", Serving),
     ("turn.add", Serving),
+    ("turn.lease", Serving),
+    ("turn.lease:2", Serving),
     ("session.rewind", Serving),
     ("session.create", Serving),
     ("session.update", Serving),

@@ -4,33 +4,44 @@ use super::{Host, HostError};
 use fumehood_core::{
     id::{SessionId, TurnId},
     name::OrgName,
+    now,
     turn::TurnStatus,
 };
-use std::collections::BTreeSet;
-
+/// Turns that are looked for at once.
+const AT_ONCE: u32 = 256;
 /// The states of a turn that is to be worked.
 const TO_WORK: [TurnStatus; 2] = [TurnStatus::Queued, TurnStatus::Running];
 
 impl Host {
     /// Goes on with every turn that an earlier process left unfinished, in every session with the oldest, and from now on with what
-    /// comes next by itself: queued turns, and requests for approval whose time is up.
+    /// comes next by itself: queued turns, turns whose holder is gone, and requests for approval whose time is up.
     ///
     /// For a host that stays, once all it works with is there: a turn is gone on with by the tools that are installed at that moment.
     ///
     /// # Errors
     /// When the store can't be read. Once it can, this may be called again.
     pub async fn recover(&self) -> Result<(), HostError> {
-        let left = self.store().turns_in(&TO_WORK).await?;
-        let sessions: BTreeSet<_> = left.into_iter().map(|turn| (turn.org, turn.session.uuid())).collect();
         if self.inner.recovers.set(()).is_ok() {
             let expiring = self.clone();
             self.tasks()
                 .spawn(async move { expiring.end_expired_approvals().await });
         }
-        for (org, session) in sessions {
-            self.drive_next(&org, SessionId::from_uuid(session)).await?;
+        self.take_up_what_is_left().await
+    }
+
+    /// Goes on with what is to be worked and held by nobody, in each session with the oldest.
+    pub(super) async fn take_up_what_is_left(&self) -> Result<(), HostError> {
+        let (at, mut after) = (now(), None);
+        loop {
+            let left = self.store().turns_to_take(at, after, AT_ONCE).await?;
+            for turn in &left {
+                self.drive_next(&turn.org, turn.session).await?;
+            }
+            match left.last() {
+                Some(last) if left.len() == AT_ONCE as usize => after = Some(last.id),
+                _ => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Whether it goes on with what nobody asks for just now. A host for one command ends with it, and would only cut off what it

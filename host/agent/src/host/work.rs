@@ -1,19 +1,24 @@
 //! Turns at work: each by one task of the host's, of a session one at a time, the next when one ends.
 
-use super::{Host, HostError};
+use super::{
+    Host, HostError,
+    leases::{Hold, led_nowhere},
+};
 use crate::{
     driver::Driver,
+    machine::TurnMachine,
     recorder::Recorder,
     reins::{Control, Reins, control},
     telemetry::{self, OneMore},
     view::TurnView,
 };
 use fumehood_core::{
+    event::NewEvent,
     id::{SessionId, TurnId},
     name::OrgName,
     turn::{TurnError, TurnErrorCode, TurnStatus},
 };
-use fumehood_store::{StoreError, record};
+use fumehood_store::{StoreError, lease::Fence, record};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, MutexGuard, PoisonError},
@@ -154,6 +159,10 @@ impl Host {
                 tracing::debug!(turn = %id, %error, "the turn is gone");
                 not = Some(id);
             }
+            Some(Err(HostError::Store(error @ StoreError::Lost))) => {
+                tracing::warn!(turn = %id, %error, "another host works the turn");
+                not = Some(id);
+            }
             Some(Err(error @ HostError::Store(StoreError::Corrupt { .. }))) => {
                 tracing::error!(turn = %id, %error, "the turn can't be worked on");
                 not = Some(id);
@@ -184,26 +193,63 @@ impl Host {
         self.inner.tasks.spawn(later.in_current_span());
     }
 
+    /// Takes the turn and works it. What comes of it is in the journal, or was lost to another host.
     async fn work(&self, turn: &record::Turn, reins: Reins) -> Result<TurnStatus, HostError> {
         if reins.leaves() && !reins.cancel.is_cancelled() {
             return Ok(turn.status);
         }
+        let (fence, seal) = match self.hold(turn).await? {
+            Hold::Work(fence) => (fence, None),
+            Hold::Seal(fence) => (fence, Some(led_nowhere())),
+            Hold::Ended => {
+                let ended = self.inner.store.turn(&turn.org, turn.id).await?;
+                return Ok(ended.map_or(turn.status, |turn| turn.status));
+            }
+        };
+        let recorder = self.record_for(turn, fence).await;
+        let worked = match (recorder, seal) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(recorder), _) if recorder.machine.has_ended() => Ok(recorder.machine.status()),
+            (Ok(recorder), _) if reins.cancel.is_cancelled() => {
+                self.end_without_work(recorder, TurnMachine::cancellation).await
+            }
+            (Ok(recorder), Some((error, why))) => {
+                tracing::error!(turn = %turn.id, "a turn is given up: {}", error.message);
+                self.end_without_work(recorder, |machine| machine.failure_of_calls(error, &why))
+                    .await
+            }
+            (Ok(recorder), None) => self.work_held(turn, reins, recorder).await,
+        };
+        if let Err(HostError::Store(StoreError::Unavailable { .. })) = &worked {
+            // That is not the turn's doing.
+            self.let_go(fence).await;
+        }
+        worked
+    }
+
+    async fn record_for(&self, turn: &record::Turn, fence: Fence) -> Result<Recorder, StoreError> {
         let inner = &self.inner;
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);
-        let mut recorder = Recorder::open(store, caller, hub, turn.org.clone(), turn.session, turn.id).await?;
-        if recorder.machine.has_ended() {
-            return Ok(recorder.machine.status());
-        }
-        if reins.cancel.is_cancelled() {
-            let events = recorder.machine.cancellation();
-            recorder.record(events).await?;
-            self.tell_end(&turn.org, turn.session, turn.id).await;
-            return Ok(recorder.machine.status());
-        }
+        Recorder::open(store, caller, hub, turn.org.clone(), turn.session, fence).await
+    }
+
+    async fn end_without_work(
+        &self,
+        mut recorder: Recorder,
+        end: impl FnOnce(&TurnMachine) -> Vec<NewEvent>,
+    ) -> Result<TurnStatus, HostError> {
+        let events = end(&recorder.machine);
+        recorder.record(events).await?;
+        let (org, session, turn) = recorder.whose();
+        self.tell_end(org, session, turn).await;
+        Ok(recorder.machine.status())
+    }
+
+    async fn work_held(&self, turn: &record::Turn, reins: Reins, recorder: Recorder) -> Result<TurnStatus, HostError> {
         let plan = self.plan(turn, recorder.machine.agent()).await;
         match plan.inspect(telemetry::turn_planned) {
-            Ok(plan) => Ok(Driver::new(plan, Arc::clone(&inner.caller), recorder, reins)
+            Ok(plan) => Ok(Driver::new(plan, Arc::clone(&self.inner.caller), recorder, reins)
                 .run()
                 .await?),
             Err(HostError::Store(error)) => Err(error.into()),
@@ -212,15 +258,12 @@ impl Host {
                     code: TurnErrorCode::Configuration,
                     message: error.to_string(),
                 };
-                let events = recorder.machine.failure(error);
-                recorder.record(events).await?;
-                self.tell_end(&turn.org, turn.session, turn.id).await;
-                Ok(recorder.machine.status())
+                self.end_without_work(recorder, |machine| machine.failure(error)).await
             }
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<TurnId, Control>> {
+    pub(super) fn running(&self) -> MutexGuard<'_, HashMap<TurnId, Control>> {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

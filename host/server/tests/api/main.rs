@@ -22,6 +22,7 @@ mod house;
 mod keys;
 mod metrics;
 mod models;
+mod recovery;
 mod refusals;
 mod revoked;
 mod serving;

@@ -3,6 +3,7 @@
 //! [`run`] tries every promise and returns those that were broken; an empty answer is a pass. Each promise makes its own orgs, so
 //! the suite may run on data that is there already.
 
+mod leases;
 mod queue;
 mod races;
 mod restart;
@@ -15,6 +16,7 @@ mod work;
 
 use crate::{
     api::{Store, StoreError},
+    lease::{Fence, HostId, Lease, Taken},
     quotas::KvQuota,
     record::{Accepted, IfBusy, NewTurn, Session, Turn},
 };
@@ -28,7 +30,10 @@ use fumehood_core::{
     turn::{Budget, StopReason},
 };
 use fumehood_policy::authority::SessionNarrowing;
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+/// How long a turn is taken for: longer than a suite takes.
+const WHILE: Duration = Duration::from_secs(3600);
 
 /// What the key-values of a session may take in a store that is tried: few, so that the end is soon reached.
 pub const KV_QUOTA: KvQuota = KvQuota {
@@ -60,6 +65,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         work::PROMISES,
         queue::PROMISES,
         waiting::PROMISES,
+        leases::PROMISES,
         rewinds::PROMISES,
         values::PROMISES,
         races::PROMISES,
@@ -154,6 +160,16 @@ impl World {
             Some(Accepted::New(turn, _)) => Ok(turn),
             other => Err(Broken(format!("a turn was not accepted: {other:?}"))),
         }
+    }
+}
+
+/// Takes a turn for a host, for a while from now.
+async fn taken(world: &World, org: &OrgName, turn: TurnId) -> Result<Fence, Broken> {
+    let (host, at) = (HostId::new(), now());
+    let until = at + WHILE;
+    match world.store.take_turn(org, turn, Lease { host, at, until }).await? {
+        Some(Taken::Mine { fence, .. }) => Ok(fence),
+        other => Err(Broken(format!("the turn was not to be had: {other:?}"))),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Turns that wait for their turn, and what is added to one that is worked.
 
-use super::{Broken, Outcome, World, completed, ensure, ensure_eq, new_turn, promises, races::at_once, work::started};
+use super::{
+    Broken, Outcome, World, completed, ensure, ensure_eq, new_turn, promises, races::at_once, taken, work::started,
+};
 use crate::{
     api::StoreError,
     record::{Accepted, Added, Addition, IfBusy, MAX_QUEUED, NewTurn, Turn},
@@ -140,8 +142,9 @@ async fn added_once(world: &World) -> Outcome {
     let session = world.session(&org).await?.id;
     let turn = world.turn(&org, session).await?;
     world.store.append(&org, session, &[started(turn.id)?]).await?;
+    let fence = taken(world, &org, turn.id).await?;
     let addition = |request: &[u8]| Addition {
-        turn: turn.id,
+        fence,
         input: vec![Content::text("and this")],
         idempotency: Some(("k".into(), Digest::of(request))),
     };
@@ -172,8 +175,9 @@ async fn foreign(world: &World) -> Outcome {
     let session = world.session(&org).await?.id;
     let turn = world.turn(&org, session).await?;
     ensure_eq!(next(world, &other, session).await?, None, "the next turn");
+    let fence = taken(world, &org, turn.id).await?;
     let addition = Addition {
-        turn: turn.id,
+        fence,
         input: Vec::new(),
         idempotency: None,
     };

@@ -1,9 +1,10 @@
 //! The journal, and what follows from its events in the same transaction.
 
-use super::{BoxFuture, SqliteStore, decode, failed, spending};
+use super::{BoxFuture, SqliteStore, decode, failed, leases, spending};
 use crate::{
     api::{Journal, Result, StoreError},
     faults::{Passage, Point},
+    lease::Fence,
     record::Seen,
 };
 use async_trait::async_trait;
@@ -269,7 +270,9 @@ async fn project(
     nanos: i64,
 ) -> Result<()> {
     let updated = sqlx::query(
-        "UPDATE turns SET status = ?3, ended = ?4, waits_until = CASE WHEN ?5 THEN waits_until END \
+        "UPDATE turns SET status = ?3, ended = ?4, waits_until = CASE WHEN ?5 THEN waits_until END, \
+             owner = CASE WHEN ?6 THEN owner END, opening = CASE WHEN ?6 THEN opening END, \
+             leased_until = CASE WHEN ?6 THEN leased_until END \
          WHERE session = ?1 AND id = ?2 AND ended IS NULL",
     )
     .bind(&session.uuid().as_bytes()[..])
@@ -277,6 +280,8 @@ async fn project(
     .bind(decode::status_text(status))
     .bind(status.is_terminal().then_some(nanos))
     .bind(status == TurnStatus::AwaitingApproval)
+    // What has ended, or waits for somebody outside, is nobody's to work.
+    .bind(matches!(status, TurnStatus::Queued | TurnStatus::Running))
     .execute(connection)
     .await
     .map_err(|error| match error.as_database_error() {
@@ -320,6 +325,29 @@ impl Journal for SqliteStore {
             prepared.passage(),
             move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
                 Box::pin(async move {
+                    append(connection, &org, session, prepared)
+                        .await?
+                        .ok_or(StoreError::Gone { what: "session" })
+                })
+            },
+        )
+        .await
+    }
+
+    async fn append_held(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        fence: Fence,
+        events: &[NewEvent],
+    ) -> Result<Vec<Event>> {
+        let prepared = Prepared::new(events)?;
+        let org = org.clone();
+        self.write(
+            prepared.passage(),
+            move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
+                Box::pin(async move {
+                    leases::holds(connection, session, fence).await?;
                     append(connection, &org, session, prepared)
                         .await?
                         .ok_or(StoreError::Gone { what: "session" })

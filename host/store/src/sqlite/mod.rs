@@ -11,6 +11,7 @@ mod identity;
 mod journal;
 mod key_values;
 mod keys;
+mod leases;
 mod ledger;
 pub(crate) mod open;
 mod orgs;
@@ -34,6 +35,7 @@ use crate::{
 use sqlx::{SqlitePool, sqlite::SqliteConnection};
 use stamps::Stamps;
 use std::{fmt, sync::Arc};
+use uuid::Uuid;
 use writer::{BoxFuture, Held, Writer};
 
 /// The store in one SQLite file. Clones share it.
@@ -51,6 +53,8 @@ struct Inner {
     vault: Vault,
     stamps: Stamps,
     key_values: KvQuota,
+    /// Tells this opening of the database from every other.
+    opening: Uuid,
 }
 
 impl SqliteStore {
@@ -92,6 +96,7 @@ impl SqliteStore {
                 vault: opened.vault,
                 stamps: Stamps::new(opened.exclusive),
                 key_values,
+                opening: Uuid::now_v7(),
             }),
         })
     }

@@ -1,6 +1,6 @@
 //! Turns: accepting them once, and finding them.
 
-use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal};
+use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal, leases};
 use crate::{
     api::{Result, StoreError, Turns},
     faults::Point,
@@ -27,9 +27,9 @@ const NEXT: &str = "SELECT id, org, session, status, first_seq, created, ended F
                     WHERE +org = ?1 AND session = ?2 AND ended IS NULL \
                     ORDER BY status = 'queued', first_seq LIMIT 1";
 
-type Row = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>);
+pub(super) type Row = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>);
 
-fn turn((id, org, session, status, first_seq, created, ended): Row) -> Result<Turn> {
+pub(super) fn turn((id, org, session, status, first_seq, created, ended): Row) -> Result<Turn> {
     Ok(Turn {
         id: TurnId::from_uuid(decode::uuid(&id, "a turn's id")?),
         org: decode::name(org, "a turn's org")?,
@@ -279,11 +279,12 @@ async fn add(
             None => {}
         }
     }
+    leases::holds(connection, session, addition.fence).await?;
     let events = journal::append(connection, org, session, steered).await?;
     let event = events.and_then(|mut events| events.pop());
     let event = event.ok_or(StoreError::Gone { what: "session" })?;
     if let Some(idempotency) = &addition.idempotency {
-        remember(connection, session, idempotency, addition.turn, time).await?;
+        remember(connection, session, idempotency, addition.fence.turn(), time).await?;
     }
     Ok(Added::Recorded(event))
 }
@@ -414,7 +415,7 @@ impl Turns for SqliteStore {
 
     async fn add_to_turn(&self, org: &OrgName, session: SessionId, addition: &Addition) -> Result<Added> {
         let steered = journal::Prepared::new(&[NewEvent {
-            turn: Some(addition.turn),
+            turn: Some(addition.fence.turn()),
             source: Source::Client,
             body: EventBody::TurnSteered {
                 input: addition.input.clone(),

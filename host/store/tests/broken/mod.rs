@@ -13,9 +13,10 @@ use fumehood_core::{
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
-    Agents, Components, Journal, KeyValues, Keys, Ledger, Orgs, Secrets, Sessions, Settlement, Spending, SqliteStore,
-    Store, Turns,
+    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Secrets, Sessions, Settlement, Spending,
+    SqliteStore, Store, Turns,
     api::Result,
+    lease::{Fence, HostId, Lease, Taken},
     record::{
         Accepted, Added, Addition, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
         Rewound, Seen, Session, SessionChange, Turn,
@@ -48,6 +49,8 @@ pub(crate) enum Fault {
     ForgetsWhoMayWait,
     /// Appends whatever happened since.
     ForgetsWhatWasSeen,
+    /// Appends for whoever once held the turn.
+    ForgetsWhoHolds,
     /// Ends a turn for another before it knows whether that is accepted.
     EndsBeforeLooking,
 }
@@ -113,6 +116,14 @@ pass!(Secrets {
     fn secret_delete(owner: &Owner, name: &SecretName) -> bool;
     fn secret_names(owner: &Owner, page: &PageRequest) -> Page<SecretName>;
     fn secrets_in_effect(org: &OrgName, session: Option<SessionId>) -> Vec<(SecretName, SecretString)>;
+});
+
+pass!(Leases {
+    fn take_turn(org: &OrgName, turn: TurnId, lease: Lease) -> Option<Taken>;
+    fn renew(turns: &[TurnId], lease: Lease) -> ();
+    fn let_go(fence: Fence) -> ();
+    fn let_go_of_all(host: HostId) -> ();
+    fn turns_to_take(at: Time, after: Option<TurnId>, limit: u32) -> Vec<Turn>;
 });
 
 pass!(Ledger {
@@ -282,6 +293,19 @@ impl Journal for Broken {
             }
         }
         Ok(events)
+    }
+
+    async fn append_held(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        fence: Fence,
+        events: &[NewEvent],
+    ) -> Result<Vec<Event>> {
+        if self.fault == Fault::ForgetsWhoHolds {
+            return self.sound.append(org, session, events).await;
+        }
+        self.sound.append_held(org, session, fence, events).await
     }
 
     async fn append_after(
