@@ -9,7 +9,7 @@ use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::Catalog,
-    host::{Host, HostParts, NewSession, TurnRequest},
+    host::{Host, HostParts, NewSession, ScheduleLimits, TurnRequest},
     limits::Limits,
 };
 use fumehood_core::{
@@ -198,6 +198,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         skills: BTreeMap::new(),
         budgets: BTreeMap::new(),
         default_agent: agent,
+        schedules: ScheduleLimits::default(),
     });
     (host, opened)
 }

@@ -12,12 +12,14 @@ mod instructions;
 mod leases;
 mod plan;
 mod recovery;
+mod schedules;
 mod spending;
 mod work;
 
 pub(crate) use approvals::cleaned;
 pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
+pub use schedules::{PlaceRequest, ScheduleChange, ScheduleLimits, ScheduleRequest};
 pub use work::CancelAt;
 
 use crate::{
@@ -220,6 +222,8 @@ pub struct HostParts {
     pub budgets: BTreeMap<OrgName, OrgBudget>,
     /// The agent of sessions that name none.
     pub default_agent: AgentName,
+    /// What schedules may be.
+    pub schedules: ScheduleLimits,
 }
 
 /// The host. Cheap to clone; ends with [`Host::shut_down`].
@@ -245,6 +249,7 @@ struct Inner {
     running: Mutex<HashMap<TurnId, Control>>,
     /// A turn began to wait for a decision.
     expiry: Notify,
+    schedules: schedules::Schedules,
     /// A session's turns begin, and are undone, one after the other.
     order: SessionLocks,
     summed_up: compaction::BeingSummedUp,
@@ -272,6 +277,7 @@ impl Host {
             skills,
             budgets,
             default_agent,
+            schedules,
         } = parts;
         let (catalog, caller, hub) = (Arc::new(catalog), Arc::new(caller), Arc::<Hub>::default());
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -296,6 +302,7 @@ impl Host {
                 hub,
                 running: Mutex::default(),
                 expiry: Notify::new(),
+                schedules: schedules::Schedules::new(schedules),
                 order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
                 recovers: OnceLock::new(),

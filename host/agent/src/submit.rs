@@ -37,6 +37,17 @@ fn is_only_input(request: &TurnRequest) -> bool {
         && request.budget == Budget::default()
 }
 
+/// Refuses an input that says nothing.
+pub(crate) fn refuse_empty(input: &[Content]) -> Result<(), HostError> {
+    let is_blank = |piece: &Content| matches!(piece, Content::Text { text } if text.trim().is_empty());
+    if input.iter().all(is_blank) {
+        return Err(HostError::Invalid(
+            "the input is empty: send a text, or a list of content".into(),
+        ));
+    }
+    Ok(())
+}
+
 impl Host {
     /// Accepts an input, as a turn or for the one that is worked, and sees to it that it is worked in its turn. The turn goes on whether or not the caller waits.
     ///
@@ -53,15 +64,7 @@ impl Host {
         if self.is_draining() {
             return Err(HostError::ShuttingDown);
         }
-        if request
-            .input
-            .iter()
-            .all(|piece| matches!(piece, Content::Text { text } if text.trim().is_empty()))
-        {
-            return Err(HostError::Invalid(
-                "the input is empty: send a text, or a list of content".into(),
-            ));
-        }
+        refuse_empty(&request.input)?;
         if request.mode == Mode::Steer && !is_only_input(&request) {
             return Err(HostError::Invalid(
                 "what steers a turn is only an `input`: the turn has its own `system`, `budget` and `output_schema`, and replaces \

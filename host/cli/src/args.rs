@@ -1,5 +1,9 @@
 //! The command line. What `--help` prints is written here.
 
+mod schedule;
+
+pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fumehood_core::{
     id::{CallId, KeyId, SessionId, TurnId},
@@ -59,6 +63,9 @@ pub(crate) enum Command {
     /// Turns.
     #[command(subcommand)]
     Turn(Turn),
+    /// Turns that come by themselves.
+    #[command(subcommand)]
+    Schedule(Schedule),
     /// Secrets. Their values go in and never come out.
     #[command(subcommand)]
     Secret(Secret),

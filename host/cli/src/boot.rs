@@ -171,6 +171,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         skills: skills(loaded)?,
         budgets: config.budgets(),
         default_agent: config.default_agent()?,
+        schedules: config.schedules.in_effect(),
     });
     Ok(Running {
         host,

@@ -12,6 +12,7 @@ mod kv;
 mod limits;
 mod org_limits;
 mod overrides;
+mod schedules;
 mod shape;
 mod shutdown;
 #[cfg(test)]
@@ -93,6 +94,9 @@ pub(crate) struct Config {
     /// How it ends.
     #[serde(default)]
     pub(crate) shutdown: shutdown::ShutdownSection,
+    /// What schedules may be.
+    #[serde(default)]
+    pub(crate) schedules: schedules::SchedulesSection,
     /// Per org.
     #[serde(default)]
     org: BTreeMap<OrgName, OrgSection>,
@@ -372,6 +376,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
         bail!("[tool.{name}] is not a component's name");
     }
     config.files.check()?;
+    config.schedules.check()?;
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);

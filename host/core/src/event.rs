@@ -14,7 +14,7 @@ use crate::{
     content::Content,
     digest::Digest,
     hook::{HookFailureKind, HookMode, HookPoint},
-    id::{CallId, EventId, SessionId, TurnId},
+    id::{CallId, EventId, ScheduleId, SessionId, TurnId},
     ledger::ShapeSeen,
     message::{Message, RequestedCall},
     money::Money,
@@ -58,6 +58,13 @@ pub enum Source {
     Client,
     /// The agent loop.
     Host,
+    /// A schedule, at one of its times.
+    Schedule {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The time it was for.
+        due: Time,
+    },
     /// The model.
     Model,
     /// A tool, in one call.

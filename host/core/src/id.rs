@@ -104,6 +104,8 @@ ids! {
     KeyId, "key", "key_";
     /// One egress decision.
     LedgerId, "ledger", "led_";
+    /// One schedule.
+    ScheduleId, "schedule", "sch_";
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Time zones, by their IANA names.
 
 use crate::text_serde::{as_text, shown};
+use chrono::DateTime;
 use chrono_tz::Tz;
 use fumehood_core::Time;
 use std::{fmt, str::FromStr};
@@ -15,6 +16,14 @@ pub struct TimeZone(Tz);
 pub struct ParseTimeZoneError(String);
 
 impl TimeZone {
+    /// The zone without summer time that others are told by.
+    pub const UTC: Self = Self(Tz::UTC);
+
+    /// What the clocks show there at a time.
+    pub(crate) fn local(self, time: Time) -> DateTime<Tz> {
+        time.with_timezone(&self.0)
+    }
+
     /// The date there at a time, with the day of the week: `Saturday, 21 November 2026`.
     #[must_use]
     pub fn date(self, time: Time) -> String {

@@ -43,6 +43,7 @@ const TAGS: &[(&str, &str)] = &[
     ("kv", "A session's key-values"),
     ("secrets", "Written and deleted, never read"),
     ("tools", "Components, their grants, and single calls"),
+    ("schedules", "Turns that come by themselves"),
     ("ledger", "Every egress decision"),
     ("usage", "What model calls took, and the budget"),
     ("health", "Whether the host is there; no key is needed"),
@@ -94,6 +95,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::tools::router())
         .merge(routes::tool_changes::router())
         .merge(routes::calls::router())
+        .merge(routes::schedules::router())
         .merge(routes::ledger::router())
         .merge(routes::usage::router())
         .merge(routes::health::router())

@@ -2,6 +2,10 @@
 //! their types are described here; a test checks real answers against these descriptions.
 #![allow(dead_code, reason = "read by the derive, never made")]
 
+mod schedules;
+
+pub(crate) use self::schedules::{IfBusy, Misfire, When};
+
 use fumehood_core::event::EventBody;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -513,7 +517,7 @@ impl PartialSchema for Event {
             .property("turn", text("`trn_…`, where the event belongs to a turn."))
             .property(
                 "source",
-                any("Who says so: `kind` is `client`, `host`, `model`, `tool` or `egress`."),
+                any("Who says so: `kind` is `client`, `host`, `schedule`, `model`, `tool` or `egress`."),
             )
             .property("data", any("What the type tells."));
         let needed = ["id", "type", "time", "org", "session", "source", "data"];

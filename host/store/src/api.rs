@@ -5,13 +5,14 @@ use crate::record::{
     Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Seen,
     Session, SessionChange, Turn,
 };
+use crate::schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun};
 use crate::spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay};
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
     digest::Digest,
     event::{Event, NewEvent},
-    id::{KeyId, LedgerId, SessionId, TurnId},
+    id::{KeyId, LedgerId, ScheduleId, SessionId, TurnId},
     ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -53,6 +54,14 @@ pub enum StoreError {
         /// How many there may be.
         limit: u64,
     },
+    /// The org has as many of them as it may: nothing was changed.
+    #[error("there are {limit} {what}, which is as many as there may be: delete one")]
+    TooMany {
+        /// What the limit counts.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
     /// A page cursor that this store did not make.
     #[error("the page cursor is not valid here: start again without it")]
     BadCursor,
@@ -87,6 +96,7 @@ pub trait Store:
     + KeyValues
     + Secrets
     + Ledger
+    + Schedules
     + Send
     + Sync
     + 'static
@@ -344,6 +354,33 @@ pub struct SecretsStamp {
     pub session: u64,
     /// Whether any session of the org may have secrets of its own; without, every session has the org's in effect.
     pub sessions_have_own: bool,
+}
+
+/// Schedules, and what came of their times.
+///
+/// A schedule that fires is a fact like any other: its run, its next time, the session that it makes and the turn's `turn.queued` are
+/// one transaction, and of several who fire it for the same time one does.
+#[async_trait]
+pub trait Schedules {
+    /// Keeps a new schedule. [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if its org or session does not
+    /// exist.
+    async fn create_schedule(&self, schedule: &NewSchedule, most: u64) -> Result<Schedule>;
+    /// One schedule.
+    async fn schedule(&self, org: &OrgName, id: ScheduleId) -> Result<Option<Schedule>>;
+    /// The org's schedules, newest first.
+    async fn schedules(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Schedule>>;
+    /// Puts a schedule in the place of itself, if it is as it was seen: of its revision. `None` if it is not, or is gone.
+    async fn change_schedule(&self, schedule: &Schedule) -> Result<Option<Schedule>>;
+    /// Deletes a schedule with its runs; what its turns did stays. `false` if the org has none.
+    async fn delete_schedule(&self, org: &OrgName, id: ScheduleId) -> Result<bool>;
+    /// What came of a schedule's times, the latest first. [`StoreError::Gone`] if the org has no such schedule.
+    async fn schedule_runs(&self, org: &OrgName, id: ScheduleId, page: &PageRequest) -> Result<Page<ScheduleRun>>;
+    /// Active schedules of every org in the order of their next times, from the one on that comes after `after`, at most `limit`.
+    async fn schedules_planned(&self, after: Option<(Time, ScheduleId)>, limit: u32) -> Result<Vec<PlannedAt>>;
+    /// Fires a schedule that is as it was seen, or passes over its time.
+    async fn fire_schedule(&self, firing: &Firing) -> Result<Fired>;
+    /// Plans a schedule that is as it was seen for an earlier time, unless that time was decided about already.
+    async fn aim_schedule(&self, schedule: &Schedule, next: Time) -> Result<Aimed>;
 }
 
 /// The ledger of the door.

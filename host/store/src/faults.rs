@@ -56,6 +56,14 @@ points! {
     LedgerOpen = "ledger.open",
     /// What came of a request.
     LedgerSettle = "ledger.settle",
+    /// A schedule is made.
+    ScheduleCreate = "schedule.create",
+    /// A schedule is changed.
+    ScheduleChange = "schedule.change",
+    /// A schedule is deleted.
+    ScheduleDelete = "schedule.delete",
+    /// A schedule fires, or passes over a time.
+    ScheduleFire = "schedule.fire",
     /// A key-value is set.
     KeyValueSet = "kv.set",
     /// A key-value is deleted.

@@ -22,6 +22,7 @@ mod master;
 mod quotas;
 pub mod record;
 pub mod rotation;
+pub mod schedules;
 mod session_locks;
 pub mod spending;
 pub mod sqlite;
@@ -29,8 +30,8 @@ mod telemetry;
 pub mod workspace;
 
 pub use api::{
-    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Secrets, SecretsStamp, Sessions, Settlement,
-    Spending, Store, StoreError, Turns,
+    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, SecretsStamp, Sessions,
+    Settlement, Spending, Store, StoreError, Turns,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

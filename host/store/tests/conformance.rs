@@ -171,3 +171,12 @@ async fn a_store_that_lets_an_earlier_holder_write_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fires_a_schedule_for_everybody_is_caught() {
+    caught(
+        Fault::FiresForEverybody,
+        "of many who fire a schedule for the same time one does",
+    )
+    .await;
+}

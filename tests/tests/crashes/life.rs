@@ -5,11 +5,17 @@ use fumehood_tests::{Host, PATIENCE, frames, world::World};
 use futures::StreamExt as _;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// The host did not answer any more.
 #[derive(Debug)]
 pub(crate) struct Died;
+
+/// Between two looks at what comes by itself.
+const POLL: Duration = Duration::from_millis(20);
 
 type Lived<T> = Result<T, Died>;
 
@@ -20,6 +26,8 @@ pub(crate) fn config() -> String {
 private_networks = ["127.0.0.1/32"]
 [files]
 snapshots = "96KiB"
+[schedules]
+least_interval = "1s"
 [model.main]
 provider = "scripted"
 script = "script.yaml"
@@ -82,13 +90,14 @@ enum Step {
     More,
     Undo,
     Steer,
+    Schedule,
     Compact,
     Fork,
     Delete,
     Room,
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::Grant,
     Step::Component,
     Step::Session,
@@ -99,6 +108,7 @@ const STEPS: [Step; 14] = [
     Step::More,
     Step::Undo,
     Step::Steer,
+    Step::Schedule,
     Step::Compact,
     Step::Fork,
     Step::Delete,
@@ -114,6 +124,8 @@ pub(crate) struct Life<'w> {
     sessions: BTreeMap<&'static str, String>,
     /// Turns it was told of, by their idempotency keys.
     turns: BTreeMap<String, String>,
+    /// The schedule that it made.
+    schedule: Option<String>,
     /// Whether the turn with tools of all effects went through without a crash.
     worked: bool,
     /// What it has read of the main session's journal.
@@ -127,6 +139,7 @@ impl<'w> Life<'w> {
             at: 0,
             sessions: BTreeMap::new(),
             turns: BTreeMap::new(),
+            schedule: None,
             worked: false,
             read: Vec::new(),
         }
@@ -197,6 +210,7 @@ impl<'w> Life<'w> {
             }
             Step::Undo => self.undo(host).await?,
             Step::Steer => self.steer(host).await?,
+            Step::Schedule => self.schedule(host).await?,
             Step::Compact => {
                 done(self.at_session(host, "main", Method::POST, "/compact").json(&json!({}))).await?;
             }
@@ -323,6 +337,37 @@ impl<'w> Life<'w> {
         self.turn(host, "main", "endless").await
     }
 
+    /// A turn that comes by itself, once.
+    async fn schedule(&mut self, host: &Host) -> Lived<()> {
+        let listed = done(host.request(Method::GET, "/v1/schedules")).await?;
+        let id = match (listed["items"][0]["id"].as_str(), &self.schedule) {
+            (Some(id), _) => id.to_owned(),
+            // It was deleted by the request that nobody answered.
+            (None, Some(_)) => return Ok(()),
+            (None, None) => {
+                let new = json!({"when": {"every": "1s"}, "max_runs": 1, "session": self.sessions["main"], "input": "rounds"});
+                let made = done(host.request(Method::POST, "/v1/schedules").json(&new)).await?;
+                made["id"].as_str().unwrap().to_owned()
+            }
+        };
+        self.schedule = Some(id.clone());
+        let schedule = format!("/v1/schedules/{id}");
+        done(host.request(Method::PATCH, &schedule).json(&json!({"title": "Rounds"}))).await?;
+        let fired = async {
+            loop {
+                let runs = done(host.request(Method::GET, &format!("{schedule}/runs"))).await?;
+                if runs["items"][0]["turn_status"] == "completed" {
+                    return Ok(());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, fired)
+            .await
+            .expect("the schedule never fired")?;
+        gone_or_done(host.request(Method::DELETE, &schedule)).await
+    }
+
     fn at_session(&self, host: &Host, session: &str, method: Method, path: &str) -> RequestBuilder {
         host.request(method, &format!("/v1/sessions/{}{path}", self.sessions[session]))
     }
@@ -365,6 +410,9 @@ impl<'w> Life<'w> {
         for turn in turns {
             one_end(&events, turn);
         }
+        let scheduled = of(&events, "turn.queued").filter(|event| event["source"]["kind"] == "schedule");
+        let scheduled = scheduled.count();
+        assert!(scheduled <= 1, "a schedule that fires once fired {scheduled} times");
         for call in called(&events) {
             one_result(&events, &call);
         }

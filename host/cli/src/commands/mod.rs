@@ -12,6 +12,7 @@ pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rotate;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod session;

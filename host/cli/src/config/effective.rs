@@ -35,6 +35,7 @@ pub(crate) struct Effective {
     host: HostPolicy,
     files: EffectiveFiles,
     kv: EffectiveKv,
+    schedules: EffectiveSchedules,
     install: EffectiveInstall,
     /// How long calls may go on whose component is removed or replaced.
     drain: Span,
@@ -90,6 +91,12 @@ struct EffectiveKv {
 }
 
 #[derive(Debug, Serialize)]
+struct EffectiveSchedules {
+    per_org: u64,
+    least_interval: Span,
+}
+
+#[derive(Debug, Serialize)]
 struct EffectiveModel {
     provider: &'static str,
     model: String,
@@ -118,6 +125,7 @@ impl Effective {
                 },
             )
         });
+        let schedules = config.schedules.in_effect();
         let install = config.call_limits().install;
         let tools = config.tool.iter().map(|(name, tool)| {
             let tool = EffectiveTool {
@@ -159,6 +167,10 @@ impl Effective {
             kv: EffectiveKv {
                 entries: key_values.entries,
                 bytes: ByteSize(key_values.bytes),
+            },
+            schedules: EffectiveSchedules {
+                per_org: schedules.per_org,
+                least_interval: schedules.least_interval,
             },
             install: EffectiveInstall {
                 component_size: install.component_size,

@@ -2,7 +2,7 @@
 //! reads them ([`shape`](super::shape)); a test fails while a key has no meaning here, or a meaning no key.
 
 use super::{InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, shutdown};
-use fumehood_agent::{catalog::DRAIN, limits::OrgLimits};
+use fumehood_agent::{catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits};
 use fumehood_model::{DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ProviderKind};
 use fumehood_policy::{
     agent::{APPROVAL_TIMEOUT, APPROVAL_TIMEOUTS, TOOL_OUTPUT, TOOL_OUTPUTS, TURN_BUDGET},
@@ -203,6 +203,7 @@ fn sessions() -> Vec<Meaning> {
         snapshots,
         key_values,
     } = Quotas::default();
+    let schedules = ScheduleLimits::default();
     vec![
         key("files.quota", "All files of a session. Above zero.").default(ByteSize(files.bytes)),
         key("files.file", "One file. Above zero, at most `quota`.")
@@ -219,6 +220,12 @@ fn sessions() -> Vec<Meaning> {
         .default(ByteSize(snapshots)),
         key("kv.entries", "Keys of a session.").default(key_values.entries),
         key("kv.bytes", "All keys and values of a session.").default(ByteSize(key_values.bytes)),
+        key("schedules.per_org", "Schedules of an org; 0 takes none.").default(schedules.per_org),
+        key(
+            "schedules.least_interval",
+            "The least time between two times of a schedule, from `1s` on.",
+        )
+        .default(schedules.least_interval),
     ]
 }
 

@@ -39,6 +39,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         "files",
         "kv",
         "shutdown",
+        "schedules",
         "metrics",
         "log",
     ];

@@ -73,7 +73,7 @@ pub(crate) struct SubmitTurn {
 /// What a turn may use. An absent part is as the agent has it.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BudgetBody {
+pub(super) struct BudgetBody {
     /// Input and output tokens of all steps.
     tokens: Option<u64>,
     /// Wall time, such as `90s` or `10m`. Passing it fails the turn.
@@ -99,7 +99,7 @@ impl From<BudgetBody> for Budget {
     }
 }
 
-fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Content>, D::Error> {
+pub(super) fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Content>, D::Error> {
     struct Visitor;
 
     impl<'de> serde::de::Visitor<'de> for Visitor {
@@ -121,7 +121,7 @@ fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Con
     deserializer.deserialize_any(Visitor)
 }
 
-fn input_schema() -> utoipa::openapi::schema::Schema {
+pub(super) fn input_schema() -> utoipa::openapi::schema::Schema {
     use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, Type};
     OneOfBuilder::new()
         .item(ObjectBuilder::new().schema_type(Type::String))

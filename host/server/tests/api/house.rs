@@ -10,7 +10,7 @@ use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::{Catalog, DRAIN},
-    host::{Host, HostParts},
+    host::{Host, HostParts, ScheduleLimits},
     limits::Limits,
     models::Models,
     skills::Skill,
@@ -508,6 +508,10 @@ async fn host_of(
         skills,
         budgets,
         default_agent: AgentName::new("assistant").unwrap(),
+        schedules: ScheduleLimits {
+            per_org: 5,
+            least_interval: Span::from_secs(1),
+        },
     });
     host.recover().await.unwrap();
     host

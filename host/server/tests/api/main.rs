@@ -25,6 +25,7 @@ mod models;
 mod recovery;
 mod refusals;
 mod revoked;
+mod schedules;
 mod serving;
 mod sessions;
 mod sockets;

@@ -8,6 +8,7 @@ mod queue;
 mod races;
 mod restart;
 mod rewinds;
+mod schedules;
 mod spending;
 mod tenancy;
 mod values;
@@ -70,6 +71,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         values::PROMISES,
         races::PROMISES,
         spending::PROMISES,
+        schedules::PROMISES,
     ];
     let world = World {
         store: factory.open().await,

@@ -18,6 +18,8 @@ pub(super) enum List {
     Secrets,
     Ledger,
     Usage,
+    Schedules,
+    ScheduleRuns,
 }
 
 impl List {
@@ -28,6 +30,8 @@ impl List {
             Self::Secrets => b'n',
             Self::Ledger => b'l',
             Self::Usage => b'u',
+            Self::Schedules => b'p',
+            Self::ScheduleRuns => b'r',
         }
     }
 }

@@ -52,6 +52,17 @@ pub(super) fn seq(value: i64) -> Result<u64> {
     u64::try_from(value).map_err(|_| corrupt("a place in the journal"))
 }
 
+/// Something that is counted.
+pub(super) fn count(value: i64, what: &str) -> Result<u64> {
+    u64::try_from(value).map_err(|_| corrupt(what))
+}
+
+pub(super) fn from_count(count: u64) -> Result<i64> {
+    i64::try_from(count).map_err(|_| StoreError::Invalid {
+        reason: "a number beyond what is counted".into(),
+    })
+}
+
 pub(super) const fn status_text(status: TurnStatus) -> &'static str {
     match status {
         TurnStatus::Queued => "queued",

@@ -16,6 +16,7 @@ mod ledger;
 pub(crate) mod open;
 mod orgs;
 pub(crate) mod rewrap;
+mod schedules;
 mod secrets;
 mod sessions;
 mod spending;

@@ -34,7 +34,7 @@ fn session((id, org, agent, title, metadata, narrowing, created, updated): Row) 
 }
 
 /// A session with its stored texts.
-struct Prepared {
+pub(super) struct Prepared {
     session: Session,
     metadata: String,
     narrowing: String,
@@ -43,7 +43,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(session: Session) -> Result<Self> {
+    pub(super) fn new(session: Session) -> Result<Self> {
         Ok(Self {
             metadata: decode::to_json(&session.metadata, "a session's metadata")?,
             narrowing: decode::to_json(&session.narrowing, "a session's narrowing")?,
@@ -54,7 +54,7 @@ impl Prepared {
     }
 }
 
-async fn insert(connection: &mut SqliteConnection, row: &Prepared) -> Result<()> {
+pub(super) async fn insert(connection: &mut SqliteConnection, row: &Prepared) -> Result<()> {
     sqlx::query(
         "INSERT INTO sessions (id, org, agent, title, metadata, narrowing, created, updated) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

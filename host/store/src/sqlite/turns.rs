@@ -42,7 +42,7 @@ pub(super) fn turn((id, org, session, status, first_seq, created, ended): Row) -
 }
 
 /// A turn that asks to be accepted, with its `turn.queued`.
-struct Candidate {
+pub(super) struct Candidate {
     org: OrgName,
     session: SessionId,
     turn: TurnId,
@@ -54,8 +54,46 @@ struct Candidate {
 }
 
 impl Candidate {
+    pub(super) fn new(org: &OrgName, session: SessionId, new: &NewTurn, source: Source) -> Result<Self> {
+        let queued = journal::Prepared::new(&[NewEvent {
+            turn: Some(new.id),
+            source,
+            body: EventBody::TurnQueued {
+                input: new.input.clone(),
+                system: new.system.clone(),
+                budget: new.budget,
+                output_schema: new.output_schema.clone(),
+            },
+        }])?;
+        Ok(Self {
+            org: org.clone(),
+            session,
+            turn: new.id,
+            idempotency: new.idempotency.clone(),
+            replaces: new
+                .replaces
+                .as_ref()
+                .map(|rewind| GoingBack::new(org, session, rewind))
+                .transpose()?,
+            ends: match &new.ends {
+                Some(ending) => Some((ending.seen, journal::Prepared::new(&ending.events)?)),
+                None => None,
+            },
+            if_busy: new.if_busy,
+            queued,
+        })
+    }
+
+    pub(super) const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(super) const fn if_busy(&self) -> IfBusy {
+        self.if_busy
+    }
+
     /// Decides and, for a new turn, writes all of it, inside a transaction.
-    async fn accept(mut self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
+    pub(super) async fn accept(mut self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
         if !session_exists(connection, &self.org, self.session).await? {
             return Ok(None);
         }
@@ -364,33 +402,7 @@ async fn forget(connection: &mut SqliteConnection, before: i64) -> Result<()> {
 #[async_trait]
 impl Turns for SqliteStore {
     async fn accept_turn(&self, org: &OrgName, session: SessionId, new: &NewTurn) -> Result<Option<Accepted>> {
-        let queued = journal::Prepared::new(&[NewEvent {
-            turn: Some(new.id),
-            source: Source::Client,
-            body: EventBody::TurnQueued {
-                input: new.input.clone(),
-                system: new.system.clone(),
-                budget: new.budget,
-                output_schema: new.output_schema.clone(),
-            },
-        }])?;
-        let candidate = Candidate {
-            org: org.clone(),
-            session,
-            turn: new.id,
-            idempotency: new.idempotency.clone(),
-            replaces: new
-                .replaces
-                .as_ref()
-                .map(|rewind| GoingBack::new(org, session, rewind))
-                .transpose()?,
-            ends: match &new.ends {
-                Some(ending) => Some((ending.seen, journal::Prepared::new(&ending.events)?)),
-                None => None,
-            },
-            if_busy: new.if_busy,
-            queued,
-        };
+        let candidate = Candidate::new(org, session, new, Source::Client)?;
         self.write(Point::TurnAccept, move |connection| {
             Box::pin(candidate.accept(connection))
         })

@@ -267,6 +267,7 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Full { of, limit } => StoreError::Full { of, limit: *limit },
         StoreError::BadCursor => StoreError::BadCursor,
         StoreError::Unavailable { reason } => StoreError::Unavailable { reason: reason.clone() },
+        StoreError::TooMany { what, limit } => StoreError::TooMany { what, limit: *limit },
         StoreError::Corrupt { reason } => StoreError::Corrupt { reason: reason.clone() },
     }
 }

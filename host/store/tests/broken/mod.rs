@@ -5,7 +5,7 @@ use fumehood_core::{
     Time,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
-    id::{KeyId, LedgerId, SessionId, TurnId},
+    id::{KeyId, LedgerId, ScheduleId, SessionId, TurnId},
     ledger::LedgerEntry,
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -13,20 +13,22 @@ use fumehood_core::{
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
-    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Secrets, Sessions, Settlement, Spending,
-    SqliteStore, Store, Turns,
+    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, Sessions, Settlement,
+    Spending, SqliteStore, Store, Turns,
     api::Result,
     lease::{Fence, HostId, Lease, Taken},
     record::{
         Accepted, Added, Addition, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
         Rewound, Seen, Session, SessionChange, Turn,
     },
+    schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun},
     spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay},
 };
 use secrecy::SecretString;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Mutex,
+    time::Duration,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub(crate) enum Fault {
     ForgetsWhoHolds,
     /// Ends a turn for another before it knows whether that is accepted.
     EndsBeforeLooking,
+    /// Fires a schedule for whoever asks.
+    FiresForEverybody,
 }
 
 pub(crate) struct Broken {
@@ -131,6 +135,61 @@ pass!(Ledger {
     fn ledger_settle(id: LedgerId, settlement: &Settlement) -> ();
     fn ledger(org: &OrgName, session: SessionId, page: &PageRequest) -> Page<LedgerEntry>;
 });
+
+#[async_trait]
+impl Schedules for Broken {
+    async fn create_schedule(&self, schedule: &NewSchedule, most: u64) -> Result<Schedule> {
+        self.sound.create_schedule(schedule, most).await
+    }
+
+    async fn schedule(&self, org: &OrgName, id: ScheduleId) -> Result<Option<Schedule>> {
+        self.sound.schedule(org, id).await
+    }
+
+    async fn schedules(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Schedule>> {
+        self.sound.schedules(org, page).await
+    }
+
+    async fn change_schedule(&self, schedule: &Schedule) -> Result<Option<Schedule>> {
+        self.sound.change_schedule(schedule).await
+    }
+
+    async fn delete_schedule(&self, org: &OrgName, id: ScheduleId) -> Result<bool> {
+        self.sound.delete_schedule(org, id).await
+    }
+
+    async fn schedule_runs(&self, org: &OrgName, id: ScheduleId, page: &PageRequest) -> Result<Page<ScheduleRun>> {
+        self.sound.schedule_runs(org, id, page).await
+    }
+
+    async fn schedules_planned(&self, after: Option<(Time, ScheduleId)>, limit: u32) -> Result<Vec<PlannedAt>> {
+        self.sound.schedules_planned(after, limit).await
+    }
+
+    async fn fire_schedule(&self, firing: &Firing) -> Result<Fired> {
+        if self.fault != Fault::FiresForEverybody {
+            return self.sound.fire_schedule(firing).await;
+        }
+        loop {
+            let (org, id) = (&firing.schedule.org, firing.schedule.id);
+            let mut firing = firing.clone();
+            if let Some(schedule) = self.sound.schedule(org, id).await? {
+                firing.schedule = schedule;
+            }
+            if let Some((due, _)) = &mut firing.fire {
+                *due += Duration::from_nanos(firing.schedule.revision);
+            }
+            let fired = self.sound.fire_schedule(&firing).await?;
+            if fired != Fired::Stale {
+                return Ok(fired);
+            }
+        }
+    }
+
+    async fn aim_schedule(&self, schedule: &Schedule, next: Time) -> Result<Aimed> {
+        self.sound.aim_schedule(schedule, next).await
+    }
+}
 
 #[async_trait]
 impl Spending for Broken {
