@@ -9,9 +9,10 @@ use crate::progress::Progress;
 use crate::workspace::Workspace;
 
 /// Packages and their benchmarks of one crate at a time.
-const BENCHES: [(&str, &str); 3] = [
+const BENCHES: [(&str, &str); 4] = [
     ("fumehood-sandbox", "call"),
     ("fumehood-egress", "door"),
+    ("fumehood-store", "journal"),
     ("fumehood-agent", "step"),
 ];
 

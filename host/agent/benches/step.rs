@@ -1,5 +1,6 @@
 //! What a step costs in the host, without the model and without tools, and whether that grows with the history: the time from one
 //! model call to the next, in sessions of 10 to 10,000 messages. Each step records its beginning, its answer and its end.
+//! And what it costs to take such a session up: from a turn's submission to its first model call, with the journal read and folded.
 //!
 //! The journal is on a file system in memory where there is one, so that this is the host's own time; and on the disk, as it is.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
@@ -82,20 +83,25 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let disk = std::env::temp_dir();
     let memory = PathBuf::from("/dev/shm");
-    println!("| a step after so many messages | journal | median | p99 |\n|---|---|---|---|");
+    println!("| a step after so many messages | journal | median | p99 | taken up in |\n|---|---|---|---|---|");
     for (name, place) in [("in memory", memory), ("on disk", disk)] {
         if place.is_dir() {
             for messages in HISTORIES {
-                let times = runtime.block_on(timed(&place, messages));
+                let (taken_up, times) = runtime.block_on(timed(&place, messages));
                 let at = |part: usize| times[times.len() * part / 100].as_micros();
-                println!("| {messages} | {name} | {} µs | {} µs |", at(50), at(99));
+                let taken_up = taken_up.as_millis();
+                println!(
+                    "| {messages} | {name} | {} µs | {} µs | {taken_up} ms |",
+                    at(50),
+                    at(99)
+                );
             }
         }
     }
 }
 
-/// The times between the model calls of one turn, in order of length.
-async fn timed(place: &Path, messages: usize) -> Vec<Duration> {
+/// The time to the first model call of one turn, and those between its calls, in order of length.
+async fn timed(place: &Path, messages: usize) -> (Duration, Vec<Duration>) {
     let dir = tempfile::tempdir_in(place).unwrap();
     let model = Arc::new(Model::default());
     let (host, _opened) = host(dir.path(), Arc::clone(&model)).await;
@@ -106,6 +112,7 @@ async fn timed(place: &Path, messages: usize) -> Vec<Duration> {
         input: vec![Content::text("go on")],
         ..TurnRequest::default()
     };
+    let submitted = Instant::now();
     let turn = host.submit_turn(&org, session, request).await.unwrap().turn;
     host.wait_for_turn(&org, turn.id).await.unwrap();
     host.shut_down().await;
@@ -113,7 +120,7 @@ async fn timed(place: &Path, messages: usize) -> Vec<Duration> {
     assert_eq!(asked.len(), STEPS);
     let mut times: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
     times.sort_unstable();
-    times
+    (asked[0] - submitted, times)
 }
 
 async fn seed(host: &Host, session: SessionId, messages: usize) {

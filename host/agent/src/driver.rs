@@ -94,6 +94,7 @@ pub(crate) struct Driver {
     held: Held,
     /// What its last model call took, where that was counted.
     last_call: Option<Usage>,
+    told: Told,
     /// What is recorded with the end of a turn that was cut off.
     cut_off: Vec<NewEvent>,
     gauge: Gauge,
@@ -101,6 +102,14 @@ pub(crate) struct Driver {
     window: Window,
     /// The turn's span, in which it is made.
     span: tracing::Span,
+}
+
+/// Whether the journal tells of the tools as they are.
+#[derive(PartialEq, Eq)]
+enum Told {
+    /// As a turn begins or is taken up again, and when there are others.
+    Perhaps,
+    All,
 }
 
 /// Why waiting ended early.
@@ -148,6 +157,7 @@ impl Driver {
             deadline: None,
             held: Held::Nothing,
             last_call: None,
+            told: Told::Perhaps,
             cut_off: Vec::new(),
             span: tracing::Span::current(),
         }
@@ -276,9 +286,12 @@ impl Driver {
         let mut events = Vec::new();
         if let Some(tools) = self.plan.toolbox.renewed(&self.plan.tools).await {
             self.plan.tools = tools;
+            self.told = Told::Perhaps;
         }
         let machine = &self.recorder.machine;
-        if let Some(difference) = machine.told_tools().difference(self.plan.tools.offered.components()) {
+        if std::mem::replace(&mut self.told, Told::All) == Told::Perhaps
+            && let Some(difference) = machine.told_tools().difference(self.plan.tools.offered.components())
+        {
             events.push(machine.event(difference.event()));
             // Before its first step the model has not seen any.
             if step > 1 {

@@ -9,19 +9,19 @@ use fumehood_store::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 /// What each token begins with, before the hexadecimal digits of its random bytes.
 const PREFIX: &str = "fh_";
 const RANDOM_BYTES: usize = 32;
+const FILE: &str = "key";
 
 /// Where the key of the org `default` is kept for the commands.
 pub(crate) fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("key")
+    data_dir.join(FILE)
 }
 
 /// Makes a key. The token is returned here and kept nowhere else.
@@ -54,7 +54,7 @@ pub(crate) async fn first(
         }
     }
     let token = token()?;
-    faults::around(Point::FirstKeyWrite, || write(&file, token.expose_secret()))
+    faults::around(Point::FirstKeyWrite, || write(data_dir, &token))
         .with_context(|| format!("cannot write the key to {}", file.display()))?;
     put_in(store, org, LABEL, &token).await?;
     Ok(Some(token))
@@ -103,16 +103,9 @@ fn read(file: &Path) -> io::Result<Option<SecretString>> {
     Ok(is_ours.then(|| SecretString::from(text)))
 }
 
-/// Whole, durable and readable by this user alone, or not at all. The data directory is this process's: the name is free.
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let new = file.with_extension("new");
-    let _ = fs::remove_file(&new);
-    let mut open = OpenOptions::new();
-    let mut to = open.write(true).create_new(true).mode(0o600).open(&new)?;
-    writeln!(to, "{text}")?;
-    to.sync_all()?;
-    fs::rename(&new, file)?;
-    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+fn write(data_dir: &DataDir, token: &SecretString) -> io::Result<()> {
+    let line = zeroize::Zeroizing::new(format!("{}\n", token.expose_secret()));
+    data_dir.write_private(FILE, line.as_bytes())
 }
 
 #[cfg(test)]
@@ -153,7 +146,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (opened, org) = (opened(dir.path()).await, OrgName::default_org());
         let left = token().unwrap();
-        write(&file(dir.path()), left.expose_secret()).unwrap();
+        write(&opened.lock, &left).unwrap();
         let key = first(&*opened.store, &opened.lock, &org).await.unwrap().unwrap();
         assert_eq!(key.expose_secret(), left.expose_secret());
         assert!(works(&opened, &left).await);

@@ -6,6 +6,7 @@ use crate::{
     lock::Lock,
 };
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -52,6 +53,20 @@ impl DataDir {
         Ok(Self {
             inner: Arc::new(Held { path, _lock: lock }),
         })
+    }
+
+    /// Writes a file of the host's own, beside the database: whole, durable and readable by this user alone, or not at all. What was
+    /// there under the name before is replaced.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.path().join(format!("{name}.new"));
+        // Nobody else has the directory: it is left by a crash.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => disk::place(&temporary, &self.path().join(name), 0o600, bytes),
+        }
     }
 
     /// Where it is, absolute.

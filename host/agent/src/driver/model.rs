@@ -45,7 +45,11 @@ impl Driver {
             let mut answer = Assembler::default();
             let outcome = self.attempt(step, &asked, &request, &guard, &mut answer).await;
             let broken = match outcome {
-                Ok(Ok(whole)) => return self.take_answer(step, &asked, whole).await,
+                Ok(Ok(whole)) => {
+                    // Nobody else has the conversation when it grows: it would be copied whole.
+                    drop(request);
+                    return self.take_answer(step, &asked, whole).await;
+                }
                 Ok(Err(broken)) => broken,
                 Err(interruption) => {
                     self.cut_off = self.partial_answer(step, &asked, answer, None);

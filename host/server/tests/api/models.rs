@@ -1,11 +1,15 @@
 //! Model calls that fail: tried again, asked of another model, or the turn's end; and what they cost.
 
 use crate::house::{Frame, House, Plan, kinds, scripted};
+use async_trait::async_trait;
 use fumehood_agent::models::{Model, Models};
-use fumehood_core::{money::Money, name::ModelName, price::Price};
-use fumehood_model::{ModelInfo, Provider, ProviderKind, scripted::Scripted};
+use fumehood_core::{money::Money, name::ModelName, price::Price, turn::StepStop};
+use fumehood_model::{
+    ModelError, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind, scripted::Scripted,
+};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 fn name(name: &str) -> ModelName {
     ModelName::new(name).unwrap()
@@ -281,4 +285,48 @@ async fn a_budget_of_money_ends_the_turn_gracefully() {
     let ended = data(&frames, "turn.completed")[0];
     assert_eq!(ended["stop_reason"], "cost_limit");
     assert_eq!(ended["output"], json!([{"type": "text", "text": "So far."}]));
+}
+
+/// Notes where the conversation lies that it is shown, and asks for a tool that is not there, twice.
+#[derive(Default)]
+struct Places(Mutex<Vec<usize>>);
+
+#[async_trait]
+impl Provider for Places {
+    async fn stream(&self, request: &ModelRequest) -> Result<ModelStream, ModelError> {
+        let mut places = self.0.lock().unwrap();
+        places.push(Arc::as_ptr(&request.messages).addr());
+        let stop = if places.len() < 3 {
+            StepStop::ToolCalls
+        } else {
+            StepStop::Stop
+        };
+        let mut events = vec![ModelEvent::TextDelta("Let me see.".into())];
+        if stop == StepStop::ToolCalls {
+            let (index, name) = (0, "nowhere".into());
+            events.push(ModelEvent::ToolCallStart { index, name });
+            events.push(ModelEvent::ToolCallEnd { index });
+        }
+        events.push(ModelEvent::Done { stop });
+        Ok(stream::iter(events.into_iter().map(Ok)).boxed())
+    }
+
+    fn describe(&self) -> ModelInfo {
+        ModelInfo {
+            provider: ProviderKind::Scripted,
+            model: "places".into(),
+            context_window: None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_is_not_copied_from_one_step_to_the_next() {
+    let places = Arc::new(Places::default());
+    let main: Model = (Arc::clone(&places) as Arc<dyn Provider>).into();
+    let house = house(main, "turns: []\notherwise:\n  steps: [ { text: no } ]\n").await;
+    hello(&house).await;
+    let places = places.0.lock().unwrap().clone();
+    assert_eq!(places.len(), 3);
+    assert!(places.iter().all(|place| *place == places[0]), "{places:x?}");
 }
