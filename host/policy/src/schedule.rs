@@ -31,7 +31,7 @@ const LOOKED_AT: usize = 130;
 #[derive(Debug, Clone)]
 pub struct CronLine {
     text: String,
-    cron: Cron,
+    cron: Box<Cron>,
 }
 
 /// Why a text is no cron line.
@@ -85,7 +85,7 @@ impl FromStr for CronLine {
         let cron = parser.parse(text).map_err(|error| refused(shown(&error.to_string())))?;
         Ok(Self {
             text: text.trim().to_owned(),
-            cron,
+            cron: Box::new(cron),
         })
     }
 }

@@ -64,7 +64,7 @@ impl DataDir {
         let temporary = self.path().join(format!("{name}.new"));
         // Nobody else has the directory: it is left by a crash.
         match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => disk::place(&temporary, &self.path().join(name), 0o600, bytes),
         }
     }

@@ -9,7 +9,7 @@ use fumehood_core::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Schedule {
     /// Make a schedule: a turn at each of its times, in a session of its own or in one that is there.
-    Create(ScheduleNew),
+    Create(Box<ScheduleNew>),
     /// The schedules, newest first.
     List,
     /// One schedule.
