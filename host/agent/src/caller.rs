@@ -292,7 +292,7 @@ impl Caller {
         };
         match prepared {
             Ok(prepared) => {
-                let watched = scope.watched(id, &prepared.installed, &arguments);
+                let watched = scope.watched(id, Arc::clone(&prepared.installed) as _, &arguments);
                 let events = prepared.events.clone();
                 let mut ended = self.run(prepared, id, tool, arguments, &secrets).await;
                 if let Some(watched) = watched {
@@ -412,7 +412,7 @@ impl Caller {
         let deadline = authority.time_limit(Instant::now()).or_sooner(scope.deadline.clone());
         let events = scope.observe.clone().map(|observe| {
             let guard = secrets.guard().clone();
-            let observe = (observe, scope.telling(&installed));
+            let observe = (observe, scope.telling(&*installed));
             Arc::new(CallEvents::new(observe, scope.turn, id, tool.clone(), guard))
         });
         let ports = self
@@ -458,12 +458,12 @@ impl Caller {
         arguments: &mut Arguments,
     ) -> Result<Charge, Refused> {
         let mut charge = Charge::Due;
-        if scope.is_to_be_judged(installed) {
+        if scope.is_to_be_judged(&**installed) {
             let authority = self.authority(scope, installed).await?;
             charge = Charge::Made(self.charge(scope, installed, &authority).await?);
         }
         if scope.guarded == scope::Guarded::Not {
-            scope.judge_by_hooks(id, installed, arguments).await?;
+            scope.judge_by_hooks(id, &**installed, arguments).await?;
         }
         Ok(charge)
     }

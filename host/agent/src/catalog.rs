@@ -4,6 +4,7 @@
 //! the snapshot they began with, and with it its code; what that may do is looked up for each call, in `standing`.
 
 use crate::{
+    callable::misfit,
     changes::Changes,
     schema::Schema,
     standing::{Standing, Standings},
@@ -67,13 +68,9 @@ impl InstalledTool {
     }
 
     fn fits(&self, arguments: &serde_json::Value) -> Result<(), CallError> {
-        self.schema.check(arguments).map_err(|misfit| {
-            let message = format!(
-                "the arguments do not fit the schema of {}: {misfit}",
-                self.definition.name
-            );
-            CallError::new(CallErrorCode::InvalidArguments, message)
-        })
+        self.schema
+            .check(arguments)
+            .map_err(|why| misfit(&self.definition.name, &why))
     }
 
     /// Of a call of it with these arguments: what an approval is about.
@@ -170,6 +167,17 @@ impl OrgTools {
     #[must_use]
     pub fn hook(&self, name: &ComponentName) -> Option<&Arc<InstalledComponent>> {
         self.hooks.get(name)
+    }
+
+    /// Whether a tool or a component has this name, whether or not it can be called.
+    pub(crate) fn is_taken(&self, name: &str) -> bool {
+        let of_component = |tool: &Arc<InstalledTool>| *tool.component.record.name == *name;
+        self.tools.contains_key(name)
+            || self.collisions.contains_key(name)
+            || self.waiting.contains_key(name)
+            || self.hooks.contains_key(name)
+            || self.tools.values().any(of_component)
+            || self.waiting.values().any(|component| **component == *name)
     }
 
     /// Every tool that can be called.

@@ -192,6 +192,11 @@ impl ControlTools {
     }
 }
 
+/// Whether a name is one of the host's own tools, whether or not a turn has them.
+pub(crate) fn is_reserved(tool: &str) -> bool {
+    matches!(tool, SKILL_LOAD | TOOL_SEARCH | TOOL_LOAD)
+}
+
 /// The tools that a result made callable, if it is of the tool that does.
 pub(crate) fn loaded_by(tool: &str, output: &Output) -> Vec<ToolName> {
     let names = match &output.structured {

@@ -5,13 +5,14 @@
 
 mod calls;
 mod compaction;
+mod handing_over;
 mod hooks;
 mod live;
 mod model;
 mod output;
 mod spending;
 
-pub(crate) use calls::refusal;
+pub(crate) use calls::{noted, refusal};
 
 use crate::{
     budgets::Purse,
@@ -28,6 +29,7 @@ use crate::{
 };
 use compaction::Tokenizer;
 use fumehood_core::{
+    awaited::ClientTool,
     call::{CallError, CallErrorCode, Metering},
     event::{EventBody, NewEvent, Source},
     id::SessionId,
@@ -77,6 +79,8 @@ pub(crate) struct Given {
     pub(crate) system: Option<String>,
     /// What the answer must follow.
     pub(crate) output_schema: Option<Value>,
+    /// The tools that the client brings and runs itself.
+    pub(crate) tools: Vec<ClientTool>,
 }
 
 /// One turn at work.
@@ -177,8 +181,8 @@ impl Driver {
             if next.begins_step() && self.reins.leaves() && !self.reins.cancel.is_cancelled() {
                 return Ok(self.recorder.machine.status());
             }
-            let done = next == Next::Nothing || (next == Next::Wait && !self.reins.cancel.is_cancelled());
-            if done {
+            // Who waits is ended by the host: what it waits for may be there in the same moment.
+            if next == Next::Nothing || self.recorder.machine.is_parked() {
                 self.let_go();
                 self.tell_end().await;
                 return Ok(self.recorder.machine.status());

@@ -12,13 +12,16 @@ mod instructions;
 mod leases;
 mod plan;
 mod recovery;
+mod results;
 mod schedules;
 mod spending;
+mod waiting;
 mod work;
 
 pub(crate) use approvals::cleaned;
 pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
+pub use results::{GivenResult, LONGEST_RESULT, ResultsRefused};
 pub use schedules::{PlaceRequest, ScheduleChange, ScheduleLimits, ScheduleRequest};
 pub use work::CancelAt;
 
@@ -39,6 +42,7 @@ use crate::{
 };
 use fumehood_core::{
     Time,
+    awaited::ClientTool,
     content::Content,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
@@ -114,6 +118,9 @@ pub enum HostError {
         /// Why, and what would.
         reason: String,
     },
+    /// Results of calls that a client runs are not taken.
+    #[error(transparent)]
+    Results(#[from] ResultsRefused),
     /// The host is shutting down.
     #[error("the host is shutting down; try again on another or later")]
     ShuttingDown,
@@ -185,6 +192,8 @@ pub struct TurnRequest {
     pub budget: Budget,
     /// What the answer must follow: a JSON Schema.
     pub output_schema: Option<Value>,
+    /// The tools that the client brings and runs itself.
+    pub tools: Vec<ClientTool>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
     /// The turn in whose place it comes: that one and all after it are undone.
@@ -247,7 +256,7 @@ struct Inner {
     hub: Arc<Hub>,
     hooks: Arc<Hooks>,
     running: Mutex<HashMap<TurnId, Control>>,
-    /// A turn began to wait for a decision.
+    /// A turn began to wait for somebody.
     expiry: Notify,
     schedules: schedules::Schedules,
     /// A session's turns begin, and are undone, one after the other.

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod budgets;
+mod callable;
 pub mod caller;
 pub mod catalog;
 mod chains;
 pub mod changes;
+pub mod client_tools;
 mod compaction;
 mod context;
 mod control;

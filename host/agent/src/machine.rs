@@ -15,6 +15,8 @@
 //! | `Answered` | a call can run | `RunCalls` |
 //! | `Answered` | calls wait for a decision, and the client asked to stop | `Cancel` |
 //! | `Answered` | calls wait for a decision | `Park` |
+//! | `Answered` | calls wait for results, and the client asked to stop | `Cancel` |
+//! | `Answered` | calls wait for results | `Park` |
 //! | `Answered` | 80 % or 100 % of a budget is used | `Warn` |
 //! | `Answered` | the client asked to stop at the next boundary | `Cancel` |
 //! | `Answered` | a client has added to its input, and another step may follow | `Steer` |
@@ -45,6 +47,7 @@ pub use calls::{OpenCall, Verdict};
 use budget::Spending;
 use calls::Calls;
 use fumehood_core::{
+    awaited::AwaitedCall,
     event::{Event, EventBody},
     id::TurnId,
     name::{AgentName, ModelName},
@@ -270,7 +273,10 @@ impl TurnMachine {
             } => self.tools.change(added, removed, components),
             EventBody::TurnSteered { .. } => self.phase = Phase::Ready,
             EventBody::TurnPaused { waiting_for } => self.phase = Phase::Parked(*waiting_for),
-            EventBody::TurnResumed { .. } => self.phase = Phase::Answered(StepStop::ToolCalls),
+            EventBody::TurnResumed { .. } => {
+                self.phase = Phase::Answered(StepStop::ToolCalls);
+                self.be_ready();
+            }
             EventBody::BudgetWarning {
                 scope: BudgetScope::Turn,
                 budget,
@@ -342,6 +348,7 @@ impl TurnMachine {
             }
             EventBody::ApprovalRequested { calls } => self.calls.hold(calls),
             EventBody::ApprovalResolved { decisions } => self.calls.resolve(decisions),
+            EventBody::ResultsRequested { calls } => self.calls.hand_over(calls),
             EventBody::ToolStarted { call, .. } => self.calls.start(*call),
             EventBody::ToolCompleted {
                 call, output, error, ..
@@ -386,6 +393,8 @@ impl TurnMachine {
             Phase::Answered(_) if self.calls.can_go_on() => Next::RunCalls(self.calls.open()),
             Phase::Answered(_) if self.calls.any_held() && seen.client == Client::Stops => Next::Cancel,
             Phase::Answered(_) if self.calls.any_held() => Next::Park(WaitingFor::Approval),
+            Phase::Answered(_) if self.calls.any_awaited() && seen.client == Client::Stops => Next::Cancel,
+            Phase::Answered(_) if self.calls.any_awaited() => Next::Park(WaitingFor::Results),
             Phase::Answered(stop) => self.at_boundary(seen).unwrap_or_else(|| self.answer(stop)),
             Phase::Validated => Next::Complete(StopReason::EndTurn),
             Phase::Ready => self.at_boundary(seen).unwrap_or_else(|| self.next_step(seen)),
@@ -524,6 +533,18 @@ impl TurnMachine {
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Whether it waits for somebody outside.
+    #[must_use]
+    pub const fn is_parked(&self) -> bool {
+        matches!(self.phase, Phase::Parked(_))
+    }
+
+    /// The calls that wait for a result from outside.
+    #[must_use]
+    pub fn calls_awaited(&self) -> Vec<AwaitedCall> {
+        self.calls.awaited().cloned().collect()
     }
 
     /// The status that a client sees.

@@ -18,7 +18,7 @@ use fumehood_egress::LeakGuard;
 use fumehood_store::{
     Store, StoreError,
     lease::Fence,
-    record::{Added, Addition},
+    record::{Added, Addition, Seen},
 };
 use std::{
     sync::Arc,
@@ -41,6 +41,8 @@ pub(crate) struct Recorder {
     /// What everything is written under.
     fence: Fence,
     pub(crate) machine: TurnMachine,
+    /// The place of the turn's last event.
+    seq: u64,
     transcript: Transcript,
     worked: Duration,
     begun: Instant,
@@ -59,7 +61,10 @@ impl Recorder {
         let turn = fence.turn();
         let mut machine = TurnMachine::new(turn);
         let (mut transcript, mut worked) = (Transcript::default(), Worked::default());
+        let mut seq = 0;
         for_each_page(&*store, &org, session, |events| {
+            let last = events.iter().rev().find(|event| event.turn == Some(turn));
+            seq = last.and_then(|event| event.seq).unwrap_or(seq);
             machine.apply_all(events);
             transcript.apply_all(events);
             for event in events.iter().filter(|event| event.turn == Some(turn)) {
@@ -76,6 +81,7 @@ impl Recorder {
             turn,
             fence,
             machine,
+            seq,
             transcript,
             worked: worked.so_far(),
             begun: Instant::now(),
@@ -91,14 +97,26 @@ impl Recorder {
         if events.is_empty() {
             return Ok(());
         }
-        let guard = self.guard().await?;
-        for event in &mut events {
-            redact::event(&guard, &mut event.body);
-        }
+        self.clean(&mut events).await?;
         for event in self.append(&events).await? {
             self.recorded(event);
         }
         Ok(())
+    }
+
+    /// The same, unless something has happened in the turn that is not known here: then false, and nothing is recorded.
+    ///
+    /// Not cancel-safe, as [`Recorder::record`].
+    pub(crate) async fn record_if_unchanged(&mut self, mut events: Vec<NewEvent>) -> Result<bool, StoreError> {
+        self.clean(&mut events).await?;
+        let (turn, seq) = (self.turn, self.seq);
+        let seen = Seen { turn, seq };
+        let appended = self.store.append_after(&self.org, self.session, seen, &events).await?;
+        let is_unchanged = appended.is_some();
+        for event in appended.into_iter().flatten() {
+            self.recorded(event);
+        }
+        Ok(is_unchanged)
     }
 
     /// Appends, and again for a while if the store can't just now: nothing was written then, what happened is known only here, and to
@@ -118,6 +136,14 @@ impl Recorder {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn clean(&self, events: &mut [NewEvent]) -> Result<(), StoreError> {
+        let guard = self.guard().await?;
+        for event in events {
+            redact::event(&guard, &mut event.body);
+        }
+        Ok(())
     }
 
     /// Whose journal it is.
@@ -155,6 +181,7 @@ impl Recorder {
     fn recorded(&mut self, event: Event) {
         if event.turn == Some(self.turn) {
             self.machine.apply(&event.body);
+            self.seq = event.seq.unwrap_or(self.seq);
             telemetry::turn_recorded(&self.org, &event.body, self.begun);
         }
         self.transcript.apply(event.turn, &event.body);

@@ -4,6 +4,7 @@
 //! (names, ids, numbers, kinds) is not searched: no value gets there.
 
 use fumehood_core::{
+    awaited::ClientTool,
     call::{Arguments, CallError, CallErrorCode, CallResult, Output},
     content::Content,
     event::{EventBody, OutputChannel},
@@ -65,9 +66,11 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
             input,
             system,
             output_schema,
+            tools,
             ..
         } => {
             contents(guard, input);
+            tools.iter_mut().for_each(|tool| client_tool(guard, tool));
             if let Some(system) = system {
                 text(guard, system);
             }
@@ -90,6 +93,12 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
             for decided in decisions {
                 decided.feedback.iter_mut().for_each(|said| text(guard, said));
                 decided.arguments.iter_mut().for_each(|given| map(guard, given));
+            }
+        }
+        EventBody::ResultsRequested { calls } => {
+            for call in calls {
+                map(guard, &mut call.arguments);
+                call.note.iter_mut().for_each(|note| text(guard, note));
             }
         }
         EventBody::HookChanged { arguments, .. } => map(guard, arguments),
@@ -149,6 +158,12 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::BudgetExhausted { .. }
         | EventBody::StreamTruncated { .. } => {}
     }
+}
+
+/// A tool that a client brings.
+pub(crate) fn client_tool(guard: &LeakGuard, tool: &mut ClientTool) {
+    text(guard, &mut tool.description);
+    json(guard, &mut tool.input_schema);
 }
 
 fn reasoning(guard: &LeakGuard, said: &mut String, provider_state: &mut Option<Value>) {

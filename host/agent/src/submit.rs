@@ -1,6 +1,8 @@
 //! Turns as they arrive: recognised if they are repeated, counted against the org's limit, accepted, and begun.
 
 use crate::{
+    client_tools::{ClientTools, ClientToolsError},
+    control,
     history::{BackTo, FilesToo},
     host::{Host, HostError, Mode, Submitted, TurnRequest},
     limits::{Counted, Limited},
@@ -9,6 +11,7 @@ use crate::{
     schema::Schema,
 };
 use fumehood_core::{
+    awaited::ClientTool,
     content::Content,
     event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
@@ -33,6 +36,7 @@ enum Begun {
 fn is_only_input(request: &TurnRequest) -> bool {
     request.system.is_none()
         && request.output_schema.is_none()
+        && request.tools.is_empty()
         && request.replaces.is_none()
         && request.budget == Budget::default()
 }
@@ -67,8 +71,8 @@ impl Host {
         refuse_empty(&request.input)?;
         if request.mode == Mode::Steer && !is_only_input(&request) {
             return Err(HostError::Invalid(
-                "what steers a turn is only an `input`: the turn has its own `system`, `budget` and `output_schema`, and replaces \
-                 none"
+                "what steers a turn is only an `input`: the turn has its own `system`, `budget`, `output_schema` and `tools`, and \
+                 replaces none"
                     .into(),
             ));
         }
@@ -77,6 +81,7 @@ impl Host {
             mut system,
             budget,
             mut output_schema,
+            mut tools,
             idempotency,
             replaces,
             mode,
@@ -90,12 +95,15 @@ impl Host {
             Schema::compile(schema)
                 .map_err(|error| HostError::Invalid(format!("`output_schema` can't be used: {error}")))?;
         }
+        tools.iter_mut().for_each(|tool| redact::client_tool(&guard, tool));
+        ClientTools::ready(&tools).map_err(|error| HostError::Invalid(error.to_string()))?;
         let new = NewTurn {
             id: TurnId::new(),
             input,
             system,
             budget,
             output_schema,
+            tools,
             idempotency,
             replaces: None,
             ends: None,
@@ -123,6 +131,7 @@ impl Host {
         {
             return self.accepted(org, earlier, None).await;
         }
+        self.refuse_taken_names(org, &new.tools).await?;
         self.admit(org, session).await?;
         let limits = self.caller().limits();
         let counted = match limits.turn(org).await {
@@ -152,6 +161,23 @@ impl Host {
         }
     }
 
+    /// Refuses tools of a client whose names the host's have.
+    // THREAT[T-client-tools]: nobody takes a client's tool for one of the host's, nor the other way round.
+    async fn refuse_taken_names(&self, org: &OrgName, tools: &[ClientTool]) -> Result<(), HostError> {
+        if tools.is_empty() {
+            return Ok(());
+        }
+        let there = self.catalog().tools(org).await?;
+        let taken = |tool: &&ClientTool| control::is_reserved(&tool.name) || there.is_taken(&tool.name);
+        match tools.iter().find(taken) {
+            None => Ok(()),
+            Some(tool) => {
+                let error = ClientToolsError::Taken(tool.name.clone());
+                Err(HostError::Invalid(error.to_string()))
+            }
+        }
+    }
+
     /// The store decides whether the session is busy. What was to steer a turn that ended meanwhile is offered to the store again: so
     /// it is a turn of its own, or it steers the next one.
     async fn accept_or_steer(
@@ -176,7 +202,7 @@ impl Host {
                 self.accept(org, session, &mut new, replaces).await?
             };
             let accepted = accepted.ok_or(HostError::NotFound("session"))?;
-            // One that waits for a decision gives way: the input is the decision.
+            // One that waits for somebody gives way: the input comes instead.
             if let Accepted::Busy(open) = &accepted
                 && mode != Mode::Queue
                 && let Some(ending) = self.abandonment(org, *open).await?

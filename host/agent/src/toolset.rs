@@ -4,11 +4,14 @@
 //! call that runs goes on with the code it began with.
 
 use crate::{
+    callable::Tool,
     catalog::{Catalog, OfferedTools, OrgTools},
+    client_tools::ClientTools,
     control::ControlTools,
     skills::Skill,
 };
 use fumehood_core::{
+    call::CallError,
     digest::Digest,
     event::EventBody,
     name::{ComponentName, OrgName, SkillName, ToolName},
@@ -30,6 +33,8 @@ pub(crate) struct Toolbox {
     pub(crate) org: OrgName,
     /// The agents, root to leaf.
     pub(crate) chain: Arc<[AgentSpec]>,
+    /// Those that the client brought.
+    pub(crate) client: ClientTools,
 }
 
 /// The tools of a turn, as they are for one step.
@@ -40,12 +45,25 @@ pub(crate) struct Toolset {
     pub(crate) definitions: Arc<[ToolDefinition]>,
     /// The host's own tools.
     pub(crate) control: ControlTools,
+    /// Those that the client brought.
+    client: ClientTools,
 }
 
 impl Toolset {
     /// What the model is told of them, with those it has loaded.
     pub(crate) fn shown(&self, loaded: &[ToolName]) -> Arc<[ToolDefinition]> {
-        self.control.definitions(&self.definitions, loaded)
+        self.client.beside(self.control.definitions(&self.definitions, loaded))
+    }
+
+    /// A tool by the name that the model used.
+    ///
+    /// # Errors
+    /// As [`OfferedTools::get`].
+    pub(crate) fn tool(&self, name: &str) -> Result<Tool, CallError> {
+        match self.client.find(name) {
+            Some(tool) => Ok(Tool::Brought(Arc::clone(tool))),
+            None => self.offered.get(name).map(|tool| Tool::Installed(Arc::clone(tool))),
+        }
     }
 }
 
@@ -53,7 +71,7 @@ impl Toolbox {
     /// The tools of a catalogue's snapshot.
     pub(crate) fn toolset(&self, org: Arc<OrgTools>) -> Toolset {
         let offered = Arc::new(org.offered_by(&self.chain));
-        let definitions = offered.definitions();
+        let definitions = self.client.leave(offered.definitions());
         let control = match self.chain.last() {
             Some(leaf) => control_tools(leaf, &self.skills, &definitions),
             None => ControlTools::default(),
@@ -63,6 +81,7 @@ impl Toolbox {
             offered,
             definitions,
             control,
+            client: self.client.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 use fumehood_core::{
     Time,
     approval::AskedApproval,
+    awaited::AwaitedCall,
     content::Content,
     event::{Event, EventBody},
     id::{SessionId, TurnId},
@@ -37,6 +38,8 @@ pub struct TurnView {
     pub cost: Option<Money>,
     /// Decisions the turn waits for.
     pub approvals: Vec<AskedApproval>,
+    /// Calls whose results the turn waits for.
+    pub awaited: Vec<AwaitedCall>,
     /// When it was accepted.
     pub created: Time,
     /// When it ended.
@@ -61,6 +64,7 @@ impl TurnView {
             usage: None,
             cost: None,
             approvals: Vec::new(),
+            awaited: Vec::new(),
             created: turn.created,
             ended: turn.ended,
             undone: false,
@@ -95,9 +99,18 @@ impl TurnView {
                     view.approvals.clear();
                     continue;
                 }
+                EventBody::ResultsRequested { calls } => {
+                    view.awaited.clone_from(calls);
+                    continue;
+                }
+                EventBody::ToolCompleted { call, .. } => {
+                    view.awaited.retain(|awaited| awaited.call_id != *call);
+                    continue;
+                }
                 _ => continue,
             }
             view.approvals.clear();
+            view.awaited.clear();
             view.ended = view.ended.or(Some(event.time));
         }
         view

@@ -175,6 +175,13 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
                 .collect();
             decided.join("; ")
         }
+        E::ResultsRequested { calls } => {
+            let calls: Vec<_> = calls
+                .iter()
+                .map(|call| asked(out, &call.call_id.to_string(), &call.tool, &arguments(&call.arguments)))
+                .collect();
+            format!("waits for results of the client: {}", calls.join("; "))
+        }
         E::EgressAllowed {
             method,
             host,

@@ -72,7 +72,7 @@ pub enum DeadlineOwner {
     HostCeiling,
     /// The turn's time budget.
     TurnBudget,
-    /// The client that made the call.
+    /// The client that made the call, or that was to run it.
     Client,
     /// The call of another tool that made it.
     Caller,

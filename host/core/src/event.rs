@@ -4,12 +4,16 @@
 //! A *live* event has no `seq`. The deltas are shown to whoever listens now; what they told is in a recorded event later. With
 //! `stream.truncated` a stream speaks of itself.
 
+mod parts;
 #[cfg(test)]
 mod tests;
+
+pub use parts::{CompactionReason, OutputChannel, TruncationReason};
 
 use crate::{
     Time,
     approval::{AskedApproval, ResolvedApproval},
+    awaited::{AwaitedCall, ClientTool},
     call::{Arguments, CallError, CallStatus, ComponentRef, Metering, Output},
     content::Content,
     digest::Digest,
@@ -92,43 +96,9 @@ pub struct NewEvent {
     pub body: EventBody,
 }
 
-/// Which output stream of a component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputChannel {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// A channel the tool named with `progress.emit`.
-    Named(String),
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde takes")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-/// Why a stream does not show every delta.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncationReason {
-    /// The client read too slowly.
-    Lagged,
-    /// The text had begun when the client came.
-    JoinedLate,
-}
-
-/// Why a conversation is summed up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CompactionReason {
-    /// It nears what the model takes.
-    NearlyFull,
-    /// The model refused it as too long.
-    Overflow,
-    /// A client asked for it.
-    Requested,
 }
 
 macro_rules! event_bodies {
@@ -238,6 +208,9 @@ event_bodies! {
         /// What the answer must follow: a JSON Schema.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output_schema: Option<Value>,
+        /// The tools that the client brings and runs itself.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tools: Vec<ClientTool>,
     };
     /// Work on a turn began.
     TurnStarted, "turn.started", Recorded, {
@@ -245,7 +218,7 @@ event_bodies! {
         agent: AgentName,
         /// The model it uses.
         model: ModelName,
-        /// The tools it may ask for.
+        /// The host's tools that it may ask for.
         tools: Vec<ToolName>,
         /// Which code the components of these tools are.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -506,6 +479,11 @@ event_bodies! {
     ApprovalResolved, "approval.resolved", Recorded, {
         /// What was decided.
         decisions: Vec<ResolvedApproval>,
+    };
+    /// Calls wait for results from outside. What else the step asked for has run.
+    ResultsRequested, "results.requested", Recorded, {
+        /// The calls.
+        calls: Vec<AwaitedCall>,
     };
     /// A request passed every list and left.
     EgressAllowed, "egress.allowed", Recorded, {

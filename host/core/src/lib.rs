@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
+pub mod awaited;
 pub mod call;
 pub mod content;
 pub mod digest;

@@ -141,6 +141,14 @@ impl OrgName {
     }
 }
 
+impl ComponentName {
+    /// What rules and hooks take the tools for that a client brings: they are of no component.
+    #[must_use]
+    pub fn client() -> Self {
+        Self(Arc::from("client"))
+    }
+}
+
 impl ModelName {
     /// The model of an agent that names none.
     #[must_use]

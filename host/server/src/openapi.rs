@@ -87,6 +87,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::compaction::router())
         .merge(routes::turns::router())
         .merge(routes::approvals::router())
+        .merge(routes::results::router())
         .merge(routes::events::router())
         .merge(ws::router())
         .merge(routes::files::router())

@@ -119,6 +119,12 @@ problem_codes! {
     ApprovalExpired, "approval_expired", CONFLICT, "The time to decide is over";
     /// A decision about a call makes no sense, and none was taken: the call does not wait for one, or its new arguments do not fit. `field` names the place.
     InvalidDecision, "invalid_decision", UNPROCESSABLE_ENTITY, "A decision makes no sense";
+    /// The turn waits for no results, or the call has its result already: somebody else was first, or the turn has ended. `GET /v1/turns/{turn}` shows what it waits for. Nothing was taken.
+    NotAwaitingResults, "not_awaiting_results", CONFLICT, "The turn does not wait for these results";
+    /// The time for the results is over: the calls ended without them, and the turn has gone on.
+    ResultsExpired, "results_expired", CONFLICT, "The time for the results is over";
+    /// A result of a call makes no sense, and none was taken: the turn waits for no such call, or the result is empty or too long. `field` names the place.
+    InvalidResult, "invalid_result", UNPROCESSABLE_ENTITY, "A result makes no sense";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";
     /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.

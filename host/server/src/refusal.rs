@@ -3,7 +3,7 @@
 use crate::problem::{Problem, ProblemCode};
 use fumehood_agent::{
     budgets::BudgetExhausted,
-    host::HostError,
+    host::{HostError, ResultsRefused},
     install::InstallError,
     limits::{Counted, Limited, Standing},
 };
@@ -28,6 +28,15 @@ impl From<HostError> for Problem {
             HostError::NotAwaitingApproval(_) => Self::new(ProblemCode::NotAwaitingApproval, detail),
             HostError::ApprovalExpired(_) => Self::new(ProblemCode::ApprovalExpired, detail),
             HostError::Decision { field, .. } => Self::new(ProblemCode::InvalidDecision, detail).with("field", field),
+            HostError::Results(refused) => match refused {
+                ResultsRefused::NotAwaiting(_) | ResultsRefused::Given(_) => {
+                    Self::new(ProblemCode::NotAwaitingResults, detail)
+                }
+                ResultsRefused::Expired(_) => Self::new(ProblemCode::ResultsExpired, detail),
+                ResultsRefused::Senseless { field, .. } => {
+                    Self::new(ProblemCode::InvalidResult, detail).with("field", field)
+                }
+            },
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),
             HostError::BudgetExhausted(exhausted) => budget_exhausted(&exhausted),

@@ -97,6 +97,21 @@ pub(crate) struct Approval {
     expires: String,
 }
 
+/// A call whose result the turn waits for.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Awaited {
+    /// `call_…`
+    call_id: String,
+    tool: String,
+    /// What the tool is called with: they follow its schema.
+    arguments: Map<String, Value>,
+    /// When the call ends without a result, if none has come.
+    #[schema(format = DateTime)]
+    expires: String,
+    /// What the model is told with the result.
+    note: Option<String>,
+}
+
 /// A turn and what came of it so far.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct Turn {
@@ -114,6 +129,8 @@ pub(crate) struct Turn {
     cost: Option<f64>,
     /// The calls that wait for a decision: `POST /v1/turns/{turn}/approvals` takes it.
     approvals: Vec<Approval>,
+    /// The calls whose results the turn waits for: `POST /v1/turns/{turn}/results` takes them.
+    awaited: Vec<Awaited>,
     /// When it was accepted.
     #[schema(format = DateTime)]
     created: String,

@@ -117,6 +117,7 @@ async fn turn(store: &dyn Store, org: &OrgName) -> (SessionId, TurnId) {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency: None,
         replaces: None,
         ends: None,

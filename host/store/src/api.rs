@@ -208,7 +208,7 @@ pub trait Turns {
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>>;
     /// Goes back to before a turn, if no turn is open and the turns to be undone are still those. `None` if there is no such session.
     async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>>;
-    /// Turns of every org that wait for a decision, and until when, at most `limit`: those first that wait least long, from the one on
+    /// Turns of every org that wait for a decision or for results, and until when, at most `limit`: those first that wait least long, from the one on
     /// that comes after `after`.
     async fn turns_waiting(&self, after: Option<(Time, TurnId)>, limit: u32) -> Result<Vec<(Turn, Time)>>;
 }

@@ -3,6 +3,7 @@
 use crate::lease::Fence;
 use fumehood_core::{
     Time,
+    awaited::ClientTool,
     content::Content,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
@@ -153,7 +154,7 @@ pub struct Seen {
     pub seq: u64,
 }
 
-/// A turn that waits for a decision, and what ends it when an input comes instead.
+/// A turn that waits for somebody, and what ends it when an input comes instead.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
     /// The turn, as it was seen.
@@ -175,6 +176,8 @@ pub struct NewTurn {
     pub budget: Budget,
     /// What the answer must follow: a JSON Schema.
     pub output_schema: Option<Value>,
+    /// The tools that the client brings and runs itself.
+    pub tools: Vec<ClientTool>,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
     /// What is undone in the moment that it is accepted.

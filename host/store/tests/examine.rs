@@ -121,6 +121,7 @@ async fn lived_in(opened: &Opened) -> (SessionId, TurnId) {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency: None,
         replaces: None,
         ends: None,

@@ -95,6 +95,7 @@ fn new_turn(key: Option<(&str, &[u8])>) -> NewTurn {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency: key.map(|(key, request)| (key.into(), Digest::of(request))),
         replaces: None,
         ends: None,

@@ -2,7 +2,7 @@
 
 use super::{CallScope, scope::Guarded};
 use crate::{
-    catalog::InstalledTool,
+    callable::Callable,
     hooks::{self, Edits, Hooks, JudgedCall, Occasion, Whose, shown},
     ports::Telling,
 };
@@ -27,14 +27,14 @@ pub(super) enum Judged {
 /// A call whose result is judged or told.
 pub(super) struct Watched {
     id: CallId,
-    tool: Arc<InstalledTool>,
+    tool: Arc<dyn Callable>,
     arguments: Arguments,
 }
 
 impl CallScope {
     /// The hooks, and whose they are, if there are any at a point; about a tool where it is about one.
-    pub(crate) fn hooks_at(&self, point: HookPoint, tool: Option<&InstalledTool>) -> Option<(&Arc<Hooks>, Whose)> {
-        let named = tool.map(|tool| (&tool.component.record.name, &tool.definition.name));
+    pub(crate) fn hooks_at(&self, point: HookPoint, tool: Option<&dyn Callable>) -> Option<(&Arc<Hooks>, Whose)> {
+        let named = tool.map(Callable::named);
         if !hooks::any(&self.chain, point, named) {
             return None;
         }
@@ -53,7 +53,7 @@ impl CallScope {
     pub(super) async fn judge_by_hooks(
         &self,
         id: CallId,
-        tool: &InstalledTool,
+        tool: &dyn Callable,
         arguments: &mut Arguments,
     ) -> Result<(), CallError> {
         let Some((hooks, whose)) = self.hooks_at(HookPoint::BeforeToolCall, Some(tool)) else {
@@ -69,18 +69,22 @@ impl CallScope {
         let JudgedCall { told, outcome, .. } = self.in_time(Box::pin(judging)).await?;
         self.report(hooks, &whose, &guard, told).await;
         *arguments = outcome?;
-        let named = Some((&tool.component.record.name, &tool.definition.name));
-        hooks.tell(&whose, &hooks::occasion(id, tool, arguments), &guard, named);
+        hooks.tell(
+            &whose,
+            &hooks::occasion(id, tool, arguments),
+            &guard,
+            Some(tool.named()),
+        );
         Ok(())
     }
 
     /// Whether the guards are still to be asked about a call.
-    pub(super) fn is_to_be_judged(&self, tool: &InstalledTool) -> bool {
+    pub(super) fn is_to_be_judged(&self, tool: &dyn Callable) -> bool {
         self.guarded == Guarded::Not && self.has_guard(HookPoint::BeforeToolCall, tool)
     }
 
     /// When what the tool says beside its result may be told.
-    pub(super) fn telling(&self, tool: &InstalledTool) -> Telling {
+    pub(super) fn telling(&self, tool: &dyn Callable) -> Telling {
         if self.has_guard(HookPoint::AfterToolCall, tool) {
             Telling::WhenAllowed
         } else {
@@ -88,17 +92,16 @@ impl CallScope {
         }
     }
 
-    fn has_guard(&self, point: HookPoint, tool: &InstalledTool) -> bool {
-        let named = (&tool.component.record.name, &tool.definition.name);
-        hooks::any_guard(&self.chain, point, Some(named)) && self.hooks_at(point, Some(tool)).is_some()
+    fn has_guard(&self, point: HookPoint, tool: &dyn Callable) -> bool {
+        hooks::any_guard(&self.chain, point, Some(tool.named())) && self.hooks_at(point, Some(tool)).is_some()
     }
 
     /// What there is to keep of a call, if its result is judged or told.
-    pub(super) fn watched(&self, id: CallId, tool: &Arc<InstalledTool>, arguments: &Arguments) -> Option<Watched> {
-        self.hooks_at(HookPoint::AfterToolCall, Some(tool))?;
+    pub(super) fn watched(&self, id: CallId, tool: Arc<dyn Callable>, arguments: &Arguments) -> Option<Watched> {
+        self.hooks_at(HookPoint::AfterToolCall, Some(&*tool))?;
         Some(Watched {
             id,
-            tool: Arc::clone(tool),
+            tool,
             arguments: arguments.clone(),
         })
     }
@@ -106,16 +109,16 @@ impl CallScope {
     /// What the guards leave of a result.
     pub(super) async fn judge_result(&self, watched: Watched, result: CallResult) -> Judged {
         let Watched { id, tool, arguments } = watched;
-        let point = HookPoint::AfterToolCall;
-        let Some((hooks, whose)) = self.hooks_at(point, Some(&tool)) else {
+        let (point, tool) = (HookPoint::AfterToolCall, &*tool);
+        let Some((hooks, whose)) = self.hooks_at(point, Some(tool)) else {
             return Judged::Allowed(result);
         };
-        let name = &tool.definition.name;
+        let name = &tool.definition().name;
         let guard = match hooks.guard(&whose).await {
             Ok(guard) => guard,
             Err(error) => {
                 tracing::error!(%error, "the secrets in use can't be read");
-                if !self.has_guard(point, &tool) {
+                if !self.has_guard(point, tool) {
                     return Judged::Allowed(result);
                 }
                 let why = "the host can't read the secrets that it has to keep from hooks";
@@ -126,9 +129,9 @@ impl CallScope {
             point,
             call: Some(id),
             apart: None,
-            about: shown::result(id, &tool, &arguments, &result),
+            about: shown::result(id, tool, &arguments, &result),
         };
-        let judging = hooks.judge(&whose, occasion.clone(), &guard, Some(&tool));
+        let judging = hooks.judge(&whose, occasion.clone(), &guard, Some(tool));
         let (told, outcome) = match self.in_time(Box::pin(judging)).await {
             Ok(judged) => judged,
             Err(late) => return Judged::Withheld(unjudged(name, late)),
@@ -138,8 +141,25 @@ impl CallScope {
             let message = refused.words(&ran(name));
             return Judged::Withheld(CallError::new(CallErrorCode::Denied, message));
         }
-        hooks.tell(&whose, &occasion, &guard, Some((&tool.component.record.name, name)));
+        hooks.tell(&whose, &occasion, &guard, Some(tool.named()));
         Judged::Allowed(result)
+    }
+
+    /// What the guards leave of a result that somebody outside gives to a call.
+    pub(crate) async fn judge_given(
+        &self,
+        id: CallId,
+        tool: Arc<dyn Callable>,
+        arguments: &Arguments,
+        result: CallResult,
+    ) -> CallResult {
+        match self.watched(id, tool, arguments) {
+            None => result,
+            Some(watched) => match self.judge_result(watched, result).await {
+                Judged::Allowed(result) => result,
+                Judged::Withheld(error) => Err(error),
+            },
+        }
     }
 
     /// Waits for hooks, for no longer than the call may take.

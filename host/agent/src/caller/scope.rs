@@ -1,6 +1,6 @@
 //! For whom a call is made: what of it is known before it is looked at.
 
-use crate::{catalog::InstalledTool, hooks::Hooks, limits::Limited, ports::Observe};
+use crate::{callable::Callable, catalog::InstalledTool, hooks::Hooks, limits::Limited, ports::Observe};
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode},
     digest::Digest,
@@ -121,10 +121,10 @@ impl CallScope {
     }
 
     /// What the agents' rules say about a call.
-    pub(crate) fn judge(&self, tool: &InstalledTool, arguments: &Arguments) -> Judgement {
+    pub(crate) fn judge(&self, tool: &dyn Callable, arguments: &Arguments) -> Judgement {
         let call = JudgedCall {
-            component: &tool.component.record.name,
-            tool: &tool.definition,
+            component: tool.component_name(),
+            tool: tool.definition(),
             arguments,
         };
         judge(&self.chain, &call)

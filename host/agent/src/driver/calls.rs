@@ -1,9 +1,9 @@
 //! The calls of one step: admitted, run side by side, recorded as they end.
 
-use super::{Driver, Interruption, Stop, hooks::Final};
+use super::{Driver, Interruption, Stop, handing_over::HandedCall, hooks::Final};
 use crate::{
+    callable::{Callable, Tool},
     caller::{Clearance, refused_by},
-    catalog::InstalledTool,
     excerpt,
     machine::{Client, OpenCall, Verdict},
     ports::{self, Observe, Observed},
@@ -41,7 +41,7 @@ impl Driver {
         let within_budget = self.recorder.machine.calls_within_budget();
         let mut guarded = self.guard_calls(self.within(&calls, within_budget)).await?;
         let mut waiting = VecDeque::with_capacity(calls.len());
-        let (mut settled, mut held) = (Vec::new(), Vec::new());
+        let (mut settled, mut held, mut handed) = (Vec::new(), Vec::new(), Vec::new());
         for open in calls {
             let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
             let call = open.call.clone();
@@ -55,6 +55,7 @@ impl Driver {
             match self.admit(open, place < within_budget, judged) {
                 Ok(Admission::Runs(admitted)) => waiting.push_back(admitted),
                 Ok(Admission::Asks(asked)) => held.push(asked),
+                Ok(Admission::HandsOver(call)) => handed.push(call),
                 Err(error) => {
                     telemetry::refused_before_a_call(
                         &self.plan.scope.org,
@@ -76,7 +77,7 @@ impl Driver {
         loop {
             self.start(&mut starting, &mut running, &observe).await?;
             if running.is_empty() {
-                return self.ask(held).await;
+                return self.park(held, handed).await;
             }
             let (mut events, ended) = match self.next_happening(&mut running, &mut observed).await {
                 Ok(happened) => happened,
@@ -113,7 +114,8 @@ impl Driver {
             return refuse(CallErrorCode::Denied, refusal(outcome, feedback));
         }
         let given = arguments(&call)?;
-        let tool = self.plan.tools.offered.get(&call.tool)?;
+        let found = self.plan.tools.tool(&call.tool)?;
+        let tool = found.as_callable();
         let judged = judged.transpose()?;
         let Cleared {
             arguments,
@@ -128,7 +130,7 @@ impl Driver {
             } => {
                 // THREAT[T-appr-substitution]: an update of the component in between is another thing than what was approved.
                 if tool.fingerprint(&asked) != fingerprint {
-                    return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition.name));
+                    return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition().name));
                 }
                 let by_hook = (asked != *given).then(|| changed_by_hook(&asked));
                 let note = both(by_hook, note(edited.as_ref(), feedback));
@@ -139,7 +141,7 @@ impl Driver {
                 match self.judge(tool, &mut cleared.arguments)? {
                     Judgement::Allow => cleared,
                     Judgement::Deny(rule) => {
-                        return refuse(CallErrorCode::Denied, refused_by(&tool.definition.name, &rule));
+                        return refuse(CallErrorCode::Denied, refused_by(&tool.definition().name, &rule));
                     }
                     Judgement::Ask(rule) => {
                         return Ok(Admission::Asks(HeldCall {
@@ -152,14 +154,17 @@ impl Driver {
                 }
             }
         };
-        Ok(Admission::Runs(AdmittedCall {
-            tool: tool.definition.name.clone(),
-            component: tool.component_ref(),
-            call,
-            arguments,
-            clearance,
-            note,
-        }))
+        match found {
+            Tool::Brought(tool) => HandedCall::new(tool, &call, arguments, note).map(Admission::HandsOver),
+            Tool::Installed(tool) => Ok(Admission::Runs(AdmittedCall {
+                tool: tool.definition.name.clone(),
+                component: tool.component_ref(),
+                call,
+                arguments,
+                clearance,
+                note,
+            })),
+        }
     }
 
     /// Those of them that the budget has room for.
@@ -175,20 +180,27 @@ impl Driver {
     }
 
     /// What the agents' rules say. Nobody is asked about a call that could not run.
-    fn judge(&self, tool: &InstalledTool, arguments: &mut Arguments) -> Result<Judgement, CallError> {
+    fn judge(&self, tool: &dyn Callable, arguments: &mut Arguments) -> Result<Judgement, CallError> {
         let scope = &self.plan.scope;
-        if !has_rules(&scope.chain, &tool.component.record.name, &tool.definition) {
+        if !has_rules(&scope.chain, tool.component_name(), tool.definition()) {
             return Ok(Judgement::Allow);
         }
         tool.check(arguments)?;
         Ok(scope.judge(tool, arguments))
     }
 
+    /// Parks the turn, where a call waits for somebody. A person decides first: what is approved runs, and the rest is handed over
+    /// together.
+    async fn park(&mut self, held: Vec<HeldCall>, handed: Vec<HandedCall>) -> Result<(), Stop> {
+        match (held.is_empty(), handed.is_empty()) {
+            (false, _) => self.ask(held).await,
+            (true, false) => self.hand_over(handed).await,
+            (true, true) => Ok(()),
+        }
+    }
+
     /// Asks for a decision about all of them, and parks the turn.
     async fn ask(&mut self, held: Vec<HeldCall>) -> Result<(), Stop> {
-        if held.is_empty() {
-            return Ok(());
-        }
         // Nobody is asked about a turn that is to stop here.
         if self.reins.client() == Client::Stops {
             return Err(Interruption::Cancelled.into());
@@ -333,7 +345,7 @@ struct Cleared {
 }
 
 impl Cleared {
-    fn approved(tool: &InstalledTool, arguments: Arguments, note: Option<String>) -> Self {
+    fn approved(tool: &dyn Callable, arguments: Arguments, note: Option<String>) -> Self {
         Self {
             clearance: Clearance::Approved(tool.fingerprint(&arguments)),
             arguments,
@@ -363,6 +375,8 @@ enum Admission {
     Runs(AdmittedCall),
     /// A person decides.
     Asks(HeldCall),
+    /// The client runs it.
+    HandsOver(HandedCall),
 }
 
 /// A call that a person is to be asked about.
@@ -433,7 +447,7 @@ fn told(arguments: &Arguments) -> String {
     text
 }
 
-fn noted(result: CallResult, note: Option<String>) -> CallResult {
+pub(crate) fn noted(result: CallResult, note: Option<String>) -> CallResult {
     match (result, note) {
         (Ok(mut output), Some(note)) => {
             output.content.insert(0, Content::text(note));

@@ -4,7 +4,7 @@
 
 use super::{Driver, Stop, calls::arguments};
 use crate::{
-    catalog::InstalledTool,
+    callable::Tool,
     hooks::{self, Edits, Hooks, JudgedCall, Occasion, Whose, occasion, shown},
     machine::{Exhausted, OpenCall, Verdict},
     reins::{Addition, NotAdded},
@@ -214,22 +214,22 @@ impl Driver {
             } = judged;
             all_told.extend(told);
             if let Ok(arguments) = &outcome {
-                allowed.push((occasion(id, &tool, arguments), tool));
+                allowed.push((occasion(id, tool.as_callable(), arguments), tool));
             }
             let allowed = outcome.map(|arguments| Final { arguments, changed_by });
             guarded.0.insert(id, allowed);
         }
         self.record_told(all_told).await?;
         for (occasion, tool) in &allowed {
-            let named = (&tool.component.record.name, &tool.definition.name);
-            hooks.tell(&whose, occasion, &guard, Some(named));
+            hooks.tell(&whose, occasion, &guard, Some(tool.as_callable().named()));
         }
         Ok(guarded)
     }
 
     /// What the guards are asked about a call, if they are.
     fn question(&self, open: &OpenCall) -> Option<AskedCall> {
-        let tool = self.plan.tools.offered.get(&open.call.tool).ok()?;
+        let found = self.plan.tools.tool(&open.call.tool).ok()?;
+        let tool = found.as_callable();
         let (hooks, whose) = self.plan.scope.hooks_at(HookPoint::BeforeToolCall, Some(tool))?;
         let (mut arguments, edits) = match &open.verdict {
             Verdict::Unasked => (arguments(&open.call).ok()?.clone(), Edits::Taken),
@@ -245,7 +245,7 @@ impl Driver {
             hooks: Arc::clone(hooks),
             whose,
             id: open.call.id,
-            tool: Arc::clone(tool),
+            tool: found,
             arguments,
             edits,
         })
@@ -268,13 +268,13 @@ struct AskedCall {
     hooks: Arc<Hooks>,
     whose: Whose,
     id: CallId,
-    tool: Arc<InstalledTool>,
+    tool: Tool,
     arguments: Arguments,
     edits: Edits,
 }
 
 impl AskedCall {
-    async fn judge(self, guard: &LeakGuard) -> (CallId, Arc<InstalledTool>, JudgedCall) {
+    async fn judge(self, guard: &LeakGuard) -> (CallId, Tool, JudgedCall) {
         let Self {
             hooks,
             whose,
@@ -283,7 +283,9 @@ impl AskedCall {
             arguments,
             edits,
         } = self;
-        let judged = hooks.judge_call(&whose, id, &tool, arguments, (guard, edits)).await;
+        let judged = hooks
+            .judge_call(&whose, id, tool.as_callable(), arguments, (guard, edits))
+            .await;
         (id, tool, judged)
     }
 }

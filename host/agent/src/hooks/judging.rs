@@ -4,7 +4,7 @@
 //! others: so every guard has judged the arguments that are final. In that second round nobody changes anything any more.
 
 use super::{Answer, Failure, Hooks, Occasion, Whose, shown};
-use crate::{catalog::InstalledTool, redact};
+use crate::{callable::Callable, redact};
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode},
     event::EventBody,
@@ -91,10 +91,10 @@ impl Hooks {
         whose: &Whose,
         mut occasion: Occasion,
         guard: &LeakGuard,
-        tool: Option<&InstalledTool>,
+        tool: Option<&dyn Callable>,
     ) -> (Vec<EventBody>, Result<(), Refused>) {
         redact::json(guard, &mut occasion.about);
-        let named = tool.map(|tool| (&tool.component.record.name, &tool.definition.name));
+        let named = tool.map(Callable::named);
         for hook in hooks_at(&whose.chain, HookMode::Guard, occasion.point, named) {
             if let Err(refused) = self.ask(whose, hook, &occasion).await.and_then(|answer| match answer {
                 Answer::Change(_) => Err(unasked_for(hook)),
@@ -111,7 +111,7 @@ impl Hooks {
         &self,
         whose: &Whose,
         id: CallId,
-        tool: &InstalledTool,
+        tool: &dyn Callable,
         arguments: Arguments,
         (guard, edits): (&LeakGuard, Edits),
     ) -> JudgedCall {
@@ -127,7 +127,7 @@ impl Hooks {
                 changed_by: Vec::new(),
             },
         };
-        let named = Some((&tool.component.record.name, &tool.definition.name));
+        let named = Some(tool.named());
         let guards = hooks_at(&whose.chain, HookMode::Guard, HookPoint::BeforeToolCall, named);
         judging.all(&guards, edits).await;
         judging.judged
@@ -163,7 +163,7 @@ struct Judging<'a> {
     hooks: &'a Hooks,
     whose: &'a Whose,
     id: CallId,
-    tool: &'a InstalledTool,
+    tool: &'a dyn Callable,
     guard: &'a LeakGuard,
     judged: JudgedCall,
 }
@@ -216,7 +216,7 @@ impl Judging<'_> {
         self.judged
             .told
             .push(refused.event(&occasion(self.id, self.tool, &nothing)));
-        let what = format!("calling {} was", self.tool.definition.name);
+        let what = format!("calling {} was", self.tool.definition().name);
         self.judged.outcome = Err(CallError::new(CallErrorCode::Denied, refused.words(&what)));
     }
 }
@@ -228,7 +228,7 @@ enum Changed {
 }
 
 /// A call that is about to begin.
-pub(crate) fn occasion(id: CallId, tool: &InstalledTool, arguments: &Arguments) -> Occasion {
+pub(crate) fn occasion(id: CallId, tool: &dyn Callable, arguments: &Arguments) -> Occasion {
     Occasion {
         point: HookPoint::BeforeToolCall,
         call: Some(id),

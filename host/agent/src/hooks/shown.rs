@@ -1,7 +1,7 @@
 //! What hooks are shown at each point. Text and values as they are, bytes described: by their type, how many there are, and their
 //! digest.
 
-use crate::{catalog::InstalledTool, driver::Given};
+use crate::{callable::Callable, driver::Given};
 use fumehood_core::{
     call::{Arguments, CallResult, Output, status_of},
     content::Content,
@@ -16,13 +16,20 @@ use serde_json::{Value, json};
 /// `before_turn`, of an input that begins one: all that its client gives a model.
 // THREAT[T-hook-bypass]
 pub(crate) fn beginning(input: &[Content], given: &Given) -> Value {
-    let Given { system, output_schema } = given;
+    let Given {
+        system,
+        output_schema,
+        tools,
+    } = given;
     let mut about = json!({"input": contents(input), "steers": false});
     if let Some(system) = system {
         about["system"] = json!(system);
     }
     if let Some(schema) = output_schema {
         about["output_schema"] = schema.clone();
+    }
+    if !tools.is_empty() {
+        about["tools"] = json!(tools);
     }
     about
 }
@@ -69,19 +76,20 @@ pub(crate) fn answer(step: u64, parts: &[AssistantPart], stop: StepStop, usage: 
 }
 
 /// `before_tool_call`.
-pub(crate) fn call(id: CallId, tool: &InstalledTool, arguments: &Arguments) -> Value {
+pub(crate) fn call(id: CallId, tool: &dyn Callable, arguments: &Arguments) -> Value {
+    let definition = tool.definition();
     json!({
         "call": id,
-        "tool": tool.definition.name,
-        "component": tool.component_ref(),
-        "effect": tool.definition.effect,
-        "read_only": tool.definition.read_only,
+        "tool": definition.name,
+        "component": tool.code(),
+        "effect": definition.effect,
+        "read_only": definition.read_only,
         "arguments": arguments,
     })
 }
 
 /// `after_tool_call`.
-pub(crate) fn result(id: CallId, tool: &InstalledTool, arguments: &Arguments, result: &CallResult) -> Value {
+pub(crate) fn result(id: CallId, tool: &dyn Callable, arguments: &Arguments, result: &CallResult) -> Value {
     let mut about = call(id, tool, arguments);
     about["status"] = json!(status_of(result));
     match result {

@@ -3,10 +3,8 @@
 //! A decision is about a turn as it was seen, and the store takes it only while that is still so: of two who decide, or of one who
 //! decides while the time is up, one does. There is no other way to decide: no port of a tool and no answer of a model leads here.
 
-mod expiry;
-
 use super::{Host, HostError};
-use crate::{driver::refusal, machine::TurnMachine, redact, telemetry};
+use crate::{callable::Tool, client_tools::ClientTools, driver::refusal, machine::TurnMachine, redact, telemetry};
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
     call::{Arguments, CallError, CallErrorCode, Metering},
@@ -21,7 +19,7 @@ use fumehood_store::{
     StoreError,
     record::{Ending, Seen, Turn},
 };
-use std::{collections::HashSet, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 /// Characters of feedback; what is longer is cut.
 pub const LONGEST_FEEDBACK: usize = 2000;
@@ -53,6 +51,8 @@ struct Waiting {
     turn: Turn,
     machine: TurnMachine,
     asked: Vec<AskedApproval>,
+    /// The tools that its client brought.
+    brought: ClientTools,
     seen: Seen,
 }
 
@@ -112,6 +112,7 @@ impl Host {
         let seq = events.last().and_then(|event| event.seq);
         match (asked, seq) {
             (Some(asked), Some(seq)) => Ok(Ok(Waiting {
+                brought: ClientTools::brought_by(&events)?,
                 turn,
                 machine,
                 asked,
@@ -191,15 +192,20 @@ impl Host {
         let org = &waiting.turn.org;
         let agent = waiting.machine.agent().ok_or(HostError::NotFound("agent"))?;
         let chain = self.chain(org, agent).await?;
-        let tools = self.catalog().tools(org).await?.offered_by(&chain);
-        let tool = tools
-            .get(&asked.tool)
-            .map_err(|error| refused(field.clone(), error.message))?;
+        let found = match waiting.brought.find(&asked.tool) {
+            Some(tool) => Tool::Brought(Arc::clone(tool)),
+            None => {
+                let offered = self.catalog().tools(org).await?.offered_by(&chain);
+                let tool = offered.get(&asked.tool);
+                Tool::Installed(Arc::clone(tool.map_err(|error| refused(field.clone(), error.message))?))
+            }
+        };
+        let tool = found.as_callable();
         tool.check(edited)
             .map_err(|error| refused(field.clone(), error.message))?;
         let call = JudgedCall {
-            component: &tool.component.record.name,
-            tool: &tool.definition,
+            component: tool.component_name(),
+            tool: tool.definition(),
             arguments: edited,
         };
         match judge(&chain, &call) {
@@ -209,6 +215,14 @@ impl Host {
     }
 
     /// Ends a request whose time is up.
+    pub(super) async fn end_due_decision(&self, turn: &Turn) -> Result<(), HostError> {
+        match self.waiting(&turn.org, turn.id).await? {
+            Ok(waiting) => self.expire(waiting).await,
+            // Somebody else was first.
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn expire(&self, waiting: Waiting) -> Result<(), HostError> {
         let resolved = waiting.all(ApprovalOutcome::Expired);
         // Should somebody else be first, it has an end all the same.
@@ -246,7 +260,7 @@ impl Host {
     }
 
     /// What ends a turn that waits for a decision when a new input comes instead; `None` for one that does not wait.
-    pub(crate) async fn abandonment(&self, org: &OrgName, turn: TurnId) -> Result<Option<Ending>, HostError> {
+    pub(super) async fn decision_abandoned(&self, org: &OrgName, turn: TurnId) -> Result<Option<Ending>, HostError> {
         let waiting = match self.waiting(org, turn).await {
             Ok(Ok(waiting)) => waiting,
             Ok(Err(_)) | Err(HostError::NotFound(_)) => return Ok(None),
@@ -322,7 +336,7 @@ pub(crate) fn cleaned(said: &str) -> String {
     kept.take(LONGEST_FEEDBACK).collect::<String>().trim().to_owned()
 }
 
-const fn doing(status: TurnStatus) -> &'static str {
+pub(super) const fn doing(status: TurnStatus) -> &'static str {
     match status {
         TurnStatus::Queued => "queued",
         TurnStatus::Running => "running",

@@ -4,6 +4,7 @@ use super::{Host, HostError, instructions::instructions};
 use crate::{
     budgets::Purse,
     caller::CallScope,
+    client_tools::ClientTools,
     driver::{Given, TurnPlan},
     models::{self, Candidate},
     schema::Schema,
@@ -30,6 +31,8 @@ impl Host {
             skills: Arc::clone(&self.inner.skills),
             org: turn.org.clone(),
             chain: Arc::clone(&chain),
+            client: ClientTools::ready(&given.tools)
+                .map_err(|error| HostError::Invalid(format!("the client's tools can't be used: {error}")))?,
         };
         let tools = toolbox.toolset(self.inner.catalog.tools(&turn.org).await?);
         Ok(TurnPlan {
@@ -97,8 +100,16 @@ impl Host {
                 system,
                 budget,
                 output_schema,
+                tools,
                 ..
-            }) => Ok((Given { system, output_schema }, budget)),
+            }) => {
+                let given = Given {
+                    system,
+                    output_schema,
+                    tools,
+                };
+                Ok((given, budget))
+            }
             _ => Err(StoreError::Corrupt {
                 reason: format!("{} has no turn.queued", turn.id),
             }),

@@ -142,7 +142,10 @@ impl Host {
         // Closing drops the work where it is: the journal knows how far it came.
         let work = Box::pin(self.work(&turn, reins));
         let work = self.inner.closing.run_until_cancelled(work).await;
-        let parked = matches!(work, Some(Ok(TurnStatus::AwaitingApproval)));
+        let parked = matches!(
+            work,
+            Some(Ok(TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults))
+        );
         if parked {
             self.inner.expiry.notify_one();
         }
@@ -210,9 +213,7 @@ impl Host {
         let worked = match (recorder, seal) {
             (Err(error), _) => Err(error.into()),
             (Ok(recorder), _) if recorder.machine.has_ended() => Ok(recorder.machine.status()),
-            (Ok(recorder), _) if reins.cancel.is_cancelled() => {
-                self.end_without_work(recorder, TurnMachine::cancellation).await
-            }
+            (Ok(recorder), _) if reins.cancel.is_cancelled() => self.cancel_held(turn, fence, recorder).await,
             (Ok(recorder), Some((error, why))) => {
                 tracing::error!(turn = %turn.id, "a turn is given up: {}", error.message);
                 self.end_without_work(recorder, |machine| machine.failure_of_calls(error, &why))
@@ -232,6 +233,24 @@ impl Host {
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);
         Recorder::open(store, caller, hub, turn.org.clone(), turn.session, fence).await
+    }
+
+    /// Cancels a turn, which may wait: what it waits for may come in the same moment, and then it is cancelled as it is after that.
+    async fn cancel_held(
+        &self,
+        turn: &record::Turn,
+        fence: Fence,
+        mut recorder: Recorder,
+    ) -> Result<TurnStatus, HostError> {
+        while !recorder.machine.has_ended() {
+            let events = recorder.machine.cancellation();
+            if recorder.record_if_unchanged(events).await? {
+                self.tell_end(&turn.org, turn.session, turn.id).await;
+            } else {
+                recorder = self.record_for(turn, fence).await?;
+            }
+        }
+        Ok(recorder.machine.status())
     }
 
     async fn end_without_work(

@@ -3,6 +3,7 @@
 use super::habits::{Signature, signature};
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
+    awaited::AwaitedCall,
     call::{Arguments, CallError, Output},
     digest::Digest,
     id::CallId,
@@ -47,6 +48,7 @@ pub enum Verdict {
 enum Progress {
     Open(Verdict),
     Held(Digest, Arguments),
+    Awaited(AwaitedCall),
     Started,
     Settled(Signature),
 }
@@ -111,6 +113,15 @@ impl Calls {
         }
     }
 
+    pub(super) fn hand_over(&mut self, calls: &[AwaitedCall]) {
+        for call in calls {
+            self.advance(call.call_id, |progress| match progress {
+                Progress::Open(_) => Some(Progress::Awaited(call.clone())),
+                _ => None,
+            });
+        }
+    }
+
     pub(super) fn start(&mut self, call: CallId) {
         self.advance(call, |_| Some(Progress::Started));
     }
@@ -144,6 +155,17 @@ impl Calls {
 
     pub(super) fn any_held(&self) -> bool {
         self.0.iter().any(|state| matches!(state.progress, Progress::Held(..)))
+    }
+
+    pub(super) fn any_awaited(&self) -> bool {
+        self.awaited().next().is_some()
+    }
+
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &AwaitedCall> {
+        self.0.iter().filter_map(|state| match &state.progress {
+            Progress::Awaited(call) => Some(call),
+            _ => None,
+        })
     }
 
     /// Those that have not begun.

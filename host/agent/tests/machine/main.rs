@@ -12,6 +12,7 @@ mod turns;
 use fumehood_agent::machine::{Next, OpenCall, Seen, ToolUse, TurnMachine, Verdict};
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
+    awaited::AwaitedCall,
     call::{CallError, CallErrorCode, ComponentRef, Metering, Output},
     content::Content,
     digest::Digest,
@@ -43,6 +44,7 @@ fn queued_as(input: &str) -> EventBody {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
     }
 }
 
@@ -52,6 +54,7 @@ fn queued_with_schema() -> EventBody {
         system: None,
         budget: Budget::default(),
         output_schema: Some(json!({"type": "object"})),
+        tools: Vec::new(),
     }
 }
 
@@ -192,6 +195,18 @@ fn decides(call: &RequestedCall, decision: ApprovalOutcome) -> EventBody {
             decision,
             arguments: None,
             feedback: None,
+        }],
+    }
+}
+
+fn hands_over(call: &RequestedCall) -> EventBody {
+    EventBody::ResultsRequested {
+        calls: vec![AwaitedCall {
+            call_id: call.id,
+            tool: ToolName::new("add").unwrap(),
+            arguments: call.arguments.as_object(),
+            expires: fumehood_core::now(),
+            note: None,
         }],
     }
 }

@@ -25,6 +25,7 @@ fn input(number: usize) -> EventBody {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
     }
 }
 

@@ -27,6 +27,7 @@ fn rows() -> Vec<Row> {
     let with = |more: &[EventBody]| [begun(), more.to_vec()].concat();
     let asked = with(&[step(1), asks(&a), answered(StepStop::ToolCalls, None)]);
     let held = [asked.clone(), vec![holds(&a)]].concat();
+    let awaited = [asked.clone(), vec![hands_over(&a)]].concat();
     let parked = [held.clone(), vec![PAUSED]].concat();
     let said = with(&[step(1), says("x"), answered(StepStop::Stop, None)]);
     let one_step = Budget {
@@ -82,6 +83,14 @@ fn rows() -> Vec<Row> {
             stops,
         ),
         ("Answered", "calls wait for a decision", "Park", held, steers),
+        (
+            "Answered",
+            "calls wait for results, and the client asked to stop",
+            "Cancel",
+            awaited.clone(),
+            stops,
+        ),
+        ("Answered", "calls wait for results", "Park", awaited, steers),
         (
             "Answered",
             "80 % or 100 % of a budget is used",

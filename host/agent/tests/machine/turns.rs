@@ -171,6 +171,36 @@ fn a_call_that_waits_for_a_decision_parks_the_turn_and_goes_on_with_it() {
 }
 
 #[test]
+fn a_call_that_waits_for_a_result_parks_the_turn_which_goes_on_with_the_next_step() {
+    let (a, b) = (call(), call());
+    let mut events = begun();
+    events.extend([step(1), asks(&a), asks(&b), answered(StepStop::ToolCalls, None)]);
+    events.extend([hands_over(&a), hands_over(&b)]);
+    assert_eq!(next(&events), Next::Park(WaitingFor::Results));
+    events.push(EventBody::TurnPaused {
+        waiting_for: WaitingFor::Results,
+    });
+    assert_eq!(
+        (next(&events), after(&events).status()),
+        (Next::Wait, TurnStatus::AwaitingResults)
+    );
+    events.push(settles(&b));
+    let waiting: Vec<_> = after(&events).calls_awaited().iter().map(|call| call.call_id).collect();
+    assert_eq!(waiting, [a.id]);
+    assert_eq!(next(&events), Next::Wait);
+    events.push(settles(&a));
+    events.push(EventBody::TurnResumed {
+        waited_for: WaitingFor::Results,
+    });
+    assert_eq!(next(&events), beginning(2));
+    let cancelled = after(&events[..events.len() - 3]).cancellation();
+    let ends = cancelled
+        .iter()
+        .filter(|event| matches!(event.body, EventBody::ToolCompleted { .. }));
+    assert_eq!(ends.count(), 2, "each call has an end");
+}
+
+#[test]
 fn a_decision_is_used_once() {
     let a = call();
     let mut events = begun();

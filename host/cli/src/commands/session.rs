@@ -115,6 +115,9 @@ pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::R
         for waiting in list(turn, "approvals") {
             out.line(format_args!("waits for a decision: {}", events::waiting(out, waiting)));
         }
+        for waiting in list(turn, "awaited") {
+            out.line(format_args!("waits for a result: {}", events::waiting(out, waiting)));
+        }
         let answer = events::content(list(turn, "output"));
         if !answer.is_empty() {
             out.line(printable(&answer));

@@ -174,6 +174,11 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "audit (guard) before turn (timeout): 5 s",
         ),
         (
+            "results.requested",
+            json!({"calls": [{"call_id": CALL, "tool": "locate", "arguments": {"room": "lab"}, "expires": "2026-01-01T00:00:00Z"}]}),
+            r#"waits for results of the client: call_0000000000000000000000000abcdef0 locate({"room":"lab"})"#,
+        ),
+        (
             "compaction.started",
             json!({"reason": "nearly_full"}),
             "summing up the conversation (nearly full)",

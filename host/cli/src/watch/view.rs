@@ -81,7 +81,7 @@ impl View {
                 self.calls.insert(*call, (tool, events::arguments(arguments)));
                 vec![quiet(said)]
             }
-            E::ApprovalRequested { .. } => vec![Draw::AllEnd],
+            E::ApprovalRequested { .. } | E::ResultsRequested { .. } => vec![Draw::AllEnd],
             E::ApprovalResolved { decisions } => decisions.iter().map(|one| self.decided(one)).collect(),
             E::TurnPaused {
                 waiting_for: WaitingFor::Results,

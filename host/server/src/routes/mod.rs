@@ -10,6 +10,7 @@ pub(crate) mod history;
 pub(crate) mod kv;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
+pub(crate) mod results;
 pub(crate) mod schedules;
 pub(crate) mod secrets;
 pub(crate) mod sessions;

@@ -16,14 +16,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fumehood_agent::{
+    client_tools::RESULT_TIMEOUT,
     host::{CancelAt, Mode, Submitted, TurnRequest},
     view::TurnView,
 };
 use fumehood_core::{
+    awaited::ClientTool,
     content::Content,
     digest::Digest,
     id::{SessionId, TurnId},
     money::Money,
+    name::ToolName,
     turn::{Budget, TurnStatus},
 };
 use fumehood_policy::quantity::Span;
@@ -52,7 +55,7 @@ const CANCEL_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct SubmitTurn {
     /// A text, or a list of content.
     #[serde(deserialize_with = "text_or_content")]
-    #[schema(schema_with = input_schema)]
+    #[schema(schema_with = text_or_content_schema)]
     input: Vec<Content>,
     /// Instructions for this turn only, after the agent's.
     system: Option<String>,
@@ -60,6 +63,10 @@ pub(crate) struct SubmitTurn {
     output_schema: Option<Value>,
     /// What the turn may use; it only narrows what the agent may.
     budget: Option<BudgetBody>,
+    /// Tools that the client runs itself, at most 50: when the model asks for them the turn waits (`awaiting_results`), and
+    /// `POST /v1/turns/{turn}/results` takes what they return.
+    #[serde(default)]
+    tools: Vec<ClientToolBody>,
     /// A turn to take the place of: that one and all after it are undone, with their files, if this one is accepted.
     #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
     replaces: Option<TurnId>,
@@ -68,6 +75,35 @@ pub(crate) struct SubmitTurn {
     #[serde(default)]
     #[schema(value_type = schema::Mode, default = "reject")]
     mode: Mode,
+}
+
+/// A tool that the client runs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ClientToolBody {
+    /// What the model calls it: `[a-z0-9_]{1,64}`, and not the name of a tool or component of the host.
+    #[schema(value_type = String)]
+    name: ToolName,
+    /// What the model reads to decide when to use it.
+    description: String,
+    /// JSON Schema (2020-12) of the arguments, with `"type": "object"`. Only calls that follow it reach the client.
+    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
+    input_schema: Value,
+    /// How long a call waits for its result, such as `30s` or `2h`: 5 minutes unless said otherwise, 7 days at most. What waits
+    /// together waits for the longest of it.
+    #[schema(value_type = Option<String>, example = "5m")]
+    timeout: Option<Span>,
+}
+
+impl From<ClientToolBody> for ClientTool {
+    fn from(body: ClientToolBody) -> Self {
+        Self {
+            name: body.name,
+            description: body.description,
+            input_schema: body.input_schema,
+            timeout_ms: body.timeout.unwrap_or(RESULT_TIMEOUT).as_millis(),
+        }
+    }
 }
 
 /// What a turn may use. An absent part is as the agent has it.
@@ -121,7 +157,7 @@ pub(super) fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     deserializer.deserialize_any(Visitor)
 }
 
-pub(super) fn input_schema() -> utoipa::openapi::schema::Schema {
+pub(super) fn text_or_content_schema() -> utoipa::openapi::schema::Schema {
     use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, Type};
     OneOfBuilder::new()
         .item(ObjectBuilder::new().schema_type(Type::String))
@@ -132,37 +168,40 @@ pub(super) fn input_schema() -> utoipa::openapi::schema::Schema {
 
 impl SubmitTurn {
     /// With the key under which it may be repeated, if the client has one for it.
-    pub(crate) fn into_request(self, key: Option<String>) -> Answer<TurnRequest> {
+    pub(crate) fn into_request(mut self, key: Option<String>) -> Answer<TurnRequest> {
         let budget = Budget::from(self.budget.unwrap_or_default());
+        let tools: Vec<_> = self.tools.drain(..).map(ClientTool::from).collect();
         let idempotency = match key {
             None => None,
-            Some(key) => Some((key, self.digest(&budget)?)),
+            Some(key) => Some((key, self.digest(&budget, &tools)?)),
         };
         Ok(TurnRequest {
             input: self.input,
             system: self.system,
             budget,
             output_schema: self.output_schema,
+            tools,
             idempotency,
             replaces: self.replaces,
             mode: self.mode,
         })
     }
 
-    fn meaning(&self, budget: &Budget) -> impl Serialize {
+    fn meaning(&self, budget: &Budget, tools: &[ClientTool]) -> impl Serialize {
         (
             &self.input,
             &self.system,
             *budget,
             &self.output_schema,
+            tools,
             &self.replaces,
             self.mode,
         )
     }
 
     /// What two requests have in common that are the same: what they mean, not how they are written.
-    fn digest(&self, budget: &Budget) -> Answer<Digest> {
-        let bytes = serde_json::to_vec(&self.meaning(budget)).map_err(|error| {
+    fn digest(&self, budget: &Budget, tools: &[ClientTool]) -> Answer<Digest> {
+        let bytes = serde_json::to_vec(&self.meaning(budget, tools)).map_err(|error| {
             tracing::error!(%error, "a turn's request can't be written as JSON");
             Problem::fault()
         })?;
@@ -222,9 +261,9 @@ impl Reply {
 /// With `Accept: text/event-stream` the answer streams the turn's events and ends after its last one; `Last-Event-ID` together
 /// with the `Idempotency-Key` of an earlier request goes on where that stream broke. With `Prefer: respond-async` the answer
 /// comes at once, and `Location` says where the turn is. Otherwise the answer waits for the turn's end, or until the turn waits for
-/// somebody itself (`awaiting_approval`). The turn goes on in any case when the client goes away.
+/// somebody itself (`awaiting_approval`, `awaiting_results`). The turn goes on in any case when the client goes away.
 ///
-/// A turn of the session that waits for an approval is cancelled: the new input comes instead of a decision.
+/// A turn of the session that waits for an approval or for results is cancelled: the new input comes instead.
 ///
 /// The same `Idempotency-Key` and request in one session are the same turn; the same key with another request is refused.
 ///

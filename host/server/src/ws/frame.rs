@@ -5,6 +5,7 @@ use crate::{
     problem::{Answer, Problem, ProblemCode},
     routes::{
         approvals::Decisions,
+        results::Results,
         turns::{CancelTurn, SubmitTurn},
     },
 };
@@ -27,6 +28,7 @@ pub(super) enum Operation {
     Unsubscribe(Unsubscribe),
     Turn(Box<Turn>),
     Approvals(Approvals),
+    Results(GivenResults),
     Cancel(Cancel),
 }
 
@@ -61,6 +63,14 @@ pub(super) struct Turn {
 pub(super) struct Approvals {
     pub(super) turn: String,
     pub(super) body: Decisions,
+}
+
+/// As `POST /v1/turns/{turn}/results`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GivenResults {
+    pub(super) turn: String,
+    pub(super) body: Results,
 }
 
 /// As `POST /v1/turns/{turn}/cancel`.
@@ -109,10 +119,11 @@ fn operation(mut message: Map<String, Value>) -> Answer<Operation> {
         Some("unsubscribe") => parse_value(rest).map(Operation::Unsubscribe),
         Some("turn") => parse_value(rest).map(Operation::Turn),
         Some("approvals") => parse_value(rest).map(Operation::Approvals),
+        Some("results") => parse_value(rest).map(Operation::Results),
         Some("cancel") => parse_value(rest).map(Operation::Cancel),
         _ => Err(Problem::new(
             ProblemCode::InvalidBody,
-            "`op` is one of `subscribe`, `unsubscribe`, `turn`, `approvals`, `cancel`",
+            "`op` is one of `subscribe`, `unsubscribe`, `turn`, `approvals`, `results`, `cancel`",
         )
         .with("field", "op")),
     }

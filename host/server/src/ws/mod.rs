@@ -60,7 +60,7 @@ struct SocketQuery {
 ///
 /// It begins with the events of this session after `after`; messages of the client subscribe to others, and submit turns, decide about
 /// calls and cancel. Every message is one JSON text. What the client sends has an `id` and an `op`: `subscribe`, `unsubscribe`, `turn`,
-/// `approvals` or `cancel`. What it gets is `{"event": …}`, `{"reply": id, "result": …}`, `{"reply": id, "problem": …}` or
+/// `approvals`, `results` or `cancel`. What it gets is `{"event": …}`, `{"reply": id, "result": …}`, `{"reply": id, "problem": …}` or
 /// `{"ended": session, "reason": …}`.
 #[utoipa::path(get, path = "/v1/sessions/{session}/ws", tag = "events",
     params(("session" = String, Path, description = "`ses_…`"), SocketQuery),

@@ -1,6 +1,6 @@
 //! What a client of a socket may ask for: the same as over the routes, with the same answers.
 
-use super::frame::{Approvals, Cancel, Turn};
+use super::frame::{Approvals, Cancel, GivenResults, Turn};
 use crate::{
     app::App,
     auth::Client,
@@ -49,6 +49,14 @@ pub(super) async fn turn(app: &App, client: &Client, asked: Turn) -> Answer<Valu
 pub(super) async fn approvals(app: &App, client: &Client, asked: Approvals) -> Answer<Value> {
     let turn = turn_id(&asked.turn)?;
     app.host.decide(&client.org, turn, asked.body.read()?).await?;
+    let view = app.host.turn(&client.org, turn).await?;
+    Ok(json!({"turn": shown(&view)?}))
+}
+
+/// Gives results of calls.
+pub(super) async fn results(app: &App, client: &Client, asked: GivenResults) -> Answer<Value> {
+    let turn = turn_id(&asked.turn)?;
+    app.host.give_results(&client.org, turn, asked.body.read()).await?;
     let view = app.host.turn(&client.org, turn).await?;
     Ok(json!({"turn": shown(&view)?}))
 }

@@ -215,6 +215,9 @@ impl Desk {
             Operation::Approvals(asked) => {
                 self.operate(id, async move { operations::approvals(&app, &client, asked).await });
             }
+            Operation::Results(asked) => {
+                self.operate(id, async move { operations::results(&app, &client, asked).await });
+            }
             Operation::Cancel(asked) => {
                 self.operate(id, async move { operations::cancel_turn(&app, &client, asked).await });
             }

@@ -167,7 +167,7 @@ async fn edited_arguments_run_and_the_model_is_told() {
         json!([{"call_id": call(&turn, 0), "decision": "approve", "arguments": {"n": 5}, "feedback": "smaller"}]);
     assert_eq!(decide(&house, &turn, edited).await.status, StatusCode::OK);
     let events = to_the_end(&house, &session, &turn).await;
-    let end = completed(&events, call(&turn, 0)).to_string();
+    let end = completed(&events, call(&turn, 0))["output"].to_string();
     assert!(end.contains("10") && !end.contains("42"), "{end}");
     assert!(
         end.contains("The user changed the arguments of this call to") && end.contains("smaller"),

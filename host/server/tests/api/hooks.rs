@@ -4,7 +4,7 @@
 mod calls;
 mod endings;
 mod guests;
-mod outside;
+pub(crate) mod outside;
 mod points;
 mod ways_round;
 mod webhooks;

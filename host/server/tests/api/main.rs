@@ -24,6 +24,7 @@ mod metrics;
 mod models;
 mod recovery;
 mod refusals;
+mod results;
 mod revoked;
 mod schedules;
 mod serving;

@@ -136,6 +136,7 @@ async fn a_turn_that_nobody_works_is_found_while_the_host_runs() {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency: None,
         replaces: None,
         ends: None,

@@ -38,6 +38,7 @@ async fn left(house: &House, session: SessionId, idempotency: Option<(String, Di
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency,
         replaces: None,
         ends: None,

@@ -215,6 +215,7 @@ fn new_turn() -> NewTurn {
             ..Budget::default()
         },
         output_schema: Some(serde_json::json!({"type": "object"})),
+        tools: Vec::new(),
         idempotency: None,
         replaces: None,
         ends: None,

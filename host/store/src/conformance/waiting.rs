@@ -11,11 +11,12 @@ use crate::{
 use fumehood_core::{
     Time,
     approval::AskedApproval,
+    awaited::AwaitedCall,
     call::Arguments,
     digest::Digest,
     event::{EventBody, NewEvent},
     id::{CallId, TurnId},
-    name::OrgName,
+    name::{OrgName, ToolName},
     now,
     turn::{TurnStatus, WaitingFor},
 };
@@ -37,9 +38,13 @@ struct Waits {
 }
 
 async fn waits(world: &World, org: &OrgName, until: Time) -> Result<Waits, Broken> {
+    waits_as(world, org, |turn| paused(turn, until)).await
+}
+
+async fn waits_as(world: &World, org: &OrgName, pauses: impl FnOnce(TurnId) -> Vec<NewEvent>) -> Result<Waits, Broken> {
     let session = world.session(org).await?;
     let turn = world.turn(org, session.id).await?;
-    let events = world.store.append(org, session.id, &paused(turn.id, until)).await?;
+    let events = world.store.append(org, session.id, &pauses(turn.id)).await?;
     let seq = events.last().and_then(|event| event.seq).unwrap_or_default();
     let seen = Seen { turn: turn.id, seq };
     Ok(Waits { session, turn, seen })
@@ -57,6 +62,22 @@ fn paused(turn: TurnId, until: Time) -> Vec<NewEvent> {
     let waiting_for = WaitingFor::Approval;
     vec![
         of_turn(turn, EventBody::ApprovalRequested { calls: vec![asked] }),
+        of_turn(turn, EventBody::TurnPaused { waiting_for }),
+    ]
+}
+
+fn paused_for_results(turn: TurnId, tool: &ToolName, until: Time) -> Vec<NewEvent> {
+    let call = |expires| AwaitedCall {
+        call_id: CallId::new(),
+        tool: tool.clone(),
+        arguments: Arguments::new(),
+        expires,
+        note: None,
+    };
+    let calls = vec![call(until + std::time::Duration::from_secs(1)), call(until)];
+    let waiting_for = WaitingFor::Results;
+    vec![
+        of_turn(turn, EventBody::ResultsRequested { calls }),
         of_turn(turn, EventBody::TurnPaused { waiting_for }),
     ]
 }
@@ -135,7 +156,8 @@ async fn found(world: &World) -> Outcome {
     let org = world.org().await?;
     // Earlier than any other that the suite makes, and than any there may be already.
     let [soon, late] = [Time::from_timestamp_nanos(1), Time::from_timestamp_nanos(2)];
-    let later = waits(world, &org, late).await?;
+    let tool = ToolName::new("locate").map_err(|error| Broken(error.to_string()))?;
+    let later = waits_as(world, &org, |turn| paused_for_results(turn, &tool, late)).await?;
     let sooner = waits(world, &org, soon).await?;
     let after = |after, limit| async move {
         let found = store.turns_waiting(after, limit).await?;

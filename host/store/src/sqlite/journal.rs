@@ -89,6 +89,16 @@ pub(super) const fn projected(body: &EventBody) -> Option<TurnStatus> {
     }
 }
 
+/// Until when an event of this time makes its turn wait.
+pub(super) fn waits_until(body: &EventBody, time: Time) -> Option<Time> {
+    let soonest = match body {
+        EventBody::ApprovalRequested { calls } => calls.iter().map(|call| call.expires).min(),
+        EventBody::ResultsRequested { calls } => calls.iter().map(|call| call.expires).min(),
+        _ => return None,
+    };
+    Some(soonest.unwrap_or(time))
+}
+
 /// Takes `count` places in the journal of a session and gives the first; `None` if the org has no such session.
 pub(super) async fn take_places(
     connection: &mut SqliteConnection,
@@ -140,9 +150,8 @@ pub(super) async fn append(
         if let EventBody::SessionRewound { after, .. } = &event.body {
             insert_rewind(connection, session, place, *after).await?;
         }
-        if let (EventBody::ApprovalRequested { calls }, Some(turn)) = (&event.body, event.turn) {
-            let until = calls.iter().map(|call| call.expires).min();
-            wait_until(connection, session, turn, until.unwrap_or(time)).await?;
+        if let (Some(until), Some(turn)) = (waits_until(&event.body, time), event.turn) {
+            wait_until(connection, session, turn, until).await?;
         }
         if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
             match (&event.body, status.is_terminal()) {
@@ -279,7 +288,10 @@ async fn project(
     .bind(&turn.uuid().as_bytes()[..])
     .bind(decode::status_text(status))
     .bind(status.is_terminal().then_some(nanos))
-    .bind(status == TurnStatus::AwaitingApproval)
+    .bind(matches!(
+        status,
+        TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults
+    ))
     // What has ended, or waits for somebody outside, is nobody's to work.
     .bind(matches!(status, TurnStatus::Queued | TurnStatus::Running))
     .execute(connection)

@@ -63,6 +63,7 @@ impl Candidate {
                 system: new.system.clone(),
                 budget: new.budget,
                 output_schema: new.output_schema.clone(),
+                tools: new.tools.clone(),
             },
         }])?;
         Ok(Self {
@@ -483,7 +484,7 @@ impl Turns for SqliteStore {
         type Waiting = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>, i64);
         let rows: Vec<Waiting> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended, waits_until FROM turns \
-             WHERE waits_until IS NOT NULL AND status = 'awaiting_approval' AND (waits_until, id) > (?2, ?3) \
+             WHERE waits_until IS NOT NULL AND status IN ('awaiting_approval', 'awaiting_results') AND (waits_until, id) > (?2, ?3) \
              ORDER BY waits_until, id LIMIT ?1",
         )
         .bind(i64::from(limit))

@@ -160,6 +160,7 @@ impl House {
             system: None,
             budget: Budget::default(),
             output_schema: None,
+            tools: Vec::new(),
             idempotency: None,
             ends: None,
             replaces: None,

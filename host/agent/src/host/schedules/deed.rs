@@ -177,6 +177,7 @@ fn new_turn(schedule: &Schedule, guard: &LeakGuard, if_busy: IfBusy) -> NewTurn 
         system: task.system,
         budget: task.budget,
         output_schema: task.output_schema,
+        tools: Vec::new(),
         idempotency: None,
         replaces: None,
         ends: None,

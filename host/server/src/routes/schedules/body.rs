@@ -4,7 +4,7 @@ use crate::{
     problem::{Answer, Problem, ProblemCode},
     routes::{
         sessions::present,
-        turns::{BudgetBody, input_schema, text_or_content},
+        turns::{BudgetBody, text_or_content, text_or_content_schema},
     },
     schema,
 };
@@ -178,7 +178,7 @@ pub(crate) struct CreateSchedule {
     files: Option<FileAccess>,
     /// A text, or a list of content: the input of each turn.
     #[serde(deserialize_with = "text_or_content")]
-    #[schema(schema_with = input_schema)]
+    #[schema(schema_with = text_or_content_schema)]
     input: Vec<Content>,
     /// Instructions for its turns only, after the agent's.
     system: Option<String>,
@@ -256,7 +256,7 @@ pub(crate) struct ChangeSchedule {
     #[schema(value_type = Option<schema::Access>)]
     files: Option<Option<FileAccess>>,
     #[serde(default, deserialize_with = "some_input")]
-    #[schema(schema_with = input_schema)]
+    #[schema(schema_with = text_or_content_schema)]
     input: Option<Vec<Content>>,
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]

@@ -93,6 +93,7 @@ async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
         system: None,
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency: None,
         replaces: None,
         ends: None,

@@ -3,7 +3,11 @@
 use super::{Found, Mend, Problem, mend::TurnRow};
 use crate::{
     api::Result,
-    sqlite::{decode, failed, journal::projected, spending},
+    sqlite::{
+        decode, failed,
+        journal::{projected, waits_until},
+        spending,
+    },
 };
 use fumehood_core::{
     event::EventBody,
@@ -162,9 +166,9 @@ impl Folded {
 
     fn apply_to(&mut self, id: Uuid, seq: i64, time: i64, body: &EventBody) {
         let Some(status) = projected(body) else {
-            if let (EventBody::ApprovalRequested { calls }, Some(turn)) = (body, self.turns.get_mut(&id)) {
-                let until = calls.iter().filter_map(|call| call.expires.timestamp_nanos_opt()).min();
-                turn.row.waits_until = until.or(Some(time));
+            let until = waits_until(body, decode::from_nanos(time));
+            if let (Some(until), Some(turn)) = (until, self.turns.get_mut(&id)) {
+                turn.row.waits_until = until.timestamp_nanos_opt();
             }
             return;
         };
@@ -196,7 +200,7 @@ impl Folded {
         }
         row.status = status;
         row.ended = status.is_terminal().then_some(time);
-        if status != TurnStatus::AwaitingApproval {
+        if !matches!(status, TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults) {
             row.waits_until = None;
         }
         turn.ends += u32::from(status.is_terminal());
@@ -235,7 +239,7 @@ fn compare_turns(session: SessionId, rows: Vec<TurnRow>, folded: &Folded, found:
         };
         if told.ends > 1 {
             found.push(beyond_repair(format!("the journal tells {} ends of it", told.ends)));
-        } else if !told.row.is_told_by(&kept) {
+        } else if told.row != kept {
             let detail = format!("its row has {kept}; by the journal it is {}", told.row);
             found.push(Found {
                 problem: Problem::Turn { turn, detail },

@@ -25,21 +25,6 @@ pub(crate) struct TurnRow {
     pub(super) model: String,
 }
 
-impl TurnRow {
-    /// Whether a row says the same. How long a turn waits for something else than a decision is not the journal's to tell.
-    pub(super) fn is_told_by(&self, kept: &Self) -> bool {
-        let waits_until = match self.status {
-            TurnStatus::AwaitingResults => kept.waits_until,
-            _ => self.waits_until,
-        };
-        *kept
-            == Self {
-                waits_until,
-                ..self.clone()
-            }
-    }
-}
-
 impl fmt::Display for TurnRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from event {}", decode::status_text(self.status), self.first_seq)?;

@@ -1,11 +1,13 @@
-//! Ends requests for approval whose time is up: one task of the host's, which sleeps until the next one is due.
+//! Turns that wait for somebody outside: for a decision, or for results. Nothing of them is held but their rows.
+//!
+//! One task of the host's ends those that have waited long enough; it sleeps until the next one is due. A new input ends them as well.
 
 use super::{Host, HostError};
-use fumehood_core::now;
-use fumehood_store::record::Turn;
+use fumehood_core::{id::TurnId, name::OrgName, now, turn::TurnStatus};
+use fumehood_store::record::{Ending, Turn};
 use std::time::Duration;
 
-/// Requests that are looked at together.
+/// Turns that are looked at together.
 const PAGE: u32 = 100;
 /// The longest sleep: the clock of the wall may be set, and does not stop when the machine sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
@@ -14,9 +16,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 impl Host {
     /// Runs for as long as the host does.
-    pub(in crate::host) async fn end_expired_approvals(&self) {
+    pub(super) async fn end_long_waits(&self) {
         loop {
-            let sleep = self.end_due_approvals().await;
+            let sleep = self.end_due().await;
             tokio::select! {
                 () = self.inner.closing.cancelled() => return,
                 // A turn began to wait, perhaps for less long than those that are known.
@@ -27,14 +29,14 @@ impl Host {
     }
 
     /// Ends those that are due, and says when to look again.
-    async fn end_due_approvals(&self) -> Duration {
+    async fn end_due(&self) -> Duration {
         let mut sleep = LONGEST_SLEEP;
         let mut after = None;
         loop {
             let page = match self.store().turns_waiting(after, PAGE).await {
                 Ok(page) => page,
                 Err(error) => {
-                    tracing::error!(%error, "requests for approval can't be read");
+                    tracing::error!(%error, "the turns that wait can't be read");
                     return AFTER_FAILURE;
                 }
             };
@@ -45,8 +47,8 @@ impl Host {
                     return sleep.min(left);
                 }
                 // THREAT[T-org-starve]: one that can't be ended keeps none of the others.
-                if let Err(error) = self.end_due_approval(&turn).await {
-                    tracing::error!(turn = %turn.id, %error, "a request for approval whose time is up can't be ended");
+                if let Err(error) = self.end_wait(&turn).await {
+                    tracing::error!(turn = %turn.id, %error, "a turn that has waited long enough can't go on");
                     sleep = AFTER_FAILURE;
                 }
                 after = Some((until, turn.id));
@@ -57,11 +59,18 @@ impl Host {
         }
     }
 
-    async fn end_due_approval(&self, turn: &Turn) -> Result<(), HostError> {
-        match self.waiting(&turn.org, turn.id).await? {
-            Ok(waiting) => self.expire(waiting).await,
-            // Somebody else was first.
-            Err(_) => Ok(()),
+    async fn end_wait(&self, turn: &Turn) -> Result<(), HostError> {
+        match turn.status {
+            TurnStatus::AwaitingResults => self.end_due_results(turn).await,
+            _ => self.end_due_decision(turn).await,
+        }
+    }
+
+    /// What ends a turn that waits when a new input comes instead; `None` for one that does not wait.
+    pub(crate) async fn abandonment(&self, org: &OrgName, turn: TurnId) -> Result<Option<Ending>, HostError> {
+        match self.decision_abandoned(org, turn).await? {
+            Some(ending) => Ok(Some(ending)),
+            None => self.results_abandoned(org, turn).await,
         }
     }
 }

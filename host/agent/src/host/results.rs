@@ -1,0 +1,329 @@
+//! Results of calls that a client runs: given by the client, missed when the time is up, and abandoned for a new input.
+//!
+//! A result is about a turn as it was seen, and the store takes it only while that is still so: a call has one end, whoever comes at
+//! the same time. The turn goes on with the last of them.
+
+use super::{Host, HostError, approvals::doing};
+use crate::{
+    callable::Callable, caller::CallScope, client_tools::ClientTools, driver::noted, excerpt, machine::TurnMachine,
+    redact,
+};
+use fumehood_core::{
+    Time,
+    awaited::AwaitedCall,
+    call::{CallError, CallErrorCode, CallResult, DeadlineOwner, Metering, Output},
+    content::Content,
+    event::{Event, EventBody, NewEvent, Source},
+    id::{CallId, TurnId},
+    name::OrgName,
+    now,
+    turn::{TurnStatus, WaitingFor},
+};
+use fumehood_store::{
+    StoreError,
+    record::{Ending, Seen, Turn},
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+/// The longest result of one call, in bytes of JSON.
+pub const LONGEST_RESULT: usize = 256 << 10;
+
+/// What a client's tool returned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenResult {
+    /// The call.
+    pub call: CallId,
+    /// For the model and for people, in order.
+    pub content: Vec<Content>,
+    /// For programs.
+    pub structured: Option<Value>,
+    /// Whether the tool says that what it was asked to do did not work.
+    pub is_error: bool,
+}
+
+/// Why results are not taken. None of them was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResultsRefused {
+    /// The turn waits for none.
+    #[error("the turn waits for no results, it is {0}; `GET /v1/turns/{{turn}}` shows what it waits for")]
+    NotAwaiting(&'static str),
+    /// It has one already.
+    #[error("the call {0} has its result already; leave it out")]
+    Given(CallId),
+    /// The time was over.
+    #[error("the time for the results was over at {}; the calls ended without them", .0.format("%Y-%m-%dT%H:%M:%SZ"))]
+    Expired(Time),
+    /// One makes no sense.
+    #[error("{field}: {reason}")]
+    Senseless {
+        /// Where in the request.
+        field: String,
+        /// Why, and what would.
+        reason: String,
+    },
+}
+
+/// A turn that waits for results, as it was seen.
+struct Awaiting {
+    turn: Turn,
+    machine: TurnMachine,
+    /// Without a result yet.
+    calls: Vec<AwaitedCall>,
+    /// With one.
+    given: HashSet<CallId>,
+    since: Time,
+    tools: ClientTools,
+    seen: Seen,
+}
+
+impl Host {
+    /// Takes results of calls that a turn waits for, all of these or none, and goes on with the turn when it has them all.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`]; [`HostError::Results`], and none was taken.
+    pub async fn give_results(&self, org: &OrgName, turn: TurnId, results: Vec<GivenResult>) -> Result<(), HostError> {
+        let (host, org) = (self.clone(), org.clone());
+        // What was taken is gone on with.
+        self.to_the_end(async move { host.take_results(&org, turn, results).await })
+            .await
+    }
+
+    async fn take_results(&self, org: &OrgName, id: TurnId, results: Vec<GivenResult>) -> Result<(), HostError> {
+        let mut ready: Option<BTreeMap<CallId, CallResult>> = None;
+        loop {
+            let awaiting = self.awaiting(org, id).await?.map_err(ResultsRefused::NotAwaiting)?;
+            awaiting.check(&results)?;
+            // By the clock, whether or not the wait was ended already.
+            if let Some(expires) = awaiting.expires().filter(|expires| *expires <= now()) {
+                self.miss_results(awaiting).await?;
+                return Err(ResultsRefused::Expired(expires).into());
+            }
+            // The guards are asked once, however often others come first.
+            let judged = match ready.take() {
+                Some(judged) => judged,
+                None => self.judged(&awaiting, &results).await?,
+            };
+            let ended = awaiting.completed(&judged, &Source::Client);
+            if self.end_calls(awaiting, ended).await? {
+                return Ok(());
+            }
+            // Whoever came first ended a call or the turn: this ends too.
+            ready = Some(judged);
+        }
+    }
+
+    /// The turn, if it waits for results; else what it does.
+    async fn awaiting(&self, org: &OrgName, id: TurnId) -> Result<Result<Awaiting, &'static str>, HostError> {
+        let turn = self.store().turn(org, id).await?.ok_or(HostError::NotFound("turn"))?;
+        if turn.status != TurnStatus::AwaitingResults {
+            return Ok(Err(doing(turn.status)));
+        }
+        let events = self.store().turn_events(org, id).await?;
+        let mut machine = TurnMachine::new(id);
+        machine.apply_all(&events);
+        if machine.status() != TurnStatus::AwaitingResults {
+            return Ok(Err(doing(machine.status())));
+        }
+        let asked = |event: &Event| match &event.body {
+            EventBody::ResultsRequested { calls } => Some((event.time, calls.clone())),
+            _ => None,
+        };
+        let tools = ClientTools::brought_by(&events)?;
+        let (Some((since, asked)), Some(seq)) = (
+            events.iter().rev().find_map(asked),
+            events.last().and_then(|event| event.seq),
+        ) else {
+            let reason = format!("{id} waits for results that nobody was asked for");
+            return Err(StoreError::Corrupt { reason }.into());
+        };
+        let calls = machine.calls_awaited();
+        let waits = |id: CallId| calls.iter().any(|call| call.call_id == id);
+        let given = asked.iter().map(|call| call.call_id).filter(|id| !waits(*id));
+        Ok(Ok(Awaiting {
+            given: given.collect(),
+            seen: Seen { turn: id, seq },
+            turn,
+            machine,
+            calls,
+            since,
+            tools,
+        }))
+    }
+
+    /// The results as the model is to have them: without secrets, judged by the guards, and not longer than they may be.
+    async fn judged(
+        &self,
+        awaiting: &Awaiting,
+        results: &[GivenResult],
+    ) -> Result<BTreeMap<CallId, CallResult>, HostError> {
+        let turn = &awaiting.turn;
+        let agent = awaiting.machine.agent().ok_or(HostError::NotFound("agent"))?;
+        let chain = self.chain(&turn.org, agent).await?;
+        let most = chain.last().map_or(usize::MAX, |leaf| leaf.tool_output.as_usize());
+        let scope = CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain)
+            .with_hooks(Arc::clone(self.hooks()));
+        let guard = self.guard(&turn.org, Some(turn.session)).await?;
+        let mut judged = BTreeMap::new();
+        for given in results {
+            let Some(call) = awaiting.calls.iter().find(|call| call.call_id == given.call) else {
+                continue;
+            };
+            let output = Output {
+                content: given.content.clone(),
+                structured: given.structured.clone(),
+                is_error: given.is_error,
+            };
+            // THREAT[T-sec-exfiltration]: what a client says is searched before a hook, a model or the journal has it.
+            let mut result = redact::result(&guard, Ok(output));
+            if let Some(tool) = awaiting.tools.find(&call.tool) {
+                let tool = Arc::clone(tool) as Arc<dyn Callable>;
+                result = scope.judge_given(call.call_id, tool, &call.arguments, result).await;
+            }
+            let result = excerpt::fitting(self.workspaces(), turn.session, call.call_id, result, most).await;
+            judged.insert(call.call_id, result);
+        }
+        Ok(judged)
+    }
+
+    /// Ends the calls whose time is up, and goes on with the turn.
+    async fn miss_results(&self, awaiting: Awaiting) -> Result<(), HostError> {
+        let missed = awaiting.calls.iter().map(|call| {
+            let error = CallError {
+                deadline: Some(DeadlineOwner::Client),
+                ..CallError::new(
+                    CallErrorCode::Timeout,
+                    "the client, which runs this tool, did not send its result in time; it may have run all the same",
+                )
+            };
+            (call.call_id, Err(error))
+        });
+        let ended = awaiting.completed(&missed.collect(), &Source::Host);
+        // Should somebody else be first, the calls have an end all the same.
+        self.end_calls(awaiting, ended).await.map(drop)
+    }
+
+    /// Records the ends of calls. With the last of them the turn goes on. False if something else happened in the turn first.
+    async fn end_calls(&self, awaiting: Awaiting, mut events: Vec<NewEvent>) -> Result<bool, HostError> {
+        let Awaiting { turn, seen, calls, .. } = awaiting;
+        let goes_on = events.len() == calls.len();
+        if goes_on {
+            let waited_for = WaitingFor::Results;
+            events.push(NewEvent {
+                turn: Some(turn.id),
+                source: Source::Host,
+                body: EventBody::TurnResumed { waited_for },
+            });
+        }
+        // THREAT[T-client-results]: of those who saw the calls waiting, one ends them.
+        let appended = self
+            .store()
+            .append_after(&turn.org, turn.session, seen, &events)
+            .await?;
+        let Some(appended) = appended else {
+            return Ok(false);
+        };
+        self.publish(appended);
+        if goes_on {
+            self.drive(&turn);
+        }
+        Ok(true)
+    }
+
+    /// Ends what a turn waits for whose time is up.
+    pub(super) async fn end_due_results(&self, turn: &Turn) -> Result<(), HostError> {
+        match self.awaiting(&turn.org, turn.id).await? {
+            Ok(awaiting) => self.miss_results(awaiting).await,
+            // Somebody else was first.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What ends a turn that waits for results when a new input comes instead; `None` for one that does not wait.
+    pub(super) async fn results_abandoned(&self, org: &OrgName, turn: TurnId) -> Result<Option<Ending>, HostError> {
+        let awaiting = match self.awaiting(org, turn).await {
+            Ok(Ok(awaiting)) => awaiting,
+            Ok(Err(_)) | Err(HostError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let message = "the user sent a new message instead of the result of this call; it may have run all the same";
+        let error = CallError::new(CallErrorCode::Cancelled, message);
+        let abandoned = awaiting.calls.iter().map(|call| (call.call_id, Err(error.clone())));
+        let mut events = awaiting.completed(&abandoned.collect(), &Source::Host);
+        let Awaiting { mut machine, seen, .. } = awaiting;
+        for event in &events {
+            machine.apply(&event.body);
+        }
+        events.extend(machine.cancellation());
+        Ok(Some(Ending { seen, events }))
+    }
+}
+
+impl Awaiting {
+    fn expires(&self) -> Option<Time> {
+        self.calls.iter().map(|call| call.expires).min()
+    }
+
+    /// Whether the results are such that the turn waits for.
+    // THREAT[T-client-results]: a result is of a call that was handed over, and of no other.
+    fn check(&self, results: &[GivenResult]) -> Result<(), ResultsRefused> {
+        let senseless = |field: String, reason: &str| ResultsRefused::Senseless {
+            field,
+            reason: reason.to_owned(),
+        };
+        if results.is_empty() {
+            return Err(senseless("results".into(), "give the result of at least one call"));
+        }
+        let mut seen = HashSet::new();
+        for (index, result) in results.iter().enumerate() {
+            let call = || format!("results[{index}].call_id");
+            if self.given.contains(&result.call) {
+                return Err(ResultsRefused::Given(result.call));
+            }
+            if !self.calls.iter().any(|waits| waits.call_id == result.call) {
+                return Err(senseless(call(), "no call of that id waits for a result in this turn"));
+            }
+            if !seen.insert(result.call) {
+                return Err(senseless(call(), "this call has two results here"));
+            }
+            if result.content.is_empty() && result.structured.is_none() {
+                let reason =
+                    "a result has `content`, `structured`, or both; a tool with nothing to say gives an empty text";
+                return Err(senseless(format!("results[{index}]"), reason));
+            }
+            if length(result) > LONGEST_RESULT {
+                let reason = "the result of a call takes at most 262144 bytes of JSON; put what is longer into a file of the session";
+                return Err(senseless(format!("results[{index}]"), reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// The ends of those calls that have a result, in the order in which the model asked for them.
+    fn completed(&self, results: &BTreeMap<CallId, CallResult>, source: &Source) -> Vec<NewEvent> {
+        let waited = (now() - self.since).num_milliseconds();
+        let metering = Metering {
+            duration_ms: u64::try_from(waited).unwrap_or_default(),
+            ..Metering::default()
+        };
+        let ended = self.calls.iter().filter_map(|call| {
+            let result = results.get(&call.call_id)?.clone();
+            let result = noted(result, call.note.clone());
+            Some(NewEvent {
+                turn: Some(self.turn.id),
+                source: source.clone(),
+                body: EventBody::tool_completed(call.call_id, call.tool.to_string(), result, metering),
+            })
+        });
+        ended.collect()
+    }
+}
+
+fn length(result: &GivenResult) -> usize {
+    let content = serde_json::to_vec(&result.content).map_or(usize::MAX, |text| text.len());
+    let structured = result.structured.as_ref().map_or(0, |value| value.to_string().len());
+    content.saturating_add(structured)
+}
