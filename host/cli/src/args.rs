@@ -81,6 +81,13 @@ pub(crate) enum Command {
     /// What may happen, as configured and granted.
     #[command(subcommand)]
     Policy(Policy),
+    /// Copy everything that is kept, as it is at one moment, while a host serves or not.
+    Backup(Backup),
+    /// Put a backup into the data directory, which must be empty.
+    Restore {
+        /// The backup: a directory, or a .tar file.
+        from: PathBuf,
+    },
     /// Look for what is wrong with this installation.
     Doctor(Doctor),
     /// Print the OpenAPI document of the HTTP API.
@@ -380,6 +387,14 @@ pub(crate) enum Org {
     },
     /// The orgs.
     List,
+    /// Delete an org with everything in it. Nothing of it is left in the data directory.
+    Delete {
+        /// Its name.
+        name: OrgName,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -411,6 +426,15 @@ pub(crate) enum Policy {
         /// The expectations.
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// Where to: a .tar file, or a directory that is empty or not there yet.
+    pub(crate) to: PathBuf,
+    /// With the master key and the API key of the commands: whoever has such a backup can read every secret in it.
+    #[arg(long)]
+    pub(crate) with_keys: bool,
 }
 
 #[derive(Debug, Args)]

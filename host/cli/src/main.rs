@@ -115,6 +115,8 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                 Tested::NotUnderstood => CONFIGURATION,
             });
         }
+        Command::Backup(args) => commands::backup::backup(out, &loaded, args).await?,
+        Command::Restore { from } => commands::backup::restore(out, &loaded, from).await?,
         Command::Doctor(args) if args.store => {
             return Ok(succeeded(commands::doctor::store::store(out, &loaded, args).await?));
         }

@@ -180,6 +180,37 @@ pub(crate) fn from_own_child(engine: &Engine, code: &[u8]) -> wasmtime::Result<C
     unsafe { Component::deserialize(engine, code) }
 }
 
+/// Removes compiled code of components that are not among these from a directory of it, and what broken-off writes left there. Blocks.
+///
+/// For a directory in which nobody compiles meanwhile what is not among them; what is removed is compiled again when it is needed.
+///
+/// # Errors
+/// When the system refuses; some may be removed then.
+pub fn prune_compiled(dir: &Path, keep: &std::collections::BTreeSet<Digest>) -> io::Result<u64> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let path = entry?.path();
+        let extension = path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let digest = stem.split(['-', '.']).next().unwrap_or_default();
+        let is_ours = matches!(extension, "aot" | "tmp");
+        let is_kept = format!("sha256:{digest}")
+            .parse()
+            .is_ok_and(|digest| keep.contains(&digest));
+        if is_ours && !is_kept {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => removed += 1,
+            }
+        }
+    }
+    Ok(removed)
+}
+
 /// All of it or nothing, readable by the host alone. Not synced: a file that a crash cuts off does not
 /// authenticate.
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -41,7 +41,7 @@ mod ticker;
 mod tool;
 mod trap;
 
-pub use aot::CacheKey;
+pub use aot::{CacheKey, prune_compiled};
 pub use call::{Call, CallReport, Denial};
 pub use compile::{Compiler, CompilerChild, compile_for_parent};
 pub use component::{Component, ComponentKind};

@@ -108,6 +108,10 @@ pub enum Place {
     DataDir,
     /// The database, which may lie elsewhere.
     Database,
+    /// Where a backup is made.
+    Backup,
+    /// Where a backup is restored.
+    Restore,
 }
 
 impl Place {
@@ -115,6 +119,8 @@ impl Place {
         match self {
             Self::DataDir => "data directory",
             Self::Database => "database",
+            Self::Backup => "backup in the making",
+            Self::Restore => "restore under way",
         }
     }
 
@@ -123,6 +129,8 @@ impl Place {
         match self {
             Self::DataDir => "data_dir",
             Self::Database => "[store] url",
+            Self::Backup => "place for the backup",
+            Self::Restore => "data_dir",
         }
     }
 }

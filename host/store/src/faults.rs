@@ -80,8 +80,20 @@ points! {
     DatabaseId = "database.id",
     /// What the doctor mends in the database is mended.
     StoreRepair = "store.repair",
+    /// A backup has its place.
+    BackupPlace = "backup.place",
+    /// What a backup had has the place of a data directory.
+    RestorePlace = "restore.place",
     /// An org is made.
     OrgCreate = "org.create",
+    /// The deletion of an org begins.
+    OrgDelete = "org.delete",
+    /// Part of an org that is deleted goes.
+    OrgShrink = "org.shrink",
+    /// The last of an org that is deleted goes.
+    OrgEnd = "org.end",
+    /// The database file is written anew without what was deleted.
+    DatabaseErase = "database.erase",
     /// An API key is made.
     KeyCreate = "key.create",
     /// An API key is revoked.

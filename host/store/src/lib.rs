@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod backup;
 pub mod blobs;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod data_dir;
+pub mod deletion;
 mod disk;
 mod envelope;
 mod error;
@@ -42,7 +44,11 @@ pub use session_locks::{SessionLock, SessionLocks};
 pub use sqlite::{SqliteStore, check::Problem, open::Schema};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 
-use std::{path::Path, sync::Arc};
+use deletion::Left;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Everything that is kept, opened for this process alone.
 pub struct Opened {
@@ -57,6 +63,8 @@ pub struct Opened {
     /// The exclusive use of the data directory. It ends when this, the store and every clone of them are gone.
     pub lock: DataDir,
     sqlite: SqliteStore,
+    /// The database's file.
+    database: PathBuf,
 }
 
 impl Opened {
@@ -95,7 +103,13 @@ pub async fn open_with(data_dir: &Path, url: &StoreUrl, quotas: Quotas) -> Resul
     let sqlite = SqliteStore::open_within(&lock, url, &keys, quotas.key_values).await?;
     let master = keys.first().clone();
     let (workspaces, blobs) = match files_of(&lock, &sqlite, quotas).await {
-        Ok(files) => files,
+        Ok((workspaces, blobs, Left::Nothing)) => (workspaces, blobs),
+        Ok((workspaces, blobs, Left::Erase)) => {
+            // While nobody has it open.
+            sqlite.close().await;
+            drop((workspaces, blobs, sqlite, lock));
+            return Box::pin(open_with(data_dir, url, quotas)).await;
+        }
         Err(error) => {
             // The directory is free when this is told.
             sqlite.close().await;
@@ -107,15 +121,26 @@ pub async fn open_with(data_dir: &Path, url: &StoreUrl, quotas: Quotas) -> Resul
         workspaces,
         blobs,
         master,
+        database: url.file(lock.path()),
         lock,
         sqlite,
     })
 }
 
 /// What lies beside the database.
-async fn files_of(lock: &DataDir, sqlite: &SqliteStore, quotas: Quotas) -> Result<(Workspaces, Blobs), OpenError> {
+async fn files_of(
+    lock: &DataDir,
+    sqlite: &SqliteStore,
+    quotas: Quotas,
+) -> Result<(Workspaces, Blobs, Left), OpenError> {
     workspace::restore_of_sessions(lock, sqlite).await?;
     let workspaces = Workspaces::open_with(lock, quotas.files, quotas.snapshots)?;
     workspaces.finish_what_is_left(sqlite).await?;
-    Ok((workspaces, Blobs::open(lock)?))
+    let blobs = Blobs::open(lock)?;
+    let ended = deletion::finish(sqlite, &workspaces, &blobs).await;
+    let left = ended.map_err(|error| OpenError::Unavailable {
+        path: lock.path().into(),
+        reason: format!("an org was not deleted to the end: {error}"),
+    })?;
+    Ok((workspaces, blobs, left))
 }

@@ -197,7 +197,10 @@ impl MasterKeys {
     }
 
     /// The same, where no key is made: `None` if there is none.
-    pub(crate) fn existing(data_dir: &Path) -> Result<Option<Self>, OpenError> {
+    ///
+    /// # Errors
+    /// As [`Self::from_env_or_file`].
+    pub fn existing(data_dir: &Path) -> Result<Option<Self>, OpenError> {
         let set = std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty());
         if !set && !data_dir.join(FILE).exists() {
             return Ok(None);

@@ -40,9 +40,15 @@ enum Doing {
     CommandAfterNoChange(&'static [&'static str]),
     /// The same where something is to be mended.
     CommandAfterDamage(&'static [&'static str]),
+    /// It restores a backup of what was there before.
+    Restoring,
+    /// It deletes an org.
+    DeletingAnOrg,
 }
 
-use Doing::{Command, CommandAfterDamage, CommandAfterNoChange, FirstStart, Serving, StartAfter};
+use Doing::{
+    Command, CommandAfterDamage, CommandAfterNoChange, DeletingAnOrg, FirstStart, Restoring, Serving, StartAfter,
+};
 
 /// Where the process is killed, and what it does then.
 const MATRIX: &[(&str, Doing)] = &[
@@ -117,8 +123,15 @@ const MATRIX: &[(&str, Doing)] = &[
     ("fork.place", Serving),
     ("store.repair", CommandAfterDamage(REPAIR)),
     ("blob.remove", CommandAfterDamage(REPAIR)),
+    ("backup.place", Command(&["backup", "copy"])),
+    ("restore.place", Restoring),
+    ("org.delete", DeletingAnOrg),
+    ("org.shrink", DeletingAnOrg),
+    ("org.end", DeletingAnOrg),
+    ("database.erase", DeletingAnOrg),
 ];
 
+const DELETE: &[&str] = &["org", "delete", "doomed", "--yes"];
 const REPAIR: &[&str] = &["doctor", "--store", "--repair"];
 
 /// Points that no process passes: nothing in the host does that yet.
@@ -229,6 +242,29 @@ async fn attempt(case: Case) {
             dies(&place, &args, &case).await;
             if matches!(case.doing, CommandAfterDamage(_)) {
                 place.json(&args).await;
+            }
+        }
+        Restoring => {
+            let host = place.serve().await;
+            life.until_secrets(&host).await;
+            host.stop().await;
+            place.json(&["backup", "copy", "--with-keys"]).await;
+            std::fs::rename(place.data(), place.path().join("before")).unwrap();
+            dies(&place, &["restore", "copy"], &case).await;
+            if !place.data().exists() {
+                place.json(&["restore", "copy"]).await;
+            }
+        }
+        DeletingAnOrg => {
+            let host = place.serve().await;
+            life.until_secrets(&host).await;
+            host.stop().await;
+            place.json(&["org", "create", "doomed"]).await;
+            dies(&place, DELETE, &case).await;
+            let orgs = place.json(&["org", "list"]).await.to_string();
+            // It was not begun, or is done by now.
+            if orgs.contains("doomed") {
+                place.json(DELETE).await;
             }
         }
     }

@@ -5,14 +5,15 @@ use crate::{
     boot,
     config::Loaded,
     keys,
-    out::{Out, printable},
+    out::{Out, count, printable},
     standard,
 };
 use anyhow::{Context as _, bail};
 use fumehood_core::name::OrgName;
-use fumehood_store::{OpenError, Opened};
+use fumehood_store::{OpenError, Opened, deletion};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+use std::io::{self, IsTerminal as _};
 
 pub(crate) async fn key(out: Out, loaded: &Loaded, command: &Key) -> anyhow::Result<()> {
     let opened = open(loaded).await?;
@@ -82,8 +83,46 @@ pub(crate) async fn org(out: Out, loaded: &Loaded, command: &Org) -> anyhow::Res
             });
             running.stop().await;
         }
+        Org::Delete { name, yes } => delete_org(out, opened, name, *yes).await?,
     }
     Ok(())
+}
+
+async fn delete_org(out: Out, opened: Opened, name: &OrgName, yes: bool) -> anyhow::Result<()> {
+    let org = known_org(&opened, name.clone()).await?;
+    if org == OrgName::default_org() {
+        bail!(
+            "the org {org} is made by every start and can't be deleted; delete its sessions, keys and components instead"
+        );
+    }
+    if !yes && !confirmed(&org)? {
+        bail!("nothing was deleted");
+    }
+    let compiled = opened.lock.path().join("compiled");
+    let deleted = deletion::delete_org(opened, &org).await?;
+    let kept = deleted.code;
+    tokio::task::spawn_blocking(move || fumehood_sandbox::prune_compiled(&compiled, &kept))
+        .await?
+        .context("the org is deleted, but not all of the compiled code of its components; the next deletion of an org removes it")?;
+    out.either(&json!({"deleted": org, "sessions": deleted.sessions}), |_| {
+        out.line(format_args!(
+            "deleted the org {org} with {}",
+            count(deleted.sessions, "session")
+        ));
+    });
+    Ok(())
+}
+
+/// Whether somebody at the terminal says the org's name.
+fn confirmed(org: &OrgName) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("deleting an org can't be undone; say that you mean it with --yes");
+    }
+    eprintln!("This deletes the org {org} with its keys, sessions, files, secrets and ledger, and can't be undone.");
+    eprint!("Type its name to go on: ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == org.as_str())
 }
 
 async fn known_org(opened: &Opened, org: OrgName) -> anyhow::Result<OrgName> {

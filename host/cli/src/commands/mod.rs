@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod approve;
 pub(crate) mod authority;
+pub(crate) mod backup;
 pub(crate) mod changes;
 pub(crate) mod config;
 pub(crate) mod demo;

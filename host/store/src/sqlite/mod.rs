@@ -7,6 +7,7 @@ pub mod check;
 mod components;
 mod cursor;
 mod decode;
+mod deletion;
 mod identity;
 mod journal;
 mod key_values;

@@ -1,10 +1,12 @@
 //! Opening the database: what is checked before anything is written, how it is set up, and bringing its schema up to date.
 
+use super::deletion::ERASE;
 use crate::{
     data_dir::{DataDir, StoreUrl},
     disk,
     envelope::Vault,
     error::OpenError,
+    faults::{self, Moment, Point},
     lock::Lock,
     master::MasterKeys,
 };
@@ -74,6 +76,8 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
 pub(crate) struct Looked {
     pub(crate) connection: SqliteConnection,
     pub(crate) schema: Schema,
+    /// Its number.
+    pub(crate) version: i64,
 }
 
 /// How old the schema of a database is.
@@ -123,7 +127,11 @@ pub(crate) async fn look(file: &Path, others: Others) -> Result<Option<Looked>, 
         .await
         .map_err(|error| refused(file, error))?;
     match looked_at(&mut connection, file).await {
-        Ok(schema) => Ok(Some(Looked { connection, schema })),
+        Ok((schema, version)) => Ok(Some(Looked {
+            connection,
+            schema,
+            version,
+        })),
         Err(error) => {
             // The error above counts, whatever closing says.
             let _ = connection.close().await;
@@ -132,7 +140,7 @@ pub(crate) async fn look(file: &Path, others: Others) -> Result<Option<Looked>, 
     }
 }
 
-async fn looked_at(connection: &mut SqliteConnection, file: &Path) -> Result<Schema, OpenError> {
+async fn looked_at(connection: &mut SqliteConnection, file: &Path) -> Result<(Schema, i64), OpenError> {
     let fail = |error| refused(file, error);
     let id: i64 = sqlx::query_scalar("PRAGMA application_id")
         .fetch_one(&mut *connection)
@@ -143,11 +151,12 @@ async fn looked_at(connection: &mut SqliteConnection, file: &Path) -> Result<Sch
     }
     refuse_newer(connection, file).await?;
     let (found, known) = (found(connection, file).await?.unwrap_or(0), known());
-    Ok(if found < known {
+    let schema = if found < known {
         Schema::Earlier { found, known }
     } else {
         Schema::Current
-    })
+    };
+    Ok((schema, found))
 }
 
 /// By what key the secrets are sealed, as the database has it, and how many there are.
@@ -204,7 +213,43 @@ async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> R
                 reason: other.to_string(),
             },
         })?;
-    match_key(writer, file, vault).await
+    match_key(writer, file, vault).await?;
+    erase(writer, file).await
+}
+
+/// Writes the file anew, if something was deleted of which nothing is to be left in it.
+///
+/// # Errors
+/// When it can't be opened or written; it is tried again when it is opened next.
+pub(crate) async fn erase_what_was_deleted(file: &Path) -> Result<(), OpenError> {
+    let _lock = Lock::of_database(file)?;
+    let mut writer = options(file).connect().await.map_err(|error| refused(file, error))?;
+    let erased = erase(&mut writer, file).await;
+    let closed = writer.close().await;
+    erased.and(closed.map_err(|error| refused(file, error)))
+}
+
+async fn erase(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    let fail = |error| refused(file, error);
+    let is_wanted: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM meta WHERE key = ?1)")
+        .bind(ERASE)
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(fail)?;
+    if !is_wanted {
+        return Ok(());
+    }
+    faults::hit(Point::DatabaseErase, Moment::Before);
+    // What is deleted stays in unused pages until others take their place; the log has it as well, until it is emptied.
+    for statement in [
+        "VACUUM",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "DELETE FROM meta WHERE key = 'erase'",
+    ] {
+        sqlx::query(statement).execute(&mut *writer).await.map_err(fail)?;
+    }
+    faults::hit(Point::DatabaseErase, Moment::After);
+    Ok(())
 }
 
 /// Makes an empty file ours; refuses one that is another program's.

@@ -5,6 +5,7 @@
 //! there, file by file, each whole. What a crash interrupts after it was decided is finished at the next start; what it
 //! interrupts before never happened.
 
+pub(crate) mod backup;
 mod copy;
 mod durable;
 mod examine;
