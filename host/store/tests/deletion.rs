@@ -93,6 +93,7 @@ async fn lives(opened: &Opened, org: &OrgName, word: &str) -> SessionId {
         system: Some(word.into()),
         budget: Budget::default(),
         output_schema: None,
+        tools: Vec::new(),
         idempotency: Some((word.into(), Digest::of(word.as_bytes()))),
         replaces: None,
         ends: None,

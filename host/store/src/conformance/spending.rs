@@ -452,10 +452,12 @@ async fn told(world: &World) -> Outcome {
 }
 
 async fn enormous(world: &World) -> Outcome {
+    // The most that is money.
+    const FORTUNE: u64 = 1_000_000_000_000_000;
     let org = world.org().await?;
     let turn = at_work(world, &org).await?;
     for _ in 0..3 {
-        say(world, &turn, step(Some(usage(u64::MAX, u64::MAX)), Some(u64::MAX))).await?;
+        say(world, &turn, step(Some(usage(u64::MAX, u64::MAX)), Some(FORTUNE))).await?;
     }
     let standings = world
         .store
