@@ -522,7 +522,7 @@ impl Caller {
         if !authority.call_tools.is_closed() {
             let authority = Arc::clone(authority);
             let scope = scope.deeper(&installed.definition.name, deadline);
-            ports.peers = ports::peers(Arc::clone(self), scope, Arc::clone(tools), authority);
+            ports.peers = ports::peers(Arc::clone(self), scope, (id, Arc::clone(tools)), authority);
         }
         if let Some(events) = events {
             ports.observer = Arc::clone(events) as Arc<_>;

@@ -3,6 +3,7 @@
 //! It owns everything that runs for the turn. Cancelling and the time budget interrupt waiting (for the model, for
 //! tools, for a retry), never a write to the journal.
 
+mod again;
 mod calls;
 mod compaction;
 mod handing_over;
@@ -30,7 +31,6 @@ use crate::{
 use compaction::Tokenizer;
 use fumehood_core::{
     awaited::ClientTool,
-    call::{CallError, CallErrorCode, Metering},
     event::{EventBody, NewEvent, Source},
     id::SessionId,
     name::AgentName,
@@ -170,7 +170,7 @@ impl Driver {
     /// Works the turn to its end, until it waits for somebody outside, or to the end of a step when the host takes its leave. An error means that the journal could not be written: the
     /// turn stays as it is recorded, for the next start of the host. Says where it left the turn.
     pub(crate) async fn run(mut self) -> Result<TurnStatus, StoreError> {
-        self.settle_calls_left_in_flight().await?;
+        self.tell_what_a_stop_cut_off().await?;
         self.arm_deadline();
         loop {
             if !self.recorder.machine.has_ended() {
@@ -315,26 +315,6 @@ impl Driver {
     fn arm_deadline(&mut self) {
         let time = self.recorder.machine.budget().time_ms;
         self.deadline = time.map(|ms| Deadline::after(self.begun.into_std(), Span::from_millis(ms), SetBy::TurnBudget));
-    }
-
-    /// A host that stopped can't know what its running calls did outside: they are reported, not run again.
-    async fn settle_calls_left_in_flight(&mut self) -> Result<(), StoreError> {
-        let machine = &self.recorder.machine;
-        let message = "the host stopped while the call ran; it was not run again, because it may have taken effect";
-        let events: Vec<_> = machine
-            .calls_in_flight()
-            .into_iter()
-            .map(|call| {
-                let error = CallError::new(CallErrorCode::Interrupted, message);
-                machine.event(EventBody::tool_completed(
-                    call.id,
-                    call.tool,
-                    Err(error),
-                    Metering::default(),
-                ))
-            })
-            .collect();
-        self.recorder.record(events).await
     }
 
     fn by_model(&self, body: EventBody) -> NewEvent {

@@ -42,7 +42,7 @@ mod habits;
 mod told;
 
 pub use budget::{Exhausted, Warning};
-pub use calls::{OpenCall, Verdict};
+pub use calls::{Attempt, OpenCall, Verdict};
 
 use budget::Spending;
 use calls::Calls;
@@ -87,7 +87,8 @@ pub enum Next {
         /// Whether it may ask for tools.
         tools: ToolUse,
     },
-    /// Run these calls, side by side, and record each end; or record that they wait for a decision.
+    /// Run these calls, side by side, and record each end; or record that they wait for a decision. One that began under a host that
+    /// stopped runs again if it may, and ends as interrupted if not.
     RunCalls(Vec<OpenCall>),
     /// Record that the turn waits.
     Park(WaitingFor),
@@ -349,7 +350,23 @@ impl TurnMachine {
             EventBody::ApprovalRequested { calls } => self.calls.hold(calls),
             EventBody::ApprovalResolved { decisions } => self.calls.resolve(decisions),
             EventBody::ResultsRequested { calls } => self.calls.hand_over(calls),
-            EventBody::ToolStarted { call, .. } => self.calls.start(*call),
+            EventBody::ToolStarted {
+                call,
+                effect,
+                fingerprint,
+                attempt,
+                arguments,
+                ..
+            } => {
+                let attempt = Attempt {
+                    effect: *effect,
+                    fingerprint: *fingerprint,
+                    number: *attempt,
+                    arguments: arguments.clone(),
+                };
+                self.calls.start(*call, attempt);
+            }
+            EventBody::ToolCommitted { call, .. } => self.calls.commit(*call),
             EventBody::ToolCompleted {
                 call, output, error, ..
             } => {
@@ -497,6 +514,15 @@ impl TurnMachine {
     #[must_use]
     pub const fn step(&self) -> u64 {
         self.step
+    }
+
+    /// The step whose answer is asked for and not there.
+    #[must_use]
+    pub const fn asks(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Asking => Some(self.step),
+            _ => None,
+        }
     }
 
     /// The text of the last answer that had any.

@@ -79,6 +79,14 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
             }
         }
         EventBody::TurnSteered { input } => contents(guard, input),
+        EventBody::ToolStarted {
+            arguments: Some(given), ..
+        } => {
+            if arguments(guard, given).is_err() {
+                // No call without the values: it is not run again.
+                given.clear();
+            }
+        }
         EventBody::StepStarted { notes, .. } => notes.iter_mut().for_each(|note| text(guard, &mut note.text)),
         EventBody::StepCompleted { dropped_calls, .. } => dropped_calls.iter_mut().for_each(|name| text(guard, name)),
         EventBody::OutputValidated { value, .. } => json(guard, value),
@@ -152,7 +160,9 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::CompactionStarted { .. }
         | EventBody::ToolsChanged { .. }
         | EventBody::BudgetWarning { .. }
-        | EventBody::ToolStarted { .. }
+        | EventBody::ToolStarted { arguments: None, .. }
+        | EventBody::ToolCommitted { .. }
+        | EventBody::StepRestarted { .. }
         | EventBody::EgressAllowed { .. }
         | EventBody::SecretUsed { .. }
         | EventBody::BudgetExhausted { .. }

@@ -65,6 +65,8 @@ const fn tells_of_a_stop(body: &EventBody) -> bool {
                 }),
             ..
         } => true,
+        EventBody::StepRestarted { .. } => true,
+        EventBody::ToolStarted { attempt, .. } => *attempt > 1,
         _ => false,
     }
 }

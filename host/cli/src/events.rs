@@ -130,6 +130,19 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
         E::OutputValidated { attempt, value } => format!("attempt {attempt}: {}", preview(&value.to_string())),
         E::OutputRejected { attempt, faults } => format!("attempt {attempt}: {}", preview(&faults.join("; "))),
         E::ToolRequested { call, .. } => requested(out, call),
+        E::StepRestarted { step } => format!("step {step} is begun anew: the host was stopped"),
+        E::ToolCommitted { call, tool } => format!(
+            "{} calls {}, which may run once",
+            short(call),
+            out.style(Style::Name, tool.as_str())
+        ),
+        E::ToolStarted {
+            call, tool, attempt, ..
+        } if *attempt > 1 => format!(
+            "{} runs {} in the sandbox again: the host was stopped",
+            short(call),
+            out.style(Style::Name, tool.as_str())
+        ),
         E::ToolStarted { call, tool, .. } => format!(
             "{} runs {} in the sandbox",
             short(call),

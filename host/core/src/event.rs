@@ -24,6 +24,7 @@ use crate::{
     money::Money,
     name::{AgentName, ComponentName, HookName, ModelName, OrgName, SecretName, ToolName},
     rewind::{FilesRewound, ForkedFrom, OutsideEffect},
+    tool::Effect,
     turn::{Budget, BudgetScope, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
 use serde::{Deserialize, Serialize};
@@ -307,6 +308,11 @@ event_bodies! {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped_calls: Vec<String>,
     };
+    /// A model call that a stop of the host cut off is made anew. What its deltas told does not count.
+    StepRestarted, "step.restarted", Recorded, {
+        /// The step.
+        step: u64,
+    };
     /// A model call failed and will be tried again. The deltas of the step so far count for nothing: they begin anew.
     RetryScheduled, "retry.scheduled", Recorded, {
         /// The step.
@@ -420,7 +426,7 @@ event_bodies! {
         /// The call: `id`, `tool`, and `arguments` or `malformed_arguments`.
         call: RequestedCall,
     };
-    /// A call began: its authority is computed, its arguments are checked, then it enters the sandbox.
+    /// A call began: its authority is computed, its arguments are checked, then it enters the sandbox. By this it is claimed.
     ToolStarted, "tool.started", Recorded, {
         /// The call.
         call: CallId,
@@ -431,6 +437,25 @@ event_bodies! {
         /// What the call may do, under every layer; absent: nothing, and its end says why. Never shown to a model.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         authority: Option<Value>,
+        /// What running it again would do: one that may run once does not run again.
+        #[serde(default)]
+        effect: Effect,
+        /// The digest of the tool, the component and the exact arguments: one that runs again is the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Digest>,
+        /// How often it has begun, this time included.
+        #[serde(default = "first")]
+        attempt: u32,
+        /// What it is called with, where that is not what the model gave.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arguments: Option<Arguments>,
+    };
+    /// A call that could run again calls a tool that may run once: from here on neither runs again.
+    ToolCommitted, "tool.committed", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The tool that it calls.
+        tool: ToolName,
     };
     /// A tool says how far it is.
     ToolProgress, "tool.progress", Recorded, {
@@ -682,4 +707,9 @@ impl EventBody {
             metering,
         }
     }
+}
+
+/// Of a call that says nothing of it.
+const fn first() -> u32 {
+    1
 }

@@ -3,6 +3,7 @@
 //! An id sorts by its time of creation. Its text form is `ses_018f…` (32 lower-case hex
 //! digits, no dashes); anything else does not parse, so an id of one kind can't be taken for another.
 
+use crate::digest::Digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
@@ -108,9 +109,41 @@ ids! {
     ScheduleId, "schedule", "sch_";
 }
 
+impl CallId {
+    /// The id of a call that this one makes for the `times`th time: the same whenever it is asked for, of the form and with the time of
+    /// this one.
+    #[must_use]
+    pub fn derived(self, what: &Digest, times: u64) -> Self {
+        let mut whole = self.0.as_bytes().to_vec();
+        whole.extend(what.as_bytes());
+        whole.extend(times.to_be_bytes());
+        let mut bytes = *self.0.as_bytes();
+        bytes[6..].copy_from_slice(&Digest::of(&whole).as_bytes()[..10]);
+        bytes[6] = 0x70 | (bytes[6] & 0x0f);
+        bytes[8] = 0x80 | (bytes[8] & 0x3f);
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_derives_from_another_is_the_same_each_time_and_of_the_same_form() {
+        let (from, what) = (CallId::new(), Digest::of(b"send"));
+        let id = from.derived(&what, 1);
+        assert_eq!(id, from.derived(&what, 1));
+        assert_eq!(id.uuid().get_version_num(), 7);
+        assert_eq!(id.uuid().as_bytes()[..6], from.uuid().as_bytes()[..6], "its time");
+        for other in [
+            from.derived(&what, 2),
+            from.derived(&Digest::of(b"sent"), 1),
+            CallId::new().derived(&what, 1),
+        ] {
+            assert_ne!(id, other);
+        }
+    }
 
     #[test]
     fn an_id_survives_its_text_form() {

@@ -261,6 +261,8 @@ pub enum TurnErrorCode {
     Configuration,
     /// The host stopped while the turn ran and could not go on with it.
     Interrupted,
+    /// A call that was to run again after a stop of the host is not the call that had begun.
+    Diverged,
     /// A fault of the host; the log has more.
     Internal,
 }

@@ -57,6 +57,7 @@ const MATRIX: &[(&str, Doing)] = &[
     ("journal.append/text.completed", Serving),
     ("journal.append/tool.requested", Serving),
     ("journal.append/tool.started", Serving),
+    ("journal.append/tool.started:2", Serving),
     ("journal.append/tool.completed", Serving),
     ("journal.append/tool.completed:2", Serving),
     ("journal.append/tool.completed:3", Serving),

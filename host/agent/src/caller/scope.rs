@@ -7,6 +7,7 @@ use fumehood_core::{
     event::{EventBody, NewEvent, Source},
     id::{CallId, SessionId, TurnId},
     name::{Locale, OrgName, ToolName},
+    tool::Effect,
 };
 use fumehood_files::Tree;
 use fumehood_policy::{
@@ -19,6 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::OnceCell;
 
 /// For whom a call is made, and how they narrow it.
 #[derive(Clone)]
@@ -34,6 +36,8 @@ pub struct CallScope {
     pub(super) guarded: Guarded,
     pub(super) recorded: Option<Result<Arc<Authority>, CallError>>,
     pub(super) observe: Option<Observe>,
+    /// The turn's call that would run again after a stop of the host, from which it is made.
+    repeatable: Option<Arc<Repeatable>>,
     pub(super) files: Option<Arc<Tree>>,
     /// The soonest that any of those sets who stand above the call.
     pub(super) deadline: Option<Deadline>,
@@ -53,6 +57,7 @@ impl CallScope {
             guarded: Guarded::Not,
             recorded: None,
             observe: None,
+            repeatable: None,
             files: None,
             deadline: None,
             depth: 0,
@@ -82,6 +87,17 @@ impl CallScope {
             observe: Some(observe),
             ..self.clone()
         }
+    }
+
+    /// The same for a call that runs again after a stop of the host, if its effect is one that may be had again.
+    pub(crate) fn repeatable(self, call: CallId, effect: Effect) -> Self {
+        let repeatable = (effect != Effect::AtMostOnce).then(|| {
+            Arc::new(Repeatable {
+                call,
+                committed: OnceCell::new(),
+            })
+        });
+        Self { repeatable, ..self }
     }
 
     /// The same, with a directory in the place of the session's workspace.
@@ -153,6 +169,30 @@ impl CallScope {
         }
     }
 
+    /// Before a tool is called that may run once: the call that it is made from does not run again from here on.
+    // THREAT[T-turn-replay]: recorded before the tool is called, or it is not called.
+    pub(crate) async fn commit(&self, tool: &ToolName) -> Result<(), CallError> {
+        let (Some(repeatable), Some(observe)) = (&self.repeatable, &self.observe) else {
+            return Ok(());
+        };
+        let claim = || {
+            observe.claim(NewEvent {
+                turn: self.turn,
+                source: Source::Host,
+                body: EventBody::ToolCommitted {
+                    call: repeatable.call,
+                    tool: tool.clone(),
+                },
+            })
+        };
+        let committed = repeatable.committed.get_or_try_init(claim).await;
+        committed.map(drop).map_err(|_| {
+            let message =
+                format!("the host could not record that {tool} is called, so it was not called; try again later");
+            CallError::new(CallErrorCode::Unavailable, message)
+        })
+    }
+
     /// Says to who observes the call that a limit kept it from running.
     pub(super) async fn report_limit(&self, call: CallId, limited: &Limited) {
         let Some(observe) = &self.observe else { return };
@@ -184,6 +224,12 @@ impl CallScope {
 /// The words for a call that a rule denies.
 pub(crate) fn refused_by(tool: &ToolName, rule: &str) -> String {
     format!("calling {tool} was denied: {rule}; do not try it again with the same arguments")
+}
+
+/// A call that runs again after a stop of the host, until it has called a tool that may run once.
+struct Repeatable {
+    call: CallId,
+    committed: OnceCell<()>,
 }
 
 /// Whether the guards have judged what a call is made with.

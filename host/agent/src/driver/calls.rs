@@ -4,10 +4,11 @@ use super::{Driver, Interruption, Stop, handing_over::HandedCall, hooks::Final};
 use crate::{
     callable::{Callable, Tool},
     caller::{Clearance, refused_by},
+    catalog::InstalledTool,
     excerpt,
     machine::{Client, OpenCall, Verdict},
     ports::{self, Observe, Observed},
-    telemetry,
+    redact, telemetry,
 };
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval},
@@ -18,6 +19,7 @@ use fumehood_core::{
     message::{GivenArguments, RequestedCall},
     name::ToolName,
     now,
+    tool::Effect,
     turn::{TurnError, TurnErrorCode, WaitingFor},
 };
 use fumehood_policy::{
@@ -25,7 +27,7 @@ use fumehood_policy::{
     approval::{Judgement, has_rules},
     authority::Authority,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
@@ -38,9 +40,9 @@ impl Driver {
     /// Runs the calls side by side, a bounded number at a time, and records each as it ends. Those that wait for a decision are
     /// asked about together, when the others have ended.
     pub(super) async fn run_calls(&mut self, calls: Vec<OpenCall>) -> Result<(), Stop> {
+        let (mut waiting, calls) = self.take_up(calls).await?;
         let within_budget = self.recorder.machine.calls_within_budget();
         let mut guarded = self.guard_calls(self.within(&calls, within_budget)).await?;
-        let mut waiting = VecDeque::with_capacity(calls.len());
         let (mut settled, mut held, mut handed) = (Vec::new(), Vec::new(), Vec::new());
         for open in calls {
             let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
@@ -92,6 +94,7 @@ impl Driver {
                 starting.extend(waiting.pop_front());
             }
             self.recorder.record(events).await?;
+            observed.recorded();
         }
     }
 
@@ -117,11 +120,7 @@ impl Driver {
         let found = self.plan.tools.tool(&call.tool)?;
         let tool = found.as_callable();
         let judged = judged.transpose()?;
-        let Cleared {
-            arguments,
-            clearance,
-            note,
-        } = match verdict {
+        let cleared = match verdict {
             Verdict::Approved {
                 fingerprint,
                 asked,
@@ -132,8 +131,7 @@ impl Driver {
                 if tool.fingerprint(&asked) != fingerprint {
                     return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition().name));
                 }
-                let by_hook = (asked != *given).then(|| changed_by_hook(&asked));
-                let note = both(by_hook, note(edited.as_ref(), feedback));
+                let note = notes(given, &asked, edited.as_ref(), feedback);
                 Cleared::approved(tool, edited.unwrap_or(asked), note)
             }
             _ => {
@@ -155,15 +153,10 @@ impl Driver {
             }
         };
         match found {
-            Tool::Brought(tool) => HandedCall::new(tool, &call, arguments, note).map(Admission::HandsOver),
-            Tool::Installed(tool) => Ok(Admission::Runs(AdmittedCall {
-                tool: tool.definition.name.clone(),
-                component: tool.component_ref(),
-                call,
-                arguments,
-                clearance,
-                note,
-            })),
+            Tool::Brought(tool) => {
+                HandedCall::new(tool, &call, cleared.arguments, cleared.note).map(Admission::HandsOver)
+            }
+            Tool::Installed(tool) => Ok(Admission::Runs(AdmittedCall::new(&tool, call, cleared, 1))),
         }
     }
 
@@ -239,7 +232,12 @@ impl Driver {
         observe: &Observe,
     ) -> Result<(), Stop> {
         let (mut events, mut authorities) = (Vec::new(), Vec::new());
-        for admitted in &*starting {
+        for admitted in &mut *starting {
+            if admitted.changed().is_some() {
+                // What is claimed is what the journal keeps; should they be no arguments without the values, the call says so.
+                let guard = self.recorder.guard().await?;
+                let _ = redact::arguments(&guard, &mut admitted.cleared.arguments);
+            }
             let authority = match self.plan.tools.offered.get(&admitted.tool) {
                 Ok(tool) => self.caller.authority(&self.plan.scope, tool).await.map(Arc::new),
                 Err(error) => Err(error),
@@ -250,16 +248,19 @@ impl Driver {
         self.recorder.record(events).await?;
         for (admitted, authority) in starting.drain(..).zip(authorities) {
             let caller = Arc::clone(&self.caller);
-            let scope = self.plan.scope.for_call(observe.clone(), authority, admitted.clearance);
-            let scope = scope.within(self.deadline.clone());
+            let AdmittedCall {
+                call, tool, cleared, ..
+            } = admitted;
+            let scope = self.plan.scope.for_call(observe.clone(), authority, cleared.clearance);
+            let scope = scope.within(self.deadline.clone()).repeatable(call.id, admitted.effect);
             let tools = Arc::clone(&self.plan.tools.offered);
             let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {
                 let (result, metering) = Arc::clone(&caller)
-                    .call(&scope, &tools, admitted.call.id, &admitted.tool, admitted.arguments)
+                    .call(&scope, &tools, call.id, &tool, cleared.arguments)
                     .await;
-                let result = excerpt::fitting(caller.workspaces(), session, admitted.call.id, result, most).await;
-                (admitted.call, noted(result, admitted.note), metering)
+                let result = excerpt::fitting(caller.workspaces(), session, call.id, result, most).await;
+                (call, noted(result, cleared.note), metering)
             };
             // On a task of its own: in the step's span, and on top of the turn's, or a trace would lose the way.
             running.spawn(work.in_current_span().instrument(self.span.clone()));
@@ -302,11 +303,16 @@ impl Driver {
     }
 
     fn started(&self, admitted: &AdmittedCall, authority: Option<&Authority>) -> NewEvent {
+        let tool = self.plan.tools.offered.get(&admitted.tool).ok();
         self.recorder.machine.event(EventBody::ToolStarted {
             call: admitted.call.id,
             tool: admitted.tool.clone(),
             component: admitted.component.clone(),
             authority: authority.and_then(|authority| serde_json::to_value(authority).ok()),
+            effect: admitted.effect,
+            fingerprint: tool.map(|tool| tool.fingerprint(&admitted.cleared.arguments)),
+            attempt: admitted.attempt,
+            arguments: admitted.changed().cloned(),
         })
     }
 
@@ -326,18 +332,37 @@ impl Driver {
 type Ended = (RequestedCall, CallResult, Metering);
 
 /// A call that may enter the sandbox.
-struct AdmittedCall {
+pub(super) struct AdmittedCall {
     call: RequestedCall,
     tool: ToolName,
     component: ComponentRef,
-    arguments: Arguments,
-    clearance: Clearance,
-    /// What the model is told before the result.
-    note: Option<String>,
+    effect: Effect,
+    /// Which attempt it is, from 1.
+    attempt: u32,
+    cleared: Cleared,
+}
+
+impl AdmittedCall {
+    pub(super) fn new(tool: &InstalledTool, call: RequestedCall, cleared: Cleared, attempt: u32) -> Self {
+        Self {
+            tool: tool.definition.name.clone(),
+            component: tool.component_ref(),
+            effect: tool.definition.effect,
+            call,
+            attempt,
+            cleared,
+        }
+    }
+
+    /// What it is called with, where that is not what the model gave.
+    fn changed(&self) -> Option<&Arguments> {
+        let given = arguments(&self.call).ok();
+        Some(&self.cleared.arguments).filter(|arguments| given != Some(*arguments))
+    }
 }
 
 /// What a call is made with, and by whose leave.
-struct Cleared {
+pub(super) struct Cleared {
     arguments: Arguments,
     clearance: Clearance,
     /// What the model is told before the result.
@@ -345,11 +370,20 @@ struct Cleared {
 }
 
 impl Cleared {
-    fn approved(tool: &dyn Callable, arguments: Arguments, note: Option<String>) -> Self {
+    pub(super) fn approved(tool: &dyn Callable, arguments: Arguments, note: Option<String>) -> Self {
         Self {
             clearance: Clearance::Approved(tool.fingerprint(&arguments)),
             arguments,
             note,
+        }
+    }
+
+    /// What it was called with before, and nobody was asked about.
+    pub(super) fn as_before(given: &Arguments, arguments: Arguments) -> Self {
+        Self {
+            note: (arguments != *given).then(|| changed_by_hook(&arguments)),
+            arguments,
+            clearance: Clearance::Nobody,
         }
     }
 
@@ -416,6 +450,17 @@ pub(crate) fn refusal(outcome: ApprovalOutcome, feedback: Option<String>) -> Str
         Some(feedback) => format!("{how}, and says: {feedback}"),
         None => format!("{how}; do not try it again unless the user asks for it"),
     }
+}
+
+/// What the model is told of a call that somebody approved: what a hook made of it, and what they did.
+pub(super) fn notes(
+    given: &Arguments,
+    asked: &Arguments,
+    edited: Option<&Arguments>,
+    feedback: Option<String>,
+) -> Option<String> {
+    let by_hook = (asked != given).then(|| changed_by_hook(asked));
+    both(by_hook, note(edited, feedback))
 }
 
 fn note(edited: Option<&Arguments>, feedback: Option<String>) -> Option<String> {

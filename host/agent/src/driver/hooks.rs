@@ -238,7 +238,8 @@ impl Driver {
                 let arguments = edited.as_ref().unwrap_or(asked);
                 (arguments.clone(), Edits::Refused)
             }
-            Verdict::Refused { .. } => return None,
+            // What has begun was judged.
+            Verdict::Refused { .. } | Verdict::Unfinished { .. } => return None,
         };
         tool.check(&mut arguments).ok()?;
         Some(AskedCall {

@@ -8,18 +8,19 @@ use fumehood_core::{
     digest::Digest,
     id::CallId,
     message::RequestedCall,
+    tool::Effect,
 };
 
-/// A call that has not begun, and what was decided about it.
+/// A call without an end, and what is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenCall {
     /// As the model asked for it.
     pub call: RequestedCall,
-    /// What was decided.
+    /// What was decided, or how it began.
     pub verdict: Verdict,
 }
 
-/// What was decided about a call.
+/// What was decided about a call, or how it began.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// Nobody was asked.
@@ -35,6 +36,13 @@ pub enum Verdict {
         /// What the model is to know.
         feedback: Option<String>,
     },
+    /// It began under a host that stopped, and may have been decided about before.
+    Unfinished {
+        /// How it began.
+        attempt: Attempt,
+        /// What had been decided.
+        before: Box<Verdict>,
+    },
     /// It must not run.
     Refused {
         /// How that came.
@@ -44,12 +52,33 @@ pub enum Verdict {
     },
 }
 
+/// How a call began that has no end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// What running it again would do.
+    pub effect: Effect,
+    /// Of what began; absent where nothing is known of it.
+    pub fingerprint: Option<Digest>,
+    /// Which attempt it was, from 1.
+    pub number: u32,
+    /// What it was called with, where that is not what the model gave.
+    pub arguments: Option<Arguments>,
+}
+
+impl Attempt {
+    /// Whether the call may run once more.
+    #[must_use]
+    pub const fn may_be_repeated(&self) -> bool {
+        matches!(self.effect, Effect::Pure | Effect::Idempotent) && self.fingerprint.is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Progress {
     Open(Verdict),
     Held(Digest, Arguments),
     Awaited(AwaitedCall),
-    Started,
+    Started(Attempt, Verdict),
     Settled(Signature),
 }
 
@@ -122,8 +151,31 @@ impl Calls {
         }
     }
 
-    pub(super) fn start(&mut self, call: CallId) {
-        self.advance(call, |_| Some(Progress::Started));
+    pub(super) fn start(&mut self, call: CallId, attempt: Attempt) {
+        self.advance(call, |progress| match progress {
+            Progress::Open(verdict) | Progress::Started(_, verdict) => {
+                Some(Progress::Started(attempt, verdict.clone()))
+            }
+            Progress::Held(..) | Progress::Awaited(_) => Some(Progress::Started(attempt, Verdict::Unasked)),
+            Progress::Settled(_) => None,
+        });
+    }
+
+    /// It has done what may be done once.
+    pub(super) fn commit(&mut self, call: CallId) {
+        self.advance(call, |progress| match progress {
+            Progress::Started(attempt, verdict) => {
+                let effect = Effect::AtMostOnce;
+                Some(Progress::Started(
+                    Attempt {
+                        effect,
+                        ..attempt.clone()
+                    },
+                    verdict.clone(),
+                ))
+            }
+            _ => None,
+        });
     }
 
     pub(super) fn settle(&mut self, call: CallId, output: Option<&Output>, error: Option<&CallError>) {
@@ -146,11 +198,11 @@ impl Calls {
             .all(|state| matches!(state.progress, Progress::Settled(_)))
     }
 
-    /// Whether a call waits to run or runs.
+    /// Whether a call waits to run, or began and has no end.
     pub(super) fn can_go_on(&self) -> bool {
         self.0
             .iter()
-            .any(|state| matches!(state.progress, Progress::Open(_) | Progress::Started))
+            .any(|state| matches!(state.progress, Progress::Open(_) | Progress::Started(..)))
     }
 
     pub(super) fn any_held(&self) -> bool {
@@ -168,7 +220,7 @@ impl Calls {
         })
     }
 
-    /// Those that have not begun.
+    /// Those that have not begun, and those that began and have no end.
     pub(super) fn open(&self) -> Vec<OpenCall> {
         self.0
             .iter()
@@ -177,13 +229,21 @@ impl Calls {
                     call: state.call.clone(),
                     verdict: verdict.clone(),
                 }),
+                Progress::Started(attempt, before) => Some(OpenCall {
+                    call: state.call.clone(),
+                    verdict: Verdict::Unfinished {
+                        attempt: attempt.clone(),
+                        before: Box::new(before.clone()),
+                    },
+                }),
                 _ => None,
             })
             .collect()
     }
 
-    pub(super) fn in_flight(&self) -> impl Iterator<Item = &RequestedCall> {
-        self.select(|progress| matches!(progress, Progress::Started))
+    /// Those that began, have no end, and may not run again.
+    pub(super) fn lost(&self) -> impl Iterator<Item = &RequestedCall> {
+        self.select(|progress| matches!(progress, Progress::Started(attempt, _) if !attempt.may_be_repeated()))
     }
 
     pub(super) fn held(&self) -> impl Iterator<Item = &RequestedCall> {

@@ -116,10 +116,10 @@ impl TurnMachine {
         self.calls.place_of(call)
     }
 
-    /// The calls that entered a sandbox and have no recorded end: what a host that stopped left behind.
+    /// The calls that began, have no recorded end, and may not run again: what is lost of those that a host that stopped left behind.
     #[must_use]
-    pub fn calls_in_flight(&self) -> Vec<RequestedCall> {
-        self.calls.in_flight().cloned().collect()
+    pub fn calls_lost(&self) -> Vec<RequestedCall> {
+        self.calls.lost().cloned().collect()
     }
 
     /// The calls that wait for a decision.

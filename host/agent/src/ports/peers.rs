@@ -6,34 +6,57 @@ use crate::{
 };
 use async_trait::async_trait;
 use fumehood_core::{
+    approval::fingerprint,
     call::{Arguments, CallError, CallErrorCode, CallResult},
+    digest::Digest,
     id::CallId,
     name::ToolName,
+    tool::Effect,
 };
 use fumehood_policy::{authority::Authority, refusal::Refusal};
 use fumehood_sandbox::ports::Peers;
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-/// The tools of the same session.
+/// The tools of the same session, for one call.
 pub(crate) fn peers(
     caller: Arc<Caller>,
     scope: CallScope,
-    tools: Arc<OfferedTools>,
+    (call, tools): (CallId, Arc<OfferedTools>),
     authority: Arc<Authority>,
 ) -> Arc<dyn Peers> {
     Arc::new(SessionPeers {
         caller,
         scope,
+        call,
         tools,
         authority,
+        made: Mutex::default(),
     })
 }
 
 struct SessionPeers {
     caller: Arc<Caller>,
     scope: CallScope,
+    /// Who calls.
+    call: CallId,
     tools: Arc<OfferedTools>,
     authority: Arc<Authority>,
+    /// How often it has made the same call.
+    made: Mutex<HashMap<Digest, u64>>,
+}
+
+impl SessionPeers {
+    /// The same for the same call when the one that makes it runs again, so that the outside can tell a repetition.
+    fn id(&self, tool: &ToolName, arguments: &Arguments) -> CallId {
+        let what = fingerprint(tool.as_str(), &Digest::of(self.call.uuid().as_bytes()), arguments);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = made.entry(what).or_default();
+        *times += 1;
+        self.call.derived(&what, *times)
+    }
 }
 
 #[async_trait]
@@ -55,10 +78,11 @@ impl Peers for SessionPeers {
 
     async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult {
         self.may_call(tool)?;
+        if self.tools.get(tool)?.definition.effect == Effect::AtMostOnce {
+            self.scope.commit(tool).await?;
+        }
+        let id = self.id(tool, &arguments);
         let caller = Arc::clone(&self.caller);
-        caller
-            .call(&self.scope, &self.tools, CallId::new(), tool, arguments)
-            .await
-            .0
+        caller.call(&self.scope, &self.tools, id, tool, arguments).await.0
     }
 }

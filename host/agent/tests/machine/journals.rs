@@ -5,6 +5,7 @@ use fumehood_agent::{
     machine::{Client, Context},
     transcript::Transcript,
 };
+use fumehood_core::call::CallStatus;
 use fumehood_core::{
     event::NewEvent,
     message::{AssistantPart, Message},
@@ -20,6 +21,7 @@ struct Chance {
     held: bool,
     fails: bool,
     cut_off: bool,
+    commits: bool,
     seen: Seen,
 }
 
@@ -28,6 +30,7 @@ const DULL: Chance = Chance {
     held: false,
     fails: false,
     cut_off: false,
+    commits: false,
     seen: Seen {
         elapsed: std::time::Duration::ZERO,
         context: Context::Room,
@@ -43,14 +46,16 @@ fn chance() -> impl Strategy<Value = Chance> {
         prop::bool::weighted(0.3),
         prop::bool::weighted(0.05),
         prop::bool::weighted(0.1),
+        prop::bool::weighted(0.2),
         client,
         context,
     )
-        .prop_map(|(calls, held, fails, cut_off, client, context)| Chance {
+        .prop_map(|(calls, held, fails, cut_off, commits, client, context)| Chance {
             calls,
             held,
             fails,
             cut_off,
+            commits,
             seen: Seen {
                 client,
                 context,
@@ -61,6 +66,27 @@ fn chance() -> impl Strategy<Value = Chance> {
 
 fn bodies(events: Vec<NewEvent>) -> Vec<EventBody> {
     events.into_iter().map(|event| event.body).collect()
+}
+
+fn effect(call: &RequestedCall) -> Effect {
+    match &*call.tool {
+        "again" => Effect::Idempotent,
+        "pure" => Effect::Pure,
+        _ => Effect::AtMostOnce,
+    }
+}
+
+/// A call from its begin to its end; on its way it may call a tool that may run once.
+fn ran(call: &RequestedCall, attempt: u32, chance: Chance) -> Vec<EventBody> {
+    let mut events = vec![runs_as(call, effect(call), attempt)];
+    if chance.commits {
+        events.push(EventBody::ToolCommitted {
+            call: call.id,
+            tool: ToolName::new("send").unwrap(),
+        });
+    }
+    events.push(settles(call));
+    events
 }
 
 /// What a driver records for a decision, with this outcome.
@@ -92,7 +118,11 @@ fn outcome(machine: &TurnMachine, next: Next, budget: Budget, chance: Chance) ->
         Next::AskModel { .. } if chance.cut_off => vec![says("half"), cut_off(&["add"])],
         Next::AskModel { tools, .. } => {
             let calls = if tools == ToolUse::Allowed { chance.calls } else { 0 };
-            let asked: Vec<_> = (0..calls).map(|_| asks(&call())).collect();
+            let tools = ["once", "again", "pure"].iter().cycle();
+            let asked: Vec<_> = tools
+                .take(calls.into())
+                .map(|tool| asks(&call_with(tool, "{}")))
+                .collect();
             let stop = if asked.is_empty() {
                 StepStop::Stop
             } else {
@@ -100,12 +130,14 @@ fn outcome(machine: &TurnMachine, next: Next, budget: Budget, chance: Chance) ->
             };
             [vec![says("text")], asked, vec![answered(stop, None)]].concat()
         }
-        Next::RunCalls(calls) if calls.is_empty() => machine.calls_in_flight().iter().map(settles).collect(),
         Next::RunCalls(calls) => calls
             .iter()
-            .flat_map(|open| match open.verdict {
+            .flat_map(|open| match &open.verdict {
                 Verdict::Unasked if chance.held => vec![holds(&open.call)],
-                Verdict::Unasked | Verdict::Approved { .. } => vec![runs(&open.call), settles(&open.call)],
+                Verdict::Unasked | Verdict::Approved { .. } => ran(&open.call, 1, chance),
+                // What a host does that goes on after a stop.
+                Verdict::Unfinished { attempt, .. } if !attempt.may_be_repeated() => vec![interrupts(&open.call)],
+                Verdict::Unfinished { attempt, .. } => ran(&open.call, attempt.number + 1, chance),
                 Verdict::Refused { .. } => vec![fails(&open.call)],
             })
             .collect(),
@@ -160,12 +192,33 @@ fn go_on(events: &mut Vec<EventBody>, budget: Budget, chances: &[Chance], cut: u
     }
 }
 
-fn started_calls(events: &[EventBody]) -> Vec<CallId> {
-    let started = events.iter().filter_map(|event| match event {
-        EventBody::ToolStarted { call, .. } => Some(*call),
+/// Calls that may run once, as often as they began: by what they are, or by what they have called.
+fn started_once(events: &[EventBody]) -> Vec<CallId> {
+    let mut started = Vec::new();
+    let mut committed = HashSet::new();
+    for event in events {
+        match event {
+            EventBody::ToolCommitted { call, .. } => {
+                committed.insert(*call);
+            }
+            EventBody::ToolStarted { call, effect, .. }
+                if *effect == Effect::AtMostOnce || committed.contains(call) =>
+            {
+                started.push(*call);
+            }
+            _ => {}
+        }
+    }
+    started
+}
+
+/// How each call of the journal ended.
+fn ends(events: &[EventBody]) -> Vec<(CallId, CallStatus)> {
+    let ended = events.iter().filter_map(|event| match event {
+        EventBody::ToolCompleted { call, status, .. } => Some((*call, *status)),
         _ => None,
     });
-    started.collect()
+    ended.collect()
 }
 
 proptest! {
@@ -179,16 +232,26 @@ proptest! {
         let budget = Budget { steps: Some(6), tool_calls: Some(9), ..Budget::default() };
         let mut events = vec![if schema { queued_with_schema() } else { queued() }];
         go_on(&mut events, budget, &chances, cut);
-        // What a restarted host does: settle what it left in flight, then go on.
-        let left = after(&events).calls_in_flight();
-        events.extend(left.iter().map(settles));
+        // A host goes on that knows nothing else.
+        let left = after(&events).decide(&Seen::default());
         go_on(&mut events, budget, &later, usize::MAX);
 
         prop_assert!(after(&events).has_ended());
         prop_assert_eq!(events.iter().filter(|event| event.is_terminal()).count(), 1);
-        let started = started_calls(&events);
+        let started = started_once(&events);
         let once: HashSet<_> = started.iter().collect();
-        prop_assert_eq!(once.len(), started.len(), "no call starts twice");
+        prop_assert_eq!(once.len(), started.len(), "no call that may run once starts twice");
+        let ends = ends(&events);
+        let requested = events.iter().filter(|event| matches!(event, EventBody::ToolRequested { .. })).count();
+        let ended: HashSet<_> = ends.iter().map(|(call, _)| call).collect();
+        prop_assert_eq!(ended.len(), ends.len(), "no call ends twice");
+        prop_assert_eq!(ended.len(), requested, "every call has a result");
+        if let Next::RunCalls(left) = left {
+            for open in &left {
+                let again = matches!(&open.verdict, Verdict::Unfinished { attempt, .. } if attempt.may_be_repeated());
+                prop_assert!(!again || ends.contains(&(open.call.id, CallStatus::Ok)), "what may run again has its result");
+            }
+        }
         let mut steps = events.iter().filter_map(|event| match event {
             EventBody::StepStarted { step, .. } => Some(*step),
             _ => None,

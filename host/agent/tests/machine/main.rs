@@ -9,7 +9,7 @@ mod table;
 mod transcripts;
 mod turns;
 
-use fumehood_agent::machine::{Next, OpenCall, Seen, ToolUse, TurnMachine, Verdict};
+use fumehood_agent::machine::{Attempt, Next, OpenCall, Seen, ToolUse, TurnMachine, Verdict};
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
     awaited::AwaitedCall,
@@ -20,6 +20,7 @@ use fumehood_core::{
     id::{CallId, TurnId},
     message::{GivenArguments, RequestedCall},
     name::{AgentName, ComponentName, ModelName, ToolName},
+    tool::Effect,
     turn::{Budget, Note, StepStop, Usage, WaitingFor},
 };
 use serde_json::json;
@@ -155,7 +156,45 @@ fn runs(call: &RequestedCall) -> EventBody {
         tool: ToolName::new("add").unwrap(),
         component,
         authority: None,
+        effect: Effect::default(),
+        fingerprint: Some(Digest::of(b"")),
+        attempt: 1,
+        arguments: None,
     }
+}
+
+/// The same call, begun for the nth time, with this effect.
+fn runs_as(call: &RequestedCall, effect: Effect, attempt: u32) -> EventBody {
+    let mut body = runs(call);
+    if let EventBody::ToolStarted {
+        effect: of,
+        attempt: number,
+        ..
+    } = &mut body
+    {
+        (*of, *number) = (effect, attempt);
+    }
+    body
+}
+
+fn unfinished(call: &RequestedCall, effect: Effect, number: u32) -> OpenCall {
+    OpenCall {
+        call: call.clone(),
+        verdict: Verdict::Unfinished {
+            attempt: Attempt {
+                effect,
+                fingerprint: Some(Digest::of(b"")),
+                number,
+                arguments: None,
+            },
+            before: Box::new(Verdict::Unasked),
+        },
+    }
+}
+
+fn interrupts(call: &RequestedCall) -> EventBody {
+    let error = CallError::new(CallErrorCode::Interrupted, "the host stopped");
+    EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default())
 }
 
 fn settles(call: &RequestedCall) -> EventBody {

@@ -51,7 +51,7 @@ fn the_next_step_waits_for_every_call() {
     machine.apply(&settles(&b));
     assert_eq!(
         machine.decide(&Seen::default()),
-        Next::RunCalls(Vec::new()),
+        Next::RunCalls(vec![unfinished(&a, Effect::AtMostOnce, 1)]),
         "nothing new to start, and not done"
     );
     machine.apply(&settles(&a));
@@ -97,19 +97,63 @@ fn cancelling_gives_every_open_call_an_end() {
 }
 
 #[test]
-fn a_host_that_stopped_knows_which_calls_it_left_in_flight() {
-    let (a, b) = (call(), call());
-    let machine = after(&[
+fn a_host_that_stopped_knows_what_it_left_in_flight_and_what_of_it_may_run_again() {
+    let (a, b, c) = (call(), call(), call());
+    let mut machine = after(&[
         queued(),
         started(Budget::default()),
         step(1),
         asks(&a),
         asks(&b),
+        asks(&c),
         answered(StepStop::ToolCalls, None),
         runs(&b),
+        runs_as(&c, Effect::Idempotent, 1),
+        runs_as(&c, Effect::Idempotent, 2),
     ]);
-    assert_eq!(machine.calls_in_flight(), [b]);
-    assert_eq!(machine.decide(&Seen::default()), Next::RunCalls(vec![unasked(&a)]));
+    assert_eq!(machine.calls_lost(), [b.clone()]);
+    machine.apply(&interrupts(&b));
+    let open = vec![unasked(&a), unfinished(&c, Effect::Idempotent, 2)];
+    assert_eq!(machine.decide(&Seen::default()), Next::RunCalls(open));
+    machine.apply(&EventBody::ToolCommitted {
+        call: c.id,
+        tool: ToolName::new("send").unwrap(),
+    });
+    assert_eq!(machine.calls_lost(), [c], "it has called a tool that may run once");
+}
+
+#[test]
+fn what_was_decided_about_a_call_is_known_when_it_runs_again() {
+    let a = call();
+    let mut events = begun();
+    events.extend([
+        step(1),
+        asks(&a),
+        answered(StepStop::ToolCalls, None),
+        holds(&a),
+        PAUSED,
+    ]);
+    events.extend([decides(&a, ApprovalOutcome::Approved), RESUMED]);
+    events.extend([runs_as(&a, Effect::Pure, 1), runs_as(&a, Effect::Pure, 2)]);
+    let Next::RunCalls(open) = next(&events) else {
+        panic!("{:?}", next(&events))
+    };
+    let Verdict::Unfinished { before, attempt } = &open[0].verdict else {
+        panic!("{open:?}")
+    };
+    assert!(matches!(**before, Verdict::Approved { .. }) && attempt.number == 2);
+}
+
+#[test]
+fn a_call_of_which_nothing_is_known_but_that_it_began_does_not_run_again() {
+    let a = call();
+    let old = json!({"type": "tool.started", "data": {
+        "call": a.id, "tool": "add", "component": {"name": "math", "digest": Digest::of(b"")},
+    }});
+    let mut events = begun();
+    events.extend([step(1), asks(&a), answered(StepStop::ToolCalls, None)]);
+    events.push(serde_json::from_value(old).unwrap());
+    assert_eq!(after(&events).calls_lost(), [a]);
 }
 
 #[test]

@@ -83,6 +83,11 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "step 1 (length) by spare, 1,234 tokens, cut off, calls dropped: add",
         ),
         (
+            "step.restarted",
+            json!({"step": 3}),
+            "step 3 is begun anew: the host was stopped",
+        ),
+        (
             "retry.scheduled",
             json!({"step": 1, "attempt": 1, "max_attempts": 4, "delay_ms": 500, "error": error, "model": "spare"}),
             "the provider is busy; retry 1 of 4 of spare in 500 ms",
@@ -114,6 +119,17 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             json!({"call": CALL, "tool": "add",
                 "component": {"name": "calc", "digest": format!("sha256:{}", "0".repeat(64))}}),
             "bcdef0 runs add in the sandbox",
+        ),
+        (
+            "tool.started",
+            json!({"call": CALL, "tool": "add", "attempt": 2,
+                "component": {"name": "calc", "digest": format!("sha256:{}", "0".repeat(64))}}),
+            "bcdef0 runs add in the sandbox again: the host was stopped",
+        ),
+        (
+            "tool.committed",
+            json!({"call": CALL, "tool": "send"}),
+            "bcdef0 calls send, which may run once",
         ),
         (
             "tool.progress",

@@ -43,6 +43,11 @@ impl View {
             E::TextDelta { index, delta, .. } => self.delta(*index, delta),
             E::TextCompleted { text, .. } => self.text(text),
             E::ReasoningDelta { .. } => vec![Draw::Says(Running::Model, "thinking".to_owned())],
+            E::StepRestarted { .. } => vec![
+                Draw::Ends(Running::Model),
+                quiet("the host was stopped; the model is asked anew"),
+                begins_to_wait("waiting for the model"),
+            ],
             E::RetryScheduled { .. } => retry(&event.body),
             E::StepCompleted {
                 stop_reason,
@@ -140,6 +145,7 @@ impl View {
             | E::StepFailed { .. }
             | E::ReasoningCompleted { .. }
             | E::OutputValidated { .. }
+            | E::ToolCommitted { .. }
             | E::ToolOutput { .. }
             | E::HookDenied { call: Some(_), .. }
             | E::EgressAllowed { .. }

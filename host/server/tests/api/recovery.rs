@@ -1,9 +1,14 @@
 //! Turns that a stop of the host, or another host, cut into.
 
-use crate::house::House;
+use crate::house::{House, kinds};
 use fumehood_core::{
-    id::{SessionId, TurnId},
-    name::OrgName,
+    approval::fingerprint,
+    call::Arguments,
+    content::Content,
+    digest::Digest,
+    event::{NewEvent, Source},
+    id::{CallId, SessionId, TurnId},
+    name::{ComponentName, OrgName},
     now,
     turn::Budget,
 };
@@ -58,6 +63,21 @@ async fn events(house: &House, session: &str) -> Vec<Value> {
 
 fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["type"] == kind).collect()
+}
+
+fn new_turn() -> NewTurn {
+    NewTurn {
+        id: TurnId::new(),
+        input: vec![Content::text("hi")],
+        system: None,
+        budget: Budget::default(),
+        output_schema: None,
+        tools: Vec::new(),
+        idempotency: None,
+        replaces: None,
+        ends: None,
+        if_busy: IfBusy::Refuse,
+    }
 }
 
 #[tokio::test]
@@ -130,18 +150,7 @@ async fn a_turn_that_nobody_works_is_found_while_the_host_runs() {
     let house = House::new().await;
     let path = house.session().await;
     let session: SessionId = path.rsplit('/').next().unwrap().parse().unwrap();
-    let new = NewTurn {
-        id: TurnId::new(),
-        input: vec![fumehood_core::content::Content::text("hi")],
-        system: None,
-        budget: Budget::default(),
-        output_schema: None,
-        tools: Vec::new(),
-        idempotency: None,
-        replaces: None,
-        ends: None,
-        if_busy: IfBusy::Refuse,
-    };
+    let new = new_turn();
     // As a host leaves it that accepts a turn and is gone.
     let org = OrgName::default_org();
     house.host.store().accept_turn(&org, session, &new).await.unwrap();
@@ -149,4 +158,144 @@ async fn a_turn_that_nobody_works_is_found_while_the_host_runs() {
     assert_eq!(recoveries, 0);
     let events = events_at_the_end(&house, &path, new.id).await;
     assert_eq!(of(&events, "turn.completed").len(), 1);
+}
+
+/// A turn as a host leaves it that was killed while calls of `double` ran, each with the effect and the code that its claim names.
+async fn killed_in_calls(house: &House, calls: &[(&str, u64, Digest)]) -> (String, TurnId) {
+    let path = house.session().await;
+    let session: SessionId = path.rsplit('/').next().unwrap().parse().unwrap();
+    let (org, store) = (OrgName::default_org(), house.host.store());
+    let new = new_turn();
+    store.accept_turn(&org, session, &new).await.unwrap();
+    // Nobody else works it until all of that is in its journal.
+    let (fence, _) = taken_over(house, new.id, HostId::new(), now() + 2 * HOUR).await;
+    let mut bodies = vec![
+        json!({"type": "turn.started", "data": {"agent": "assistant", "model": "main", "tools": ["double"], "budget": {}}}),
+        json!({"type": "step.started", "data": {"step": 1}}),
+    ];
+    let ids: Vec<_> = calls.iter().map(|_| CallId::new()).collect();
+    for (id, (_, n, _)) in ids.iter().zip(calls) {
+        let call = json!({"id": id, "tool": "double", "arguments": {"n": n}});
+        bodies.push(json!({"type": "tool.requested", "data": {"step": 1, "call": call}}));
+    }
+    bodies.push(json!({"type": "step.completed", "data": {"step": 1, "stop_reason": "tool_calls"}}));
+    for (id, (effect, n, code)) in ids.iter().zip(calls) {
+        let given: Arguments = serde_json::from_value(json!({"n": n})).unwrap();
+        bodies.push(json!({"type": "tool.started", "data": {
+            "call": id, "tool": "double", "component": {"name": "sums", "digest": code},
+            "effect": effect, "fingerprint": fingerprint("double", code, &given), "attempt": 1,
+        }}));
+    }
+    let events = bodies.into_iter().map(|body| NewEvent {
+        turn: Some(new.id),
+        source: Source::Host,
+        body: serde_json::from_value(body).unwrap(),
+    });
+    let events: Vec<_> = events.collect();
+    store.append_held(&org, session, fence, &events).await.unwrap();
+    store.let_go(fence).await.unwrap();
+    house.host.recover().await.unwrap();
+    (path, new.id)
+}
+
+async fn code_of_sums(house: &House) -> Digest {
+    let name = ComponentName::new("sums").unwrap();
+    let component = house.host.store().component(&OrgName::default_org(), &name).await;
+    component.unwrap().unwrap().digest
+}
+
+/// What the calls returned, or how they ended.
+fn results(events: &[Value]) -> Vec<String> {
+    let mut results: Vec<_> = of(events, "tool.completed")
+        .iter()
+        .map(|event| match &event["data"]["output"]["structured"] {
+            Value::Null => event["data"]["status"].as_str().unwrap().to_owned(),
+            value => value.to_string(),
+        })
+        .collect();
+    results.sort();
+    results
+}
+
+#[tokio::test]
+async fn what_may_run_again_does_and_what_may_not_ends_as_interrupted() {
+    let house = House::new().await;
+    house.add_sums().await;
+    let code = code_of_sums(&house).await;
+    let calls = [("pure", 1, code), ("idempotent", 2, code), ("at-most-once", 3, code)];
+    let (session, turn) = killed_in_calls(&house, &calls).await;
+    let events = events_at_the_end(&house, &session, turn).await;
+    assert_eq!(of(&events, "turn.completed").len(), 1, "{events:#?}");
+    assert_eq!(of(&events, "tool.completed").len(), 3);
+    let interrupted = of(&events, "tool.completed")
+        .into_iter()
+        .filter(|event| event["data"]["status"] == "interrupted");
+    assert_eq!(interrupted.count(), 1);
+    let begun = of(&events, "tool.started");
+    let attempts: Vec<_> = begun
+        .iter()
+        .map(|event| event["data"]["attempt"].as_u64().unwrap())
+        .collect();
+    assert_eq!(attempts, [1, 1, 1, 2, 2]);
+    for (first, again) in [(0, 3), (1, 4)] {
+        for part in ["call", "fingerprint"] {
+            assert_eq!(begun[first]["data"][part], begun[again]["data"][part], "{part}");
+        }
+    }
+    assert_eq!(results(&events).len(), 3);
+}
+
+#[tokio::test]
+async fn a_call_that_would_be_another_now_fails_its_turn() {
+    let house = House::new().await;
+    house.add_sums().await;
+    let calls = [("pure", 1, Digest::of(b"the code before"))];
+    let (session, turn) = killed_in_calls(&house, &calls).await;
+    let events = events_at_the_end(&house, &session, turn).await;
+    let failed = of(&events, "turn.failed");
+    assert_eq!(failed.len(), 1, "{events:#?}");
+    assert_eq!(failed[0]["data"]["error"]["code"], "diverged");
+    assert_eq!(of(&events, "tool.started").len(), 1, "nothing ran again");
+    assert_eq!(results(&events), ["interrupted"]);
+}
+
+#[tokio::test]
+async fn a_call_whose_tool_is_gone_ends_as_interrupted_and_its_turn_goes_on() {
+    let house = House::new().await;
+    let calls = [("idempotent", 1, Digest::of(b"removed"))];
+    let (session, turn) = killed_in_calls(&house, &calls).await;
+    let events = events_at_the_end(&house, &session, turn).await;
+    assert_eq!(results(&events), ["interrupted"]);
+    assert_eq!(of(&events, "turn.completed").len(), 1);
+}
+
+#[tokio::test]
+async fn who_saw_the_beginning_of_an_answer_is_told_that_it_is_asked_for_anew() {
+    let mut house = House::new().await;
+    let session = house.session().await;
+    let told = house.next_answer();
+    let request = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    let mut stream = request.stream().await;
+    told.say("Hel");
+    let seen = stream.until("text.delta").await;
+    let turn: TurnId = seen.last().unwrap().data["turn"].as_str().unwrap().parse().unwrap();
+    drop((stream, told));
+    house = house.restarted().await;
+    let events = events_at_the_end(&house, &session, turn).await;
+    let restarted = of(&events, "step.restarted");
+    assert_eq!(restarted.len(), 1, "{events:#?}");
+    assert_eq!(restarted[0]["data"]["step"], 1);
+    let said = of(&events, "text.completed");
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0]["data"]["text"], "Hello.");
+    assert!(restarted[0]["seq"].as_u64() < said[0]["seq"].as_u64());
+}
+
+#[tokio::test]
+async fn a_turn_that_nothing_cut_into_is_told_to_be_begun_anew_nowhere() {
+    let house = House::new().await;
+    let session = house.session().await;
+    let request = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    let frames = request.stream().await.rest().await;
+    assert!(!kinds(&frames).contains(&"step.restarted"));
 }

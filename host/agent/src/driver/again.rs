@@ -1,0 +1,118 @@
+//! What a host that stopped left half done, taken up again: calls that began, and an answer that had not come.
+//!
+//! What may have happened once is not done again. A call that may run again is the call that had begun: with the same arguments, as the
+//! journal has them, by the same code, under the same idempotency key.
+
+use super::{
+    Driver, Stop,
+    calls::{AdmittedCall, Cleared, notes},
+};
+use crate::{
+    catalog::InstalledTool,
+    machine::{Attempt, OpenCall, Verdict},
+};
+use fumehood_core::{
+    call::{CallError, CallErrorCode, Metering},
+    event::{EventBody, NewEvent},
+    message::RequestedCall,
+    turn::{TurnError, TurnErrorCode},
+};
+use fumehood_store::StoreError;
+use std::collections::VecDeque;
+
+const LOST: &str = "the host stopped while the call ran; it was not run again, because it may have taken effect";
+
+impl Driver {
+    /// Ends the calls that may not run again, and tells who saw the beginning of an answer that it is asked for anew.
+    pub(super) async fn tell_what_a_stop_cut_off(&mut self) -> Result<(), StoreError> {
+        let machine = &self.recorder.machine;
+        let lost = machine.calls_lost();
+        let mut events: Vec<_> = lost.iter().map(|call| self.interrupted(call, LOST)).collect();
+        if let Some(step) = machine.asks() {
+            events.push(machine.event(EventBody::StepRestarted { step }));
+        }
+        self.recorder.record(events).await
+    }
+
+    /// Of the calls without an end those that run again, and those that have not begun.
+    pub(super) async fn take_up(
+        &mut self,
+        calls: Vec<OpenCall>,
+    ) -> Result<(VecDeque<AdmittedCall>, Vec<OpenCall>), Stop> {
+        let (mut again, mut open) = (VecDeque::new(), Vec::with_capacity(calls.len()));
+        let (mut ended, mut diverged) = (Vec::new(), None);
+        for one in calls {
+            let Verdict::Unfinished { attempt, before } = one.verdict else {
+                open.push(one);
+                continue;
+            };
+            match self.again(one.call.clone(), attempt, &before) {
+                Ok(admitted) => again.push_back(admitted),
+                Err(Not::ThereAnyMore(why)) => ended.push(self.interrupted(&one.call, &why)),
+                Err(Not::TheSame(why)) => {
+                    ended.push(self.interrupted(&one.call, LOST));
+                    diverged = Some(why);
+                }
+            }
+        }
+        self.recorder.record(ended).await?;
+        match diverged {
+            Some(message) => Err(Stop::Failed(TurnError {
+                code: TurnErrorCode::Diverged,
+                message,
+            })),
+            None => Ok((again, open)),
+        }
+    }
+
+    /// A call that runs again, with what it was called with.
+    // THREAT[T-turn-replay]: what runs again is what the claim is on, and under its rules of now.
+    fn again(&self, call: RequestedCall, attempt: Attempt, before: &Verdict) -> Result<AdmittedCall, Not> {
+        let gone = |why: &str| Not::ThereAnyMore(format!("{LOST}: {why}"));
+        if !attempt.may_be_repeated() {
+            return Err(Not::ThereAnyMore(LOST.to_owned()));
+        }
+        let tool = self.plan.tools.offered.get(&call.tool);
+        let tool = tool.map_err(|error| gone(&error.message))?;
+        let given = super::calls::arguments(&call).map_err(|error| gone(&error.message))?;
+        let arguments = attempt.arguments.unwrap_or_else(|| given.clone());
+        if attempt.fingerprint != Some(tool.fingerprint(&arguments)) {
+            return Err(Not::TheSame(differs(tool)));
+        }
+        let cleared = match before {
+            Verdict::Approved {
+                asked,
+                edited,
+                feedback,
+                ..
+            } => {
+                let note = notes(given, asked, edited.as_ref(), feedback.clone());
+                Cleared::approved(&**tool, arguments, note)
+            }
+            _ => Cleared::as_before(given, arguments),
+        };
+        Ok(AdmittedCall::new(tool, call, cleared, attempt.number.saturating_add(1)))
+    }
+
+    fn interrupted(&self, call: &RequestedCall, why: &str) -> NewEvent {
+        let error = CallError::new(CallErrorCode::Interrupted, why);
+        let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default());
+        self.recorder.machine.event(body)
+    }
+}
+
+/// Why a call that could run again does not.
+enum Not {
+    /// It can't be run.
+    ThereAnyMore(String),
+    /// It would be another call.
+    TheSame(String),
+}
+
+fn differs(tool: &InstalledTool) -> String {
+    format!(
+        "the host stopped while {} ran, and to run it again would be another call than the one that had begun: its component was \
+         changed meanwhile. Nothing was run again; look at what the call did, and send the input again",
+        tool.definition.name
+    )
+}
