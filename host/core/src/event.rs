@@ -4,6 +4,7 @@
 //! A *live* event has no `seq`. The deltas are shown to whoever listens now; what they told is in a recorded event later. With
 //! `stream.truncated` a stream speaks of itself.
 
+mod made;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -678,35 +679,6 @@ event_bodies! {
         /// How much there was.
         limit: u64,
     };
-}
-
-impl EventBody {
-    /// Whether this ends a turn.
-    #[must_use]
-    pub const fn is_terminal(&self) -> bool {
-        matches!(
-            self,
-            Self::TurnCompleted { .. } | Self::TurnFailed { .. } | Self::TurnCancelled { .. }
-        )
-    }
-
-    /// The `tool.completed` of a result.
-    #[must_use]
-    pub fn tool_completed(call: CallId, tool: String, result: crate::call::CallResult, metering: Metering) -> Self {
-        let status = crate::call::status_of(&result);
-        let (output, error) = match result {
-            Ok(output) => (Some(output), None),
-            Err(error) => (None, Some(error)),
-        };
-        Self::ToolCompleted {
-            call,
-            tool,
-            status,
-            output,
-            error,
-            metering,
-        }
-    }
 }
 
 /// Of a call that says nothing of it.
