@@ -9,7 +9,7 @@
 use fumehood_tests::{Place, expect_json, find, frames, refused};
 use futures::StreamExt as _;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const SCRIPT: &str = r#"
 turns:

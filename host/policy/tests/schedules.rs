@@ -266,10 +266,10 @@ fn some_moment() -> impl Strategy<Value = Time> {
 
 proptest! {
     #[test]
-    fn the_next_time_is_later_and_none_lies_between(when in some_when(), moment in some_moment(), part in 0.0_f64..1.0) {
+    fn the_next_time_is_later_and_none_lies_between(when in some_when(), moment in some_moment(), thousandths in 0..1000_i32) {
         if let Some(next) = when.next(moment) {
             prop_assert!(next > moment);
-            let between = moment + (next - moment).checked_div(1000).unwrap() * (part * 1000.0) as i32;
+            let between = moment + (next - moment).checked_div(1000).unwrap() * thousandths;
             if between < next {
                 prop_assert_eq!(when.next(between), Some(next));
             }

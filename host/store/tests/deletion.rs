@@ -107,7 +107,7 @@ async fn lives(opened: &Opened, org: &OrgName, word: &str) -> SessionId {
         .append(org, session.id, &[remark(&word.repeat(2000))])
         .await
         .unwrap();
-    let path = WorkspacePath::new(&format!("{word}.txt")).unwrap();
+    let path = WorkspacePath::new(format!("{word}.txt")).unwrap();
     for text in ["before", "now"] {
         let bytes = format!("{text} {word}").into_bytes();
         opened

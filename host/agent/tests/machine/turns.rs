@@ -111,7 +111,7 @@ fn a_host_that_stopped_knows_what_it_left_in_flight_and_what_of_it_may_run_again
         runs_as(&c, Effect::Idempotent, 1),
         runs_as(&c, Effect::Idempotent, 2),
     ]);
-    assert_eq!(machine.calls_lost(), [b.clone()]);
+    assert_eq!(machine.calls_lost(), std::slice::from_ref(&b));
     machine.apply(&interrupts(&b));
     let open = vec![unasked(&a), unfinished(&c, Effect::Idempotent, 2)];
     assert_eq!(machine.decide(&Seen::default()), Next::RunCalls(open));

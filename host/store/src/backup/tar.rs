@@ -186,7 +186,7 @@ mod tests {
             fs::write(&archive, &whole[..cut]).unwrap();
             assert!(read(&archive, &to).is_err(), "{cut}");
         }
-        let mut changed = whole.clone();
+        let mut changed = whole;
         changed[0] = b'g';
         fs::write(&archive, &changed).unwrap();
         assert!(read(&archive, &to).is_err());
