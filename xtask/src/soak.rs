@@ -1,4 +1,5 @@
-//! `cargo xtask soak`: many mixed calls against one host, which must end where it began; and the whole crash matrix.
+//! `cargo xtask soak`: many mixed calls against one host, which must end where it began; the whole crash matrix; and a host that is killed under
+//! load at any moment.
 
 use std::{env, path::Path};
 
@@ -11,6 +12,8 @@ use crate::workspace::Workspace;
 
 /// How many calls a soak makes if not told.
 const CALLS: u32 = 100_000;
+/// How often a host is killed under load.
+const KILLS: &str = "500";
 
 /// Reads `[CALLS]`.
 pub(crate) fn parse(args: &[&str]) -> Result<u32, String> {
@@ -52,6 +55,7 @@ fn crashes(workspace: &Workspace, host: &Path) -> Result<()> {
         .env("FUMEHOOD_GUESTS", workspace.guests())
         .env("FUMEHOOD_BIN", host)
         .env("FUMEHOOD_CRASHES", "all")
+        .env("TESTS_KILLS", KILLS)
         .status()
         .context("cannot start cargo")?;
     if !status.success() {

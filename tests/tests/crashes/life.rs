@@ -17,7 +17,7 @@ pub(crate) struct Died;
 /// Between two looks at what comes by itself.
 const POLL: Duration = Duration::from_millis(20);
 
-type Lived<T> = Result<T, Died>;
+pub(crate) type Lived<T> = Result<T, Died>;
 
 /// An approval for some files, budgets to be told of, and little room for earlier states.
 pub(crate) fn config() -> String {
@@ -449,24 +449,24 @@ fn assert_begins_with(events: &[Value], read: &[Value]) {
     assert_eq!(&events[..read.len()], read, "what was shown is other than it was");
 }
 
-fn of<'e>(events: &'e [Value], kind: &'e str) -> impl Iterator<Item = &'e Value> {
+pub(crate) fn of<'e>(events: &'e [Value], kind: &'e str) -> impl Iterator<Item = &'e Value> {
     events.iter().filter(move |event| event["type"] == kind)
 }
 
-fn one_end(events: &[Value], turn: &str) {
+pub(crate) fn one_end(events: &[Value], turn: &str) {
     let ends = ["turn.completed", "turn.failed", "turn.cancelled"];
     let ends = ends.iter().flat_map(|kind| of(events, kind));
     let ends: Vec<_> = ends.filter(|event| event["turn"] == turn).collect();
     assert_eq!(ends.len(), 1, "one end of {turn}: {ends:?}");
 }
 
-fn called(events: &[Value]) -> Vec<Value> {
+pub(crate) fn called(events: &[Value]) -> Vec<Value> {
     of(events, "tool.requested")
         .map(|event| event["data"]["call"]["id"].clone())
         .collect()
 }
 
-fn one_result(events: &[Value], call: &Value) {
+pub(crate) fn one_result(events: &[Value], call: &Value) {
     let count = |kind| of(events, kind).filter(|event| event["data"]["call"] == *call).count();
     assert_eq!(count("tool.completed"), 1, "one result of {call}");
     let Some(started) = of(events, "tool.started").find(|event| event["data"]["call"] == *call) else {
@@ -483,7 +483,7 @@ fn one_result(events: &[Value], call: &Value) {
 }
 
 /// Asks for what must be done.
-async fn done(request: RequestBuilder) -> Lived<Value> {
+pub(crate) async fn done(request: RequestBuilder) -> Lived<Value> {
     let (status, said) = ask(request).await?;
     assert!(status < 300, "{status}: {said}");
     Ok(said)
@@ -497,7 +497,7 @@ async fn gone_or_done(request: RequestBuilder) -> Lived<()> {
 }
 
 /// Asks; a JSON answer, or none.
-async fn ask(request: RequestBuilder) -> Lived<(u16, Value)> {
+pub(crate) async fn ask(request: RequestBuilder) -> Lived<(u16, Value)> {
     let (status, text) = text(request).await?;
     Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
