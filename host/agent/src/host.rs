@@ -16,6 +16,7 @@ mod results;
 mod schedules;
 mod spending;
 mod waiting;
+mod webhooks;
 mod work;
 
 pub(crate) use approvals::cleaned;
@@ -23,6 +24,7 @@ pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
 pub use results::{GivenResult, LONGEST_RESULT, ResultsRefused};
 pub use schedules::{PlaceRequest, ScheduleChange, ScheduleLimits, ScheduleRequest};
+pub use webhooks::{BeTold, WebhookChange, WebhookRequest};
 pub use work::CancelAt;
 
 use crate::{
@@ -259,6 +261,7 @@ struct Inner {
     /// A turn began to wait for somebody.
     expiry: Notify,
     schedules: schedules::Schedules,
+    webhooks: webhooks::Webhooks,
     /// A session's turns begin, and are undone, one after the other.
     order: SessionLocks,
     summed_up: compaction::BeingSummedUp,
@@ -312,6 +315,7 @@ impl Host {
                 running: Mutex::default(),
                 expiry: Notify::new(),
                 schedules: schedules::Schedules::new(schedules),
+                webhooks: webhooks::Webhooks::default(),
                 order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
                 recovers: OnceLock::new(),

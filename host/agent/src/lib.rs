@@ -35,6 +35,7 @@ mod reins;
 mod retry;
 pub mod schema;
 mod secrets;
+mod signed;
 pub mod skills;
 mod standing;
 mod submit;

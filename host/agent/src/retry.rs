@@ -31,7 +31,7 @@ impl Jitter {
         }
     }
 
-    fn times(self, wait: Duration) -> Duration {
+    pub(crate) fn times(self, wait: Duration) -> Duration {
         wait.saturating_mul(self.0) / Self::UNIT
     }
 }

@@ -1,8 +1,10 @@
 //! The command line. What `--help` prints is written here.
 
 mod schedule;
+mod webhook;
 
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
+pub(crate) use webhook::{DeliveryStatus, Webhook, WebhookStatus};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fumehood_core::{
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     /// Turns that come by themselves.
     #[command(subcommand)]
     Schedule(Schedule),
+    /// URLs that are told what happens in sessions.
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Secrets. Their values go in and never come out.
     #[command(subcommand)]
     Secret(Secret),

@@ -153,6 +153,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                     Command::Tool(command) => commands::tool::tool(out, client, command).await?,
                     Command::Session(command) => commands::session::session(out, client, command).await?,
                     Command::Turn(command) => commands::session::turn(out, client, command).await?,
+                    Command::Webhook(command) => commands::webhook::webhook(out, client, command).await?,
                     Command::Schedule(command) => commands::schedule::schedule(out, client, command).await?,
                     Command::Secret(command) => commands::secret::secret(out, client, command).await?,
                     _ => {}

@@ -107,6 +107,10 @@ ids! {
     LedgerId, "ledger", "led_";
     /// One schedule.
     ScheduleId, "schedule", "sch_";
+    /// One webhook.
+    WebhookId, "webhook", "whk_";
+    /// One event that a webhook is told.
+    DeliveryId, "delivery", "dlv_";
 }
 
 impl CallId {

@@ -200,7 +200,10 @@ impl HookSpec {
 }
 
 /// The rule that allows this URL and what is beneath it.
-fn place(url: &str) -> Result<NetworkRule, HookError> {
+///
+/// # Errors
+/// [`HookError::Url`] when it can't be requested, or no rule can name it.
+pub fn place(url: &str) -> Result<NetworkRule, HookError> {
     let target = Target::parse("POST", url).map_err(|error| HookError::Url(error.to_string()))?;
     let rule = format!("POST {}{}", target.origin(), target.path());
     let rule: NetworkRule = rule.parse().map_err(|error| HookError::Url(format!("{error}")))?;

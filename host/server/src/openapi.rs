@@ -44,6 +44,7 @@ const TAGS: &[(&str, &str)] = &[
     ("secrets", "Written and deleted, never read"),
     ("tools", "Components, their grants, and single calls"),
     ("schedules", "Turns that come by themselves"),
+    ("webhooks", "URLs that are told what happens"),
     ("ledger", "Every egress decision"),
     ("usage", "What model calls took, and the budget"),
     ("health", "Whether the host is there; no key is needed"),
@@ -97,6 +98,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::tool_changes::router())
         .merge(routes::calls::router())
         .merge(routes::schedules::router())
+        .merge(routes::webhooks::router())
         .merge(routes::ledger::router())
         .merge(routes::usage::router())
         .merge(routes::health::router())

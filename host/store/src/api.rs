@@ -7,12 +7,13 @@ use crate::record::{
 };
 use crate::schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun};
 use crate::spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay};
+use crate::webhooks::{Attempt, Delivery, NewWebhook, ToTell, Webhook, Which};
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
     digest::Digest,
     event::{Event, NewEvent},
-    id::{KeyId, LedgerId, ScheduleId, SessionId, TurnId},
+    id::{DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -97,6 +98,7 @@ pub trait Store:
     + Secrets
     + Ledger
     + Schedules
+    + Webhooks
     + Send
     + Sync
     + 'static
@@ -381,6 +383,40 @@ pub trait Schedules {
     async fn fire_schedule(&self, firing: &Firing) -> Result<Fired>;
     /// Plans a schedule that is as it was seen for an earlier time, unless that time was decided about already.
     async fn aim_schedule(&self, schedule: &Schedule, next: Time) -> Result<Aimed>;
+}
+
+/// Webhooks, and what each is to be told.
+///
+/// What is to be told is kept in the transaction of the event that tells it, for each webhook of the org that is told such events at
+/// that moment. It goes with the webhook and with the session.
+#[async_trait]
+pub trait Webhooks {
+    /// Keeps a new webhook. [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if there is no such org.
+    async fn create_webhook(&self, webhook: &NewWebhook, most: u64) -> Result<Webhook>;
+    /// One webhook.
+    async fn webhook(&self, org: &OrgName, id: WebhookId) -> Result<Option<Webhook>>;
+    /// The org's webhooks, newest first.
+    async fn webhooks(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Webhook>>;
+    /// Puts a webhook in the place of itself, if it is as it was seen: of its revision. `None` if it is not, or is gone.
+    async fn change_webhook(&self, webhook: &Webhook) -> Result<Option<Webhook>>;
+    /// Deletes a webhook with its deliveries. `false` if the org has none.
+    async fn delete_webhook(&self, org: &OrgName, id: WebhookId) -> Result<bool>;
+    /// Active webhooks of every org for which something waits, those first that may be told soonest.
+    async fn webhooks_to_tell(&self) -> Result<Vec<ToTell>>;
+    /// The delivery of a webhook that is due for longest.
+    async fn next_delivery(&self, id: WebhookId, until: Time) -> Result<Option<Delivery>>;
+    /// Records what came of an attempt. `false` if the delivery is gone, or was settled or replayed meanwhile.
+    async fn settle_delivery(&self, attempt: &Attempt) -> Result<bool>;
+    /// What a webhook is told, the latest first. [`StoreError::Gone`] if the org has no such webhook.
+    async fn deliveries(
+        &self,
+        org: &OrgName,
+        id: WebhookId,
+        which: Which,
+        page: &PageRequest,
+    ) -> Result<Page<Delivery>>;
+    /// Lets one delivery be sent again, or all that are dead, and says how many. [`StoreError::Gone`] if there is no such.
+    async fn replay_deliveries(&self, org: &OrgName, id: WebhookId, only: Option<DeliveryId>) -> Result<u64>;
 }
 
 /// The ledger of the door.

@@ -64,6 +64,16 @@ points! {
     ScheduleDelete = "schedule.delete",
     /// A schedule fires, or passes over a time.
     ScheduleFire = "schedule.fire",
+    /// A webhook is made.
+    WebhookCreate = "webhook.create",
+    /// A webhook is changed.
+    WebhookChange = "webhook.change",
+    /// A webhook is deleted.
+    WebhookDelete = "webhook.delete",
+    /// What came of telling a webhook.
+    DeliverySettle = "delivery.settle",
+    /// Something is to be told again.
+    DeliveryReplay = "delivery.replay",
     /// A key-value is set.
     KeyValueSet = "kv.set",
     /// A key-value is deleted.

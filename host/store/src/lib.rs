@@ -29,11 +29,12 @@ mod session_locks;
 pub mod spending;
 pub mod sqlite;
 mod telemetry;
+pub mod webhooks;
 pub mod workspace;
 
 pub use api::{
     Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, SecretsStamp, Sessions,
-    Settlement, Spending, Store, StoreError, Turns,
+    Settlement, Spending, Store, StoreError, Turns, Webhooks,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

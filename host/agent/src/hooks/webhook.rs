@@ -1,8 +1,7 @@
 //! Hooks over HTTP: a signed request (Standard Webhooks) through the one door out.
 
 use super::{Answer, Asker, Failure, MOST_SHOWN, Question};
-use aws_lc_rs::hmac;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crate::signed::{Message, signature};
 use bytes::Bytes;
 use fumehood_core::{
     Time,
@@ -17,13 +16,10 @@ use fumehood_egress::{Body, EgressError, EgressGrant, EgressLimits, RequestBudge
 use fumehood_policy::network::NetworkRule;
 use http::{Request, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::json;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
-/// The shortest key that Standard Webhooks allows, in bytes.
-const SHORTEST_KEY: usize = 24;
 /// What the request says around what it is about.
 const ENVELOPE: usize = 64 << 10;
 
@@ -122,7 +118,13 @@ fn request(
     body: Bytes,
 ) -> Result<Request<Body>, Failure> {
     let timestamp = now().timestamp();
-    let signature = signature(key, value, &question.id, timestamp, &body)?;
+    let message = Message {
+        id: &question.id,
+        timestamp,
+        body: &body,
+    };
+    let signature = signature(key, value, message)
+        .map_err(|error| Failure::new(HookFailureKind::Unavailable, error.to_string()))?;
     let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
     Request::post(url)
         .header(CONTENT_TYPE, "application/json")
@@ -131,39 +133,6 @@ fn request(
         .header("webhook-signature", signature)
         .body(body)
         .map_err(|_| Failure::new(HookFailureKind::Unavailable, "its `url` can't be requested"))
-}
-
-/// `v1` of Standard Webhooks: HMAC-SHA256 over id, time and body, so that none of them can be exchanged.
-fn signature(
-    name: &SecretName,
-    value: &SecretString,
-    id: &str,
-    timestamp: i64,
-    body: &[u8],
-) -> Result<String, Failure> {
-    let key = key(name, value)?;
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key));
-    context.update(format!("{id}.{timestamp}.").as_bytes());
-    context.update(body);
-    Ok(format!("v1,{}", STANDARD.encode(context.sign().as_ref())))
-}
-
-/// `whsec_` and base64, or the value's own bytes.
-fn key(name: &SecretName, value: &SecretString) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let value = value.expose_secret().trim();
-    let key = match value.strip_prefix("whsec_") {
-        Some(encoded) => STANDARD.decode(encoded).map_err(|_| {
-            let message = format!("the secret {name} begins with `whsec_`, and what follows is not base64");
-            Failure::new(HookFailureKind::Unavailable, message)
-        })?,
-        None => value.as_bytes().to_vec(),
-    };
-    let key = Zeroizing::new(key);
-    if key.len() < SHORTEST_KEY {
-        let message = format!("the secret {name} is too short to sign with: use at least {SHORTEST_KEY} random bytes");
-        return Err(Failure::new(HookFailureKind::Unavailable, message));
-    }
-    Ok(key)
 }
 
 fn not_set(key: &SecretName) -> Failure {
@@ -184,44 +153,5 @@ impl From<EgressError> for Failure {
             _ => HookFailureKind::Unreachable,
         };
         Self::new(kind, error.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn signed(key: &str, id: &str, timestamp: i64, body: &str) -> Result<String, Failure> {
-        let name = SecretName::new("HOOK_KEY").unwrap();
-        signature(&name, &key.into(), id, timestamp, body.as_bytes())
-    }
-
-    #[test]
-    fn a_signature_is_the_one_that_standard_webhooks_publishes() {
-        // The example of the specification's own libraries.
-        let published = signed(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330,
-            r#"{"test": 2432232314}"#,
-        );
-        assert_eq!(published.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
-
-    #[test]
-    fn a_key_may_be_the_bytes_of_the_value() {
-        let encoded = format!("whsec_{}", STANDARD.encode("a key of twenty-four bytes"));
-        let of = |key: &str| signed(key, "hook_1", 1, "{}").unwrap();
-        assert_eq!(of("a key of twenty-four bytes"), of(&encoded));
-        assert_ne!(of("another key of some length"), of(&encoded));
-    }
-
-    #[test]
-    fn a_key_that_is_too_short_or_not_what_it_claims_is_refused_without_showing_it() {
-        for key in ["hunter2-hunter2", "whsec_aGk=", "whsec_not/base64!hunter2"] {
-            let failure = signed(key, "hook_1", 1, "{}").unwrap_err();
-            assert_eq!(failure.kind, HookFailureKind::Unavailable);
-            assert!(!failure.message.contains("hunter2"), "{}", failure.message);
-        }
     }
 }

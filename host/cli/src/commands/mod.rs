@@ -19,3 +19,4 @@ pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod tool;
 pub(crate) mod tool_call;
+pub(crate) mod webhook;

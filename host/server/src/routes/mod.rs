@@ -19,6 +19,7 @@ pub(crate) mod tool_changes;
 pub(crate) mod tools;
 pub(crate) mod turns;
 pub(crate) mod usage;
+pub(crate) mod webhooks;
 
 use crate::{app::App, auth::Client, input::session_id, problem::Answer};
 use fumehood_core::id::SessionId;

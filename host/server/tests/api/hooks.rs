@@ -7,7 +7,7 @@ mod guests;
 pub(crate) mod outside;
 mod points;
 mod ways_round;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use crate::{
     house::{House, Plan, wasm},

@@ -37,4 +37,5 @@ mod trouble;
 mod turns;
 mod unwritable;
 mod values;
+mod webhooks;
 mod wire_faults;

@@ -13,6 +13,7 @@ mod spending;
 mod tenancy;
 mod values;
 mod waiting;
+mod webhooks;
 mod work;
 
 use crate::{
@@ -72,6 +73,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         races::PROMISES,
         spending::PROMISES,
         schedules::PROMISES,
+        webhooks::PROMISES,
     ];
     let world = World {
         store: factory.open().await,

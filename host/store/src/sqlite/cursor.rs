@@ -20,6 +20,8 @@ pub(super) enum List {
     Usage,
     Schedules,
     ScheduleRuns,
+    Webhooks,
+    Deliveries,
 }
 
 impl List {
@@ -32,6 +34,8 @@ impl List {
             Self::Usage => b'u',
             Self::Schedules => b'p',
             Self::ScheduleRuns => b'r',
+            Self::Webhooks => b'w',
+            Self::Deliveries => b'd',
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The journal, and what follows from its events in the same transaction.
 
-use super::{BoxFuture, SqliteStore, decode, failed, leases, spending};
+use super::{BoxFuture, SqliteStore, decode, failed, leases, spending, webhooks};
 use crate::{
     api::{Journal, Result, StoreError},
     faults::{Passage, Point},
@@ -162,6 +162,7 @@ pub(super) async fn append(
             project(connection, session, turn, status, nanos).await?;
         }
         spending::project(connection, &event).await?;
+        webhooks::queue(connection, &event, nanos).await?;
         events.push(event);
     }
     Ok(Some(events))

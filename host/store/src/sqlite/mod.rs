@@ -23,6 +23,7 @@ mod sessions;
 mod spending;
 mod stamps;
 mod turns;
+mod webhooks;
 mod writer;
 
 use crate::{

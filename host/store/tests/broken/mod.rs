@@ -5,7 +5,7 @@ use fumehood_core::{
     Time,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
-    id::{KeyId, LedgerId, ScheduleId, SessionId, TurnId},
+    id::{DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::LedgerEntry,
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -14,7 +14,7 @@ use fumehood_core::{
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
     Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, Sessions, Settlement,
-    Spending, SqliteStore, Store, Turns,
+    Spending, SqliteStore, Store, Turns, Webhooks,
     api::Result,
     lease::{Fence, HostId, Lease, Taken},
     record::{
@@ -23,6 +23,7 @@ use fumehood_store::{
     },
     schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun},
     spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay},
+    webhooks::{Attempt, Delivery, NewWebhook, ToTell, Webhook, Which},
 };
 use secrecy::SecretString;
 use std::{
@@ -134,6 +135,19 @@ pass!(Ledger {
     fn ledger_open(entry: &LedgerEntry) -> ();
     fn ledger_settle(id: LedgerId, settlement: &Settlement) -> ();
     fn ledger(org: &OrgName, session: SessionId, page: &PageRequest) -> Page<LedgerEntry>;
+});
+
+pass!(Webhooks {
+    fn create_webhook(webhook: &NewWebhook, most: u64) -> Webhook;
+    fn webhook(org: &OrgName, id: WebhookId) -> Option<Webhook>;
+    fn webhooks(org: &OrgName, page: &PageRequest) -> Page<Webhook>;
+    fn change_webhook(webhook: &Webhook) -> Option<Webhook>;
+    fn delete_webhook(org: &OrgName, id: WebhookId) -> bool;
+    fn webhooks_to_tell() -> Vec<ToTell>;
+    fn next_delivery(id: WebhookId, until: Time) -> Option<Delivery>;
+    fn settle_delivery(attempt: &Attempt) -> bool;
+    fn deliveries(org: &OrgName, id: WebhookId, which: Which, page: &PageRequest) -> Page<Delivery>;
+    fn replay_deliveries(org: &OrgName, id: WebhookId, only: Option<DeliveryId>) -> u64;
 });
 
 #[async_trait]

@@ -20,8 +20,12 @@ pub(crate) struct Came {
 }
 
 impl Came {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
     pub(crate) fn data(&self) -> Value {
-        serde_json::from_str::<Value>(&self.body).unwrap()["data"].clone()
+        self.json()["data"].clone()
     }
 }
 

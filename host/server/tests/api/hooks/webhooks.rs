@@ -12,7 +12,7 @@ use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// HMAC-SHA256 as RFC 2104 defines it, of nothing but a hash.
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
+pub(crate) fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let pad = |with: u8| -> Vec<u8> {
         let mut block = [0; 64];
         block[..key.len()].copy_from_slice(key);
