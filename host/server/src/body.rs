@@ -25,6 +25,9 @@ use tokio::{
 const AT_ONCE: usize = 8;
 /// Of one org.
 const OF_ONE_ORG: usize = 2;
+/// What is read of a body that is refused, at most, and for how long.
+const PASSED_OVER: usize = 4 << 20;
+const PASSED_OVER_IN: Duration = Duration::from_secs(2);
 /// What has to come of a large body in each such span.
 const SLOWEST: usize = 64 << 10;
 const SPAN: Duration = Duration::from_secs(5);
@@ -72,6 +75,7 @@ async fn read(app: &App, org: Option<&OrgName>, headers: HeaderMap, mut body: Bo
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if claimed.is_some_and(|claimed| claimed > limit) {
+        pass_over(&headers, body).await;
         return Err(too_large(limit));
     }
     let mut received = Received {
@@ -89,6 +93,8 @@ async fn read(app: &App, org: Option<&OrgName>, headers: HeaderMap, mut body: Bo
             Ok(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
                 if received.bytes.len().saturating_add(data.len()) > limit {
+                    drop(received);
+                    pass_over(&headers, body).await;
                     return Err(too_large(limit));
                 }
                 received.bytes.extend_from_slice(&data);
@@ -117,6 +123,23 @@ async fn read(app: &App, org: Option<&OrgName>, headers: HeaderMap, mut body: Bo
             pace = Some(Pace::from(Instant::now()));
         }
     }
+}
+
+/// Reads on for a while without keeping anything, unless the client waits to be told whether it may send: one that sends all before it
+/// reads would find its connection reset, and never the reason.
+async fn pass_over(headers: &HeaderMap, mut body: Body) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let reading = async {
+        let mut left = PASSED_OVER;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+        }
+    };
+    let _ = timeout(PASSED_OVER_IN, reading).await;
 }
 
 /// How fast a body comes.

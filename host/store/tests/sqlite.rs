@@ -265,7 +265,7 @@ async fn secrets_whose_rows_were_swapped_do_not_open() {
         "UPDATE secrets SET name = CASE name WHEN 'A' THEN 'B' WHEN 'B' THEN 'A2' ELSE name END;
          UPDATE secrets SET name = 'A' WHERE name = 'A2'",
         "UPDATE secrets SET version = version + 1",
-        "UPDATE secrets SET org = 'rival'; INSERT INTO orgs VALUES ('rival', 0)",
+        "UPDATE secrets SET org = 'rival'; INSERT INTO orgs (name, created) VALUES ('rival', 0)",
         "UPDATE secrets SET session = (SELECT id FROM sessions)",
         "UPDATE secrets SET envelope = replace(envelope, '\"sealed\":\"', '\"sealed\":\"AAAA')",
         "UPDATE secrets SET envelope = '{}'",

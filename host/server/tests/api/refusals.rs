@@ -20,7 +20,7 @@ async fn an_unknown_route_is_not_found() {
         "/v1",
         "/v1/sessions/",
         "/v2/sessions",
-        "/v1/schedules",
+        "/v1/pools",
         "/mcp",
         "/v1/sessions/x/redo",
     ] {
