@@ -3,7 +3,7 @@
 
 use crate::{
     assert_whole,
-    life::{self, Lived, called, done, of, one_end, one_result},
+    life::{self, called, of, one_end, one_result},
 };
 use fumehood_tests::{Host, Place, signal, world::World};
 use futures::future::join_all;
@@ -91,7 +91,8 @@ impl Patient {
     /// Works turns in sessions of its own, and looks at each journal.
     async fn works(self, enough: CancellationToken) -> Seen {
         let mut seen = Seen::default();
-        while !enough.is_cancelled() || seen.turns == 0 {
+        // The last host is not killed: there it comes to an end.
+        while !enough.is_cancelled() || seen.completed == 0 {
             let made = self.until_answered(|| self.post("/v1/sessions", &json!({}))).await;
             let session = made["id"].as_str().unwrap().to_owned();
             self.turn(&session, &mut seen).await;
@@ -145,11 +146,11 @@ impl Patient {
         loop {
             let ask = self.post(&format!("/v1/turns/{turn}/approvals"), &json!({"decisions": decisions}));
             match life::ask(ask).await {
+                Ok((401, _)) | Err(life::Died) => tokio::time::sleep(PAUSE).await,
                 Ok((status, said)) => {
                     assert!(status < 300 || status == 409, "{status}: {said}");
                     return;
                 }
-                Err(life::Died) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
@@ -177,10 +178,13 @@ impl Patient {
 
     async fn until_answered(&self, ask: impl Fn() -> RequestBuilder) -> Value {
         loop {
-            let answered: Lived<Value> = done(ask()).await;
-            match answered {
-                Ok(said) => return said,
-                Err(life::Died) => tokio::time::sleep(PAUSE).await,
+            match life::ask(ask()).await {
+                // Another host may have the port of the one that died.
+                Ok((401, _)) | Err(life::Died) => tokio::time::sleep(PAUSE).await,
+                Ok((status, said)) => {
+                    assert!(status < 300, "{status}: {said}");
+                    return said;
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ pub(crate) struct Died;
 /// Between two looks at what comes by itself.
 const POLL: Duration = Duration::from_millis(20);
 
-pub(crate) type Lived<T> = Result<T, Died>;
+type Lived<T> = Result<T, Died>;
 
 /// An approval for some files, budgets to be told of, and little room for earlier states.
 pub(crate) fn config() -> String {
@@ -526,15 +526,20 @@ pub(crate) fn one_result(events: &[Value], call: &Value) {
     if started["data"]["effect"] == "at-most-once" {
         assert_eq!(count("tool.started"), 1, "{call} may start once");
     } else {
+        let given_up = of(events, "turn.failed")
+            .any(|end| end["turn"] == started["turn"] && end["data"]["error"]["code"] == "interrupted");
         let mut ends = of(events, "tool.completed").filter(|event| event["data"]["call"] == *call);
         let status = ends.next().map(|event| &event["data"]["status"]);
         // The turn that goes on without end is steered, never cancelled.
-        assert_eq!(status, Some(&json!("ok")), "{call} may run again, so it ends well");
+        assert!(
+            given_up || status == Some(&json!("ok")),
+            "{call} may run again, so it ends well: {status:?}"
+        );
     }
 }
 
 /// Asks for what must be done.
-pub(crate) async fn done(request: RequestBuilder) -> Lived<Value> {
+async fn done(request: RequestBuilder) -> Lived<Value> {
     let (status, said) = ask(request).await?;
     assert!(status < 300, "{status}: {said}");
     Ok(said)
@@ -548,7 +553,7 @@ async fn gone_or_done(request: RequestBuilder) -> Lived<()> {
 }
 
 /// Asks; a JSON answer, or none.
-pub(crate) async fn ask(request: RequestBuilder) -> Lived<(u16, Value)> {
+pub(crate) async fn ask(request: RequestBuilder) -> Result<(u16, Value), Died> {
     let (status, text) = text(request).await?;
     Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }

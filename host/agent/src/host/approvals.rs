@@ -217,9 +217,9 @@ impl Host {
     /// Ends a request whose time is up.
     pub(super) async fn end_due_decision(&self, turn: &Turn) -> Result<(), HostError> {
         match self.waiting(&turn.org, turn.id).await? {
-            Ok(waiting) => self.expire(waiting).await,
-            // Somebody else was first.
-            Err(_) => Ok(()),
+            Ok(waiting) if waiting.expires().is_some_and(|expires| expires <= now()) => self.expire(waiting).await,
+            // Somebody else was first, and it may wait for another decision by now.
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

@@ -85,11 +85,13 @@ impl Host {
             return Err(HostError::ShuttingDown);
         }
         let (host, org) = (self.clone(), org.clone());
+        let counted = self.inner.working.token();
         let work = async move {
             let compacting = host.compact_now(&org, session, focus);
             // Closing drops it where it is: without an end in the journal nothing has changed.
             let closing = &host.inner.closing;
             let done = closing.run_until_cancelled(compacting).await;
+            drop(counted);
             // What came meanwhile and may wait has waited for this.
             host.drive_following(&org, session, None).await?;
             done.unwrap_or(Err(HostError::ShuttingDown))

@@ -99,8 +99,10 @@ impl Host {
             awaiting.check(&results)?;
             // By the clock, whether or not the wait was ended already.
             if let Some(expires) = awaiting.expires().filter(|expires| *expires <= now()) {
-                self.miss_results(awaiting).await?;
-                return Err(ResultsRefused::Expired(expires).into());
+                if self.miss_results(awaiting).await? {
+                    return Err(ResultsRefused::Expired(expires).into());
+                }
+                continue;
             }
             // The guards are asked once, however often others come first.
             let judged = match ready.take() {
@@ -189,8 +191,9 @@ impl Host {
         Ok(judged)
     }
 
-    /// Ends the calls whose time is up, and goes on with the turn.
-    async fn miss_results(&self, awaiting: Awaiting) -> Result<(), HostError> {
+    /// Ends the calls, whose time is up, and goes on with the turn. False if something else happened in the turn first: some may wait
+    /// still.
+    async fn miss_results(&self, awaiting: Awaiting) -> Result<bool, HostError> {
         let missed = awaiting.calls.iter().map(|call| {
             let error = CallError {
                 deadline: Some(DeadlineOwner::Client),
@@ -202,8 +205,7 @@ impl Host {
             (call.call_id, Err(error))
         });
         let ended = awaiting.completed(&missed.collect(), &Source::Host);
-        // Should somebody else be first, the calls have an end all the same.
-        self.end_calls(awaiting, ended).await.map(drop)
+        self.end_calls(awaiting, ended).await
     }
 
     /// Records the ends of calls. With the last of them the turn goes on. False if something else happened in the turn first.
@@ -235,11 +237,12 @@ impl Host {
 
     /// Ends what a turn waits for whose time is up.
     pub(super) async fn end_due_results(&self, turn: &Turn) -> Result<(), HostError> {
-        match self.awaiting(&turn.org, turn.id).await? {
-            Ok(awaiting) => self.miss_results(awaiting).await,
-            // Somebody else was first.
-            Err(_) => Ok(()),
-        }
+        // Somebody else may be first with some of the calls, or with all; then it may wait for others, which are not due.
+        while let Ok(awaiting) = self.awaiting(&turn.org, turn.id).await?
+            && awaiting.expires().is_some_and(|expires| expires <= now())
+            && !self.miss_results(awaiting).await?
+        {}
+        Ok(())
     }
 
     /// What ends a turn that waits for results when a new input comes instead; `None` for one that does not wait.

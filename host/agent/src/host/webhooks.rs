@@ -233,10 +233,10 @@ impl Host {
     }
 }
 
-/// Another each time.
+/// Another each time: by the random end of an id, not by the moment at its beginning.
 fn key_name(id: WebhookId) -> Result<SecretName, HostError> {
     let unique = DeliveryId::new().uuid().simple().to_string();
-    let name = format!("WEBHOOK_{}_{}", &id.uuid().simple().to_string()[20..], &unique[..12]);
+    let name = format!("WEBHOOK_{}_{}", &id.uuid().simple().to_string()[20..], &unique[20..]);
     SecretName::new(name).map_err(|_| HostError::Fault)
 }
 

@@ -102,6 +102,22 @@ async fn no_turn_is_accepted_and_none_that_waits_begins() {
 }
 
 #[tokio::test]
+async fn a_summary_under_way_is_waited_for() {
+    let house = House::new().await;
+    let session = house.session().await;
+    let hello = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    hello.answer().await;
+    let model = house.next_answer();
+    let compact = house.post(&format!("{session}/compact")).json(&json!({}));
+    let work = async {
+        house.has_asked(2).await;
+        drained(&house, async { model.says("They said hello.") }).await;
+    };
+    let (compacted, ()) = tokio::join!(compact.answer(), work);
+    assert_eq!(compacted.status, StatusCode::OK, "{}", compacted.text());
+}
+
+#[tokio::test]
 async fn who_waits_for_a_turn_that_is_left_is_told() {
     let house = House::new().await;
     house.add_sums().await;

@@ -209,17 +209,20 @@ async fn a_schedule_fires_by_itself_as_often_as_it_may_and_ends() {
         );
         assert_eq!(event["data"]["input"][0]["text"], "look around");
     }
-    let first = time(&queued[0]["source"]["due"]);
-    assert_eq!(time(&queued[1]["source"]["due"]), first + Duration::from_secs(1));
+    let (first, second) = (time(&queued[0]["source"]["due"]), time(&queued[1]["source"]["due"]));
+    let between = (second - first).num_milliseconds();
+    assert!(between > 0 && between % 1000 == 0, "{first} {second}");
     let ended = shown(&house, &schedule).await;
     assert_eq!(
         (&ended["status"], &ended["runs"], ended.get("next")),
         (&json!("ended"), &json!(2), None)
     );
-    let runs = runs(&house, &schedule).await;
+    // One that came while the turn before still waited is passed over.
+    let mut runs = runs(&house, &schedule).await;
+    runs.retain(|run| run["outcome"] == "fired");
     assert_eq!(runs.len(), 2);
     for (run, event) in runs.iter().zip(queued.iter().rev()) {
-        assert_eq!((&run["outcome"], &run["cause"]), (&json!("fired"), &json!("due")));
+        assert_eq!(run["cause"], "due");
         assert_eq!(
             (&run["turn"], &run["turn_status"]),
             (&event["turn"], &json!("completed"))
@@ -369,6 +372,8 @@ async fn a_schedule_that_was_planned_by_a_clock_that_was_ahead_comes_sooner() {
     let ahead = made(&house, json!({"session": id_of(&session)})).await;
     plan_for(&house, &ahead, now() + Duration::from_secs(400 * 24 * 3600)).await;
     let due = made(&house, json!({"session": id_of(&session)})).await;
+    // This host fires nothing any more.
+    house.host.drain(Duration::ZERO).await;
     plan_for(&house, &due, now() - Duration::from_secs(1)).await;
     let house = house.restarted().await;
     // What is due fires after the others were looked at.

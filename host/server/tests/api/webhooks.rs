@@ -166,7 +166,7 @@ async fn what_does_not_arrive_is_sent_again_with_the_same_id() {
     let webhook = made(&house, json!({"url": outside.base, "events": ["turn.completed"]})).await;
     turn(&house).await;
     let failed = until(&house, &webhook, |all| {
-        all.first().is_some_and(|one| one["attempts"] == 1)
+        all.first().is_some_and(|one| one["attempts"].as_u64() >= Some(1))
     })
     .await;
     assert_eq!(
@@ -241,7 +241,7 @@ async fn private_addresses_are_refused_and_redirects_are_not_followed() {
         let webhook = made(&house, json!({"url": url, "events": ["turn.completed"]})).await;
         turn(&house).await;
         let tried = until(&house, &webhook, |all| {
-            all.first().is_some_and(|one| one["attempts"] == 1)
+            all.first().is_some_and(|one| one["attempts"].as_u64() >= Some(1))
         })
         .await;
         assert_eq!(tried[0]["status"], "pending", "{url}");
@@ -267,11 +267,11 @@ async fn a_server_that_hangs_keeps_no_other_from_being_told() {
     turn(&house).await;
     hangs.until(|came| !came.is_empty()).await;
     answers.until(|came| came.len() == 3).await;
+    assert_eq!(hangs.came().len(), 1, "one request at a time");
     until(&house, &webhook, |all| {
         all.iter().all(|one| one["status"] == "delivered")
     })
     .await;
-    assert_eq!(hangs.came().len(), 1, "one request at a time");
 }
 
 #[tokio::test]

@@ -78,7 +78,10 @@ impl Look {
 
 /// Copies a session's workspace to `bytes`, file by file under their digests.
 pub(crate) fn take(workspaces: &Dir, session: &str, bytes: &Dir) -> io::Result<Took> {
-    let at = SystemTime::now();
+    take_at(workspaces, session, bytes, SystemTime::now())
+}
+
+fn take_at(workspaces: &Dir, session: &str, bytes: &Dir, at: SystemTime) -> io::Result<Took> {
     let root = match workspaces.open_dir(session) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Took::Files(Taken::default())),
         root => root?,
@@ -312,9 +315,11 @@ mod tests {
             !copied.is_as_copied(&workspaces, "s").unwrap(),
             "the same again is another moment"
         );
+        let before = SystemTime::now();
         files.write("b", "").unwrap();
+        let copied = taken(take_at(&workspaces, "s", &bytes, before).unwrap());
         assert!(
-            !copy().is_as_copied(&workspaces, "s").unwrap(),
+            !copied.is_as_copied(&workspaces, "s").unwrap(),
             "it was written just now"
         );
         assert!(
