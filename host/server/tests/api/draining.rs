@@ -105,7 +105,9 @@ async fn no_turn_is_accepted_and_none_that_waits_begins() {
 async fn a_summary_under_way_is_waited_for() {
     let house = House::new().await;
     let session = house.session().await;
-    let hello = house.post(&format!("{session}/turns")).json(&json!({"input": "word ".repeat(300)}));
+    let hello = house
+        .post(&format!("{session}/turns"))
+        .json(&json!({"input": "word ".repeat(300)}));
     hello.answer().await;
     let model = house.next_answer();
     let compact = house.post(&format!("{session}/compact")).json(&json!({}));
