@@ -31,7 +31,7 @@ fn long(number: usize) -> String {
 }
 
 /// A session with three long turns, of which a fourth is too much for the model.
-async fn talkative(house: &House) -> String {
+pub(crate) async fn talkative(house: &House) -> String {
     house.window(2_200);
     let path = house.session().await;
     for number in 1..=3 {

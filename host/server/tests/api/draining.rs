@@ -1,6 +1,7 @@
 //! A host that takes its leave: what is under way comes to the end of its step, and the next start goes on with the rest.
 
 use crate::{
+    compaction::talkative,
     house::{Answer, House, Told},
     steering::later,
 };
@@ -104,16 +105,12 @@ async fn no_turn_is_accepted_and_none_that_waits_begins() {
 #[tokio::test]
 async fn a_summary_under_way_is_waited_for() {
     let house = House::new().await;
-    let session = house.session().await;
-    let hello = house
-        .post(&format!("{session}/turns"))
-        .json(&json!({"input": "word ".repeat(300)}));
-    hello.answer().await;
-    let model = house.next_answer();
+    let session = talkative(&house).await;
+    let (asked, model) = (house.asked().len(), house.next_answer());
     let compact = house.post(&format!("{session}/compact")).json(&json!({}));
     let work = async {
-        house.has_asked(2).await;
-        drained(&house, async { model.says("They said hello.") }).await;
+        house.has_asked(asked + 1).await;
+        drained(&house, async { model.says("They said a lot.") }).await;
     };
     let (compacted, ()) = tokio::join!(compact.answer(), work);
     assert_eq!(compacted.status, StatusCode::OK, "{}", compacted.text());
