@@ -400,6 +400,7 @@ impl ModelCall {
             ("input", usage.input_tokens),
             ("output", usage.output_tokens),
             ("cached_input", usage.cached_input_tokens),
+            ("cache_write", usage.cache_write_tokens),
             ("reasoning", usage.reasoning_tokens),
         ];
         for (kind, tokens) in kinds {

@@ -103,7 +103,7 @@ metrics! {
     MODEL_CALL_DURATION = "fumehood_model_call_duration_seconds", Histogram(WAIT_SECONDS), ["model"];
     /// From the request to the first text, reasoning or tool call of the answer, in seconds.
     MODEL_FIRST_TOKEN = "fumehood_model_time_to_first_token_seconds", Histogram(WAIT_SECONDS), ["model"];
-    /// Tokens as the provider counted them, by `kind`: `input`, `output`, and as parts of those `cached_input`, `reasoning`. What a provider does not count is not here.
+    /// Tokens as the provider counted them, by `kind`: `input`, `output`, and as parts of those `cached_input`, `cache_write`, `reasoning`. What a provider does not count is not here.
     MODEL_TOKENS = "fumehood_model_tokens_total", Counter, ["model", "kind"];
 
     /// Calls of tools that ended, by `status` as in `tool.completed`. A name that is no tool of the org counts as `unknown`, one beyond the first 200 as `other`.

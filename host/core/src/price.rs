@@ -14,6 +14,9 @@ pub struct Price {
     /// Of tokens of the request that came from the provider's cache. Absent: as `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<Money>,
+    /// Of tokens of the request that were written to the provider's cache. Absent: as `input`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<Money>,
     /// Of tokens of reasoning. Absent: as `output`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Money>,
@@ -28,10 +31,12 @@ impl Price {
     pub fn of(&self, usage: Usage) -> Option<Money> {
         let (input, output) = (usage.input_tokens?, usage.output_tokens?);
         let cached = usage.cached_input_tokens.unwrap_or(0).min(input);
+        let written = usage.cache_write_tokens.unwrap_or(0).min(input - cached);
         let reasoning = usage.reasoning_tokens.unwrap_or(0).min(output);
         let parts = [
-            (input - cached, self.input),
+            (input - cached - written, self.input),
             (cached, self.cached_input.unwrap_or(self.input)),
+            (written, self.cache_write.unwrap_or(self.input)),
             (output - reasoning, self.output),
             (reasoning, self.reasoning.unwrap_or(self.output)),
         ];
@@ -52,6 +57,7 @@ mod tests {
         input: Money::from_millionths(3_000_000),
         output: Money::from_millionths(15_000_000),
         cached_input: Some(Money::from_millionths(300_000)),
+        cache_write: None,
         reasoning: None,
     };
 
@@ -76,6 +82,20 @@ mod tests {
             ..usage(1000, 100)
         };
         assert_eq!(millionths(PRICE, cached), Some(600 + 240 + 1500));
+        let written = Usage {
+            cache_write_tokens: Some(100),
+            ..cached
+        };
+        assert_eq!(
+            millionths(PRICE, written),
+            Some(600 + 240 + 1500),
+            "as the rest of the request"
+        );
+        let with_writes = Price {
+            cache_write: Some(Money::from_millionths(3_750_000)),
+            ..PRICE
+        };
+        assert_eq!(millionths(with_writes, written), Some(300 + 240 + 375 + 1500));
         let reasoned = Usage {
             reasoning_tokens: Some(60),
             ..usage(0, 100)
@@ -105,6 +125,7 @@ mod tests {
             input: Money::from_millionths(1),
             output: Money::from_millionths(1),
             cached_input: None,
+            cache_write: None,
             reasoning: None,
         };
         assert_eq!(millionths(cheap, usage(1, 0)), Some(1));
@@ -119,6 +140,7 @@ mod tests {
     fn counts_that_contradict_each_other_cost_no_less() {
         let odd = Usage {
             cached_input_tokens: Some(2000),
+            cache_write_tokens: Some(2000),
             reasoning_tokens: Some(2000),
             ..usage(1000, 100)
         };
@@ -129,6 +151,8 @@ mod tests {
     fn a_table_is_read_from_numbers_and_takes_no_other_key() {
         let read: Price = serde_json::from_str(r#"{"input": 3, "output": 15, "cached_input": 0.3}"#).unwrap();
         assert_eq!(read, PRICE);
+        let read: Price = serde_json::from_str(r#"{"input": 3, "output": 15, "cache_write": 3.75}"#).unwrap();
+        assert_eq!(read.cache_write, Some(Money::from_millionths(3_750_000)));
         for text in [
             r#"{"input": 3}"#,
             r#"{"input": 3, "output": 15, "tax": 1}"#,

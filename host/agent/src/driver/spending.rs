@@ -10,6 +10,7 @@ const FIRST_CALL: Usage = Usage {
     input_tokens: Some(4000),
     output_tokens: Some(1000),
     cached_input_tokens: None,
+    cache_write_tokens: None,
     reasoning_tokens: None,
 };
 

@@ -75,6 +75,7 @@ pub(super) fn chat(session: SessionId, model: &ModelName, info: &ModelInfo) -> S
         input_tokens = Empty,
         output_tokens = Empty,
         cached_input_tokens = Empty,
+        cache_write_tokens = Empty,
         error = Empty,
     )
 }
@@ -84,7 +85,8 @@ pub(super) fn answered(span: &Span, stop: &'static str, usage: Usage) {
     span.record("stop", stop)
         .record("input_tokens", usage.input_tokens)
         .record("output_tokens", usage.output_tokens)
-        .record("cached_input_tokens", usage.cached_input_tokens);
+        .record("cached_input_tokens", usage.cached_input_tokens)
+        .record("cache_write_tokens", usage.cache_write_tokens);
 }
 
 /// A call. In a turn, whose it is stands in the turn's span.

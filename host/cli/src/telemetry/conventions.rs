@@ -141,6 +141,11 @@ fn chat(fields: &mut Fields) -> Described {
         "gen_ai.usage.cache_read.input_tokens",
         fields.number("cached_input_tokens"),
     );
+    add(
+        &mut attributes,
+        "gen_ai.usage.cache_creation.input_tokens",
+        fields.number("cache_write_tokens"),
+    );
     add(&mut attributes, "fumehood.model", fields.take("configured"));
     Described {
         name,

@@ -411,6 +411,9 @@ fn tokens(usage: Usage, limit: Option<u64>) -> Option<String> {
         usage
             .cached_input_tokens
             .map(|count| format!("{} of them cached", number(count))),
+        usage
+            .cache_write_tokens
+            .map(|count| format!("{} written to the cache", number(count))),
         usage.output_tokens.map(|count| format!("{} out", number(count))),
     ]
     .into_iter()

@@ -37,7 +37,7 @@
 //! |---|---|
 //! | `reasoning`, `text` | what is streamed, in small pieces |
 //! | `tool_calls` | `tool` and either `arguments` (an object) or `malformed_arguments` (any text) |
-//! | `usage` | `input_tokens`, `output_tokens`, `cached_input_tokens`, `reasoning_tokens`; without it nothing is counted |
+//! | `usage` | `input_tokens`, `output_tokens`, `cached_input_tokens`, `cache_write_tokens`, `reasoning_tokens`; without it nothing is counted |
 //! | `stop` | `stop`, `tool_calls`, `length` or `content_filter`; else what follows from the calls |
 //! | `delay_ms` | wait before the answer begins; at most ten minutes |
 //! | `pace_ms` | wait before each piece |

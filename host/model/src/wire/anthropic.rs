@@ -338,6 +338,7 @@ impl Counts {
             input_tokens: self.fresh.map(|fresh| fresh.saturating_add(cached)),
             output_tokens: self.output,
             cached_input_tokens: self.read,
+            cache_write_tokens: self.written,
             reasoning_tokens: self.thinking,
         }
     }

@@ -286,6 +286,8 @@ impl Parser for Answer {
             input_tokens: count(usage, "/prompt_tokens"),
             output_tokens: count(usage, "/completion_tokens"),
             cached_input_tokens: count(usage, "/prompt_tokens_details/cached_tokens"),
+            // Not the protocol's own; what stands before providers that charge for it tells it so.
+            cache_write_tokens: count(usage, "/prompt_tokens_details/cache_write_tokens"),
             reasoning_tokens: count(usage, "/completion_tokens_details/reasoning_tokens"),
         });
         Ok(())

@@ -347,6 +347,7 @@ fn finish(event: &Value, kind: &str, sink: &mut Sink) -> Result<(), ModelError> 
         input_tokens: count(usage, "/input_tokens"),
         output_tokens: count(usage, "/output_tokens"),
         cached_input_tokens: count(usage, "/input_tokens_details/cached_tokens"),
+        cache_write_tokens: None,
         reasoning_tokens: count(usage, "/output_tokens_details/reasoning_tokens"),
     });
     sink.done(stop);

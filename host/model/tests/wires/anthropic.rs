@@ -65,6 +65,7 @@ async fn text_arrives_and_cached_tokens_count_as_input() {
         step.usage,
         Some(Usage {
             cached_input_tokens: Some(100),
+            cache_write_tokens: Some(20),
             ..usage(125, 15)
         })
     );

@@ -26,13 +26,14 @@ async fn text_and_usage_arrive() {
         &delta(&json!({"content": "Hel"})),
         &delta(&json!({"content": "lo €"})),
         &finish("stop"),
-        r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":3},"completion_tokens_details":{"reasoning_tokens":1}}}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":3,"cache_write_tokens":2},"completion_tokens_details":{"reasoning_tokens":1}}}"#,
         "[DONE]",
     ])).await;
     assert_eq!(step.parts, [text("Hello €")]);
     assert_eq!(step.stop, StepStop::Stop);
     let expected = Usage {
         cached_input_tokens: Some(3),
+        cache_write_tokens: Some(2),
         reasoning_tokens: Some(1),
         ..usage(9, 4)
     };

@@ -221,6 +221,7 @@ async fn usage_is_told_by_day_agent_and_model_with_the_budget() {
         input: Money::from_millionths(10_000),
         output: Money::ZERO,
         cached_input: None,
+        cache_write: None,
         reasoning: None,
     };
     let mut models = takes(100);

@@ -227,6 +227,7 @@ async fn steps_and_turns_tell_what_they_cost_where_it_is_known() {
         input: Money::from_millionths(2_000_000),
         output: Money::from_millionths(10_000_000),
         cached_input: None,
+        cache_write: None,
         reasoning: None,
     };
     let script = "turns: [ { steps: [ \
@@ -263,6 +264,7 @@ async fn a_budget_of_money_ends_the_turn_gracefully() {
         input: Money::from_millionths(1_000_000),
         output: Money::from_millionths(1_000_000),
         cached_input: None,
+        cache_write: None,
         reasoning: None,
     };
     let step = "{ text: So far., tool_calls: [ { tool: nothing, arguments: {} } ], \

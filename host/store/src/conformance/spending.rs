@@ -102,6 +102,7 @@ async fn counted(world: &World) -> Outcome {
     let turn = at_work(world, &org).await?;
     let cached = Usage {
         cached_input_tokens: Some(4),
+        cache_write_tokens: Some(3),
         ..usage(10, 2)
     };
     say(world, &turn, step(Some(cached), Some(7))).await?;
@@ -136,6 +137,7 @@ async fn counted(world: &World) -> Outcome {
     );
     let of_main = Usage {
         cached_input_tokens: Some(4),
+        cache_write_tokens: Some(3),
         ..usage(11, 3)
     };
     ensure_eq!(main.usage, of_main, "the tokens");

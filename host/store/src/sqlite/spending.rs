@@ -108,8 +108,8 @@ async fn charge(connection: &mut SqliteConnection, event: &Event, spent: &Spent<
     // Who worked it is the turn's to tell; a session that sums itself up has its agent to tell.
     sqlx::query(
         "INSERT INTO usage_days (org, day, agent, model, calls, unmeasured, \
-             input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, cost) \
-         SELECT s.org, ?3, ifnull(t.agent, s.agent), ifnull(?4, ifnull(t.model, '')), 1, ?5, ?6, ?7, ?8, ?9, ?10 \
+             input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost) \
+         SELECT s.org, ?3, ifnull(t.agent, s.agent), ifnull(?4, ifnull(t.model, '')), 1, ?5, ?6, ?7, ?8, ?12, ?9, ?10 \
              FROM sessions s LEFT JOIN turns t ON t.session = s.id AND t.id = ?2 WHERE s.id = ?1 \
          ON CONFLICT (org, day, agent, model) DO UPDATE SET \
              calls = calls + 1, unmeasured = unmeasured + excluded.unmeasured, \
@@ -117,6 +117,8 @@ async fn charge(connection: &mut SqliteConnection, event: &Event, spent: &Spent<
              output_tokens = min(coalesce(output_tokens + excluded.output_tokens, output_tokens, excluded.output_tokens), ?11), \
              cached_input_tokens = min(coalesce(cached_input_tokens + excluded.cached_input_tokens, \
                  cached_input_tokens, excluded.cached_input_tokens), ?11), \
+             cache_write_tokens = min(coalesce(cache_write_tokens + excluded.cache_write_tokens, \
+                 cache_write_tokens, excluded.cache_write_tokens), ?11), \
              reasoning_tokens = min(coalesce(reasoning_tokens + excluded.reasoning_tokens, \
                  reasoning_tokens, excluded.reasoning_tokens), ?11), \
              cost = min(coalesce(cost + excluded.cost, cost, excluded.cost), ?11)",
@@ -132,6 +134,7 @@ async fn charge(connection: &mut SqliteConnection, event: &Event, spent: &Spent<
     .bind(count(usage.reasoning_tokens))
     .bind(cost)
     .bind(kept(MOST))
+    .bind(count(usage.cache_write_tokens))
     .execute(&mut *connection)
     .await
     .map_err(failed)?;
@@ -365,6 +368,7 @@ fn row(row: &SqliteRow) -> Result<UsageOfDay> {
             input_tokens: count("input_tokens")?,
             output_tokens: count("output_tokens")?,
             cached_input_tokens: count("cached_input_tokens")?,
+            cache_write_tokens: count("cache_write_tokens")?,
             reasoning_tokens: count("reasoning_tokens")?,
         },
         cost: count("cost")?.map(Money::from_millionths),

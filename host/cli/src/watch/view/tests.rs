@@ -180,7 +180,7 @@ fn the_last_line_says_how_much_of_what_was_used() {
         begin(&json!({"steps": 50, "tool_calls": 1, "tokens": 200_000, "time_ms": 600_000, "cost": 1.5})),
         step(1),
     ]);
-    let usage = json!({"input_tokens": 12_000, "output_tokens": 345, "cached_input_tokens": 8_000});
+    let usage = json!({"input_tokens": 12_000, "output_tokens": 345, "cached_input_tokens": 8_000, "cache_write_tokens": 3_000});
     let seen = turn.see(
         "turn.completed",
         &json!({"stop_reason": "tool_call_limit", "output": [], "usage": usage, "cost": 0.0123}),
@@ -190,8 +190,8 @@ fn the_last_line_says_how_much_of_what_was_used() {
         [
             "all end",
             "✗ stopped: the turn's budget of tool calls is used up",
-            "· 1 of 50 steps, 0 of 1 call, 12,345 of 200,000 tokens (12,000 in, 8,000 of them cached, 345 out), \
-             cost 0.0123 of 1.50, 1.0 s of 10 min",
+            "· 1 of 50 steps, 0 of 1 call, 12,345 of 200,000 tokens (12,000 in, 8,000 of them cached, \
+             3,000 written to the cache, 345 out), cost 0.0123 of 1.50, 1.0 s of 10 min",
         ]
     );
 }
