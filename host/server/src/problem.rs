@@ -127,6 +127,8 @@ problem_codes! {
     InvalidResult, "invalid_result", UNPROCESSABLE_ENTITY, "A result makes no sense";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";
+    /// The org has as many sessions as it may, which `limit` says. Nothing was made: delete one that is done, or ask the operator for more.
+    TooManySessions, "too_many_sessions", CONFLICT, "The org has as many sessions as it may";
     /// The org has used what it may for now; `limit` says of what, `Retry-After` when one more fits.
     RateLimited, "rate_limited", TOO_MANY_REQUESTS, "The limit of the org is reached";
     /// The org or the session has spent its budget; `scope` and `budget` say which, `Retry-After` when the org's begins anew.

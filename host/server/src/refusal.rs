@@ -39,6 +39,7 @@ impl From<HostError> for Problem {
             },
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),
+            HostError::TooManySessions(limit) => Self::new(ProblemCode::TooManySessions, detail).with("limit", limit),
             HostError::BudgetExhausted(exhausted) => budget_exhausted(&exhausted),
             HostError::Fault => Self::fault(),
             HostError::Agents(_) => {

@@ -160,9 +160,14 @@ pub trait Components {
 /// Sessions.
 #[async_trait]
 pub trait Sessions {
-    /// Keeps a new session, with its first events in the same transaction. [`StoreError::Exists`] if the id is taken,
-    /// [`StoreError::Gone`] if there is no such org.
-    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>>;
+    /// Keeps a new session, with its first events in the same transaction, however many the org has. Otherwise as
+    /// [`Sessions::create_session_within`].
+    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {
+        self.create_session_within(session, u64::MAX, events).await
+    }
+    /// Keeps a new session, with its first events in the same transaction. [`StoreError::TooMany`] if the org has as many as `most`,
+    /// [`StoreError::Exists`] if the id is taken, [`StoreError::Gone`] if there is no such org.
+    async fn create_session_within(&self, session: &Session, most: u64, events: &[NewEvent]) -> Result<Vec<Event>>;
     /// One session.
     async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>>;
     /// The org's sessions, newest first.

@@ -193,6 +193,8 @@ pub enum SkipReason {
     RateLimited,
     /// The org or the session had nothing left to spend.
     BudgetExhausted,
+    /// The org had as many sessions as it may.
+    TooManySessions,
 }
 
 /// What came of a time.
@@ -244,8 +246,17 @@ pub struct ScheduleRun {
 pub enum Deed {
     /// A turn in the schedule's session.
     Turn(SessionId, NewTurn),
-    /// A session of its own, with its first events and its turn.
-    Session(Box<Session>, Vec<NewEvent>, NewTurn),
+    /// A session of its own, and a turn in it.
+    Session {
+        /// The session.
+        session: Box<Session>,
+        /// Its first events.
+        created: Vec<NewEvent>,
+        /// The turn.
+        turn: NewTurn,
+        /// How many sessions the org may have with it.
+        most: u64,
+    },
     /// Nothing.
     Skip {
         /// Why.

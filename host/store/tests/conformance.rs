@@ -180,3 +180,12 @@ async fn a_store_that_fires_a_schedule_for_everybody_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_takes_sessions_beyond_the_bound_is_caught() {
+    caught(
+        Fault::CountsNoSessions,
+        "of sessions made at once an org keeps no more than it may",
+    )
+    .await;
+}

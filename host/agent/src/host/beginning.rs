@@ -2,7 +2,7 @@
 
 use super::{Host, HostError};
 use fumehood_core::event::NewEvent;
-use fumehood_store::{record::Session, workspace::Starter};
+use fumehood_store::{StoreError, record::Session, workspace::Starter};
 
 impl Host {
     /// Makes a session with the files it begins with.
@@ -23,7 +23,8 @@ impl Host {
     /// Writes a session; if that fails, the files that were made for it go. What a crash leaves of them goes at the next start.
     pub(crate) async fn write_session(&self, session: &Session, events: &[NewEvent]) -> Result<(), HostError> {
         let files = &self.inner.workspaces;
-        match self.inner.store.create_session(session, events).await {
+        let most = self.caller().limits().sessions(&session.org);
+        match self.inner.store.create_session_within(session, most, events).await {
             Ok(events) => {
                 self.publish(events);
                 files.settle(session.id).await;
@@ -33,7 +34,10 @@ impl Host {
                 if let Err(error) = files.remove(session.id).await {
                     tracing::error!(%error, session = %session.id, "the files of a session that could not be made are left");
                 }
-                Err(error.into())
+                Err(match error {
+                    StoreError::TooMany { limit, .. } => HostError::TooManySessions(limit),
+                    error => error.into(),
+                })
             }
         }
     }

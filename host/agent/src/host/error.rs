@@ -58,6 +58,11 @@ pub enum HostError {
     /// The org has used what it may for now.
     #[error(transparent)]
     Limited(#[from] Limited),
+    /// The org has as many sessions as it may. Nothing was made.
+    #[error(
+        "the org has as many sessions as it may, {0}: delete one that is done, or ask the operator to raise `sessions` in its limits"
+    )]
+    TooManySessions(u64),
     /// What the org or the session may spend on models is spent.
     #[error(transparent)]
     BudgetExhausted(#[from] BudgetExhausted),

@@ -52,6 +52,8 @@ pub struct OrgLimits {
     pub concurrent_calls: Option<u32>,
     /// Clients that listen to events or wait for a turn at the same time.
     pub concurrent_streams: Option<u32>,
+    /// Sessions that are kept.
+    pub sessions: Option<u64>,
     /// What happens while the store of the rates does not answer.
     pub fail: FailMode,
 }
@@ -98,6 +100,7 @@ impl OrgLimits {
             turns: None,
             concurrent_calls: None,
             concurrent_streams: None,
+            sessions: None,
             fail: FailMode::Open,
         }
     }
@@ -318,6 +321,13 @@ impl Limits {
     /// When there are as many as may.
     pub async fn stream(&self, org: &OrgName) -> Result<Place, Limited> {
         one_of(self.org(org).streams.as_ref(), "concurrent_streams", None).await
+    }
+
+    /// How many sessions the org may have. They are counted where they are kept, in the transaction that makes one.
+    #[must_use]
+    pub fn sessions(&self, org: &OrgName) -> u64 {
+        let limits = self.configured.get(org);
+        limits.and_then(|limits| limits.sessions).unwrap_or(u64::MAX)
     }
 
     fn org(&self, name: &OrgName) -> Arc<Org> {

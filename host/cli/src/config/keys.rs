@@ -193,6 +193,7 @@ fn model_calls() -> Vec<Meaning> {
         price("input", "A million tokens of requests. Needed where there is a price."),
         price("output", "A million tokens of answers. Needed where there is a price."),
         price("cached_input", "A million tokens of requests that came from the provider's cache.").default("as `input`"),
+        price("cache_write", "A million tokens of requests that were written to the provider's cache.").default("as `input`"),
         price("reasoning", "A million tokens of reasoning.").default("as `output`"),
     ]
 }
@@ -258,6 +259,12 @@ fn orgs() -> Vec<Meaning> {
         )
         .takes(A_COUNT)
         .default(places(defaults.concurrent_streams)),
+        key(
+            "org.NAME.limits.sessions",
+            "Sessions that are kept; of one more is nothing made. Above zero.",
+        )
+        .takes(A_COUNT)
+        .default("not limited"),
         key(
             "org.NAME.limits.fail",
             "What happens while the store of the limits does not answer: turns and calls pass, or are refused.",

@@ -6,7 +6,12 @@ use fumehood_agent::limits::{self, Limits, OrgLimits, RateStore as _, StoreDown,
 use fumehood_policy::quantity::{ByteRate, Rate};
 use fumehood_sandbox::CALLS_AT_ONCE;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use std::{num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 /// `[org.NAME.limits]`; what is absent is at its default, for every org.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -30,6 +35,9 @@ pub(super) struct Section {
     /// Clients that listen to events or wait for a turn at the same time.
     #[serde(default)]
     concurrent_streams: Option<NonZeroU32>,
+    /// Sessions that are kept.
+    #[serde(default)]
+    sessions: Option<NonZeroU64>,
     /// What happens while the store of the rates does not answer.
     #[serde(default)]
     fail: FailMode,
@@ -84,6 +92,7 @@ pub(super) struct Shown {
     turns: Option<String>,
     concurrent_calls: Option<u32>,
     concurrent_streams: Option<u32>,
+    sessions: Option<u64>,
     fail: FailMode,
 }
 
@@ -96,6 +105,7 @@ impl Section {
             turns,
             concurrent_calls,
             concurrent_streams,
+            sessions,
             fail: _,
         } = self.in_effect();
         Shown {
@@ -105,6 +115,7 @@ impl Section {
             turns: turns.map(|rate| rate.to_string()),
             concurrent_calls,
             concurrent_streams,
+            sessions,
             fail: self.fail,
         }
     }
@@ -122,6 +133,7 @@ impl Section {
             concurrent_streams: self
                 .concurrent_streams
                 .map_or(defaults.concurrent_streams, |streams| Some(streams.get())),
+            sessions: self.sessions.map(NonZeroU64::get),
             fail: match self.fail {
                 FailMode::Open => limits::FailMode::Open,
                 FailMode::Closed => limits::FailMode::Closed,

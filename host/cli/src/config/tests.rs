@@ -189,10 +189,11 @@ fn what_is_in_effect_is_shown_without_passwords() {
 #[tokio::test]
 async fn an_org_has_the_default_limits_but_for_what_its_section_says() {
     let text = "[limits_store]\nurl = \"\"\n[org.acme.limits]\nturns = \"1/hour\"\ntool_calls = \"unlimited\"\negress_bytes = \"1GiB/h\"\n\
-                concurrent_calls = 2\nconcurrent_streams = 1\nfail = \"closed\"";
+                concurrent_calls = 2\nconcurrent_streams = 1\nsessions = 7\nfail = \"closed\"";
     let limits = with_file(text, &[]).unwrap().config.limits().unwrap();
     let (acme, other) = (OrgName::new("acme").unwrap(), OrgName::default_org());
     assert_eq!(limits.turn(&acme).await.unwrap().unwrap().standing.limit, 1);
+    assert_eq!((limits.sessions(&acme), limits.sessions(&other)), (7, u64::MAX));
     let _stream = limits.stream(&acme).await.unwrap();
     assert!(limits.stream(&acme).await.is_err());
     assert_eq!(limits.turn(&other).await.unwrap(), None);

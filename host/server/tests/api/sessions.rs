@@ -1,6 +1,10 @@
 use crate::house::House;
-use fumehood_agent::host::NewSession;
+use fumehood_agent::{
+    host::NewSession,
+    limits::{Limits, OrgLimits},
+};
 use fumehood_core::name::OrgName;
+use fumehood_server::ServerConfig;
 use fumehood_store::workspace::{Kept, Starter};
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -251,4 +255,37 @@ async fn a_session_whose_deletion_nobody_waits_for_is_deleted_whole() {
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("it is half deleted");
+}
+
+#[tokio::test]
+async fn an_org_has_as_many_sessions_as_it_may_and_deleting_one_makes_room() {
+    let two = OrgLimits {
+        sessions: Some(2),
+        ..OrgLimits::none()
+    };
+    let limits = Limits::new([(OrgName::default_org(), two)].into());
+    let house = House::limited(ServerConfig::default(), limits).await;
+    let (first, _) = (house.session().await, house.session().await);
+    let fork = format!("{first}/fork");
+    for refused in [house.post("/v1/sessions").json(&json!({})), house.post(&fork)] {
+        let refused = refused.answer().await;
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (StatusCode::CONFLICT, "too_many_sessions")
+        );
+        assert_eq!(refused.json()["limit"], 2);
+    }
+    // Each begins with a session of its own.
+    let plan = json!({"when": {"every": "1h"}, "input": "look around"});
+    let schedule = house.post("/v1/schedules").json(&plan).answer().await.json();
+    let run = format!("/v1/schedules/{}/run", schedule["id"].as_str().unwrap());
+    let skipped = house.post(&run).answer().await.json();
+    assert_eq!(
+        (&skipped["outcome"], &skipped["reason"]),
+        (&json!("skipped"), &json!("too_many_sessions"))
+    );
+    let others = house.post("/v1/sessions").by_other_org().json(&json!({}));
+    assert_eq!(others.answer().await.status, StatusCode::CREATED, "another org's own");
+    assert_eq!(house.delete(&first).answer().await.status, StatusCode::NO_CONTENT);
+    house.session().await;
 }

@@ -1,7 +1,12 @@
 //! Many tasks at once, and futures dropped half-way.
 
-use super::{Broken, Outcome, World, completed, ensure, ensure_eq, new_turn, promises, remark, work::seqs};
-use crate::record::{Accepted, NewTurn, Owner};
+use super::{
+    Broken, Outcome, World, completed, created, ensure, ensure_eq, new_session, new_turn, promises, remark, work::seqs,
+};
+use crate::{
+    api::StoreError,
+    record::{Accepted, NewTurn, Owner, PageRequest},
+};
 use fumehood_core::{digest::Digest, event::EventBody, name::SecretName};
 use secrecy::SecretString;
 use std::{future::Future, sync::Arc};
@@ -10,6 +15,7 @@ use tokio::task::JoinSet;
 promises! {
     "many appends at once leave no gap and no double" => appends,
     "of turns asked for at once one is new and the others find the session busy" => turns,
+    "of sessions made at once an org keeps no more than it may" => sessions,
     "of one idempotent request sent many times at once one is new and the others repeat it" => repeats,
     "of ends of a turn at once one holds" => ends,
     "writes of one secret at once leave one of the values" => secrets,
@@ -90,6 +96,35 @@ async fn turns(world: &World) -> Outcome {
         busy.iter().all(|turn| *turn == new[0]),
         "busy with {busy:?}, not {new:?}"
     );
+    Ok(())
+}
+
+async fn sessions(world: &World) -> Outcome {
+    const MOST: u64 = 3;
+    let (org, other) = (world.org().await?, world.org().await?);
+    world.session(&other).await?;
+    let results = at_once(8, |_| {
+        let (store, session) = (Arc::clone(&world.store), new_session(&org));
+        async move {
+            let session = session?;
+            Ok::<_, Broken>(store.create_session_within(&session, MOST, &[created(&session)]).await)
+        }
+    })
+    .await?;
+    let mut made = 0;
+    for result in results {
+        match result? {
+            Ok(_) => made += 1,
+            Err(StoreError::TooMany { limit: MOST, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let page = PageRequest::default();
+    let kept = world.store.sessions(&org, &page).await?.items;
+    ensure_eq!((made, kept.len()), (MOST, 3), "the sessions that were made, and kept");
+    world.store.delete_session(&org, kept[0].id).await?;
+    let session = new_session(&org)?;
+    world.store.create_session_within(&session, MOST, &[]).await?;
     Ok(())
 }
 

@@ -36,6 +36,7 @@ promises! {
     "a time that was decided about is not decided about again" => decided,
     "a turn of a schedule waits, unless the one before waits itself" => waits,
     "a schedule that is not to wait is skipped while its session is busy" => skips,
+    "a schedule makes no session beyond the bound of its org" => full,
     "times that are passed over are remembered" => passed,
     "a schedule goes with its session, and not with what it made" => goes,
     "schedules of another org read as absent" => foreign,
@@ -93,7 +94,12 @@ fn queued() -> NewTurn {
 
 fn in_fresh(org: &OrgName) -> Result<(Session, Deed), Broken> {
     let session = new_session(org)?;
-    let deed = Deed::Session(Box::new(session.clone()), vec![created(&session)], queued());
+    let deed = Deed::Session {
+        session: Box::new(session.clone()),
+        created: vec![created(&session)],
+        turn: queued(),
+        most: u64::MAX,
+    };
     Ok((session, deed))
 }
 
@@ -258,6 +264,47 @@ async fn fires_once(world: &World) -> Outcome {
     ensure_eq!(begun, 1, "who fired");
     let sessions = world.store.sessions(&org, &PageRequest::default()).await?;
     ensure_eq!(sessions.items.len(), 1, "the sessions that were made");
+    Ok(())
+}
+
+async fn full(world: &World) -> Outcome {
+    let org = world.org().await?;
+    let schedule = made(world, &org, fresh()?).await?;
+    for (seconds, fires) in [(3600, true), (7200, false)] {
+        let (_, mut deed) = in_fresh(&org)?;
+        if let Deed::Session { most, .. } = &mut deed {
+            *most = 1;
+        }
+        let seen = again(world, &schedule).await?;
+        let fired = world.store.fire_schedule(&firing(&seen, seconds, deed)?).await?;
+        let skipped = match &fired {
+            Fired::Nothing(Some(run)) => matches!(
+                run.outcome,
+                RunOutcome::Skipped {
+                    reason: SkipReason::TooManySessions,
+                    ..
+                }
+            ),
+            _ => false,
+        };
+        ensure!(
+            matches!(fired, Fired::Turn { .. }) == fires && skipped != fires,
+            "at {seconds}: {fired:?}"
+        );
+    }
+    let newest = runs(world, &schedule).await?.into_iter().next();
+    ensure!(
+        newest.is_some_and(|run| matches!(
+            run.outcome,
+            RunOutcome::Skipped {
+                reason: SkipReason::TooManySessions,
+                ..
+            }
+        )),
+        "what is remembered of it"
+    );
+    let sessions = world.store.sessions(&org, &PageRequest::default()).await?;
+    ensure_eq!(sessions.items.len(), 1, "the sessions");
     Ok(())
 }
 

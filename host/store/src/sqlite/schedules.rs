@@ -204,12 +204,20 @@ const fn reason_text(reason: SkipReason) -> &'static str {
         SkipReason::QueueFull => "queue_full",
         SkipReason::RateLimited => "rate_limited",
         SkipReason::BudgetExhausted => "budget_exhausted",
+        SkipReason::TooManySessions => "too_many_sessions",
     }
 }
 
 fn reason_of(text: &str) -> Option<SkipReason> {
-    use SkipReason::{BudgetExhausted, Busy, PreviousWaits, QueueFull, RateLimited};
-    let all = [Busy, PreviousWaits, QueueFull, RateLimited, BudgetExhausted];
+    use SkipReason::{BudgetExhausted, Busy, PreviousWaits, QueueFull, RateLimited, TooManySessions};
+    let all = [
+        Busy,
+        PreviousWaits,
+        QueueFull,
+        RateLimited,
+        BudgetExhausted,
+        TooManySessions,
+    ];
     all.into_iter().find(|reason| reason_text(*reason) == text)
 }
 

@@ -73,6 +73,21 @@ pub(super) async fn insert(connection: &mut SqliteConnection, row: &Prepared) ->
     Ok(())
 }
 
+/// Whether the org has as many sessions as `most`, at least.
+// THREAT[T-org-sessions]: counted where they are made, so that of many at once no more are kept.
+pub(super) async fn has_as_many(connection: &mut SqliteConnection, org: &OrgName, most: u64) -> Result<bool> {
+    // More than can be counted is no bound, and costs no look.
+    let Ok(most) = i64::try_from(most) else {
+        return Ok(false);
+    };
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE org = ?1")
+        .bind(org.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    Ok(count >= most)
+}
+
 async fn change(
     connection: &mut SqliteConnection,
     org: &OrgName,
@@ -156,11 +171,17 @@ impl SqliteStore {
 
 #[async_trait]
 impl Sessions for SqliteStore {
-    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {
+    async fn create_session_within(&self, session: &Session, most: u64, events: &[NewEvent]) -> Result<Vec<Event>> {
         let row = Prepared::new(session.clone())?;
         let events = journal::Prepared::new(events)?;
         self.write(Point::SessionCreate, move |connection| {
             Box::pin(async move {
+                if has_as_many(connection, &row.session.org, most).await? {
+                    return Err(StoreError::TooMany {
+                        what: "sessions",
+                        limit: most,
+                    });
+                }
                 insert(connection, &row).await?;
                 journal::append(connection, &row.session.org, row.session.id, events)
                     .await?

@@ -58,6 +58,8 @@ pub(crate) enum Fault {
     EndsBeforeLooking,
     /// Fires a schedule for whoever asks.
     FiresForEverybody,
+    /// Takes sessions beyond the bound.
+    CountsNoSessions,
 }
 
 pub(crate) struct Broken {
@@ -238,9 +240,13 @@ impl Spending for Broken {
 
 #[async_trait]
 impl Sessions for Broken {
-    async fn create_session(&self, session: &Session, events: &[NewEvent]) -> Result<Vec<Event>> {
+    async fn create_session_within(&self, session: &Session, most: u64, events: &[NewEvent]) -> Result<Vec<Event>> {
         self.owners.lock().unwrap().insert(session.id, session.org.clone());
-        self.sound.create_session(session, events).await
+        let most = match self.fault {
+            Fault::CountsNoSessions => u64::MAX,
+            _ => most,
+        };
+        self.sound.create_session_within(session, most, events).await
     }
 
     async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>> {

@@ -41,7 +41,7 @@ impl Host {
             firing.fire = Some((at, self.deed(&firing.schedule, at).await?));
         }
         let counted = match &firing.fire {
-            Some((_, Deed::Turn(..) | Deed::Session(..))) => match self.caller().limits().turn(&org).await {
+            Some((_, Deed::Turn(..) | Deed::Session { .. })) => match self.caller().limits().turn(&org).await {
                 Ok(counted) => counted.is_some(),
                 Err(limited) => {
                     let message = Some(limited.to_string());
@@ -163,7 +163,12 @@ impl Host {
             })
         };
         let turn = new_turn(schedule, &guard, IfBusy::Refuse);
-        Ok(Deed::Session(Box::new(session), vec![created], turn))
+        Ok(Deed::Session {
+            session: Box::new(session),
+            created: vec![created],
+            turn,
+            most: self.caller().limits().sessions(org),
+        })
     }
 }
 

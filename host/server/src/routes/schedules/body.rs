@@ -301,7 +301,7 @@ pub(crate) struct Run {
     #[schema(value_type = String)]
     cause: Cause,
     outcome: Outcome,
-    /// Set when it was `skipped`: `busy`, `previous_waits`, `queue_full`, `rate_limited` or `budget_exhausted`.
+    /// Set when it was `skipped`: `busy`, `previous_waits`, `queue_full`, `rate_limited`, `budget_exhausted` or `too_many_sessions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     reason: Option<SkipReason>,

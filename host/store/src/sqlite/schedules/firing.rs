@@ -28,7 +28,12 @@ pub(super) struct Prepared {
 
 enum PreparedDeed {
     Turn(Box<turns::Candidate>),
-    Session(Box<sessions::Prepared>, journal::Prepared, Box<turns::Candidate>),
+    Session {
+        session: Box<sessions::Prepared>,
+        created: journal::Prepared,
+        turn: Box<turns::Candidate>,
+        most: u64,
+    },
     Record(RunOutcome),
 }
 
@@ -77,11 +82,17 @@ impl Prepared {
                         let turn = turns::Candidate::new(&schedule.org, session, &turn, source(due))?;
                         PreparedDeed::Turn(Box::new(turn))
                     }
-                    Deed::Session(session, created, turn) => {
-                        let turn = turns::Candidate::new(&schedule.org, session.id, &turn, source(due))?;
-                        let created = journal::Prepared::new(&created)?;
-                        PreparedDeed::Session(Box::new(sessions::Prepared::new(*session)?), created, Box::new(turn))
-                    }
+                    Deed::Session {
+                        session,
+                        created,
+                        turn,
+                        most,
+                    } => PreparedDeed::Session {
+                        turn: Box::new(turns::Candidate::new(&schedule.org, session.id, &turn, source(due))?),
+                        created: journal::Prepared::new(&created)?,
+                        session: Box::new(sessions::Prepared::new(*session)?),
+                        most,
+                    },
                     Deed::Skip { reason, message } => PreparedDeed::Record(RunOutcome::Skipped { reason, message }),
                     Deed::Fail { message } => PreparedDeed::Record(RunOutcome::Failed { message }),
                 },
@@ -155,13 +166,24 @@ impl Prepared {
                 }
                 (candidate.session(), candidate, Vec::new())
             }
-            PreparedDeed::Session(session, created, candidate) => {
+            PreparedDeed::Session {
+                session,
+                created,
+                turn: candidate,
+                most,
+            } => {
                 if self.schedule.plan.overlap == Overlap::Skip
                     && before(connection, self.schedule.id)
                         .await?
                         .is_some_and(|status| !status.is_terminal())
                 {
                     return Ok(Begun::skipped(SkipReason::Busy));
+                }
+                if sessions::has_as_many(connection, &self.schedule.org, most).await? {
+                    return Ok(Begun::nothing(RunOutcome::Skipped {
+                        reason: SkipReason::TooManySessions,
+                        message: Some(format!("the org has {most} sessions, as many as it may: delete one")),
+                    }));
                 }
                 sessions::insert(connection, &session).await?;
                 let created = journal::append(connection, &self.schedule.org, candidate.session(), created).await?;
