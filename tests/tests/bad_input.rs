@@ -257,8 +257,12 @@ async fn names_that_match_nothing_are_warned_of_at_the_start() {
          [[agent.a.approval]]\ntool = \"http_*\"\ndecide = \"ask\"\n\
          [[agent.a.approval]]\ntool = \"files_delete\"\ndecide = \"deny\"\n",
     );
+    // Before the first start, beside a host that runs, and after.
+    check_names(&place).await;
     let host = place.serve().await;
+    check_names(&place).await;
     let log = host.stop().await;
+    check_names(&place).await;
     for words in [
         "[org.defualt]",
         "did you mean `default`",
@@ -271,6 +275,18 @@ async fn names_that_match_nothing_are_warned_of_at_the_start() {
         !log.contains("`files` names no tool") && !log.contains("`http_*` names no tool"),
         "{log}"
     );
+}
+
+async fn check_names(place: &Place) {
+    let checked = place.json(&["config", "check"]).await;
+    let warnings: Vec<_> = checked["warnings"].as_array().unwrap().iter().collect();
+    assert_eq!(warnings.len(), 2, "{checked}");
+    for (warning, words) in warnings.iter().zip([
+        "[agent.a] tools: `flies_*` names no tool",
+        "[[agent.a.approval]] rule 2: `files_delete` names no tool",
+    ]) {
+        assert!(warning.as_str().unwrap().contains(words), "{checked}");
+    }
 }
 
 #[tokio::test]

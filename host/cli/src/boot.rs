@@ -4,7 +4,7 @@ use crate::{
     config::{Config, Loaded},
     configured,
     fault::OrFault as _,
-    keys, standard,
+    keys, standard, unmatched,
 };
 use anyhow::Context as _;
 use fumehood_agent::{
@@ -18,10 +18,9 @@ use fumehood_agent::{
 use fumehood_core::name::{OrgName, SkillName};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::{build, resolve_fallbacks};
-use fumehood_policy::suggest::nearest;
 use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
 use fumehood_server::ServerConfig;
-use fumehood_store::{OpenError, Opened, Store, StoreUrl};
+use fumehood_store::{OpenError, Opened, StoreUrl};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -62,7 +61,14 @@ pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     standard::install(&running.host, &org).await?;
     configured::install(&running.host, loaded, &org).await?;
     let tools = running.host.tools(&org).await?;
-    for warning in unmatched(loaded, &*running.opened.store, &tools).await? {
+    let orgs = running.opened.store.orgs().await?;
+    let orgs: Vec<_> = orgs.iter().map(|org| org.name.as_str()).collect();
+    let named = |tool: &Arc<InstalledTool>| (tool.component.record.name.clone(), tool.definition.name.clone());
+    let tools: Vec<_> = tools.iter().map(named).collect();
+    let warnings = unmatched::orgs(loaded, &orgs)
+        .into_iter()
+        .chain(unmatched::tools(loaded, &tools));
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     Ok(running)
@@ -86,35 +92,6 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
         ))
     });
     unusable.collect()
-}
-
-/// What the configuration names and the store does not have: it has no effect, and what was meant has none either.
-async fn unmatched(loaded: &Loaded, store: &dyn Store, tools: &OrgTools) -> anyhow::Result<Vec<String>> {
-    let orgs: Vec<String> = store.orgs().await?.iter().map(|org| org.name.to_string()).collect();
-    let mut unmatched: Vec<String> = loaded
-        .config
-        .orgs()
-        .filter(|org| !orgs.iter().any(|known| known == org.as_str()))
-        .map(|org| {
-            let hint = nearest(org.as_str(), orgs.iter().map(String::as_str));
-            format!("[org.{org}] is about an org that there is not{hint}; `fumehood org list` shows those there are")
-        })
-        .collect();
-    for (name, agent) in loaded.config.agents() {
-        let listed = agent.tools.iter().flatten();
-        let listed = listed.map(|pattern| (format!("[agent.{name}] tools"), pattern));
-        let ruled = agent.approval.iter().zip(1..);
-        let ruled = ruled.map(|(rule, place)| (format!("[[agent.{name}.approval]] rule {place}"), &rule.tool));
-        for (place, pattern) in listed.chain(ruled) {
-            let named = |tool: &Arc<InstalledTool>| pattern.matches(&tool.component.record.name, &tool.definition.name);
-            if !tools.iter().any(named) {
-                unmatched.push(format!(
-                    "{place}: `{pattern}` names no tool that is installed and granted; `fumehood tool list` shows those there are"
-                ));
-            }
-        }
-    }
-    Ok(unmatched)
 }
 
 /// Opens the store and starts a host that has no tools yet.

@@ -20,6 +20,7 @@ mod out;
 mod planned;
 mod standard;
 mod telemetry;
+mod unmatched;
 mod watch;
 
 use args::{Cli, Command, Secret, Tool};
@@ -107,7 +108,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
     match &cli.command {
         Command::Serve(args) => commands::serve::serve(out, &loaded, args, adopt_trace).await?,
         Command::Demo => return Ok(succeeded(commands::demo::demo(out).await?)),
-        Command::Config(command) => commands::config::config(out, &loaded, command)?,
+        Command::Config(command) => commands::config::config(out, &loaded, command).await?,
         Command::Policy(command) => {
             return Ok(match commands::policy::policy(out, &loaded, command).await? {
                 Tested::Met => DONE,

@@ -13,7 +13,7 @@ use fumehood_agent::install::{Inspected, inspect};
 use fumehood_core::{
     digest::Digest,
     id::SessionId,
-    name::{ComponentName, OrgName},
+    name::{ComponentName, OrgName, ToolName},
 };
 use fumehood_policy::{
     expect::{Expectation, Subject},
@@ -21,7 +21,7 @@ use fumehood_policy::{
     world::{Installed, World},
 };
 use fumehood_sandbox::{Sandbox, ShareKey};
-use fumehood_store::{OpenError, Opened, Place};
+use fumehood_store::{OpenError, Opened, Place, examine, record::Component};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +61,61 @@ pub(crate) async fn fill(world: &mut World, loaded: &Loaded, expectations: &[Exp
     overlay(world, &digests, loaded, &sandbox).await
 }
 
+/// The tools that a start would find or install, as far as they are granted: those that are installed, and if those are not enough, those
+/// of the configuration and the standard ones of a first start. Looks beside a host that runs, and changes nothing.
+pub(crate) async fn tools(
+    loaded: &Loaded,
+    enough: impl Fn(&[(ComponentName, ToolName)]) -> bool,
+) -> anyhow::Result<Vec<(ComponentName, ToolName)>> {
+    let url = loaded.config.store_url().parse()?;
+    let data_dir = &loaded.config.data_dir;
+    let installed = match data_dir.exists() {
+        true => examine::components(data_dir, &url, &OrgName::default_org()).await?,
+        false => None,
+    };
+    let mut world = World::new(loaded.config.host_policy(), BTreeMap::new());
+    let mut digests = Digests::new();
+    let first = installed.is_none();
+    for component in installed.into_iter().flatten() {
+        add_installed(&mut world, &mut digests, component);
+    }
+    let tools = granted(&world);
+    if enough(&tools) {
+        return Ok(tools);
+    }
+    let sandbox = boot::inspecting(&loaded.config)?;
+    for due in first.then(standard::all).into_iter().flatten() {
+        let inspected = inspect(&sandbox, ShareKey::default(), &due.new)
+            .await
+            .context("a standard tool is broken")?;
+        add_due(&mut world, &due, inspected);
+    }
+    overlay(&mut world, &digests, loaded, &sandbox).await?;
+    Ok(granted(&world))
+}
+
+fn granted(world: &World) -> Vec<(ComponentName, ToolName)> {
+    let granted = world
+        .components
+        .iter()
+        .filter(|(_, installed)| installed.subject.grant.is_some());
+    granted
+        .flat_map(|(name, installed)| installed.tools.iter().map(move |tool| (name.clone(), tool.clone())))
+        .collect()
+}
+
+fn add_installed(world: &mut World, digests: &mut Digests, component: Component) {
+    digests.insert(component.name.clone(), component.digest);
+    let installed = Installed {
+        tools: component.tools.into_iter().map(|tool| tool.name).collect(),
+        subject: Subject {
+            request: component.manifest,
+            grant: component.grant,
+        },
+    };
+    world.components.insert(component.name, installed);
+}
+
 async fn from_store(
     world: &mut World,
     digests: &mut Digests,
@@ -69,15 +124,7 @@ async fn from_store(
 ) -> anyhow::Result<Vec<Due>> {
     let (store, org) = (&*opened.store, OrgName::default_org());
     for component in store.components(&org).await? {
-        digests.insert(component.name.clone(), component.digest);
-        let installed = Installed {
-            tools: component.tools.into_iter().map(|tool| tool.name).collect(),
-            subject: Subject {
-                request: component.manifest,
-                grant: component.grant,
-            },
-        };
-        world.components.insert(component.name, installed);
+        add_installed(world, digests, component);
     }
     for id in named {
         // One that is not there is an error of the line that names it.

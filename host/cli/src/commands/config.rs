@@ -6,11 +6,12 @@ use crate::{
     config::{Effective, EffectiveAgent, Loaded},
     configured,
     out::{Out, Style},
+    planned, unmatched,
 };
 use serde_json::json;
 
 /// Loading has checked it already; what is left is to try the models' settings and say what is in effect.
-pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Result<()> {
+pub(crate) async fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Result<()> {
     let effective = serde_json::to_value(Effective::new(loaded, &boot::variable))?;
     match command {
         Config::Show {
@@ -36,8 +37,9 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
             boot::models(loaded)?;
             boot::skills(loaded)?;
             configured::read(loaded)?;
+            let warnings = [loaded.warnings.clone(), unmatched_tools(loaded).await].concat();
             out.either(
-                &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": loaded.warnings}),
+                &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": warnings}),
                 |_| {
                     let file = loaded
                         .file
@@ -52,7 +54,7 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
                     if !loaded.variables.is_empty() {
                         out.line(format_args!("overridden by {}", loaded.variables.join(", ")));
                     }
-                    for warning in &loaded.warnings {
+                    for warning in &warnings {
                         out.line(format_args!("{} {warning}", out.style(Style::Bad, "warning:")));
                     }
                     out.line(format_args!(
@@ -65,6 +67,17 @@ pub(crate) fn config(out: Out, loaded: &Loaded, command: &Config) -> anyhow::Res
         }
     }
     Ok(())
+}
+
+/// What names no tool, as far as the tools are to be known. That they are not makes no configuration wrong.
+async fn unmatched_tools(loaded: &Loaded) -> Vec<String> {
+    let all_match = |tools: &[_]| unmatched::tools(loaded, tools).is_empty();
+    match planned::tools(loaded, all_match).await {
+        Ok(tools) => unmatched::tools(loaded, &tools),
+        Err(error) => vec![format!(
+            "which tools there are can't be looked at, so nothing is said of rules and lists that name none: {error:#}"
+        )],
+    }
 }
 
 /// TOML has no null.

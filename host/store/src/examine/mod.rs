@@ -12,15 +12,18 @@ use crate::{
     MasterKeys, OpenError, Problem, Quotas, Schema, StoreError, StoreUrl,
     envelope::Vault,
     lock,
+    record::Component,
     sqlite::{
         SqliteStore,
         check::{self, Mend, Named},
+        components,
         open::{self, Looked, Others},
         rewrap,
     },
     workspace,
 };
 use code::Unreferenced;
+use fumehood_core::name::OrgName;
 use sqlx::Connection as _;
 use std::path::{Path, PathBuf};
 
@@ -150,6 +153,31 @@ pub async fn examine(data_dir: &Path, url: &StoreUrl, depth: Depth) -> Result<Ex
         secrets,
         files,
     })
+}
+
+/// The components of an org, as they are installed. `None`: there is no database yet. Changes nothing, and looks beside a host that runs.
+///
+/// # Errors
+/// As [`examine`].
+pub async fn components(data_dir: &Path, url: &StoreUrl, org: &OrgName) -> Result<Option<Vec<Component>>, OpenError> {
+    let file = url.file(data_dir);
+    let locks = lock::look_at(data_dir, &file)?;
+    let others = match locks {
+        Some(_) => Others::KeptOut,
+        None => Others::MayWrite,
+    };
+    let Some(mut looked) = open::look(&file, others).await? else {
+        return Ok(None);
+    };
+    let found = components::of(&mut looked.connection, org).await;
+    // Whatever closing says, it was looked at.
+    let _ = looked.connection.close().await;
+    drop(locks);
+    let found = found.map_err(|error| OpenError::Damaged {
+        path: file,
+        reason: error.to_string(),
+    })?;
+    Ok(Some(found))
 }
 
 /// Mends what can be mended safely, as far as [`examine`] says so, and looks again.

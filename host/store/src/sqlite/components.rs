@@ -15,7 +15,7 @@ use fumehood_policy::{
     grant::{Difference, Grant},
     manifest::Manifest,
 };
-use sqlx::sqlite::SqliteConnection;
+use sqlx::{SqliteExecutor, sqlite::SqliteConnection};
 
 type Row = (String, String, Vec<u8>, String, String, i64, Option<String>);
 
@@ -46,6 +46,16 @@ async fn find(connection: &mut SqliteConnection, org: &OrgName, name: &Component
         .await
         .map_err(failed)?;
     row.map(component).transpose()
+}
+
+/// The org's components, by name.
+pub(crate) async fn of(executor: impl SqliteExecutor<'_>, org: &OrgName) -> Result<Vec<Component>> {
+    let rows: Vec<Row> = sqlx::query_as(ALL)
+        .bind(org.as_str())
+        .fetch_all(executor)
+        .await
+        .map_err(failed)?;
+    rows.into_iter().map(component).collect()
 }
 
 /// Keeps what was decided about a component, with the manifest that was decided about.
@@ -162,12 +172,7 @@ impl Components for SqliteStore {
     }
 
     async fn components(&self, org: &OrgName) -> Result<Vec<Component>> {
-        let rows: Vec<Row> = sqlx::query_as(ALL)
-            .bind(org.as_str())
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed)?;
-        rows.into_iter().map(component).collect()
+        of(self.readers(), org).await
     }
 
     async fn remove_component(&self, org: &OrgName, name: &ComponentName) -> Result<bool> {

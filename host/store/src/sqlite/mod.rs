@@ -4,7 +4,7 @@
 
 mod agents;
 pub mod check;
-mod components;
+pub(crate) mod components;
 mod cursor;
 mod decode;
 mod deletion;
