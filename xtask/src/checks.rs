@@ -15,6 +15,7 @@ use crate::progress::{Outcome, Progress, Step};
 use crate::servers;
 use crate::setup;
 use crate::toolchain::Toolchain;
+use crate::tracer;
 use crate::workspace::Workspace;
 
 /// How much `test` runs.
@@ -48,9 +49,10 @@ const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) ->
 }
 
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 17] = [
     check(Rank::Ground, "setup", setup::everything),
     check(Rank::Always, "servers", servers::ready),
+    check(Rank::Always, "tracer", tracer::ready),
     check(Rank::Always, "mock provider", mock_provider::ready),
     check(Rank::Always, "fmt", fmt),
     check(Rank::Always, "typos", typos),
@@ -180,6 +182,9 @@ fn tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     }
     if mock_provider::is_there(workspace) {
         nextest.env("TESTS_REQUIRE_MOCK_PROVIDER", "1");
+    }
+    if tracer::is_there(workspace) {
+        nextest.env("TESTS_REQUIRE_STRACE", "1");
     }
     step.run(&mut nextest, LONG)?;
     Ok(match nextest_summary(&process::tail(step.log(), 200, 64 * 1024)) {

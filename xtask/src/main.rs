@@ -16,6 +16,7 @@ mod servers;
 mod setup;
 mod soak;
 mod toolchain;
+mod tracer;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ Usage: cargo xtask COMMAND
 Commands:
   demo               Build the host and its tools, and watch one turn
   test [--quick]     Everything CI runs; --quick: what is worth it before a commit
-  setup              Install what is missing: guest compiler, developer tools, servers of tests
+  setup              Install what is missing: guest compiler, developer tools, what tests need
   tools              Build the guests: standard tools and the hostile test guest
   build [--release]  Build the guests, then the `fumehood` binary
   bench [FILTER]     Run the benchmarks in release mode
@@ -115,6 +116,7 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Setup => {
             progress.step("setup", |step| setup::everything(workspace, step))?;
             progress.step("servers", |step| servers::ready(workspace, step))?;
+            progress.step("tracer", |step| tracer::ready(workspace, step))?;
             progress.step("mock provider", |step| mock_provider::ready(workspace, step))?;
         }
         Command::Tools => demo::tools(workspace, &mut progress)?,

@@ -214,7 +214,27 @@ async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> R
             },
         })?;
     match_key(writer, file, vault).await?;
+    settle_log(writer, file).await?;
     erase(writer, file).await
+}
+
+/// Takes everything that the log has into the database file, and begins the log anew.
+///
+/// A host that ended after a sync of the log had failed may have left there what the system still shows and the disk does not have. A log
+/// that goes on behind it would end there after a power failure, with all that was acknowledged since. In the same process the next
+/// write takes the place of the one that failed; only who opens anew has to see to it.
+async fn settle_log(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    let (others, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(|error| refused(file, error))?;
+    if others == 0 {
+        return Ok(());
+    }
+    Err(OpenError::Unavailable {
+        path: file.into(),
+        reason: "another program reads it just now: end it, or try again".into(),
+    })
 }
 
 /// Writes the file anew, if something was deleted of which nothing is to be left in it.
