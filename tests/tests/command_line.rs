@@ -316,3 +316,42 @@ async fn a_second_interrupt_leaves_also_where_the_host_does_not_answer() {
     assert_eq!(run.ends().await, Some(1));
     host.kill().await;
 }
+
+#[tokio::test]
+async fn an_interrupt_before_the_host_answers_leaves_and_says_that_the_turn_may_go_on() {
+    let place = Place::new("");
+    let serves = place.serve().await;
+    // In its place one that makes a session and says nothing to its turn.
+    let (asked, mut heard) = tokio::sync::mpsc::channel(1);
+    let silent = move || {
+        let asked = asked.clone();
+        async move {
+            asked.send(()).await.unwrap();
+            std::future::pending::<()>().await;
+        }
+    };
+    let session = json!({"id": "ses_018f3c5b7d2a7c3e9f00112233445566"});
+    let router = axum::Router::new()
+        .route(
+            "/healthz",
+            axum::routing::get(|| async { axum::Json(json!({"status": "ok"})) }),
+        )
+        .route("/v1/sessions", axum::routing::post(|| async { axum::Json(session) }))
+        .route("/v1/sessions/{session}/turns", axum::routing::post(silent));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut command = place.command(&["run", "go"]);
+    command.env("FUMEHOOD_URL", url).stderr(std::process::Stdio::piped());
+    let run = command.spawn().unwrap();
+    let came = tokio::time::timeout(PATIENCE, heard.recv()).await;
+    came.expect("it asks for no turn");
+    signal(run.id().unwrap(), "-INT").await;
+    let ended = tokio::time::timeout(PATIENCE, run.wait_with_output()).await;
+    let ended = ended.expect("it did not end").unwrap();
+    let (_, words) = said(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{words}");
+    assert!(words.contains("interrupted before the host answered"), "{words}");
+    serving.abort();
+    serves.stop().await;
+}

@@ -74,7 +74,8 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
     let mut ticks = tokio::time::interval(TICK);
     loop {
         let event = tokio::select! {
-            event = stream.next() => event,
+            // What is asked for is answered before what comes, which may come to its end by that.
+            biased;
             () = interrupted.cancelled(), if !told => {
                 told = true;
                 watched.say("cancelling the turn; Ctrl-C again leaves at once");
@@ -91,6 +92,7 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
                 watched.tick();
                 continue;
             }
+            event = stream.next() => event,
         };
         let event = event
             .context("the stream of events ended before the turn did; `fumehood turn show` tells how it ended")??;
