@@ -93,6 +93,16 @@ pub struct Settings {
     /// The one before, which signs them as well until it is forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_before: Option<KeyBefore>,
+    /// Those before that, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older_keys: Vec<KeyBefore>,
+}
+
+impl Settings {
+    /// The keys that others have taken the place of, the latest first, whether or not they still sign.
+    pub fn keys_before(&self) -> impl Iterator<Item = &KeyBefore> {
+        self.key_before.iter().chain(&self.older_keys)
+    }
 }
 
 /// A key that another has taken the place of.
@@ -161,6 +171,8 @@ pub struct ToTell {
     pub id: WebhookId,
     /// Its org.
     pub org: OrgName,
+    /// Where it is told.
+    pub url: String,
     /// From when on it may be sent.
     pub at: Time,
 }
@@ -220,8 +232,10 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// What was wrong.
     pub message: Option<String>,
-    /// Whether the server said that it is gone: the webhook is not told any more.
-    pub gone: bool,
+    /// Whether anything was sent: what was not counts as no attempt.
+    pub was_sent: bool,
+    /// The address whose server said that it is gone: the webhook is not told any more, unless it has another address by now.
+    pub gone: Option<String>,
 }
 
 /// Which deliveries.

@@ -1,8 +1,10 @@
 //! Webhooks: an org is told what happens in its sessions, at URLs of its own.
 //!
-//! What is to be told is in the store with the event that tells it; [`sender`] takes it from there, [`attempt`] sends one.
+//! What is to be told is in the store with the event that tells it; [`sender`] takes it from there, by turns as [`places`] says, and
+//! [`attempt`] sends one.
 
 mod attempt;
+mod places;
 mod sender;
 
 use super::{Host, HostError};
@@ -28,6 +30,8 @@ const LONGEST_TITLE: usize = 200;
 const MOST_WEBHOOKS: u64 = 10;
 /// How long the key before signs as well, once another has taken its place.
 const KEY_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Keys that sign besides: each makes the requests longer, and a server tries each.
+const MOST_KEYS_BEFORE: usize = 4;
 /// How often a webhook that somebody else changes is looked at again.
 const ATTEMPTS: usize = 16;
 /// Bytes of a key that the host makes.
@@ -90,6 +94,7 @@ impl Host {
             url,
             key: key_name(id)?,
             key_before: None,
+            older_keys: Vec::new(),
         };
         check(&settings, &events)?;
         let new = NewWebhook {
@@ -154,10 +159,10 @@ impl Host {
         Err(HostError::Changed)
     }
 
-    /// Gives a webhook another key. For a day the one before signs its requests as well.
+    /// Gives a webhook another key. For a day the one before signs its requests as well, and so do those before it.
     ///
     /// # Errors
-    /// [`HostError::NotFound`].
+    /// [`HostError::NotFound`]; [`HostError::Invalid`] when it was given as many others within a day as may sign.
     pub async fn rotate_webhook_key(&self, org: &OrgName, id: WebhookId) -> Result<(Webhook, SecretString), HostError> {
         let (host, org, key) = (self.clone(), org.clone(), new_key()?);
         let kept = key.clone();
@@ -177,15 +182,23 @@ impl Host {
     }
 
     async fn take_key(&self, mut webhook: Webhook, name: &SecretName) -> Result<Webhook, HostError> {
-        let oldest = webhook.settings.key_before.take();
-        let before = KeyBefore {
-            key: std::mem::replace(&mut webhook.settings.key, name.clone()),
-            until: now() + KEY_BEFORE,
-        };
-        webhook.settings.key_before = Some(before);
+        let time = now();
+        let settings = &mut webhook.settings;
+        let (older, over): (Vec<_>, Vec<_>) = settings.keys_before().cloned().partition(|before| before.until > time);
+        if older.len() >= MOST_KEYS_BEFORE {
+            return Err(HostError::Invalid(format!(
+                "the webhook was given {MOST_KEYS_BEFORE} other secrets within a day, and each of those before signs its requests for that \
+                 long: try again later, or make another webhook and delete this one"
+            )));
+        }
+        settings.older_keys = older;
+        settings.key_before = Some(KeyBefore {
+            key: std::mem::replace(&mut settings.key, name.clone()),
+            until: time + KEY_BEFORE,
+        });
         let changed = self.store().change_webhook(&webhook).await?.ok_or(HostError::Changed)?;
-        if let Some(oldest) = oldest {
-            self.forget_key(&webhook.org, &oldest.key).await;
+        for before in over {
+            self.forget_key(&webhook.org, &before.key).await;
         }
         Ok(changed)
     }
@@ -201,9 +214,9 @@ impl Host {
             if !host.store().delete_webhook(&org, id).await? {
                 return Err(HostError::NotFound("webhook"));
             }
-            let before = settings.key_before.map(|before| before.key);
-            for key in [Some(settings.key), before].into_iter().flatten() {
-                host.forget_key(&org, &key).await;
+            let before = settings.keys_before().map(|before| &before.key);
+            for key in std::iter::once(&settings.key).chain(before) {
+                host.forget_key(&org, key).await;
             }
             Ok(())
         })

@@ -8,6 +8,8 @@ use crate::{
     house::{House, Plan},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_agent::limits::{Limits, OrgLimits};
+use fumehood_core::name::OrgName;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -328,6 +330,58 @@ async fn for_a_day_a_secret_that_was_changed_signs_beside_the_new_one() {
         StatusCode::NO_CONTENT
     );
     assert_eq!(names().await, 0);
+}
+
+#[tokio::test]
+async fn secrets_that_were_changed_within_a_day_all_sign_and_only_so_many_are_changed() {
+    let house = house().await;
+    let outside = Outside::new(|_| status(200)).await;
+    let webhook = made(&house, json!({"url": outside.base, "events": ["turn.completed"]})).await;
+    let mut secrets = vec![webhook["secret"].clone()];
+    for _ in 0..4 {
+        let rotated = house.post(&format!("{}/secret", path(&webhook))).answer().await;
+        assert_eq!(rotated.status, StatusCode::OK, "{}", rotated.text());
+        secrets.insert(0, rotated.json()["secret"].clone());
+    }
+    let refused = house.post(&format!("{}/secret", path(&webhook))).answer().await;
+    assert_eq!(refused.problem(), "invalid_request");
+    turn(&house).await;
+    outside.until(|came| came.len() == 1).await;
+    let came = &outside.came()[0];
+    let expected: Vec<_> = secrets.iter().map(|secret| signed_by(came, secret)).collect();
+    assert_eq!(signatures(came), expected);
+    house.delete(&path(&webhook)).answer().await;
+    let left = house.get("/v1/secrets").answer().await.json();
+    assert_eq!(left["items"], json!([]), "also what was refused leaves no secret");
+}
+
+#[tokio::test]
+async fn what_the_orgs_rate_refuses_is_no_attempt() {
+    let limited = OrgLimits {
+        egress_requests: Some("1/hour".parse().unwrap()),
+        ..OrgLimits::default()
+    };
+    let mut plan = Plan {
+        limits: Limits::new([(OrgName::default_org(), limited)].into()),
+        ..Plan::default()
+    };
+    plan.policy.private_networks = serde_json::from_value(json!(["127.0.0.1/32"])).unwrap();
+    let house = House::built(plan).await;
+    let outside = Outside::new(|_| status(200)).await;
+    let webhook = made(&house, json!({"url": outside.base, "events": ["turn.completed"]})).await;
+    turn(&house).await;
+    outside.until(|came| came.len() == 1).await;
+    turn(&house).await;
+    let told = until(&house, &webhook, |all| {
+        all.len() == 2 && all[0].get("message").is_some()
+    })
+    .await;
+    assert_eq!(
+        (&told[0]["status"], &told[0]["attempts"]),
+        (&json!("pending"), &json!(0)),
+        "{told:?}"
+    );
+    assert_eq!(outside.came().len(), 1);
 }
 
 #[tokio::test]

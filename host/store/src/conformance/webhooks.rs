@@ -19,7 +19,9 @@ promises! {
     "what a webhook is to be told is kept with the event" => queued,
     "what arrived is not sent again, unless it is replayed" => settled,
     "what did not arrive is sent again at its time" => again,
+    "what was not sent counts as no attempt" => not_sent,
     "a webhook whose server is gone is told nothing more" => gone,
+    "a webhook that has another address than the server that is gone is told there" => moved,
     "what is to be told goes with its session and with its webhook" => goes,
     "webhooks of another org read as absent" => foreign,
 }
@@ -37,6 +39,7 @@ fn new_webhook(org: &OrgName, events: &[&str]) -> Result<NewWebhook, Broken> {
             url: "https://example.com/told".into(),
             key: SecretName::new("WEBHOOK_KEY").map_err(|error| Broken(error.to_string()))?,
             key_before: None,
+            older_keys: Vec::new(),
         },
         events: events.iter().map(|event| told(event)).collect::<Result<_, _>>()?,
     })
@@ -71,7 +74,8 @@ fn attempt(delivery: Delivery, state: DeliveryState) -> Attempt {
         state,
         status: Some(200),
         message: None,
-        gone: false,
+        was_sent: true,
+        gone: None,
     }
 }
 
@@ -257,12 +261,55 @@ async fn again(world: &World) -> Outcome {
     Ok(())
 }
 
+async fn not_sent(world: &World) -> Outcome {
+    let (_, webhook) = with_one(world).await?;
+    let later = now() + Duration::from_secs(3600);
+    for _ in 0..2 {
+        let delivery = world.store.next_delivery(webhook.id, later).await?;
+        let delivery = delivery.ok_or_else(|| Broken("it is not sent later".into()))?;
+        ensure_eq!(delivery.attempts, 0, "how often it was sent");
+        let mut limited = attempt(delivery, DeliveryState::Pending(later));
+        limited.was_sent = false;
+        ensure!(world.store.settle_delivery(&limited).await?, "one that was not sent");
+    }
+    ensure_eq!(
+        world.store.next_delivery(webhook.id, now()).await?,
+        None,
+        "before its time"
+    );
+    Ok(())
+}
+
+async fn moved(world: &World) -> Outcome {
+    let (_, webhook) = with_one(world).await?;
+    let mut gone = attempt(next(world, &webhook).await?, DeliveryState::Dead);
+    gone.gone = Some(webhook.settings.url.clone());
+    let mut changed = webhook.clone();
+    changed.settings.url = "https://example.com/elsewhere".into();
+    ensure!(
+        world.store.change_webhook(&changed).await?.is_some(),
+        "it has not moved"
+    );
+    ensure!(
+        world.store.settle_delivery(&gone).await?,
+        "the attempt at the address before"
+    );
+    let kept = again_seen(world, &webhook).await?;
+    ensure_eq!((kept.state, kept.pending), (WebhookState::Active, 1), "the webhook");
+    ensure_eq!(
+        next(world, &webhook).await?.id,
+        gone.delivery.id,
+        "what it is told there"
+    );
+    Ok(())
+}
+
 async fn gone(world: &World) -> Outcome {
     let (org, webhook) = with_one(world).await?;
     let session = world.session(&org).await?.id;
     world.turn(&org, session).await?;
     let mut gone = attempt(next(world, &webhook).await?, DeliveryState::Dead);
-    gone.gone = true;
+    gone.gone = Some(webhook.settings.url.clone());
     world.store.settle_delivery(&gone).await?;
     let kept = again_seen(world, &webhook).await?;
     ensure_eq!((kept.state, kept.pending), (WebhookState::Disabled, 0), "the webhook");

@@ -193,8 +193,8 @@ impl Webhooks for SqliteStore {
     }
 
     async fn webhooks_to_tell(&self) -> Result<Vec<ToTell>> {
-        let rows: Vec<(Vec<u8>, String, Option<i64>)> = sqlx::query_as(
-            "SELECT w.id, w.org, (SELECT min(d.next_at) FROM deliveries d \
+        let rows: Vec<(Vec<u8>, String, String, Option<i64>)> = sqlx::query_as(
+            "SELECT w.id, w.org, w.settings ->> '$.url', (SELECT min(d.next_at) FROM deliveries d \
                                   WHERE d.webhook = w.id AND d.next_at IS NOT NULL) AS at \
              FROM webhooks w WHERE w.state = 'active' AND w.pending > 0 ORDER BY at, w.id",
         )
@@ -202,11 +202,12 @@ impl Webhooks for SqliteStore {
         .await
         .map_err(failed)?;
         rows.into_iter()
-            .filter_map(|(id, org, at)| Some((id, org, at?)))
-            .map(|(id, org, at)| {
+            .filter_map(|(id, org, url, at)| Some((id, org, url, at?)))
+            .map(|(id, org, url, at)| {
                 Ok(ToTell {
                     id: WebhookId::from_uuid(decode::uuid(&id, "a webhook's id")?),
                     org: decode::name(org, "a webhook's org")?,
+                    url,
                     at: decode::from_nanos(at),
                 })
             })

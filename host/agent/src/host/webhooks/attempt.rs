@@ -49,6 +49,12 @@ const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 enum Answer {
     Arrived(u16),
     Gone(u16),
+    /// It was not sent: the org has sent as much as it may for now.
+    Limited {
+        message: String,
+        /// When it may again.
+        after: Duration,
+    },
     Failed {
         status: Option<u16>,
         message: String,
@@ -87,20 +93,25 @@ impl Answer {
         }
     }
 
-    /// What it means for a delivery that was sent.
-    fn settles(self, delivery: Delivery, jitter: Jitter) -> Attempt {
-        let (state, status, message, gone) = match self {
-            Self::Arrived(status) => (DeliveryState::Delivered, Some(status), None, false),
+    /// What it means for a delivery that was to be sent to a URL.
+    fn settles(self, delivery: Delivery, url: &str, jitter: Jitter) -> Attempt {
+        let was_sent = !matches!(self, Self::Limited { .. });
+        let gone = matches!(self, Self::Gone(_)).then(|| url.to_owned());
+        let (state, status, message) = match self {
+            Self::Arrived(status) => (DeliveryState::Delivered, Some(status), None),
             Self::Gone(status) => (
                 DeliveryState::Dead,
                 Some(status),
-                Some("it answered that it is gone; the webhook is disabled".to_owned()),
-                true,
+                Some("it answered that it is gone".to_owned()),
             ),
+            Self::Limited { message, after } => {
+                let after = jitter.times(AFTER[0]).max(after.min(LONGEST_HINT));
+                (DeliveryState::Pending(now() + after), None, Some(message))
+            }
             Self::Failed { status, message, hint } => {
                 let wait = wait(delivery.attempts, hint, jitter);
                 let state = wait.map_or(DeliveryState::Dead, |wait| DeliveryState::Pending(now() + wait));
-                (state, status, Some(message), false)
+                (state, status, Some(message))
             }
         };
         Attempt {
@@ -108,6 +119,7 @@ impl Answer {
             state,
             status,
             message,
+            was_sent,
             gone,
         }
     }
@@ -136,7 +148,7 @@ impl Host {
             None => return Ok(()),
         };
         self.store()
-            .settle_delivery(&answer.settles(delivery, Jitter::random()))
+            .settle_delivery(&answer.settles(delivery, &webhook.settings.url, Jitter::random()))
             .await?;
         Ok(())
     }
@@ -144,14 +156,10 @@ impl Host {
     async fn tell(&self, webhook: &Webhook, event: &Event) -> Result<Answer, HostError> {
         let org = &webhook.org;
         let secrets = self.caller().secrets().of(org, None).await?;
-        let before = webhook
-            .settings
-            .key_before
-            .as_ref()
-            .filter(|before| before.until > now());
-        let names = [Some(&webhook.settings.key), before.map(|before| &before.key)];
+        let time = now();
+        let before = webhook.settings.keys_before().filter(|before| before.until > time);
         let mut keys = Vec::new();
-        for name in names.into_iter().flatten() {
+        for name in std::iter::once(&webhook.settings.key).chain(before.map(|before| &before.key)) {
             match secrets.value(name) {
                 Ok(Some(value)) => keys.push((name, value)),
                 Ok(None) => return Ok(not_set(name)),
@@ -208,10 +216,9 @@ impl Host {
             egress
                 .refuse(grant, refused, limited.limit(), limited.to_string())
                 .await;
-            return Answer::Failed {
-                status: None,
+            return Answer::Limited {
                 message: limited.to_string(),
-                hint: Some(limited.retry_after()),
+                after: limited.retry_after(),
             };
         }
         // THREAT[T-webhook-stall]: an endpoint that does not answer is left, and its connection closed.

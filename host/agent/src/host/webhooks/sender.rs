@@ -1,32 +1,20 @@
 //! Sends what is due: one task of the host's, which sleeps until there is something, and a few attempts at a time.
 
-use super::super::Host;
-use fumehood_core::{id::WebhookId, name::OrgName, now};
-use std::{collections::HashMap, time::Duration};
+use super::{super::Host, places::Places};
+use fumehood_core::{id::WebhookId, now};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Attempts at the same time.
-const AT_ONCE: usize = 16;
-/// Of one org, so that endpoints that hang keep nobody else.
-const OF_ONE_ORG: usize = 4;
 /// The longest sleep: the clock of the wall may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How long to leave alone what could not be read or settled.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
-/// Attempts under way: one of a webhook at most.
+/// Attempts under way.
 #[derive(Default)]
 struct UnderWay {
-    webhooks: HashMap<WebhookId, OrgName>,
+    places: Places,
     attempts: JoinSet<WebhookId>,
-}
-
-impl UnderWay {
-    // THREAT[T-webhook-stall]
-    fn has_room_for(&self, org: &OrgName) -> bool {
-        let of_org = self.webhooks.values().filter(|other| *other == org).count();
-        self.webhooks.len() < AT_ONCE && of_org < OF_ONE_ORG
-    }
 }
 
 impl Host {
@@ -41,16 +29,14 @@ impl Host {
                 () = self.inner.hub.is_to_be_told() => {}
                 () = self.inner.webhooks.changed.notified() => {}
                 Some(done) = under_way.attempts.join_next() => match done {
-                    Ok(webhook) => {
-                        under_way.webhooks.remove(&webhook);
-                    }
+                    Ok(webhook) => under_way.places.free(webhook),
                     Err(error) => {
                         tracing::error!(%error, "telling a webhook broke");
                         // Which one it was is not known: all that are under way come to their end first.
                         while let Some(done) = under_way.attempts.join_next().await {
                             drop(done);
                         }
-                        under_way.webhooks.clear();
+                        under_way.places.free_all();
                     }
                 },
                 () = tokio::time::sleep(sleep) => {}
@@ -58,7 +44,7 @@ impl Host {
         }
     }
 
-    /// Starts the attempts that are due, and says when to look again.
+    /// Starts the attempts that are due, and says when to look again. One that ends makes room, and wakes this.
     async fn start_due(&self, under_way: &mut UnderWay) -> Duration {
         let waiting = match self.store().webhooks_to_tell().await {
             Ok(waiting) => waiting,
@@ -67,21 +53,11 @@ impl Host {
                 return AFTER_FAILURE;
             }
         };
+        under_way.places.forget_all_but(&waiting);
         let time = now();
-        let mut sleep = LONGEST_SLEEP;
-        for webhook in waiting {
-            if under_way.webhooks.contains_key(&webhook.id) {
-                continue;
-            }
-            if webhook.at > time {
-                return sleep.min((webhook.at - time).to_std().unwrap_or_default());
-            }
-            // One that ends makes room, and wakes this.
-            if !under_way.has_room_for(&webhook.org) {
-                continue;
-            }
+        let due: Vec<_> = waiting.iter().take_while(|webhook| webhook.at <= time).collect();
+        while let Some(webhook) = under_way.places.give(&due) {
             let (host, id, org) = (self.clone(), webhook.id, webhook.org.clone());
-            under_way.webhooks.insert(webhook.id, webhook.org);
             under_way.attempts.spawn(async move {
                 if let Err(error) = host.tell_next(&org, id).await {
                     tracing::error!(webhook = %id, %error, "a webhook can't be told; it is tried again soon");
@@ -89,8 +65,14 @@ impl Host {
                 }
                 id
             });
-            sleep = sleep.min(LONGEST_SLEEP);
         }
-        sleep
+        let next = waiting
+            .iter()
+            .skip(due.len())
+            .find(|webhook| !under_way.places.has(webhook.id));
+        next.map_or(LONGEST_SLEEP, |webhook| {
+            let left = (webhook.at - time).to_std().unwrap_or_default();
+            left.min(LONGEST_SLEEP)
+        })
     }
 }

@@ -153,16 +153,22 @@ pub(super) async fn settle(connection: &mut SqliteConnection, attempt: Attempt) 
         state,
         status,
         message,
+        was_sent,
         gone,
     } = attempt;
     let time = decode::to_nanos(now())?;
+    let disables = match &gone {
+        Some(url) => is_told_at(connection, delivery.webhook, url).await?,
+        None => false,
+    };
     let (text, next_at) = match state {
+        _ if gone.is_some() && !disables => ("pending", Some(time)),
         DeliveryState::Pending(next) => ("pending", Some(decode::to_nanos(next)?)),
         DeliveryState::Delivered => ("delivered", None),
         DeliveryState::Dead => ("dead", None),
     };
     let settled = sqlx::query(
-        "UPDATE deliveries SET state = ?3, next_at = ?4, attempts = attempts + 1, status = ?5, message = ?6, updated = ?7 \
+        "UPDATE deliveries SET state = ?3, next_at = ?4, attempts = attempts + ?8, status = ?5, message = ?6, updated = ?7 \
          WHERE id = ?1 AND state = 'pending' AND attempts = ?2",
     )
     .bind(&delivery.id.uuid().as_bytes()[..])
@@ -172,14 +178,25 @@ pub(super) async fn settle(connection: &mut SqliteConnection, attempt: Attempt) 
     .bind(status.map(i64::from))
     .bind(message)
     .bind(time)
+    .bind(i64::from(was_sent))
     .execute(&mut *connection)
     .await
     .map_err(failed)?;
-    if gone {
+    if disables {
         disable(connection, delivery.webhook, time).await?;
     }
     forget(connection, delivery.webhook).await?;
     Ok(settled.rows_affected() > 0)
+}
+
+/// Whether that is still its address.
+async fn is_told_at(connection: &mut SqliteConnection, webhook: WebhookId, url: &str) -> Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = ?1 AND settings ->> '$.url' = ?2)")
+        .bind(&webhook.uuid().as_bytes()[..])
+        .bind(url)
+        .fetch_one(connection)
+        .await
+        .map_err(failed)
 }
 
 /// Nobody is there any more: what waits is not sent.
@@ -298,6 +315,7 @@ mod tests {
                 url: "https://example.com/".into(),
                 key: SecretName::new("KEY").unwrap(),
                 key_before: None,
+                older_keys: Vec::new(),
             },
             events: vec![Told::try_from("*".to_owned()).unwrap()],
         };
