@@ -30,6 +30,8 @@ use tokio::sync::Notify;
 
 /// The longest title.
 const LONGEST_TITLE: usize = 200;
+/// The largest plan, as it is kept: an org has many, and they are read together.
+const LARGEST_PLAN: usize = 256 << 10;
 /// How often a schedule that somebody else changes is looked at again.
 const ATTEMPTS: usize = 16;
 
@@ -371,6 +373,13 @@ impl Host {
         if let Some(schema) = &plan.task.output_schema {
             Schema::compile(schema)
                 .map_err(|error| HostError::Invalid(format!("`output_schema` can't be used: {error}")))?;
+        }
+        let size = serde_json::to_string(plan).map_err(|_| HostError::Fault)?.len();
+        if size > LARGEST_PLAN {
+            return Err(HostError::Invalid(format!(
+                "a schedule is at most {LARGEST_PLAN} bytes with all that belongs to it, and this one has {size}; put what is large into \
+                 a file of its session"
+            )));
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Turns that come by themselves.
 
-use crate::house::{House, Plan};
+use crate::{
+    house::{House, Plan},
+    steering::later,
+    unwritable::{refuse, take_again},
+};
 use fumehood_agent::limits::{Limits, OrgLimits};
 use fumehood_core::{Time, name::OrgName, now};
 use fumehood_server::ServerConfig;
@@ -479,4 +483,50 @@ async fn the_value_of_a_secret_is_kept_in_no_schedule() {
     )
     .await;
     assert!(!schedule.to_string().contains("hunter2"), "{schedule}");
+}
+
+#[tokio::test]
+async fn a_schedule_that_waits_for_its_session_keeps_no_other() {
+    let house = House::new().await;
+    let (busy, free) = (house.session().await, house.session().await);
+    let _never = house.next_answer();
+    later(&house, &busy, json!({"input": "hi"})).await;
+    house.has_asked(1).await;
+    // Its deletion has the session for as long as the end of its turn can't be written.
+    refuse(&house, "turn.cancelled").await;
+    let deletion = async {
+        house.delete(&busy).answer().await;
+    };
+    let others = async {
+        while house.host.store().turns_to_cancel(None, 1).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let when = json!({"every": "1s"});
+        let waits = made(&house, json!({"when": when, "session": id_of(&busy)})).await;
+        plan_for(&house, &waits, now() - Duration::from_secs(1)).await;
+        made(&house, json!({"when": when, "session": id_of(&free)})).await;
+        completed(&house, &free, 2).await;
+        assert!(runs(&house, &waits).await.is_empty());
+    };
+    tokio::select! {
+        () = deletion => panic!("the deletion does not end"),
+        () = others => {}
+    }
+    take_again(&house).await;
+}
+
+#[tokio::test]
+async fn a_schedule_is_only_so_large() {
+    let house = House::new().await;
+    let large = json!({"when": {"every": "1h"}, "input": "x".repeat(300_000)});
+    let refused = house.post("/v1/schedules").json(&large).answer().await;
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request")
+    );
+    assert!(refused.text().contains("at most"), "{}", refused.text());
+    let fits = made(&house, json!({"input": "x".repeat(100_000)})).await;
+    let change = json!({"system": "x".repeat(300_000)});
+    let refused = house.ask(Method::PATCH, &path(&fits)).json(&change).answer().await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text());
 }

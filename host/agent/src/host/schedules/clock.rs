@@ -1,11 +1,28 @@
-//! Fires schedules when their time has come: one task of the host's, which sleeps until the next one is due.
+//! Fires schedules when their time has come: one task of the host's, which sleeps until the next one is due, and a few firings at a
+//! time.
+//!
+//! One that waits for its session (a fork, an undo, a deletion) keeps those of other sessions waiting as little as those of other orgs.
+//! In one session they fire in the order of their times.
 
 use super::super::{Host, HostError};
-use fumehood_core::{Time, now};
+use fumehood_core::{
+    Time,
+    id::{ScheduleId, SessionId},
+    name::OrgName,
+    now,
+};
 use fumehood_policy::schedule::due;
-use fumehood_store::schedules::{Aimed, Cause, Fired, Firing, PlannedAt, Schedule, State};
-use std::time::{Duration, Instant};
+use fumehood_store::schedules::{Aimed, Cause, Firing, Schedule, State};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+use tokio::task::{Id, JoinSet};
 
+/// Firings at the same time.
+const AT_ONCE: usize = 32;
+/// Of one org.
+const OF_ONE_ORG: usize = 4;
 /// Schedules that are looked at together.
 const PAGE: u32 = 100;
 /// The longest sleep: the clock of the wall may be set, and does not stop when the machine sleeps.
@@ -40,13 +57,78 @@ impl Clocks {
     }
 }
 
-/// What was found when schedules were looked at.
-#[derive(Debug, Clone, Copy)]
-struct Looked {
-    /// One that was fired is due once more.
-    is_due_again: bool,
-    /// How long nothing is due.
-    sleep: Duration,
+/// A schedule that fires just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fires {
+    schedule: ScheduleId,
+    org: OrgName,
+    session: Option<SessionId>,
+}
+
+/// The firings under way: of a schedule one at most, and so of a session.
+#[derive(Default)]
+struct UnderWay {
+    fires: HashMap<Id, Fires>,
+    tasks: JoinSet<Fired>,
+    /// Those that could not be fired, until when they are left alone.
+    rest: HashMap<ScheduleId, Instant>,
+}
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fired {
+    Well,
+    Badly,
+}
+
+impl UnderWay {
+    fn is_full(&self) -> bool {
+        self.fires.len() >= AT_ONCE
+    }
+
+    // THREAT[T-org-starve]: one that can't be fired keeps none of the others.
+    fn has_room_for(&self, one: &Fires) -> bool {
+        let of_org = self.fires.values().filter(|other| other.org == one.org).count();
+        let in_its_way =
+            |other: &Fires| other.schedule == one.schedule || (one.session.is_some() && other.session == one.session);
+        !self.is_full() && of_org < OF_ONE_ORG && !self.fires.values().any(in_its_way)
+    }
+
+    /// Whether it could not be fired a moment ago. Nothing of others waits for it.
+    fn rests(&mut self, schedule: ScheduleId) -> bool {
+        let time = Instant::now();
+        self.rest.retain(|_, until| *until > time);
+        self.rest.contains_key(&schedule)
+    }
+
+    fn longest_sleep(&self) -> Duration {
+        match self.rest.is_empty() {
+            true => LONGEST_SLEEP,
+            false => AFTER_FAILURE,
+        }
+    }
+
+    fn begin(&mut self, one: Fires, work: impl Future<Output = Fired> + Send + 'static) {
+        let task = self.tasks.spawn(work).id();
+        self.fires.insert(task, one);
+    }
+
+    /// Waits until one has ended. Never, where there is none. Cancel-safe.
+    async fn ended(&mut self) {
+        let (task, fired) = match self.tasks.join_next_with_id().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => {
+                tracing::error!(%error, "firing a schedule broke");
+                (error.id(), Fired::Badly)
+            }
+            None => std::future::pending().await,
+        };
+        if let Some(one) = self.fires.remove(&task)
+            && fired == Fired::Badly
+        {
+            self.rest.insert(one.schedule, Instant::now() + AFTER_FAILURE);
+        }
+    }
 }
 
 impl Host {
@@ -54,75 +136,94 @@ impl Host {
     pub(in crate::host) async fn fire_schedules(&self) {
         // The clock may have been set while no host was there.
         let mut anew = true;
+        // What was begun is done to its end by the host.
+        let mut under_way = UnderWay::default();
         loop {
             let looked = Clocks::now();
             if anew && let Err(error) = self.plan_anew(looked.wall).await {
                 tracing::error!(%error, "schedules can't be planned anew by the clock");
             }
-            let sleep = self.fire_due_schedules(looked.wall).await;
+            let sleep = match self.start_due_schedules(&mut under_way, looked.wall).await {
+                Ok(sleep) => sleep,
+                Err(error) => {
+                    tracing::error!(%error, "schedules can't be read");
+                    AFTER_FAILURE
+                }
+            };
             tokio::select! {
                 () = self.inner.draining.cancelled() => return,
                 // One was made or changed, perhaps for sooner than those that are known.
                 () = self.inner.schedules.changed.notified() => {}
+                // That makes room, and it may be due once more.
+                () = under_way.ended() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
             anew = looked.went_back(Clocks::now());
         }
     }
 
-    /// Fires those that are due, and says when to look again.
-    async fn fire_due_schedules(&self, time: Time) -> Duration {
-        loop {
-            match self.fire_each_due(time).await {
-                Ok(Looked { is_due_again: true, .. }) if !self.is_draining() => {}
-                Ok(Looked { sleep, .. }) => return sleep,
-                Err(error) => {
-                    tracing::error!(%error, "schedules can't be read");
-                    return AFTER_FAILURE;
-                }
-            }
-        }
-    }
-
-    /// Fires each that is due once.
-    async fn fire_each_due(&self, time: Time) -> Result<Looked, HostError> {
-        let mut looked = Looked {
-            is_due_again: false,
-            sleep: LONGEST_SLEEP,
-        };
+    /// Begins to fire those that are due, as far as there is room, and says when the next one is.
+    async fn start_due_schedules(&self, under_way: &mut UnderWay, time: Time) -> Result<Duration, HostError> {
         let mut after = None;
-        loop {
+        // Sessions in which one of an earlier time waits for room.
+        let mut waits = HashSet::new();
+        while !under_way.is_full() && !self.is_draining() {
             let page = self.store().schedules_planned(after, PAGE).await?;
-            if page.is_empty() {
-                return Ok(looked);
-            }
+            let Some(last) = page.last() else { break };
+            after = Some((last.at, last.id));
             for planned in page {
                 if planned.at > time {
                     let left = (planned.at - now()).to_std().unwrap_or_default();
-                    looked.sleep = looked.sleep.min(left);
-                    return Ok(looked);
+                    return Ok(left.min(under_way.longest_sleep()));
                 }
-                if self.is_draining() {
-                    return Ok(looked);
-                }
-                let next = (planned.at, planned.id);
-                // THREAT[T-org-starve]: one that can't be fired keeps none of the others.
-                match self.fire_planned(planned, time).await {
-                    Ok(again) => looked.is_due_again |= again,
+                match planned.schedule {
+                    Ok(schedule) => self.start_if_free(under_way, &mut waits, (schedule, planned.at), time),
                     Err(error) => {
-                        tracing::error!(schedule = %next.1, %error, "a schedule that is due can't be fired; it is tried again soon");
-                        looked.sleep = AFTER_FAILURE;
+                        tracing::error!(schedule = %planned.id, %error, "a schedule that is due can't be read");
                     }
                 }
-                after = Some(next);
             }
         }
+        Ok(under_way.longest_sleep())
     }
 
-    /// Whether it is due once more.
-    async fn fire_planned(&self, planned: PlannedAt, time: Time) -> Result<bool, HostError> {
-        let schedule = planned.schedule?;
-        let due = due(&schedule.plan.when, planned.at, time, schedule.plan.misfire);
+    fn start_if_free(
+        &self,
+        under_way: &mut UnderWay,
+        waits: &mut HashSet<SessionId>,
+        (schedule, at): (Schedule, Time),
+        time: Time,
+    ) {
+        let fires = Fires {
+            schedule: schedule.id,
+            org: schedule.org.clone(),
+            session: schedule.plan.place.session(),
+        };
+        if under_way.rests(schedule.id) {
+            return;
+        }
+        let comes_later = fires.session.is_some_and(|session| waits.contains(&session));
+        if comes_later || !under_way.has_room_for(&fires) {
+            waits.extend(fires.session);
+            return;
+        }
+        let (host, id) = (self.clone(), schedule.id);
+        under_way.begin(fires, async move {
+            let firing = host.clone();
+            let fired = host.to_the_end(async move { firing.fire_planned(schedule, at, time).await });
+            match fired.await {
+                Ok(()) => Fired::Well,
+                Err(error) => {
+                    tracing::error!(schedule = %id, %error, "a schedule that is due can't be fired; it is tried again soon");
+                    Fired::Badly
+                }
+            }
+        });
+    }
+
+    /// Once, for the time for which it is planned and what is due with it.
+    async fn fire_planned(&self, schedule: Schedule, at: Time, time: Time) -> Result<(), HostError> {
+        let due = due(&schedule.plan.when, at, time, schedule.plan.misfire);
         let firing = Firing {
             schedule,
             cause: Cause::Due,
@@ -131,9 +232,8 @@ impl Host {
             passed: due.passed,
             state: State::until(due.next),
         };
-        let fired = self.fire_at(firing, due.fire).await?;
-        // One that somebody changed meanwhile is looked at as it is now.
-        Ok(fired == Fired::Stale || due.next.is_some_and(|next| next <= time))
+        // One that somebody changed meanwhile is looked at as it is then.
+        self.fire_at(firing, due.fire).await.map(drop)
     }
 
     /// Brings those nearer whose next time lies further ahead than it should: the clock showed a later time when they were planned.
@@ -178,6 +278,40 @@ impl Host {
 mod tests {
     use super::*;
     use fumehood_core::Time;
+
+    fn fires(org: &str, session: Option<SessionId>) -> Fires {
+        Fires {
+            schedule: ScheduleId::new(),
+            org: OrgName::new(org).unwrap(),
+            session,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_session_keeps_others_of_that_session_and_more_of_its_org_than_it_may_have() {
+        let mut under_way = UnderWay::default();
+        let session = Some(SessionId::new());
+        let first = fires("one", session);
+        under_way.begin(first.clone(), std::future::pending());
+        assert!(!under_way.has_room_for(&first), "it fires already");
+        assert!(!under_way.has_room_for(&fires("one", session)), "in its session");
+        for _ in 1..OF_ONE_ORG {
+            let another = fires("one", Some(SessionId::new()));
+            assert!(under_way.has_room_for(&another));
+            under_way.begin(another, std::future::pending());
+        }
+        assert!(!under_way.has_room_for(&fires("one", None)), "of its org");
+        let other = fires("other", None);
+        assert!(under_way.has_room_for(&other));
+        under_way.begin(other.clone(), async { Fired::Well });
+        under_way.ended().await;
+        assert!(under_way.has_room_for(&other), "it ended");
+        assert!(!under_way.rests(other.schedule));
+        under_way.begin(other.clone(), async { Fired::Badly });
+        under_way.ended().await;
+        assert!(under_way.rests(other.schedule), "it could not be fired");
+        assert!(under_way.has_room_for(&fires("other", None)));
+    }
 
     #[test]
     fn a_clock_that_goes_back_is_noticed_and_one_that_goes_ahead_is_not_one() {
