@@ -137,6 +137,7 @@ async fn seed(host: &Host, session: SessionId, messages: usize) {
             EventBody::StepStarted {
                 step: 1,
                 notes: Vec::new(),
+                worked_ms: None,
             },
             EventBody::TextCompleted {
                 step: 1,
@@ -205,6 +206,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         skills: BTreeMap::new(),
         budgets: BTreeMap::new(),
         default_agent: agent,
+        patience: fumehood_agent::host::Patience::default(),
         schedules: ScheduleLimits::default(),
     });
     (host, opened)

@@ -5,7 +5,7 @@ mod hooked;
 mod scope;
 
 pub use scope::CallScope;
-pub(crate) use scope::{Clearance, refused_by};
+pub(crate) use scope::{Clearance, LOST, not_run_again, refused_by};
 
 use hooked::Judged;
 
@@ -245,7 +245,7 @@ impl Caller {
     ) -> (CallResult, Metering) {
         match self.call_within_limits(scope, tools, id, tool, arguments).await {
             Ok(ended) => (ended.result, ended.metering),
-            Err(limited) => (Err(limited.into()), Metering::default()),
+            Err(limited) => (Err(scope.refusal(limited.into())), Metering::default()),
         }
     }
 
@@ -283,7 +283,7 @@ impl Caller {
                 tracing::error!(%error, "the secrets in use can't be read");
                 let message = "the host can't read the secrets that it has to keep out of results; try again later";
                 let error = CallError::new(CallErrorCode::Unavailable, message);
-                return Ok(Ended::without_running(error));
+                return Ok(Ended::without_running(scope.refusal(error)));
             }
         };
         let prepared = match redact::arguments(secrets.guard(), &mut arguments) {
@@ -309,7 +309,7 @@ impl Caller {
                 Ok(ended)
             }
             Err(Refused::Failed(error)) => Ok(Ended {
-                result: redact::result(secrets.guard(), Err(error)),
+                result: redact::result(secrets.guard(), Err(scope.refusal(error))),
                 metering: Metering::default(),
                 counted: None,
             }),

@@ -122,6 +122,21 @@ enum Interruption {
     TimeLimit,
 }
 
+/// Why a turn was left that has not ended, waits for nobody, and was not at the end of a step.
+pub(crate) struct CutOff {
+    pub(crate) error: StoreError,
+    pub(crate) setback: Setback,
+}
+
+/// What keeps a turn from coming any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setback {
+    /// Its host stopped, or could not go on with it for a moment.
+    Stopped,
+    /// The store did not take what had happened, which is done again by who goes on with it.
+    Refused,
+}
+
 /// Why the turn can't go on.
 enum Stop {
     Interrupted(Interruption),
@@ -167,9 +182,20 @@ impl Driver {
         }
     }
 
-    /// Works the turn to its end, until it waits for somebody outside, or to the end of a step when the host takes its leave. An error means that the journal could not be written: the
-    /// turn stays as it is recorded, for the next start of the host. Says where it left the turn.
-    pub(crate) async fn run(mut self) -> Result<TurnStatus, StoreError> {
+    /// Works the turn to its end, until it waits for somebody outside, or to the end of a step when the host takes its leave. An error
+    /// means that the journal could not be written: the turn stays as it is recorded, for who goes on with it. Says where it left the
+    /// turn.
+    pub(crate) async fn run(mut self) -> Result<TurnStatus, CutOff> {
+        self.work().await.map_err(|error| CutOff {
+            error,
+            setback: match self.recorder.was_refused() {
+                true => Setback::Refused,
+                false => Setback::Stopped,
+            },
+        })
+    }
+
+    async fn work(&mut self) -> Result<TurnStatus, StoreError> {
         self.tell_what_a_stop_cut_off().await?;
         self.arm_deadline();
         loop {
@@ -302,12 +328,17 @@ impl Driver {
                 notes.push(difference.note());
             }
         }
+        let worked_ms = u64::try_from(self.begun.elapsed().as_millis()).ok();
         let shown = self.plan.tools.shown(self.recorder.loaded_tools());
         if !Arc::ptr_eq(&shown, &self.shown) {
             self.gauge.fix(fixed(&self.plan.system, &shown));
             self.shown = shown;
         }
-        events.push(self.recorder.machine.event(EventBody::StepStarted { step, notes }));
+        events.push(
+            self.recorder
+                .machine
+                .event(EventBody::StepStarted { step, notes, worked_ms }),
+        );
         events
     }
 

@@ -24,10 +24,11 @@ pub(crate) use approvals::cleaned;
 pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
 pub use error::HostError;
+pub use fumehood_store::record::CancelAt;
 pub use results::{GivenResult, LONGEST_RESULT, ResultsRefused};
 pub use schedules::{PlaceRequest, ScheduleChange, ScheduleLimits, ScheduleRequest};
 pub use webhooks::{BeTold, WebhookChange, WebhookRequest};
-pub use work::CancelAt;
+pub use work::Patience;
 
 use crate::{
     budgets::Budgets,
@@ -63,7 +64,7 @@ use fumehood_policy::{
     authority::SessionNarrowing,
 };
 use fumehood_store::{
-    SessionLock, SessionLocks, Store, Workspaces,
+    SessionLock, SessionLocks, Store, StoreError, Workspaces,
     lease::HostId,
     record::{self, Session, SessionChange},
     workspace::Starter,
@@ -158,6 +159,8 @@ pub struct HostParts {
     pub default_agent: AgentName,
     /// What schedules may be.
     pub schedules: ScheduleLimits,
+    /// How it bears with a store that takes nothing for a moment.
+    pub patience: Patience,
 }
 
 /// The host. Cheap to clone; ends with [`Host::shut_down`].
@@ -177,6 +180,7 @@ struct Inner {
     skills: Arc<BTreeMap<SkillName, Arc<Skill>>>,
     budgets: Arc<Budgets>,
     default_agent: AgentName,
+    patience: Patience,
     chains: Chains,
     hub: Arc<Hub>,
     hooks: Arc<Hooks>,
@@ -213,6 +217,7 @@ impl Host {
             budgets,
             default_agent,
             schedules,
+            patience,
         } = parts;
         let (catalog, caller, hub) = (Arc::new(catalog), Arc::new(caller), Arc::<Hub>::default());
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -233,6 +238,7 @@ impl Host {
                 models,
                 skills: Arc::new(skills),
                 default_agent,
+                patience,
                 chains: Chains::default(),
                 hub,
                 running: Mutex::default(),
@@ -457,7 +463,15 @@ impl Host {
             .turn(org, id)
             .await?
             .ok_or(HostError::NotFound("turn"))?;
-        let events = self.inner.store.turn_events(org, id).await?;
+        let events = match self.inner.store.turn_events(org, id).await {
+            Err(StoreError::Corrupt { .. }) if turn.status == TurnStatus::Failed => {
+                return Ok(TurnView {
+                    error: Some(work::unreadable()),
+                    ..TurnView::new(&turn, &[])
+                });
+            }
+            events => events?,
+        };
         let rewinds = self.inner.store.rewinds(org, turn.session).await?;
         Ok(TurnView {
             undone: PassedOver::by(rewinds).covers(turn.first_seq),
@@ -488,9 +502,10 @@ impl Host {
             .ok_or(HostError::NotFound("turn"))?;
         let mut listener = self.subscribe(turn.session);
         loop {
-            let view = self.turn(org, id).await?;
-            if there(view.status) {
-                return Ok(view);
+            // Not by its events: one whose journal can't be read is ended by who works it.
+            let turn = self.inner.store.turn(org, id).await?;
+            if there(turn.ok_or(HostError::NotFound("turn"))?.status) {
+                return self.turn(org, id).await;
             }
             loop {
                 let heard = tokio::select! {

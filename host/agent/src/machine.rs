@@ -238,6 +238,12 @@ impl TurnMachine {
         }
     }
 
+    /// Says that somebody goes on with the turn who has begun none of its calls: those that began until now, and have no end, end with
+    /// the turn as interrupted, unless they run again.
+    pub fn taken_up(&mut self) {
+        self.calls.taken_up();
+    }
+
     /// Folds one event of this turn. After a terminal event everything is passed over.
     pub fn apply(&mut self, body: &EventBody) {
         if self.has_ended() {
@@ -309,7 +315,7 @@ impl TurnMachine {
 
     fn apply_step(&mut self, body: &EventBody) {
         match body {
-            EventBody::StepStarted { step, notes } => {
+            EventBody::StepStarted { step, notes, .. } => {
                 self.habits.step_begins(&self.calls, notes);
                 self.step = *step;
                 self.spending.steps += 1;

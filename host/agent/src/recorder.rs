@@ -25,8 +25,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long what happened is held that the store can't take, before the work on the turn is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -46,6 +44,10 @@ pub(crate) struct Recorder {
     transcript: Transcript,
     worked: Duration,
     begun: Instant,
+    /// How long what happened is held that the store can't take.
+    patience: Duration,
+    /// Whether something that happened was not written.
+    refused: bool,
 }
 
 impl Recorder {
@@ -56,7 +58,7 @@ impl Recorder {
         hub: Arc<Hub>,
         org: OrgName,
         session: SessionId,
-        fence: Fence,
+        (fence, patience): (Fence, Duration),
     ) -> Result<Self, StoreError> {
         let turn = fence.turn();
         let mut machine = TurnMachine::new(turn);
@@ -72,6 +74,7 @@ impl Recorder {
             }
         })
         .await?;
+        machine.taken_up();
         Ok(Self {
             store,
             caller,
@@ -85,6 +88,8 @@ impl Recorder {
             transcript,
             worked: worked.so_far(),
             begun: Instant::now(),
+            patience,
+            refused: false,
         })
     }
 
@@ -97,11 +102,17 @@ impl Recorder {
         if events.is_empty() {
             return Ok(());
         }
-        self.clean(&mut events).await?;
-        for event in self.append(&events).await? {
+        let written = self.write(&mut events).await;
+        self.refused |= matches!(written, Err(StoreError::Unavailable { .. }));
+        for event in written? {
             self.recorded(event);
         }
         Ok(())
+    }
+
+    /// Whether the store did not take something that happened: nobody knows it any more, and who goes on with the turn does it again.
+    pub(crate) const fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// The same, unless something has happened in the turn that is not known here: then false, and nothing is recorded.
@@ -121,14 +132,12 @@ impl Recorder {
 
     /// Appends, and again for a while if the store can't just now: nothing was written then, what happened is known only here, and to
     /// give up would cut off what runs beside it.
-    async fn append(&self, events: &[NewEvent]) -> Result<Vec<Event>, StoreError> {
+    async fn write(&self, events: &mut [NewEvent]) -> Result<Vec<Event>, StoreError> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            // THREAT[T-turn-two-owners]
-            let appended = self.store.append_held(&self.org, self.session, self.fence, events);
-            match appended.await {
-                Err(error @ StoreError::Unavailable { .. }) if begun.elapsed() < PATIENCE => {
+            match self.write_once(events).await {
+                Err(error @ StoreError::Unavailable { .. }) if begun.elapsed() < self.patience => {
                     tracing::warn!(turn = %self.turn, %error, "what happened can't be written yet; it is tried again");
                 }
                 done => return done,
@@ -136,6 +145,14 @@ impl Recorder {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn write_once(&self, events: &mut [NewEvent]) -> Result<Vec<Event>, StoreError> {
+        self.clean(events).await?;
+        // THREAT[T-turn-two-owners]
+        self.store
+            .append_held(&self.org, self.session, self.fence, events)
+            .await
     }
 
     async fn clean(&self, events: &mut [NewEvent]) -> Result<(), StoreError> {

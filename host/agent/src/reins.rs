@@ -2,7 +2,7 @@
 //! is about to end.
 
 use fumehood_core::{content::Content, digest::Digest, id::EventId};
-use fumehood_store::record::Added;
+use fumehood_store::record::{Added, CancelAt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +116,15 @@ impl Reins {
     /// Whether the turn is to be left where its next step would begin, for the next start of the host.
     pub(crate) fn leaves(&self) -> bool {
         self.leave.is_cancelled()
+    }
+
+    /// Takes over what was asked for before anybody held the other end.
+    pub(crate) fn asked_to_cancel(&self, at: Option<CancelAt>) {
+        match at {
+            Some(CancelAt::Now) => self.cancel.cancel(),
+            Some(CancelAt::Boundary) => self.stop.cancel(),
+            None => {}
+        }
     }
 
     /// What the client asked for.

@@ -1,7 +1,7 @@
 //! How long a turn has been worked, by its journal: what its budget of time is compared with, whichever host works it.
 //!
-//! What it waited for somebody outside does not count. Nor does time during which no host was there, where the journal shows it: from
-//! the last event before a host stopped to the first that tells of going on.
+//! What it waited for somebody outside does not count. Nor does time during which no host was there: from the last event before a
+//! host stopped to the first that tells of going on, or to the next step, which says how long the turn was worked by then.
 
 use fumehood_core::{
     Time,
@@ -28,6 +28,13 @@ impl Worked {
                 self.reach(time);
                 self.before = self.so_far();
                 self.stretch = None;
+            }
+            EventBody::StepStarted {
+                worked_ms: Some(worked),
+                ..
+            } => {
+                self.before = Duration::from_millis(*worked);
+                self.stretch = Some((time, time));
             }
             _ if tells_of_a_stop(body) => self.begin(time),
             _ => self.reach(time),
@@ -135,6 +142,22 @@ mod tests {
             worked(&[(0, started()), (30, said()), (9000, interrupted()), (9010, said())]),
             40
         );
+    }
+
+    fn step(worked_ms: Option<u64>) -> EventBody {
+        EventBody::StepStarted {
+            step: 2,
+            notes: Vec::new(),
+            worked_ms,
+        }
+    }
+
+    #[test]
+    fn what_passed_without_a_host_between_two_steps_does_not_count() {
+        let told = [(0, started()), (30, said()), (9000, step(Some(31_000))), (9010, said())];
+        assert_eq!(worked(&told), 41);
+        // As it was recorded before steps said that.
+        assert_eq!(worked(&[(0, started()), (30, said()), (40, step(None))]), 40);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::{Catalog, InstalledTool, OrgTools},
-    host::{Host, HostParts},
+    host::{Host, HostParts, Patience},
     models::{Model, Models},
     skills::Skill,
 };
@@ -149,6 +149,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
         budgets: config.budgets(),
         default_agent: config.default_agent()?,
         schedules: config.schedules.in_effect(),
+        patience: Patience::default(),
     });
     Ok(Running {
         host,

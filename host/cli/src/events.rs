@@ -82,7 +82,7 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
         E::TurnPaused { waiting_for } => format!("waits for {}", word(waiting_for)),
         E::TurnResumed { waited_for } => format!("goes on after {}", word(waited_for)),
         E::TurnSteered { input } => format!("you, meanwhile: {}", preview(&plain_text(input))),
-        E::StepStarted { step, notes } => format!("step {step}{}", told(notes)),
+        E::StepStarted { step, notes, .. } => format!("step {step}{}", told(notes)),
         E::StepCompleted {
             step,
             stop_reason,

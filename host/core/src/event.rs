@@ -286,6 +286,9 @@ event_bodies! {
         /// What the host tells the model before it; not part of what a user sees of the conversation.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         notes: Vec<Note>,
+        /// How long the turn had been worked, in milliseconds: without what it waited for somebody outside, or for a host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// The model's answer is complete.
     StepCompleted, "step.completed", Recorded, {

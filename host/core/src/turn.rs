@@ -267,6 +267,8 @@ pub enum TurnErrorCode {
     Interrupted,
     /// A call that was to run again after a stop of the host is not the call that had begun.
     Diverged,
+    /// What is recorded of the turn or its session can't be read.
+    JournalUnreadable,
     /// A fault of the host; the log has more.
     Internal,
 }

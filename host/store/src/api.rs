@@ -2,8 +2,8 @@
 
 use crate::lease::{Fence, HostId, Lease, Taken};
 use crate::record::{
-    Accepted, Added, Addition, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put, Rewound, Seen,
-    Session, SessionChange, Turn,
+    Accepted, Added, Addition, CancelAt, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
+    Rewound, Seen, Session, SessionChange, Turn,
 };
 use crate::schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun};
 use crate::spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay};
@@ -215,6 +215,12 @@ pub trait Turns {
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>>;
     /// Goes back to before a turn, if no turn is open and the turns to be undone are still those. `None` if there is no such session.
     async fn rewind(&self, org: &OrgName, session: SessionId, rewind: &NewRewind) -> Result<Option<Rewound>>;
+    /// Keeps that a turn is to be cancelled, until it ends: whoever takes it is told. At once stays at once. `false` if it has ended, or
+    /// the org has no such turn.
+    async fn keep_cancel(&self, org: &OrgName, id: TurnId, at: CancelAt) -> Result<bool>;
+    /// Turns of every org that are to be cancelled and have not ended: at most `limit`, the oldest first, from the one on that comes after
+    /// `after`.
+    async fn turns_to_cancel(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<(Turn, CancelAt)>>;
     /// Turns of every org that wait for a decision or for results, and until when, at most `limit`: those first that wait least long, from the one on
     /// that comes after `after`.
     async fn turns_waiting(&self, after: Option<(Time, TurnId)>, limit: u32) -> Result<Vec<(Turn, Time)>>;
@@ -410,7 +416,8 @@ pub trait Webhooks {
     async fn webhooks_to_tell(&self) -> Result<Vec<ToTell>>;
     /// The delivery of a webhook that is due for longest.
     async fn next_delivery(&self, id: WebhookId, until: Time) -> Result<Option<Delivery>>;
-    /// Records what came of an attempt. `false` if the delivery is gone, or was settled or replayed meanwhile.
+    /// Records what came of an attempt. `false` if the delivery is gone, or was settled or replayed meanwhile. Where the server of an
+    /// address is gone that the webhook has no more, the delivery is due at once.
     async fn settle_delivery(&self, attempt: &Attempt) -> Result<bool>;
     /// What a webhook is told, the latest first. [`StoreError::Gone`] if the org has no such webhook.
     async fn deliveries(

@@ -36,6 +36,8 @@ points! {
     TurnAccept = "turn.accept",
     /// A turn's input is added to.
     TurnAdd = "turn.add",
+    /// A turn is to be cancelled.
+    TurnCancel = "turn.cancel",
     /// A host takes a turn to work it, holds it for longer, or lets go of it.
     TurnLease = "turn.lease",
     /// A session goes back.

@@ -3,6 +3,7 @@
 //! A lease says who may begin to work a turn. It does not keep an earlier holder from writing, which may have slept past its
 //! lease's end: the [`Fence`] does, which is looked at in the transaction of every append made under it.
 
+use crate::record::CancelAt;
 use fumehood_core::{Time, id::TurnId};
 use uuid::Uuid;
 
@@ -72,6 +73,8 @@ pub enum Taken {
         /// How often in a row the turn was now taken from a holder that had gone, and came no further in between. One that was let
         /// go of counts as none.
         recoveries: u32,
+        /// Whether it is to be cancelled.
+        cancel: Option<CancelAt>,
     },
     /// Another host works it.
     Held,

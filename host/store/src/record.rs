@@ -106,6 +106,16 @@ pub struct Turn {
     pub ended: Option<Time>,
 }
 
+/// When a cancelled turn ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CancelAt {
+    /// At once: what runs is stopped.
+    #[default]
+    Now,
+    /// Once the model has answered, and the calls of the step have ended.
+    Boundary,
+}
+
 /// Turns that may wait in a session behind the one that is worked.
 pub const MAX_QUEUED: u32 = 16;
 

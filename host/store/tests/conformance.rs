@@ -189,3 +189,12 @@ async fn a_store_that_takes_sessions_beyond_the_bound_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_forgets_what_is_to_be_cancelled_is_caught() {
+    caught(
+        Fault::ForgetsCancels,
+        "a turn that is to be cancelled is known as one to who takes it, until it ends",
+    )
+    .await;
+}

@@ -96,9 +96,10 @@ enum Step {
     Fork,
     Delete,
     Room,
+    Cancel,
 }
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 17] = [
     Step::Grant,
     Step::Component,
     Step::Session,
@@ -115,6 +116,7 @@ const STEPS: [Step; 16] = [
     Step::Fork,
     Step::Delete,
     Step::Room,
+    Step::Cancel,
 ];
 
 /// A client, and what it knows.
@@ -228,6 +230,7 @@ impl<'w> Life<'w> {
                 let fork = self.sessions["fork"].clone();
                 gone_or_done(host.request(Method::DELETE, &format!("/v1/sessions/{fork}"))).await?;
             }
+            Step::Cancel => self.cancel(host).await?,
             Step::Room => {
                 self.session(host, "room").await?;
                 for (number, letter) in ["a", "b", "c", "d"].into_iter().enumerate() {
@@ -341,6 +344,28 @@ impl<'w> Life<'w> {
         let steer = self.request(host, "main", ("enough", json!({"input": "enough", "mode": "steer"})));
         self.answered("enough", steer).await?;
         self.turn(host, "main", "endless").await
+    }
+
+    /// Ends a turn that would go on without end.
+    async fn cancel(&mut self, host: &Host) -> Lived<()> {
+        self.session(host, "stopped").await?;
+        let begin = self.request(host, "stopped", ("unending", json!({"input": "endless"})));
+        let begun = self
+            .answered("unending", begin.header("prefer", "respond-async"))
+            .await?;
+        let turn = format!("/v1/turns/{}", begun["id"].as_str().unwrap());
+        let mut view = done(host.request(Method::POST, &format!("{turn}/cancel"))).await?;
+        let ended = async {
+            // Answered before its end, it ends all the same.
+            while view["status"] != "cancelled" {
+                tokio::time::sleep(POLL).await;
+                view = done(host.request(Method::GET, &turn)).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, ended)
+            .await
+            .expect("what was cancelled never ended")
     }
 
     /// A turn that comes by itself, once.

@@ -2,7 +2,7 @@
 //! was promised is looked at.
 //!
 //! Each case does the same life up to its point: tools of all three effects side by side, an approval, files, steering, a
-//! schedule, a webhook, a compaction, undo, a fork, a deletion. A step of it that the crash cut off is done again by the client, as a client would do it.
+//! schedule, a webhook, a compaction, undo, a fork, a deletion, a cancel. A step of it that the crash cut off is done again by the client, as a client would do it.
 //!
 //! By default each point is tried on one side, by turns the one and the other; with `FUMEHOOD_CRASHES=all`, as `cargo xtask soak`
 //! sets it, on both. `FUMEHOOD_CRASHES=TEXT` tries those whose name has it in them, on both.
@@ -136,6 +136,8 @@ const MATRIX: &[(&str, Doing)] = &[
     ("org.shrink", DeletingAnOrg),
     ("org.end", DeletingAnOrg),
     ("database.erase", DeletingAnOrg),
+    ("journal.append/turn.cancelled", Serving),
+    ("turn.cancel", Serving),
 ];
 
 const DELETE: &[&str] = &["org", "delete", "doomed", "--yes"];

@@ -38,6 +38,8 @@ pub struct CallScope {
     pub(super) observe: Option<Observe>,
     /// The turn's call that would run again after a stop of the host, from which it is made.
     repeatable: Option<Arc<Repeatable>>,
+    /// Whether it began before, under a host that stopped.
+    run: Run,
     pub(super) files: Option<Arc<Tree>>,
     /// The soonest that any of those sets who stand above the call.
     pub(super) deadline: Option<Deadline>,
@@ -58,6 +60,7 @@ impl CallScope {
             recorded: None,
             observe: None,
             repeatable: None,
+            run: Run::First,
             files: None,
             deadline: None,
             depth: 0,
@@ -98,6 +101,22 @@ impl CallScope {
             })
         });
         Self { repeatable, ..self }
+    }
+
+    /// The same for a call that began before, under a host that stopped.
+    pub(crate) fn once_more(self) -> Self {
+        Self {
+            run: Run::Again,
+            ..self
+        }
+    }
+
+    /// Why a call does not run, once that is decided. One that began before may have taken effect, whatever keeps it from running now.
+    pub(super) fn refusal(&self, error: CallError) -> CallError {
+        match self.run {
+            Run::First => error,
+            Run::Again => not_run_again(&error.message),
+        }
     }
 
     /// The same, with a directory in the place of the session's workspace.
@@ -215,6 +234,7 @@ impl CallScope {
             clearance: Clearance::Nobody,
             guarded: Guarded::Not,
             recorded: None,
+            run: Run::First,
             depth: self.depth + 1,
             ..self.clone()
         }
@@ -224,6 +244,23 @@ impl CallScope {
 /// The words for a call that a rule denies.
 pub(crate) fn refused_by(tool: &ToolName, rule: &str) -> String {
     format!("calling {tool} was denied: {rule}; do not try it again with the same arguments")
+}
+
+/// What becomes of a call that began under a host that stopped, and that does not run again.
+pub(crate) const LOST: &str =
+    "the host stopped while the call ran; it was not run again, because it may have taken effect";
+
+/// The same, with what keeps it from running that could.
+pub(crate) fn not_run_again(why: &str) -> CallError {
+    CallError::new(CallErrorCode::Interrupted, format!("{LOST}: {why}"))
+}
+
+/// Whether a call is made for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    First,
+    /// It began under a host that stopped.
+    Again,
 }
 
 /// A call that runs again after a stop of the host, until it has called a tool that may run once.

@@ -8,6 +8,7 @@ use super::{
     calls::{AdmittedCall, Cleared, notes},
 };
 use crate::{
+    caller::{LOST, not_run_again},
     catalog::InstalledTool,
     machine::{Attempt, OpenCall, Verdict},
 };
@@ -20,14 +21,12 @@ use fumehood_core::{
 use fumehood_store::StoreError;
 use std::collections::VecDeque;
 
-const LOST: &str = "the host stopped while the call ran; it was not run again, because it may have taken effect";
-
 impl Driver {
     /// Ends the calls that may not run again, and tells who saw the beginning of an answer that it is asked for anew.
     pub(super) async fn tell_what_a_stop_cut_off(&mut self) -> Result<(), StoreError> {
         let machine = &self.recorder.machine;
         let lost = machine.calls_lost();
-        let mut events: Vec<_> = lost.iter().map(|call| self.interrupted(call, LOST)).collect();
+        let mut events: Vec<_> = lost.iter().map(|call| self.interrupted(call, lost_call())).collect();
         if let Some(step) = machine.asks() {
             events.push(machine.event(EventBody::StepRestarted { step }));
         }
@@ -39,7 +38,7 @@ impl Driver {
         &mut self,
         calls: Vec<OpenCall>,
     ) -> Result<(VecDeque<AdmittedCall>, Vec<OpenCall>), Stop> {
-        let (mut again, mut open) = (VecDeque::new(), Vec::with_capacity(calls.len()));
+        let (mut again, mut open) = (Vec::new(), Vec::with_capacity(calls.len()));
         let (mut ended, mut diverged) = (Vec::new(), None);
         for one in calls {
             let Verdict::Unfinished { attempt, before } = one.verdict else {
@@ -47,10 +46,10 @@ impl Driver {
                 continue;
             };
             match self.again(one.call.clone(), attempt, &before) {
-                Ok(admitted) => again.push_back(admitted),
-                Err(Not::ThereAnyMore(why)) => ended.push(self.interrupted(&one.call, &why)),
+                Ok(admitted) => again.push(admitted),
+                Err(Not::ThereAnyMore(error)) => ended.push(self.interrupted(&one.call, error)),
                 Err(Not::TheSame(why)) => {
-                    ended.push(self.interrupted(&one.call, LOST));
+                    ended.push(self.interrupted(&one.call, lost_call()));
                     diverged = Some(why);
                 }
             }
@@ -61,16 +60,35 @@ impl Driver {
                 code: TurnErrorCode::Diverged,
                 message,
             })),
-            None => Ok((again, open)),
+            None => Ok((self.let_guards_judge(again).await?, open)),
         }
+    }
+
+    /// Those of the calls that the guards of now let run again, which were asked about them before under another host.
+    // THREAT[T-hook-bypass]: what was allowed once may not be any more.
+    async fn let_guards_judge(&mut self, again: Vec<AdmittedCall>) -> Result<VecDeque<AdmittedCall>, Stop> {
+        let asked = again
+            .iter()
+            .filter_map(|admitted| self.question_again(admitted))
+            .collect();
+        let mut judged = self.judge_calls(asked).await?;
+        let (mut runs, mut ended) = (VecDeque::with_capacity(again.len()), Vec::new());
+        for admitted in again {
+            match judged.take(admitted.call().id) {
+                Some(Err(error)) => ended.push(self.interrupted(admitted.call(), not_run_again(&error.message))),
+                Some(Ok(_)) | None => runs.push_back(admitted),
+            }
+        }
+        self.recorder.record(ended).await?;
+        Ok(runs)
     }
 
     /// A call that runs again, with what it was called with.
     // THREAT[T-turn-replay]: what runs again is what the claim is on, and under its rules of now.
     fn again(&self, call: RequestedCall, attempt: Attempt, before: &Verdict) -> Result<AdmittedCall, Not> {
-        let gone = |why: &str| Not::ThereAnyMore(format!("{LOST}: {why}"));
+        let gone = |why: &str| Not::ThereAnyMore(not_run_again(why));
         if !attempt.may_be_repeated() {
-            return Err(Not::ThereAnyMore(LOST.to_owned()));
+            return Err(Not::ThereAnyMore(lost_call()));
         }
         let tool = self.plan.tools.offered.get(&call.tool);
         let tool = tool.map_err(|error| gone(&error.message))?;
@@ -94,8 +112,7 @@ impl Driver {
         Ok(AdmittedCall::new(tool, call, cleared, attempt.number.saturating_add(1)))
     }
 
-    fn interrupted(&self, call: &RequestedCall, why: &str) -> NewEvent {
-        let error = CallError::new(CallErrorCode::Interrupted, why);
+    fn interrupted(&self, call: &RequestedCall, error: CallError) -> NewEvent {
         let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default());
         self.recorder.machine.event(body)
     }
@@ -104,9 +121,13 @@ impl Driver {
 /// Why a call that could run again does not.
 enum Not {
     /// It can't be run.
-    ThereAnyMore(String),
+    ThereAnyMore(CallError),
     /// It would be another call.
     TheSame(String),
+}
+
+fn lost_call() -> CallError {
+    CallError::new(CallErrorCode::Interrupted, LOST)
 }
 
 fn differs(tool: &InstalledTool) -> String {

@@ -253,6 +253,10 @@ impl Driver {
             } = admitted;
             let scope = self.plan.scope.for_call(observe.clone(), authority, cleared.clearance);
             let scope = scope.within(self.deadline.clone()).repeatable(call.id, admitted.effect);
+            let scope = match admitted.attempt {
+                0 | 1 => scope,
+                _ => scope.once_more(),
+            };
             let tools = Arc::clone(&self.plan.tools.offered);
             let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {
@@ -352,6 +356,16 @@ impl AdmittedCall {
             attempt,
             cleared,
         }
+    }
+
+    /// As the model asked for it.
+    pub(super) const fn call(&self) -> &RequestedCall {
+        &self.call
+    }
+
+    /// What it is called with.
+    pub(super) const fn arguments(&self) -> &Arguments {
+        &self.cleared.arguments
     }
 
     /// What it is called with, where that is not what the model gave.

@@ -1,8 +1,12 @@
 //! Where hooks come into a turn: before and after it, before and after the model, before a call.
 //!
-//! What guards have decided is recorded before anything comes of it. After a crash they are asked again about what had not begun.
+//! What guards have decided is recorded before anything comes of it. After a crash they are asked again about what had not begun, and
+//! about what had begun and is to run again.
 
-use super::{Driver, Stop, calls::arguments};
+use super::{
+    Driver, Stop,
+    calls::{AdmittedCall, arguments},
+};
 use crate::{
     callable::Tool,
     hooks::{self, Edits, Hooks, JudgedCall, Occasion, Whose, occasion, shown},
@@ -191,7 +195,12 @@ impl Driver {
     /// Asks the guards about the calls that have not begun, side by side, a bounded number at a time. Those that can't run are for
     /// others to refuse.
     pub(super) async fn guard_calls(&mut self, calls: &[OpenCall]) -> Result<Guarded, Stop> {
-        let asked: Vec<_> = calls.iter().filter_map(|open| self.question(open)).collect();
+        let asked = calls.iter().filter_map(|open| self.question(open)).collect();
+        self.judge_calls(asked).await
+    }
+
+    /// Asks the guards about calls, which are recorded and told once they are judged.
+    pub(super) async fn judge_calls(&mut self, asked: Vec<AskedCall>) -> Result<Guarded, Stop> {
         let Some((hooks, whose)) = asked
             .first()
             .map(|asked| (Arc::clone(&asked.hooks), asked.whose.clone()))
@@ -238,7 +247,6 @@ impl Driver {
                 let arguments = edited.as_ref().unwrap_or(asked);
                 (arguments.clone(), Edits::Refused)
             }
-            // What has begun was judged.
             Verdict::Refused { .. } | Verdict::Unfinished { .. } => return None,
         };
         tool.check(&mut arguments).ok()?;
@@ -249,6 +257,24 @@ impl Driver {
             tool: found,
             arguments,
             edits,
+        })
+    }
+
+    /// The same for a call that is to run again, with exactly what it had begun with.
+    pub(super) fn question_again(&self, again: &AdmittedCall) -> Option<AskedCall> {
+        let call = again.call();
+        let found = self.plan.tools.tool(&call.tool).ok()?;
+        let (hooks, whose) = self
+            .plan
+            .scope
+            .hooks_at(HookPoint::BeforeToolCall, Some(found.as_callable()))?;
+        Some(AskedCall {
+            hooks: Arc::clone(hooks),
+            whose,
+            id: call.id,
+            tool: found,
+            arguments: again.arguments().clone(),
+            edits: Edits::Refused,
         })
     }
 
@@ -265,7 +291,7 @@ impl Driver {
 }
 
 /// A call that the guards are asked about.
-struct AskedCall {
+pub(super) struct AskedCall {
     hooks: Arc<Hooks>,
     whose: Whose,
     id: CallId,

@@ -20,7 +20,7 @@ use fumehood_policy::hook::{HookSpec, hooks_at};
 pub(crate) enum Edits {
     /// It may.
     Taken,
-    /// A person has approved exactly these.
+    /// These are final: a person has approved exactly these, or the call had begun with them.
     Refused,
 }
 
@@ -196,7 +196,8 @@ impl Judging<'_> {
             _ => return Ok(Changed::No),
         };
         if edits == Edits::Refused {
-            let why = "it gave other arguments than those that are final: a person approved them, or a hook after it gave them";
+            let why = "it gave other arguments than those that are final: a person approved them, a hook after it gave them, or the call \
+                       had begun with them";
             return Err(no_answer(hook, why.to_owned()));
         }
         let fits = redact::arguments(self.guard, &mut given).and_then(|()| self.tool.check(&mut given));

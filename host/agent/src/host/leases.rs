@@ -4,6 +4,7 @@
 //! its host each time is counted.
 
 use super::{Host, HostError, Inner};
+use crate::driver::Setback;
 use fumehood_core::{
     call::{CallError, CallErrorCode},
     now,
@@ -12,7 +13,7 @@ use fumehood_core::{
 use fumehood_store::{
     StoreError,
     lease::{Fence, Lease, Taken},
-    record,
+    record::{self, CancelAt},
 };
 use std::{
     sync::{Arc, Weak},
@@ -29,8 +30,8 @@ const RECOVERIES: u32 = 3;
 
 /// What a host may do with a turn that it wants to work.
 pub(super) enum Hold {
-    /// Work it.
-    Work(Fence),
+    /// Work it, to its cancelled end if that was asked for.
+    Work(Fence, Option<CancelAt>),
     /// End it: going on with it has led nowhere.
     Seal(Fence),
     /// Nothing: it has ended.
@@ -46,10 +47,18 @@ impl Host {
     pub(super) async fn hold(&self, turn: &record::Turn) -> Result<Hold, StoreError> {
         let taken = self.store().take_turn(&turn.org, turn.id, self.lease()).await?;
         match taken {
-            Some(Taken::Mine { fence, recoveries: 0 }) => Ok(Hold::Work(fence)),
-            Some(Taken::Mine { fence, recoveries }) if recoveries <= RECOVERIES => {
+            Some(Taken::Mine {
+                fence,
+                recoveries: 0,
+                cancel,
+            }) => Ok(Hold::Work(fence, cancel)),
+            Some(Taken::Mine {
+                fence,
+                recoveries,
+                cancel,
+            }) if recoveries <= RECOVERIES => {
                 tracing::warn!(turn = %turn.id, recoveries, "a turn is gone on with that a host left without letting go of it");
-                Ok(Hold::Work(fence))
+                Ok(Hold::Work(fence, cancel))
             }
             Some(Taken::Mine { fence, .. }) => Ok(Hold::Seal(fence)),
             Some(Taken::Held) => Err(StoreError::Lost),
@@ -115,14 +124,24 @@ impl Inner {
 }
 
 /// Why a turn ends that was gone on with as often as may be.
-pub(super) fn led_nowhere() -> (TurnError, CallError) {
-    let error = TurnError {
-        code: TurnErrorCode::Interrupted,
-        message: format!(
-            "the host stopped while it worked this turn, and went on with it {RECOVERIES} times without it coming any further; send \
-             the input again, and see the host's log if that ends the same way"
+pub(super) fn led_nowhere(setback: Setback) -> (TurnError, CallError) {
+    let (message, of_calls) = match setback {
+        Setback::Stopped => (
+            format!(
+                "the host stopped while it worked this turn, and went on with it {RECOVERIES} times without it coming any further; send \
+                 the input again, and see the host's log if that ends the same way"
+            ),
+            "the host stopped while the call ran or before it did; it may have taken effect, and is not run again",
+        ),
+        Setback::Refused => (
+            format!(
+                "the host's store refused what happened in this turn, also when the host went on with it {RECOVERIES} times: its disk \
+                 may be full, and the host's log says what was wrong; send the input again once that is mended"
+            ),
+            "the host's store refused what came of the call or of what came before it; it may have taken effect, and is not run again",
         ),
     };
-    let why = "the host stopped while the call ran or before it did; it may have taken effect, and is not run again";
-    (error, CallError::new(CallErrorCode::Interrupted, why))
+    let code = TurnErrorCode::Interrupted;
+    let error = TurnError { code, message };
+    (error, CallError::new(CallErrorCode::Interrupted, of_calls))
 }

@@ -33,8 +33,9 @@ impl Host {
         self.take_up_what_is_left().await
     }
 
-    /// Goes on with what is to be worked and held by nobody, in each session with the oldest.
+    /// Goes on with what is to be worked and held by nobody, in each session with the oldest; and ends what is to be cancelled.
     pub(super) async fn take_up_what_is_left(&self) -> Result<(), HostError> {
+        self.end_what_is_to_be_cancelled().await?;
         let (at, mut after) = (now(), None);
         loop {
             let left = self.store().turns_to_take(at, after, AT_ONCE).await?;
@@ -43,6 +44,21 @@ impl Host {
             }
             match left.last() {
                 Some(last) if left.len() == AT_ONCE as usize => after = Some(last.id),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Also what waits for somebody, or behind another turn.
+    async fn end_what_is_to_be_cancelled(&self) -> Result<(), HostError> {
+        let mut after = None;
+        loop {
+            let left = self.store().turns_to_cancel(after, AT_ONCE).await?;
+            for (turn, at) in &left {
+                self.end_as_asked(turn, *at);
+            }
+            match left.last() {
+                Some((last, _)) if left.len() == AT_ONCE as usize => after = Some(last.id),
                 _ => return Ok(()),
             }
         }

@@ -5,7 +5,7 @@ use super::{
     leases::{Hold, led_nowhere},
 };
 use crate::{
-    driver::Driver,
+    driver::{CutOff, Driver, Setback},
     machine::TurnMachine,
     recorder::Recorder,
     reins::{Control, Reins, control},
@@ -13,12 +13,16 @@ use crate::{
     view::TurnView,
 };
 use fumehood_core::{
-    event::NewEvent,
+    event::{EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
     name::OrgName,
     turn::{TurnError, TurnErrorCode, TurnStatus},
 };
-use fumehood_store::{StoreError, lease::Fence, record};
+use fumehood_store::{
+    StoreError,
+    lease::Fence,
+    record::{self, CancelAt},
+};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, MutexGuard, PoisonError},
@@ -26,17 +30,52 @@ use std::{
 };
 use tracing::Instrument as _;
 
-/// When a turn is taken up again that could not be worked on.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How a host bears with a store that takes nothing for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long what happened in a turn is held that the store can't take, before the work on the turn is given up.
+    pub held: Duration,
+    /// When a turn is taken up again that could not be worked on.
+    pub again: Duration,
+}
 
-/// When a cancelled turn ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CancelAt {
-    /// At once: what runs is stopped.
-    #[default]
-    Now,
-    /// Once the model has answered, and the calls of the step have ended.
-    Boundary,
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            held: Duration::from_secs(60),
+            again: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a turn was left that has neither ended nor waits.
+struct Left {
+    error: HostError,
+    setback: Setback,
+}
+
+impl From<HostError> for Left {
+    fn from(error: HostError) -> Self {
+        Self {
+            error,
+            setback: Setback::Stopped,
+        }
+    }
+}
+
+impl From<StoreError> for Left {
+    fn from(error: StoreError) -> Self {
+        HostError::from(error).into()
+    }
+}
+
+impl From<CutOff> for Left {
+    fn from(cut_off: CutOff) -> Self {
+        Self {
+            error: cut_off.error.into(),
+            setback: cut_off.setback,
+        }
+    }
 }
 
 /// What a turn is taken up for.
@@ -47,22 +86,35 @@ enum To {
 }
 
 impl Host {
-    /// Cancels a turn and waits until its end is recorded. A turn that has ended stays as it is; one that waits ends at once.
+    /// Cancels a turn and waits until its end is recorded. A turn that has ended stays as it is; one that waits ends at once. Dropped
+    /// before its end, what was asked for is known also to who goes on with the turn after a stop of this host.
     ///
     /// # Errors
-    /// [`HostError::NotFound`].
+    /// [`HostError::NotFound`]; when the store can't keep it: then the turn ends all the same, unless this host does first.
     pub async fn cancel_turn(&self, org: &OrgName, id: TurnId, at: CancelAt) -> Result<TurnView, HostError> {
         let turn = self.inner.store.turn(org, id).await?;
         let turn = turn.ok_or(HostError::NotFound("turn"))?;
+        if turn.status.is_terminal() {
+            return self.turn(org, id).await;
+        }
+        let at = match turn.status {
+            TurnStatus::Running => at,
+            _ => CancelAt::Now,
+        };
+        let kept = self.inner.store.keep_cancel(org, id, at).await;
+        self.end_as_asked(&turn, at);
+        kept?;
+        self.wait_until(org, id, TurnStatus::is_terminal).await
+    }
+
+    /// Sees to it that a turn ends that is to be cancelled. One that nobody works is taken up, to be ended.
+    pub(super) fn end_as_asked(&self, turn: &record::Turn, at: CancelAt) {
         match (at, turn.status) {
-            (_, status) if status.is_terminal() => return self.turn(org, id).await,
-            // One that a failing store left undriven is taken up again, to be ended.
-            (CancelAt::Boundary, TurnStatus::Running) => self.drive(&turn).stop(),
+            (CancelAt::Boundary, TurnStatus::Running) => self.drive(turn).stop(),
             (CancelAt::Boundary | CancelAt::Now, _) => {
-                self.take_up(&turn, To::Cancel);
+                self.take_up(turn, To::Cancel);
             }
         }
-        self.wait_until(org, id, TurnStatus::is_terminal).await
     }
 
     /// Sees to it that the session's oldest turn that hasn't ended is worked, if it waits for nobody else. Whoever adds a turn and
@@ -105,6 +157,11 @@ impl Host {
 
     /// By one task of the host's, however often it is asked for.
     fn take_up(&self, turn: &record::Turn, to: To) -> Control {
+        self.take_up_after(Setback::Stopped, turn, to)
+    }
+
+    /// The same after what kept it from coming any further.
+    fn take_up_after(&self, setback: Setback, turn: &record::Turn, to: To) -> Control {
         let (control, reins) = match self.running().entry(turn.id) {
             Entry::Occupied(working) => {
                 let control = working.get().clone();
@@ -128,7 +185,7 @@ impl Host {
         let at_work = AtWork::new(self, turn.id);
         let counted = self.inner.working.token();
         let work = async move {
-            host.work_and_go_on(turn, reins, at_work).await;
+            host.work_and_go_on(turn, setback, reins, at_work).await;
             drop(counted);
         };
         self.inner.tasks.spawn(work.instrument(span));
@@ -136,11 +193,11 @@ impl Host {
     }
 
     /// Works the turn, and sees to what comes after it in its session.
-    async fn work_and_go_on(self, turn: record::Turn, reins: Reins, at_work: AtWork) {
+    async fn work_and_go_on(self, turn: record::Turn, setback: Setback, reins: Reins, at_work: AtWork) {
         let (org, session, id) = (turn.org.clone(), turn.session, turn.id);
         let running = OneMore::turn();
         // Closing drops the work where it is: the journal knows how far it came.
-        let work = Box::pin(self.work(&turn, reins));
+        let work = Box::pin(self.work(&turn, setback, reins));
         let work = self.inner.closing.run_until_cancelled(work).await;
         let parked = matches!(
             work,
@@ -152,28 +209,29 @@ impl Host {
         let to_end = at_work.leave().is_some_and(|control| control.is_to_end());
         drop(running);
         let mut not = None;
+        let work = work.map(|work| work.map_err(|left| (left.error, left.setback)));
         match work {
             // To be ended since the moment in which it parked.
             Some(Ok(_)) if parked && to_end => {
                 self.take_up(&turn, To::Cancel);
             }
             // The session was deleted, and the turn with it.
-            Some(Err(HostError::Store(error @ StoreError::Gone { .. }))) => {
+            Some(Err((HostError::Store(error @ StoreError::Gone { .. }), _))) => {
                 tracing::debug!(turn = %id, %error, "the turn is gone");
                 not = Some(id);
             }
-            Some(Err(HostError::Store(error @ StoreError::Lost))) => {
+            Some(Err((HostError::Store(error @ StoreError::Lost), _))) => {
                 tracing::warn!(turn = %id, %error, "another host works the turn");
                 not = Some(id);
             }
-            Some(Err(error @ HostError::Store(StoreError::Corrupt { .. }))) => {
+            Some(Err((error @ HostError::Store(StoreError::Corrupt { .. }), _))) => {
                 tracing::error!(turn = %id, %error, "the turn can't be worked on");
                 not = Some(id);
             }
-            Some(Err(error)) => {
+            Some(Err((error, setback))) => {
                 tracing::error!(turn = %id, %error, "the turn could not be worked on; it is tried again soon");
                 let to = if to_end { To::Cancel } else { To::Work };
-                self.try_again(turn, to);
+                self.try_again(turn, to, setback);
                 // Not before that.
                 not = Some(id);
             }
@@ -185,25 +243,28 @@ impl Host {
     }
 
     /// Takes a turn up again that could not be worked on: most likely the store could not be written, and will be soon.
-    fn try_again(&self, turn: record::Turn, to: To) {
+    fn try_again(&self, turn: record::Turn, to: To, setback: Setback) {
         let host = self.clone();
         let later = async move {
-            let wait = tokio::time::sleep(TRY_AGAIN);
+            let wait = tokio::time::sleep(host.inner.patience.again);
             if host.inner.closing.run_until_cancelled(wait).await.is_some() {
-                host.take_up(&turn, to);
+                host.take_up_after(setback, &turn, to);
             }
         };
         self.inner.tasks.spawn(later.in_current_span());
     }
 
     /// Takes the turn and works it. What comes of it is in the journal, or was lost to another host.
-    async fn work(&self, turn: &record::Turn, reins: Reins) -> Result<TurnStatus, HostError> {
+    async fn work(&self, turn: &record::Turn, setback: Setback, reins: Reins) -> Result<TurnStatus, Left> {
         if reins.leaves() && !reins.cancel.is_cancelled() {
             return Ok(turn.status);
         }
         let (fence, seal) = match self.hold(turn).await? {
-            Hold::Work(fence) => (fence, None),
-            Hold::Seal(fence) => (fence, Some(led_nowhere())),
+            Hold::Work(fence, cancel) => {
+                reins.asked_to_cancel(cancel);
+                (fence, None)
+            }
+            Hold::Seal(fence) => (fence, Some(led_nowhere(setback))),
             Hold::Ended => {
                 let ended = self.inner.store.turn(&turn.org, turn.id).await?;
                 return Ok(ended.map_or(turn.status, |turn| turn.status));
@@ -211,28 +272,53 @@ impl Host {
         };
         let recorder = self.record_for(turn, fence).await;
         let worked = match (recorder, seal) {
+            (Err(StoreError::Corrupt { reason }), _) => self.end_unread(turn, fence, &reason).await.map_err(Left::from),
             (Err(error), _) => Err(error.into()),
             (Ok(recorder), _) if recorder.machine.has_ended() => Ok(recorder.machine.status()),
-            (Ok(recorder), _) if reins.cancel.is_cancelled() => self.cancel_held(turn, fence, recorder).await,
+            (Ok(recorder), _) if reins.cancel.is_cancelled() => {
+                self.cancel_held(turn, fence, recorder).await.map_err(Left::from)
+            }
             (Ok(recorder), Some((error, why))) => {
                 tracing::error!(turn = %turn.id, "a turn is given up: {}", error.message);
-                self.end_without_work(recorder, |machine| machine.failure_of_calls(error, &why))
-                    .await
+                let end = |machine: &TurnMachine| machine.failure_of_calls(error, &why);
+                self.end_without_work(recorder, end).await.map_err(Left::from)
             }
             (Ok(recorder), None) => self.work_held(turn, reins, recorder).await,
         };
-        if let Err(HostError::Store(StoreError::Unavailable { .. })) = &worked {
-            // That is not the turn's doing.
+        if let Err(left) = &worked
+            && matches!(left.error, HostError::Store(StoreError::Unavailable { .. }))
+            && left.setback == Setback::Stopped
+        {
+            // That is not the turn's doing. One of which the store took less than its taking counts: what it did is done again.
             self.let_go(fence).await;
         }
         worked
+    }
+
+    /// Ends a turn whose journal can't be read: nothing is known of it, so nothing is said but that.
+    async fn end_unread(&self, turn: &record::Turn, fence: Fence, why: &str) -> Result<TurnStatus, StoreError> {
+        tracing::error!(turn = %turn.id, why, "a turn ends because its journal can't be read; `fumehood doctor --store` looks at all of it");
+        let failed = NewEvent {
+            turn: Some(turn.id),
+            source: Source::Host,
+            body: EventBody::TurnFailed {
+                error: unreadable(),
+                usage: None,
+                cost: None,
+            },
+        };
+        let store = &self.inner.store;
+        let ended = store.append_held(&turn.org, turn.session, fence, &[failed]).await?;
+        self.publish(ended);
+        Ok(TurnStatus::Failed)
     }
 
     async fn record_for(&self, turn: &record::Turn, fence: Fence) -> Result<Recorder, StoreError> {
         let inner = &self.inner;
         let (store, hub) = (Arc::clone(&inner.store), Arc::clone(&inner.hub));
         let caller = Arc::clone(&inner.caller);
-        Recorder::open(store, caller, hub, turn.org.clone(), turn.session, fence).await
+        let written = (fence, inner.patience.held);
+        Recorder::open(store, caller, hub, turn.org.clone(), turn.session, written).await
     }
 
     /// Cancels a turn, which may wait: what it waits for may come in the same moment, and then it is cancelled as it is after that.
@@ -265,7 +351,7 @@ impl Host {
         Ok(recorder.machine.status())
     }
 
-    async fn work_held(&self, turn: &record::Turn, reins: Reins, recorder: Recorder) -> Result<TurnStatus, HostError> {
+    async fn work_held(&self, turn: &record::Turn, reins: Reins, recorder: Recorder) -> Result<TurnStatus, Left> {
         let plan = self.plan(turn, recorder.machine.agent()).await;
         match plan.inspect(telemetry::turn_planned) {
             Ok(plan) => Ok(Driver::new(plan, Arc::clone(&self.inner.caller), recorder, reins)
@@ -277,13 +363,24 @@ impl Host {
                     code: TurnErrorCode::Configuration,
                     message: error.to_string(),
                 };
-                self.end_without_work(recorder, |machine| machine.failure(error)).await
+                let end = |machine: &TurnMachine| machine.failure(error);
+                self.end_without_work(recorder, end).await.map_err(Left::from)
             }
         }
     }
 
     pub(super) fn running(&self) -> MutexGuard<'_, HashMap<TurnId, Control>> {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a turn failed of which nothing is known but that.
+pub(super) fn unreadable() -> TurnError {
+    TurnError {
+        code: TurnErrorCode::JournalUnreadable,
+        message: "the session's journal can't be read, so the host can't tell how far the turn came; calls of it may have taken effect. \
+                  The operator finds what is damaged with `fumehood doctor --store`"
+            .into(),
     }
 }
 

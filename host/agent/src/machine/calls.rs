@@ -86,6 +86,17 @@ enum Progress {
 struct CallState {
     call: RequestedCall,
     progress: Progress,
+    /// Whether it began under who worked the turn before.
+    left: bool,
+}
+
+/// How a call stands that has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// It did not begin, or who works the turn runs it.
+    AtHand,
+    /// It began under who worked the turn before: it may have taken effect.
+    Left,
 }
 
 /// The calls of one step, in the order of the requests.
@@ -109,6 +120,7 @@ impl Calls {
         self.0.push(CallState {
             call,
             progress: Progress::Open(Verdict::Unasked),
+            left: false,
         });
     }
 
@@ -151,7 +163,17 @@ impl Calls {
         }
     }
 
+    /// What began until now is left by who worked the turn before.
+    pub(super) fn taken_up(&mut self) {
+        for state in &mut self.0 {
+            state.left = matches!(state.progress, Progress::Started(..));
+        }
+    }
+
     pub(super) fn start(&mut self, call: CallId, attempt: Attempt) {
+        if let Some(state) = self.0.iter_mut().find(|state| state.call.id == call) {
+            state.left = false;
+        }
         self.advance(call, |progress| match progress {
             Progress::Open(verdict) | Progress::Started(_, verdict) => {
                 Some(Progress::Started(attempt, verdict.clone()))
@@ -250,8 +272,15 @@ impl Calls {
         self.select(|progress| matches!(progress, Progress::Held(..)))
     }
 
-    pub(super) fn unsettled(&self) -> impl Iterator<Item = &RequestedCall> {
-        self.select(|progress| !matches!(progress, Progress::Settled(_)))
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = (&RequestedCall, Unsettled)> {
+        let unsettled = |state: &&CallState| !matches!(state.progress, Progress::Settled(_));
+        self.0.iter().filter(unsettled).map(|state| {
+            let how = match state.left {
+                true => Unsettled::Left,
+                false => Unsettled::AtHand,
+            };
+            (&state.call, how)
+        })
     }
 
     pub(super) fn signatures(&self) -> impl Iterator<Item = &Signature> {

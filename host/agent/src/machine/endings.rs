@@ -1,6 +1,6 @@
 //! The events that end a turn. Every call without an end gets one first, so that the history stays whole.
 
-use super::{Exhausted, Output, TurnMachine, Warning};
+use super::{Exhausted, Output, TurnMachine, Warning, calls::Unsettled};
 use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
     content::Content,
@@ -9,6 +9,9 @@ use fumehood_core::{
     message::RequestedCall,
     turn::{StopReason, TurnError},
 };
+
+const LEFT: &str =
+    "the host stopped while the call ran, and the turn ended before it could run again; it may have taken effect";
 
 impl TurnMachine {
     /// An event of this turn, by the host.
@@ -131,8 +134,14 @@ impl TurnMachine {
     fn settle_open_calls(&self, why: &CallError) -> Vec<NewEvent> {
         self.calls
             .unsettled()
-            .map(|call| {
-                let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(why.clone()), Metering::default());
+            .map(|(call, how)| {
+                let error = match how {
+                    Unsettled::Left if why.code != CallErrorCode::Interrupted => {
+                        CallError::new(CallErrorCode::Interrupted, LEFT)
+                    }
+                    _ => why.clone(),
+                };
+                let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default());
                 self.event(body)
             })
             .collect()

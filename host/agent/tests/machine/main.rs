@@ -79,7 +79,11 @@ fn step(step: u64) -> EventBody {
 }
 
 fn step_with(step: u64, notes: Vec<Note>) -> EventBody {
-    EventBody::StepStarted { step, notes }
+    EventBody::StepStarted {
+        step,
+        notes,
+        worked_ms: None,
+    }
 }
 
 fn says(text: &str) -> EventBody {

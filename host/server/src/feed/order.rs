@@ -199,8 +199,12 @@ mod tests {
     }
 
     fn begun(seq: u64, turn: TurnId, step: u64) -> Event {
-        let notes = Vec::new();
-        event(Some(seq), turn, EventBody::StepStarted { step, notes })
+        let body = EventBody::StepStarted {
+            step,
+            notes: Vec::new(),
+            worked_ms: None,
+        };
+        event(Some(seq), turn, body)
     }
 
     fn step(seq: u64) -> Event {

@@ -3,7 +3,7 @@
 
 mod calls;
 mod endings;
-mod guests;
+pub(crate) mod guests;
 pub(crate) mod outside;
 mod points;
 mod ways_round;

@@ -10,7 +10,7 @@ use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::{Catalog, DRAIN},
-    host::{Host, HostParts, ScheduleLimits},
+    host::{Host, HostParts, Patience, ScheduleLimits},
     limits::Limits,
     models::Models,
     skills::Skill,
@@ -222,6 +222,8 @@ pub(crate) struct Plan {
     pub(crate) policy: HostPolicy,
     /// How long calls may go on whose component is removed or replaced.
     pub(crate) drain: Span,
+    /// How it bears with a store that takes nothing for a moment.
+    pub(crate) patience: Patience,
 }
 
 impl Default for Plan {
@@ -235,6 +237,7 @@ impl Default for Plan {
             budgets: BTreeMap::new(),
             policy: HostPolicy::default(),
             drain: DRAIN,
+            patience: Patience::default(),
         }
     }
 }
@@ -279,6 +282,7 @@ impl House {
             budgets,
             policy,
             drain,
+            patience,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -306,7 +310,7 @@ impl House {
         let mut models: Models = [(ModelName::main(), (Arc::clone(&model) as Arc<dyn Provider>).into())].into();
         models.extend(others);
         let kept = policy.clone();
-        let host = host_of(&opened, limits, models, (skills, budgets), policy, drain).await;
+        let host = host_of(&opened, limits, models, (skills, budgets), policy, (drain, patience)).await;
         let closing = CancellationToken::new();
         let router = router(host.clone(), config.clone(), closing.clone());
         Self {
@@ -350,7 +354,7 @@ impl House {
             models,
             (BTreeMap::new(), BTreeMap::new()),
             self.policy.clone(),
-            DRAIN,
+            (DRAIN, Patience::default()),
         )
         .await;
         self.router = router(self.host.clone(), self.config.clone(), self.closing.clone());
@@ -472,7 +476,7 @@ async fn host_of(
     models: Models,
     (skills, budgets): (BTreeMap<SkillName, Arc<Skill>>, BTreeMap<OrgName, OrgBudget>),
     policy: HostPolicy,
-    drain: Span,
+    (drain, patience): (Span, Patience),
 ) -> Host {
     let store = Arc::clone(&opened.store);
     let sandbox = Sandbox::new(&SandboxConfig {
@@ -512,6 +516,7 @@ async fn host_of(
             per_org: 5,
             least_interval: Span::from_secs(1),
         },
+        patience,
     });
     host.recover().await.unwrap();
     host

@@ -1,9 +1,13 @@
 //! A store that can't be written for a moment: what happened meanwhile is written when it can, and nothing is done twice.
 
-use crate::{house::House, steering::later};
+use crate::{
+    house::{House, Plan},
+    steering::later,
+};
+use fumehood_agent::host::Patience;
 use fumehood_core::{id::SessionId, name::OrgName};
 use serde_json::{Value, json};
-use std::{io, sync::Mutex};
+use std::{io, sync::Mutex, time::Duration};
 use tokio::sync::mpsc;
 
 /// What the host logs, line by line.
@@ -31,7 +35,7 @@ fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedReceiver<Str
 }
 
 /// Refuses events of this type from now on, as a full disk would.
-async fn refuse(house: &House, kind: &str) {
+pub(crate) async fn refuse(house: &House, kind: &str) {
     let trigger = format!(
         "CREATE TRIGGER full BEFORE INSERT ON events WHEN CAST(NEW.body AS TEXT) LIKE '%\"{kind}\"%' \
          BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
@@ -42,7 +46,7 @@ async fn refuse(house: &House, kind: &str) {
         .unwrap();
 }
 
-async fn take_again(house: &House) {
+pub(crate) async fn take_again(house: &House) {
     sqlx::query("DROP TRIGGER full")
         .execute(&mut house.database().await)
         .await
@@ -110,5 +114,42 @@ async fn a_session_that_is_deleted_while_turns_come_leaves_nothing_at_work() {
     let left = house.host.store().next_turn(&OrgName::default_org(), id).await.unwrap();
     assert!(left.is_none());
     // It does not wait for a turn that nobody can end.
-    house.host.drain(std::time::Duration::from_secs(3600)).await;
+    house.host.drain(Duration::from_secs(3600)).await;
+}
+
+#[tokio::test]
+async fn a_turn_whose_answer_the_store_refuses_each_time_ends_and_its_model_is_asked_no_more() {
+    let plan = Plan {
+        patience: Patience {
+            held: Duration::ZERO,
+            again: Duration::from_millis(1),
+        },
+        ..Plan::default()
+    };
+    let house = House::built(plan).await;
+    let session = house.session().await;
+    refuse(&house, "text.completed").await;
+    let turn = later(&house, &session, json!({"input": "hi"})).await.json();
+    let id = turn["id"].as_str().unwrap();
+    let stream = house.get(&format!("{session}/events?turn={id}")).stream().await;
+    let frames = tokio::select! {
+        biased;
+        frames = stream.rest() => frames,
+        () = house.has_asked(8) => panic!("it is asked on and on"),
+    };
+    let last = frames.last().unwrap();
+    assert_eq!(last.event, "turn.failed");
+    let error = &last.data["data"]["error"];
+    assert_eq!(error["code"], "interrupted");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("store refused"), "{message}");
+    assert_eq!(
+        house.asked().len(),
+        4,
+        "once, and once more for each time that it was gone on with"
+    );
+    // The session goes on once there is room.
+    take_again(&house).await;
+    let next = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
+    assert_eq!(next.answer().await.json()["status"], "completed");
 }

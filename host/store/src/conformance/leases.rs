@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::StoreError,
     lease::{Fence, HostId, Lease, Taken},
-    record::{Addition, Session, Turn},
+    record::{Addition, CancelAt, Session, Turn},
 };
 use fumehood_core::{
     Time,
@@ -31,6 +31,7 @@ promises! {
     "a turn that was let go of is taken without a recovery" => let_go,
     "recoveries count in a row, until the turn comes further" => recoveries,
     "turns to be taken are the next of their sessions that nobody holds" => to_take,
+    "a turn that is to be cancelled is known as one to who takes it, until it ends" => to_cancel,
     "a turn of another org can't be taken" => foreign,
 }
 
@@ -72,7 +73,7 @@ impl Held {
 
     async fn take(&self, world: &World, host: HostId, at: u32) -> Result<(Fence, u32), Broken> {
         match self.ask(world, host, at).await? {
-            Some(Taken::Mine { fence, recoveries }) => Ok((fence, recoveries)),
+            Some(Taken::Mine { fence, recoveries, .. }) => Ok((fence, recoveries)),
             other => Err(Broken(format!("at {at} s the turn was not to be had: {other:?}"))),
         }
     }
@@ -306,6 +307,46 @@ async fn to_take(world: &World) -> Outcome {
     ensure_eq!(found(10).await?, both, "when its lease has ended");
     world.store.append(org, session, &[completed(held.turn.id)]).await?;
     ensure_eq!(found(9).await?, BTreeSet::from([behind, free.id]), "after its end");
+    Ok(())
+}
+
+async fn to_cancel(world: &World) -> Outcome {
+    let held = turn(world).await?;
+    let (org, id) = (&held.org, held.turn.id);
+    let (store, host) = (&world.store, HostId::new());
+    let known = async |at: u32| -> Result<(Option<CancelAt>, Option<CancelAt>), Broken> {
+        let (mut listed, mut after) = (None, None);
+        while let [(turn, at)] = &store.turns_to_cancel(after, 1).await?[..] {
+            listed = listed.or((turn.id == id).then_some(*at));
+            after = Some(turn.id);
+        }
+        match held.ask(world, host, at).await? {
+            Some(Taken::Mine { cancel, .. }) => Ok((cancel, listed)),
+            other => Err(Broken(format!("the turn was not to be had: {other:?}"))),
+        }
+    };
+    ensure_eq!(known(0).await?, (None, None), "before anybody asks");
+    let other = world.org().await?;
+    let kept = store.keep_cancel(&other, id, CancelAt::Now).await?;
+    ensure!(!kept, "another org's turn was to be cancelled");
+    ensure_eq!(known(1).await?, (None, None), "asked for in another org");
+    for (asked, then) in [
+        (CancelAt::Boundary, CancelAt::Boundary),
+        (CancelAt::Now, CancelAt::Now),
+        (CancelAt::Boundary, CancelAt::Now),
+    ] {
+        let kept = store.keep_cancel(org, id, asked).await?;
+        ensure!(kept, "{asked:?} was not kept");
+        ensure_eq!(known(2).await?, (Some(then), Some(then)), "after it was asked for");
+    }
+    store.append(org, held.session.id, &[completed(id)]).await?;
+    let kept = store.keep_cancel(org, id, CancelAt::Now).await?;
+    ensure!(!kept, "a turn that has ended was to be cancelled");
+    let left = store.turns_to_cancel(None, 1000).await?;
+    ensure!(
+        left.iter().all(|(turn, _)| turn.id != id),
+        "a turn that has ended is to be cancelled"
+    );
     Ok(())
 }
 

@@ -57,6 +57,7 @@ struct Row {
     epoch: i64,
     recoveries: u32,
     recovered_after: i64,
+    cancel: Option<String>,
 }
 
 /// A wish to work a turn.
@@ -71,8 +72,8 @@ impl Taking {
     /// Decides and, if the turn is to be had, writes who has it now, inside a transaction.
     async fn take(self, connection: &mut SqliteConnection) -> Result<Option<Taken>> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT session, ended IS NOT NULL AS has_ended, owner, opening, leased_until, epoch, recoveries, recovered_after \
-             FROM turns WHERE org = ?1 AND id = ?2",
+            "SELECT session, ended IS NOT NULL AS has_ended, owner, opening, leased_until, epoch, recoveries, recovered_after, \
+                 cancel FROM turns WHERE org = ?1 AND id = ?2",
         )
         .bind(self.org.as_str())
         .bind(&self.turn.uuid().as_bytes()[..])
@@ -103,7 +104,11 @@ impl Taking {
         .await
         .map_err(failed)?;
         let fence = Fence::new(self.turn, epoch.cast_unsigned());
-        Ok(Some(Taken::Mine { fence, recoveries }))
+        Ok(Some(Taken::Mine {
+            fence,
+            recoveries,
+            cancel: row.cancel.as_deref().map(turns::cancel_at).transpose()?,
+        }))
     }
 
     /// Whether another host that may still be there works it.

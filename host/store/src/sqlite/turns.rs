@@ -4,7 +4,7 @@ use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal, leas
 use crate::{
     api::{Result, StoreError, Turns},
     faults::Point,
-    record::{Accepted, Added, Addition, IfBusy, MAX_QUEUED, NewRewind, NewTurn, Rewound, Seen, Turn},
+    record::{Accepted, Added, Addition, CancelAt, IfBusy, MAX_QUEUED, NewRewind, NewTurn, Rewound, Seen, Turn},
 };
 use async_trait::async_trait;
 use fumehood_core::{
@@ -39,6 +39,21 @@ pub(super) fn turn((id, org, session, status, first_seq, created, ended): Row) -
         created: decode::from_nanos(created),
         ended: ended.map(decode::from_nanos),
     })
+}
+
+const fn cancel_text(at: CancelAt) -> &'static str {
+    match at {
+        CancelAt::Now => "now",
+        CancelAt::Boundary => "boundary",
+    }
+}
+
+pub(super) fn cancel_at(text: &str) -> Result<CancelAt> {
+    match text {
+        "now" => Ok(CancelAt::Now),
+        "boundary" => Ok(CancelAt::Boundary),
+        _ => Err(decode::corrupt("when a turn is cancelled")),
+    }
 }
 
 /// A turn that asks to be accepted, with its `turn.queued`.
@@ -497,6 +512,45 @@ impl Turns for SqliteStore {
             .map(|(id, org, session, status, first_seq, created, ended, until)| {
                 let waiting = turn((id, org, session, status, first_seq, created, ended))?;
                 Ok((waiting, decode::from_nanos(until)))
+            })
+            .collect()
+    }
+
+    async fn keep_cancel(&self, org: &OrgName, id: TurnId, at: CancelAt) -> Result<bool> {
+        let org = org.clone();
+        self.write(Point::TurnCancel, move |connection| -> BoxFuture<'_, Result<bool>> {
+            Box::pin(async move {
+                let kept = sqlx::query(
+                    "UPDATE turns SET cancel = CASE cancel WHEN 'now' THEN cancel ELSE ?3 END \
+                     WHERE org = ?1 AND id = ?2 AND ended IS NULL",
+                )
+                .bind(org.as_str())
+                .bind(&id.uuid().as_bytes()[..])
+                .bind(cancel_text(at))
+                .execute(connection)
+                .await
+                .map_err(failed)?;
+                Ok(kept.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    async fn turns_to_cancel(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<(Turn, CancelAt)>> {
+        type ToCancel = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>, String);
+        let rows: Vec<ToCancel> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended, cancel FROM turns INDEXED BY turns_to_cancel \
+             WHERE cancel IS NOT NULL AND ended IS NULL AND id > ?1 ORDER BY id LIMIT ?2",
+        )
+        .bind(after.map_or_else(Vec::new, |turn| turn.uuid().as_bytes().to_vec()))
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter()
+            .map(|(id, org, session, status, first_seq, created, ended, at)| {
+                let row = (id, org, session, status, first_seq, created, ended);
+                Ok((turn(row)?, cancel_at(&at)?))
             })
             .collect()
     }

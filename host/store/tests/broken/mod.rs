@@ -18,8 +18,8 @@ use fumehood_store::{
     api::Result,
     lease::{Fence, HostId, Lease, Taken},
     record::{
-        Accepted, Added, Addition, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
-        Rewound, Seen, Session, SessionChange, Turn,
+        Accepted, Added, Addition, CancelAt, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest,
+        Put, Rewound, Seen, Session, SessionChange, Turn,
     },
     schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun},
     spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay},
@@ -54,6 +54,8 @@ pub(crate) enum Fault {
     ForgetsWhatWasSeen,
     /// Appends for whoever once held the turn.
     ForgetsWhoHolds,
+    /// Says that a turn is to be cancelled and keeps nothing.
+    ForgetsCancels,
     /// Ends a turn for another before it knows whether that is accepted.
     EndsBeforeLooking,
     /// Fires a schedule for whoever asks.
@@ -323,6 +325,17 @@ impl Turns for Broken {
 
     async fn turns(&self, org: &OrgName, session: SessionId) -> Result<Vec<Turn>> {
         self.sound.turns(org, session).await
+    }
+
+    async fn keep_cancel(&self, org: &OrgName, id: TurnId, at: CancelAt) -> Result<bool> {
+        if self.fault == Fault::ForgetsCancels {
+            return Ok(self.sound.turn(org, id).await?.is_some());
+        }
+        self.sound.keep_cancel(org, id, at).await
+    }
+
+    async fn turns_to_cancel(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<(Turn, CancelAt)>> {
+        self.sound.turns_to_cancel(after, limit).await
     }
 
     async fn turns_in(&self, states: &[TurnStatus]) -> Result<Vec<Turn>> {

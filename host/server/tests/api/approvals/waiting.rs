@@ -117,6 +117,7 @@ async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
         EventBody::StepStarted {
             step: 1,
             notes: Vec::new(),
+            worked_ms: None,
         },
         EventBody::ToolRequested {
             step: 1,
