@@ -1,9 +1,11 @@
 //! The command line. What `--help` prints is written here.
 
 mod schedule;
+mod trial;
 mod webhook;
 
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
+pub(crate) use trial::ToolTest;
 pub(crate) use webhook::{DeliveryStatus, Webhook, WebhookStatus};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -142,6 +144,8 @@ pub(crate) enum Tool {
     },
     /// Run one tool of a component file, or of an installed component, once.
     Call(ToolCall),
+    /// Run the tests of a tool's folder: the real component behind an outside that is written down.
+    Test(ToolTest),
     /// Add a component, or replace the one of its name.
     Add {
         /// The .wasm file.

@@ -56,7 +56,7 @@ pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
 /// Starts the host on an opened store.
 pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
-    let running = start_without_tools(loaded, opened).await?;
+    let running = start_without_tools(loaded, opened, &door(&loaded.config)).await?;
     let org = OrgName::default_org();
     standard::install(&running.host, &org).await?;
     configured::install(&running.host, loaded, &org).await?;
@@ -96,10 +96,23 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
 
 /// Opens the store and starts a host that has no tools yet.
 pub(crate) async fn start_bare(loaded: &Loaded) -> anyhow::Result<Running> {
-    start_without_tools(loaded, open(&loaded.config).await?).await
+    start_without_tools(loaded, open(&loaded.config).await?, &door(&loaded.config)).await
 }
 
-async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
+/// The same with a door that leads somewhere else.
+pub(crate) async fn start_bare_behind(loaded: &Loaded, door: &EgressConfig) -> anyhow::Result<Running> {
+    start_without_tools(loaded, open(&loaded.config).await?, door).await
+}
+
+/// The door as it is configured.
+pub(crate) fn door(config: &Config) -> EgressConfig {
+    EgressConfig {
+        private_networks: config.host_policy().private_networks,
+        ..EgressConfig::default()
+    }
+}
+
+async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfig) -> anyhow::Result<Running> {
     let config = &loaded.config;
     let store = Arc::clone(&opened.store);
     let org = OrgName::default_org();
@@ -121,11 +134,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened) -> anyhow::Result<
     let policy = config.host_policy();
     let limits = Arc::new(config.limits()?);
     let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
-    let door = EgressConfig {
-        private_networks: policy.private_networks.clone(),
-        ..EgressConfig::default()
-    };
-    let egress = Egress::new(&door, Arc::clone(&ledger) as Arc<_>)?;
+    let egress = Egress::new(door, Arc::clone(&ledger) as Arc<_>)?;
     let workspaces = opened.workspaces.clone();
     let caller = Caller::new(CallerParts {
         sandbox: sandbox.clone(),

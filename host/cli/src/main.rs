@@ -20,6 +20,7 @@ mod out;
 mod planned;
 mod standard;
 mod telemetry;
+mod trial;
 mod unmatched;
 mod watch;
 
@@ -128,6 +129,9 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Org(command) => commands::admin::org(out, &loaded, command).await?,
         Command::Secret(Secret::Rotate(args)) => commands::rotate::rotate(out, &loaded, args).await?,
         Command::Tool(Tool::Check { file }) => commands::tool::check(out, &loaded, file).await?,
+        Command::Tool(Tool::Test(args)) => {
+            return Ok(succeeded(commands::tool_test::test(out, &loaded, args).await?));
+        }
         Command::Tool(Tool::Call(args)) if is_file(&args.component) => {
             return Ok(succeeded(commands::tool_call::call_file(out, &loaded, args).await?));
         }

@@ -1,6 +1,6 @@
 //! What the operator decides about the door, for all orgs.
 
-use crate::resolve::Resolve;
+use crate::{connect::Dial, resolve::Resolve};
 use fumehood_policy::address::PrivateNetworks;
 use rustls::pki_types::CertificateDer;
 use std::{fmt, sync::Arc, time::Duration};
@@ -15,6 +15,17 @@ pub enum Resolver {
     Custom(Arc<dyn Resolve>),
 }
 
+/// What carries a request once its address was checked.
+#[derive(Clone, Default)]
+pub enum Wire {
+    /// TCP to that address, and TLS where the URL says `https`.
+    #[default]
+    Network,
+    /// Streams of the caller's own, in place of connections: nothing leaves. For trying tools out against answers that are
+    /// written down; whatever else the door does, it does.
+    Given(Arc<dyn Dial>),
+}
+
 /// The door's settings. The defaults suit a host on the public internet.
 #[derive(Debug, Clone)]
 pub struct EgressConfig {
@@ -22,6 +33,8 @@ pub struct EgressConfig {
     pub private_networks: PrivateNetworks,
     /// How names become addresses.
     pub resolver: Resolver,
+    /// What carries the requests.
+    pub wire: Wire,
     /// Trusted beside the public certificate authorities.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// The longest wait for a name's addresses.
@@ -52,6 +65,7 @@ impl Default for EgressConfig {
         Self {
             private_networks: PrivateNetworks::default(),
             resolver: Resolver::System,
+            wire: Wire::Network,
             extra_roots: Vec::new(),
             dns_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
@@ -72,6 +86,15 @@ impl fmt::Debug for Resolver {
         f.write_str(match self {
             Self::System => "System",
             Self::Custom(_) => "Custom",
+        })
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network => "Network",
+            Self::Given(_) => "Given",
         })
     }
 }

@@ -4,10 +4,11 @@
 
 use crate::{
     body::RequestBody,
-    config::{EgressConfig, Resolver},
+    config::{EgressConfig, Resolver, Wire},
     error::{EgressError, Wait},
     resolve::{Resolve, SystemResolver},
 };
+use async_trait::async_trait;
 use fumehood_policy::{
     address::{PrivateNetworks, check_address},
     network::{Host, NetworkPolicy, Scheme, Target},
@@ -22,7 +23,7 @@ use rustls::{
 };
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -41,10 +42,29 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The largest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Stands where a stream was given and there is no address.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// Why the door could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("the door can't be set up: {0}")]
 pub struct SetupError(#[from] rustls::Error);
+
+/// A stream of bytes in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for S {}
+
+/// Gives the streams that stand for connections, where no network is to be used.
+#[async_trait]
+pub trait Dial: Send + Sync + 'static {
+    /// A stream that speaks HTTP/1.1 for `target`, as after TLS where its scheme has it. The door bounds the wait, and
+    /// dropping the future gives it up.
+    ///
+    /// # Errors
+    /// As a connection fails: the kind of the error is what the tool is told.
+    async fn dial(&self, target: &Target) -> io::Result<Box<dyn Duplex>>;
+}
 
 /// A connection that carries one exchange at a time. Dropping it closes it.
 pub(crate) struct Link {
@@ -63,6 +83,7 @@ impl Drop for Link {
 /// Makes connections.
 pub(crate) struct Connector {
     resolver: Arc<dyn Resolve>,
+    wire: Wire,
     private: PrivateNetworks,
     tls: TlsConnector,
     dns_timeout: Duration,
@@ -77,6 +98,7 @@ impl Connector {
         };
         Ok(Self {
             resolver,
+            wire: config.wire.clone(),
             private: config.private_networks.clone(),
             tls: TlsConnector::from(Arc::new(tls_config(&config.extra_roots)?)),
             dns_timeout: config.dns_timeout,
@@ -144,13 +166,16 @@ impl Connector {
     }
 
     async fn dial(&self, target: &Target, addresses: &[IpAddr]) -> Result<Link, EgressError> {
-        let stream = first_to_connect(addresses, target.port())
-            .await
-            .map_err(|error| EgressError::Connect {
-                host: target.host().to_string(),
-                port: target.port(),
-                reason: io_reason(&error),
-            })?;
+        let refused = |error: io::Error| EgressError::Connect {
+            host: target.host().to_string(),
+            port: target.port(),
+            reason: io_reason(&error),
+        };
+        if let Wire::Given(dial) = &self.wire {
+            let stream = dial.dial(target).await.map_err(refused)?;
+            return drive(stream, addresses.first().copied().unwrap_or(NO_ADDRESS)).await;
+        }
+        let stream = first_to_connect(addresses, target.port()).await.map_err(refused)?;
         let address = stream.peer_addr().map_err(|error| protocol(&error))?.ip();
         // Small requests must not wait for the acknowledgement of the previous segment.
         stream.set_nodelay(true).map_err(|error| protocol(&error))?;

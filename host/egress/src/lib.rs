@@ -37,8 +37,8 @@ mod resolve;
 mod shapes;
 mod telemetry;
 
-pub use config::{EgressConfig, Resolver};
-pub use connect::SetupError;
+pub use config::{EgressConfig, Resolver, Wire};
+pub use connect::{Dial, Duplex, SetupError};
 pub use door::{Egress, empty_body};
 pub use error::{Body, Direction, EgressError, RequestPart, Wait};
 pub use grant::{BoundCredential, EgressGrant, EgressLimits, RequestBudget};

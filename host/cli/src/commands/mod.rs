@@ -19,4 +19,5 @@ pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod tool;
 pub(crate) mod tool_call;
+pub(crate) mod tool_test;
 pub(crate) mod webhook;

@@ -132,7 +132,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
             decision.warn(&component);
             out.either(&component, |component| show(out, component));
         }
-        Tool::Check { .. } | Tool::Call(_) => {}
+        Tool::Check { .. } | Tool::Call(_) | Tool::Test(_) => {}
     }
     Ok(())
 }

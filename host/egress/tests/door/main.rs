@@ -4,6 +4,7 @@
 mod addresses;
 mod bodies;
 mod connections;
+mod given;
 mod hostile;
 mod ledger;
 mod requests;

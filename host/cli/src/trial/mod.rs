@@ -1,0 +1,18 @@
+//! `fumehood tool test`: a component's tests, run on the real component in the real sandbox under its own manifest, with an
+//! outside that is written down.
+//!
+//! What is real: loading, schemas, the grant, limits, the workspace, key-values, secrets and everything that the door decides,
+//! injects, scans and records. What is not: the network. A request that the door lets through is answered by an exchange of the
+//! test and by nobody else; no name is looked up and no connection is made.
+
+mod case;
+mod files;
+mod judge;
+mod outside;
+mod run;
+mod snapshot;
+
+pub(crate) use files::find;
+pub(crate) use judge::{Finding, Verdict};
+pub(crate) use run::{Bent, Outcome, Trial};
+pub(crate) use snapshot::Snapshots;

@@ -1,0 +1,268 @@
+//! `fumehood tool test`, as an author of tools runs it: the real component, the real sandbox, and an outside that is written down.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+use fumehood_tests::{Place, guest};
+use serde_json::Value;
+
+const MANIFEST: &str = r#"
+name = "http"
+version = "0.1.0"
+description = "Fetches pages."
+
+[network]
+allow = ["https://api.example.com/v1/"]
+
+[[credential]]
+secret = "API_KEY"
+hosts = ["api.example.com"]
+inject = { header = "authorization", format = "Bearer {}" }
+
+[limits]
+http_body = "1MiB"
+"#;
+
+/// A tool's folder with the component that fetches, and one test file.
+struct Folder(Place);
+
+impl Folder {
+    fn with(tests: &str) -> Self {
+        Self::of("http", MANIFEST, tests)
+    }
+
+    fn of(component: &str, manifest: &str, tests: &str) -> Self {
+        let place = Place::new("");
+        let dir = place.path().join("tool");
+        std::fs::create_dir_all(dir.join("tests")).unwrap();
+        std::fs::write(dir.join("tool.toml"), manifest).unwrap();
+        std::fs::write(dir.join(format!("{component}.wasm")), guest(component)).unwrap();
+        std::fs::write(dir.join("tests/some.toml"), tests).unwrap();
+        Self(place)
+    }
+
+    /// Runs the tests: the exit code, and what is printed as JSON.
+    async fn test(&self, options: &[&str]) -> (Option<i32>, Value) {
+        let args = [&["--json", "tool", "test", "tool"], options].concat();
+        let output = self.0.run(&args).await;
+        let printed = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code(), printed)
+    }
+
+    /// The only finding of the only test, which failed: what it is about, expected and found.
+    async fn finding(&self) -> (String, String, String) {
+        let (code, printed) = self.test(&[]).await;
+        assert_eq!(code, Some(1), "{printed}");
+        let findings = printed["files"][0]["tests"][0]["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), 1, "{printed}");
+        let text = |key: &str| findings[0][key].as_str().unwrap().to_owned();
+        (text("about"), text("expected"), text("found"))
+    }
+
+    /// What is said where nothing could be run.
+    async fn refused(&self) -> String {
+        let output = self.0.run(&["tool", "test", "tool"]).await;
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "a mistake in the tests has its own exit code"
+        );
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_test_passes_when_the_tool_asks_and_says_what_it_should_and_the_key_is_put_in_by_the_host() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "an answer is passed on"
+arguments = { url = "https://api.example.com/v1/rate?b=2&a=1" }
+secrets = { API_KEY = "key-of-this-test" }
+[[test.exchange]]
+request = { url = "https://api.example.com/v1/rate?a=1&b=2", headers = { authorization = "Bearer {{secret:API_KEY}}" } }
+response = { json = { rate = 0.86 } }
+[test.expect]
+contains = ["0.86"]
+"#,
+    );
+    let (code, printed) = folder.test(&[]).await;
+    assert_eq!((code, &printed["passed"]), (Some(0), &Value::from(1)), "{printed}");
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_manifest_is_denied_in_a_test_as_it_is_in_service() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "elsewhere"
+arguments = { url = "https://collector.example.net/upload" }
+expect = { status = "denied" }
+"#,
+    );
+    let (code, printed) = folder.test(&[]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    let refused = printed["files"][0]["tests"][0]["refused"].to_string();
+    assert!(refused.contains("collector.example.net"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_request_that_no_exchange_answers_fails_the_test_by_its_name() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "unexpected"
+arguments = { url = "https://api.example.com/v1/rate" }
+expect = { status = "error" }
+"#,
+    );
+    let (about, _, found) = folder.finding().await;
+    assert_eq!((&*about, &*found), ("requests", "GET https://api.example.com/v1/rate"));
+}
+
+#[tokio::test]
+async fn an_exchange_that_was_not_asked_for_fails_the_test() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "unused"
+arguments = { url = "https://collector.example.net/" }
+expect = { status = "denied" }
+[[test.exchange]]
+request = { url = "https://api.example.com/v1/rate" }
+"#,
+    );
+    let (_, expected, found) = folder.finding().await;
+    assert_eq!(expected, "GET https://api.example.com/v1/rate");
+    assert_eq!(found, "it was not made");
+}
+
+#[tokio::test]
+async fn a_result_that_is_not_as_expected_is_shown_on_both_sides() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "other"
+arguments = { url = "https://api.example.com/v1/rate" }
+expect = { contains = ["no such words"] }
+[[test.exchange]]
+request = { url = "https://api.example.com/v1/rate" }
+response = { body = "it is 0.86" }
+"#,
+    );
+    let (about, expected, found) = folder.finding().await;
+    assert_eq!(about, "text");
+    assert!(expected.contains("no such words") && found.contains("it is 0.86"));
+}
+
+#[tokio::test]
+async fn a_kept_result_is_compared_and_kept_anew_only_when_asked() {
+    let tests = |body: &str| {
+        format!(
+            "tool = \"http_fetch\"\n[[test]]\nname = \"kept\"\narguments = {{ url = \"https://api.example.com/v1/\" }}\nexpect = {{ snapshot = true }}\n[[test.exchange]]\nrequest = {{ url = \"https://api.example.com/v1/\" }}\nresponse = {{ body = \"{body}\" }}\n"
+        )
+    };
+    let folder = Folder::with(&tests("one"));
+    let (about, _, found) = folder.finding().await;
+    assert!(about == "snapshot" && found.contains("--update"), "{about}: {found}");
+    assert_eq!(folder.test(&["--update"]).await.0, Some(0));
+    assert_eq!(folder.test(&[]).await.0, Some(0));
+    std::fs::write(folder.0.path().join("tool/tests/some.toml"), tests("two")).unwrap();
+    let (about, expected, found) = folder.finding().await;
+    assert!(about.starts_with("snapshot, line"), "{about}");
+    assert!(expected.contains("one") && found.contains("two"), "{expected} {found}");
+}
+
+#[tokio::test]
+async fn a_tool_is_tried_against_an_outside_that_fails_in_every_way() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "bent"
+arguments = { url = "https://api.example.com/v1/rate" }
+[[test.exchange]]
+request = { url = "https://api.example.com/v1/rate" }
+response = { body = "fine" }
+"#,
+    );
+    let (code, printed) = folder.test(&["--failing-outside"]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    let bent = printed["files"][0]["tests"][0]["failing_outside"]
+        .as_array()
+        .unwrap()
+        .clone();
+    assert_eq!(bent.len(), 8);
+    let came = |how: &str| {
+        let found = bent.iter().find(|bent| bent["how"] == how);
+        found.unwrap()["came"].as_str().unwrap().to_owned()
+    };
+    assert!(came("429, come back in 7 s").starts_with("error"));
+    assert!(came("no answer").starts_with("error"), "{}", came("no answer"));
+    assert!(came("a connection that breaks").starts_with("error"));
+}
+
+#[tokio::test]
+async fn a_tool_that_does_not_deal_with_a_failing_outside_fails() {
+    let manifest = "name = \"hostile\"\nversion = \"0.1.0\"\ndescription = \"Misbehaves.\"\n[network]\nallow = [\"https://api.example.com\"]\n[limits]\ncpu = \"200ms\"\n";
+    let tests = "tool = \"spin\"\n[[test]]\nname = \"it never ends\"\nexpect = { status = \"trapped\" }\n[[test.exchange]]\nrepeat = true\nrequest = { url = \"https://api.example.com/\" }\n";
+    let folder = Folder::of("hostile", manifest, tests);
+    assert_eq!(folder.test(&[]).await.0, Some(0));
+    let (code, printed) = folder.test(&["--failing-outside"]).await;
+    assert_eq!(code, Some(1), "{printed}");
+}
+
+#[tokio::test]
+async fn files_and_keys_are_there_before_and_compared_after() {
+    let manifest =
+        "name = \"files\"\nversion = \"0.1.0\"\ndescription = \"Files.\"\n[files]\nworkspace = \"read-write\"\n";
+    let tests = |wanted: &str| {
+        format!(
+            "[[test]]\nname = \"edited\"\ntool = \"files_edit\"\narguments = {{ path = \"a/b.txt\", old = \"one\", new = \"two\" }}\nfiles = {{ \"a/b.txt\" = \"one\\n\" }}\nexpect.files = {{ \"a/b.txt\" = \"{wanted}\\n\" }}\n"
+        )
+    };
+    let folder = Folder::of("files", manifest, &tests("two"));
+    let (code, printed) = folder.test(&[]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    std::fs::write(folder.0.path().join("tool/tests/some.toml"), tests("three")).unwrap();
+    let (about, expected, found) = folder.finding().await;
+    assert_eq!((&*about, &*expected, &*found), ("file `a/b.txt`", "three\n", "two\n"));
+}
+
+#[tokio::test]
+async fn a_test_file_that_names_no_tool_or_a_key_that_means_nothing_is_refused_with_its_name_and_line() {
+    let message = Folder::with("[[test]]\nname = \"x\"\n").refused().await;
+    assert!(
+        message.contains("some.toml") && message.contains("names no tool"),
+        "{message}"
+    );
+    let message = Folder::with("tool = \"http_fetch\"\n[[test]]\nname = \"x\"\nexpects = {}\n")
+        .refused()
+        .await;
+    assert!(message.contains("some.toml") && message.contains("line 4"), "{message}");
+}
+
+#[tokio::test]
+async fn a_test_of_a_tool_that_the_component_does_not_have_says_so() {
+    let folder = Folder::with("tool = \"http_fetsh\"\n[[test]]\nname = \"x\"\n");
+    let (about, _, found) = folder.finding().await;
+    assert_eq!(about, "status");
+    assert!(found.contains("http_fetsh"), "{found}");
+}
+
+#[tokio::test]
+async fn a_folder_without_tests_or_without_a_component_says_what_is_missing() {
+    let folder = Folder::with("");
+    assert!(folder.refused().await.contains("[[test]]"));
+    std::fs::remove_file(folder.0.path().join("tool/http.wasm")).unwrap();
+    assert!(folder.refused().await.contains("http.wasm"));
+}
