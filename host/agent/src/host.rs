@@ -549,6 +549,14 @@ impl Host {
     }
 }
 
+/// An error of what was to be made by a request that its client may repeat.
+fn made_before(error: StoreError) -> HostError {
+    match error {
+        StoreError::KeyReused => HostError::KeyReused,
+        error => error.into(),
+    }
+}
+
 const fn is_pause(body: &EventBody) -> bool {
     matches!(body, EventBody::TurnPaused { .. })
 }

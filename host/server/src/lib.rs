@@ -10,6 +10,7 @@ mod body;
 mod config;
 mod connections;
 mod feed;
+mod idempotency;
 mod input;
 mod observe;
 mod openapi;

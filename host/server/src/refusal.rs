@@ -85,6 +85,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Exists { what } => Self::new(ProblemCode::Conflict, format!("{what} already exists")),
             StoreError::Gone { what } => Self::not_found(what),
+            StoreError::KeyReused => HostError::KeyReused.into(),
             StoreError::Invalid { reason } => Self::new(ProblemCode::InvalidRequest, reason),
             error @ (StoreError::Full { limit, .. } | StoreError::TooMany { limit, .. }) => {
                 Self::new(ProblemCode::QuotaExceeded, error.to_string()).with("limit", limit)

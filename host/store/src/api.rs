@@ -38,6 +38,9 @@ pub enum StoreError {
         /// `org`, `session` or `turn`.
         what: &'static str,
     },
+    /// The idempotency key came with another request before: nothing was changed.
+    #[error("the idempotency key came with another request before")]
+    KeyReused,
     /// The store does not take this: nothing was changed.
     #[error("the store does not take this: {reason}")]
     Invalid {
@@ -375,9 +378,13 @@ pub struct SecretsStamp {
 /// one transaction, and of several who fire it for the same time one does.
 #[async_trait]
 pub trait Schedules {
-    /// Keeps a new schedule. [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if its org or session does not
-    /// exist.
+    /// Keeps a new schedule, or gives the one that the same idempotency key and request made within a day. [`StoreError::KeyReused`] if
+    /// the request was another, [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if its org or session does
+    /// not exist.
     async fn create_schedule(&self, schedule: &NewSchedule, most: u64) -> Result<Schedule>;
+    /// What the same idempotency key and request made within a day; `None` if nothing is known of the key.
+    /// [`Schedules::create_schedule`] decides, should the same request arrive meanwhile.
+    async fn repeated_schedule(&self, org: &OrgName, key: &str, request: &Digest) -> Result<Option<Schedule>>;
     /// One schedule.
     async fn schedule(&self, org: &OrgName, id: ScheduleId) -> Result<Option<Schedule>>;
     /// The org's schedules, newest first.
@@ -402,7 +409,8 @@ pub trait Schedules {
 /// that moment. It goes with the webhook and with the session.
 #[async_trait]
 pub trait Webhooks {
-    /// Keeps a new webhook. [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if there is no such org.
+    /// Keeps a new webhook, or gives the one that the same idempotency key and request made within a day. [`StoreError::KeyReused`] if the
+    /// request was another, [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if there is no such org.
     async fn create_webhook(&self, webhook: &NewWebhook, most: u64) -> Result<Webhook>;
     /// One webhook.
     async fn webhook(&self, org: &OrgName, id: WebhookId) -> Result<Option<Webhook>>;

@@ -4,6 +4,7 @@ use crate::record::{NewTurn, Session, Turn};
 use fumehood_core::{
     Time,
     content::Content,
+    digest::Digest,
     event::{Event, NewEvent},
     id::{ScheduleId, SessionId, TurnId},
     name::{AgentName, OrgName},
@@ -135,6 +136,8 @@ pub struct NewSchedule {
     pub plan: Plan,
     /// Whether it fires.
     pub state: State,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
 }
 
 /// A schedule.

@@ -2,6 +2,7 @@
 
 use fumehood_core::{
     Time,
+    digest::Digest,
     id::{DeliveryId, EventId, SessionId, TurnId, WebhookId},
     name::{OrgName, SecretName},
 };
@@ -137,6 +138,8 @@ pub struct NewWebhook {
     pub settings: Settings,
     /// What it is told.
     pub events: Vec<Told>,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
 }
 
 /// A webhook.

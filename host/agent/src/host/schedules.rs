@@ -5,11 +5,12 @@
 mod clock;
 mod deed;
 
-use super::{Host, HostError};
+use super::{Host, HostError, made_before};
 use crate::{redact, schema::Schema, submit};
 use fumehood_core::{
     Time,
     content::Content,
+    digest::Digest,
     id::{ScheduleId, SessionId},
     name::{AgentName, OrgName},
     now,
@@ -88,6 +89,8 @@ pub struct ScheduleRequest {
     pub task: Task,
     /// Whether it waits to be resumed.
     pub paused: bool,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
 }
 
 /// Where the turns of a schedule are to go.
@@ -138,11 +141,11 @@ pub struct ScheduleChange {
 }
 
 impl Host {
-    /// Makes a schedule.
+    /// Makes a schedule, or gives the one that the same request made before.
     ///
     /// # Errors
-    /// [`HostError::Invalid`] for what never comes, comes too often or can't be done, [`HostError::NotFound`] for its session, and the
-    /// store's `TooMany`.
+    /// [`HostError::Invalid`] for what never comes, comes too often or can't be done, [`HostError::NotFound`] for its session,
+    /// [`HostError::KeyReused`], and the store's `TooMany`.
     pub async fn create_schedule(&self, org: &OrgName, request: ScheduleRequest) -> Result<Schedule, HostError> {
         let ScheduleRequest {
             title,
@@ -153,7 +156,18 @@ impl Host {
             place,
             task,
             paused,
+            idempotency,
         } = request;
+        // First: what it asked for may be over.
+        if let Some((key, request)) = &idempotency
+            && let Some(earlier) = self
+                .store()
+                .repeated_schedule(org, key, request)
+                .await
+                .map_err(made_before)?
+        {
+            return Ok(earlier);
+        }
         let time = now();
         let place = match place {
             PlaceRequest::Session(session) => Place::Session(session),
@@ -186,9 +200,10 @@ impl Host {
             org: org.clone(),
             plan,
             state,
+            idempotency,
         };
         let most = self.inner.schedules.limits.per_org;
-        let made = self.store().create_schedule(&new, most).await?;
+        let made = self.store().create_schedule(&new, most).await.map_err(made_before)?;
         self.inner.schedules.changed.notify_one();
         Ok(made)
     }

@@ -7,9 +7,10 @@ mod attempt;
 mod places;
 mod sender;
 
-use super::{Host, HostError};
+use super::{Host, HostError, made_before};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_core::{
+    digest::Digest,
     id::{DeliveryId, WebhookId},
     name::{OrgName, SecretName},
     now,
@@ -53,6 +54,8 @@ pub struct WebhookRequest {
     pub url: String,
     /// What.
     pub events: Vec<Told>,
+    /// The client's `Idempotency-Key` and the digest of the request it came with.
+    pub idempotency: Option<(String, Digest)>,
 }
 
 /// What to change of a webhook; `None` leaves a part as it is.
@@ -78,16 +81,22 @@ pub enum BeTold {
 }
 
 impl Host {
-    /// Makes a webhook, and the key that signs its requests. The key is an org's secret like others, and not shown again.
+    /// Makes a webhook, and the key that signs its requests; or gives the one that the same request made before. The key is an org's
+    /// secret like others, and not shown again.
     ///
     /// # Errors
-    /// [`HostError::Invalid`] for a URL that can't be requested, and the store's `TooMany`.
+    /// [`HostError::Invalid`] for a URL that can't be requested, [`HostError::KeyReused`], and the store's `TooMany`.
     pub async fn create_webhook(
         &self,
         org: &OrgName,
         request: WebhookRequest,
     ) -> Result<(Webhook, SecretString), HostError> {
-        let WebhookRequest { title, url, events } = request;
+        let WebhookRequest {
+            title,
+            url,
+            events,
+            idempotency,
+        } = request;
         let id = WebhookId::new();
         let settings = Settings {
             title,
@@ -102,22 +111,32 @@ impl Host {
             org: org.clone(),
             settings,
             events,
+            idempotency,
         };
         let (host, key) = (self.clone(), new_key()?);
-        let kept = key.clone();
-        let made = self
-            .to_the_end(async move {
-                let (owner, name) = (Owner::Org(new.org.clone()), new.settings.key.clone());
-                // A webhook without its key could tell nothing.
-                host.store().secret_set(&owner, &name, &kept).await?;
-                let made = host.store().create_webhook(&new, MOST_WEBHOOKS).await;
-                if made.is_err() {
-                    host.forget_key(&new.org, &name).await;
-                }
-                Ok(made?)
-            })
-            .await?;
-        Ok((made, key))
+        self.to_the_end(async move {
+            let (owner, name) = (Owner::Org(new.org.clone()), new.settings.key.clone());
+            // A webhook without its key could tell nothing.
+            host.store().secret_set(&owner, &name, &key).await?;
+            let made = host.store().create_webhook(&new, MOST_WEBHOOKS).await;
+            if made.as_ref().map(|made| made.id).ok() != Some(new.id) {
+                host.forget_key(&new.org, &name).await;
+            }
+            let made = made.map_err(made_before)?;
+            let key = match made.id == new.id {
+                true => key,
+                false => host.key_of(&made).await?,
+            };
+            Ok((made, key))
+        })
+        .await
+    }
+
+    /// The key that signs its requests, for one that a request made which is repeated.
+    async fn key_of(&self, webhook: &Webhook) -> Result<SecretString, HostError> {
+        let secrets = self.store().secrets_in_effect(&webhook.org, None).await?;
+        let key = secrets.into_iter().find(|(name, _)| *name == webhook.settings.key);
+        key.map(|(_, value)| value).ok_or(HostError::NotFound("secret"))
     }
 
     /// One webhook.

@@ -6,12 +6,13 @@ use self::body::{ChangeSchedule, CreateSchedule, Run, Schedule};
 use crate::{
     app::App,
     auth::Client,
+    idempotency::idempotency_key,
     input::{At, JsonBody, Listed, PageQuery, Query},
     problem::{Answer, Problem},
 };
 use axum::{Json, extract::State, response::IntoResponse};
 use fumehood_core::id::ScheduleId;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,14 +35,19 @@ fn schedule_id(text: &str) -> Answer<ScheduleId> {
 ///
 /// Each of its times is a turn: in `session`, or in a session of its own that is made for it. It fires for each time once, also when the
 /// host is killed meanwhile.
+///
+/// For a day the same `Idempotency-Key` and request are the same schedule, as it is by now; the same key with another request is refused.
 #[utoipa::path(post, path = "/v1/schedules", tag = "schedules", request_body = CreateSchedule,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters")),
     responses((status = 201, body = Schedule, description = "The schedule", headers(("Location" = String, description = "Its path")))))]
 async fn create_schedule(
     State(app): State<Arc<App>>,
     client: Client,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<CreateSchedule>,
 ) -> Answer<impl IntoResponse> {
-    let schedule = app.host.create_schedule(&client.org, body.into_request()?).await?;
+    let request = body.into_request(idempotency_key(&headers)?)?;
+    let schedule = app.host.create_schedule(&client.org, request).await?;
     let location = format!("/v1/schedules/{}", schedule.id);
     Ok((
         StatusCode::CREATED,

@@ -4,8 +4,9 @@ use crate::{
     app::App,
     auth::Client,
     feed::{Feed, Scope},
+    idempotency::{digest, idempotency_key},
     input::{At, JsonBody, MaybeJson, session_id, turn_id},
-    problem::{Answer, Problem, ProblemCode},
+    problem::{Answer, Problem},
     refusal::tell_standing,
     routes::events::{last_event_id, within_journal},
     schema, sse,
@@ -23,14 +24,13 @@ use fumehood_agent::{
 use fumehood_core::{
     awaited::ClientTool,
     content::Content,
-    digest::Digest,
     id::{SessionId, TurnId},
     money::Money,
     name::ToolName,
     turn::{Budget, TurnStatus},
 };
 use fumehood_policy::quantity::Span;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -44,8 +44,6 @@ pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(cancel_turn))
 }
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const LONGEST_IDEMPOTENCY_KEY: usize = 255;
 /// How long a cancel waits for the turn's end; a turn that takes longer ends all the same.
 const CANCEL_TIME: Duration = Duration::from_secs(10);
 
@@ -173,7 +171,7 @@ impl SubmitTurn {
         let tools: Vec<_> = self.tools.drain(..).map(ClientTool::from).collect();
         let idempotency = match key {
             None => None,
-            Some(key) => Some((key, self.digest(&budget, &tools)?)),
+            Some(key) => Some((key, digest(&self.meaning(&budget, &tools))?)),
         };
         Ok(TurnRequest {
             input: self.input,
@@ -198,39 +196,6 @@ impl SubmitTurn {
             self.mode,
         )
     }
-
-    /// What two requests have in common that are the same: what they mean, not how they are written.
-    fn digest(&self, budget: &Budget, tools: &[ClientTool]) -> Answer<Digest> {
-        let bytes = serde_json::to_vec(&self.meaning(budget, tools)).map_err(|error| {
-            tracing::error!(%error, "a turn's request can't be written as JSON");
-            Problem::fault()
-        })?;
-        Ok(Digest::of(&bytes))
-    }
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
-    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
-    match (given.next(), given.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => match value.to_str() {
-            Ok(key) if is_idempotency_key(key) => Ok(Some(key.to_owned())),
-            _ => Err(bad_idempotency_key()),
-        },
-        (Some(_), Some(_)) => Err(bad_idempotency_key()),
-    }
-}
-
-pub(crate) fn is_idempotency_key(key: &str) -> bool {
-    (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len())
-        && key.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
-}
-
-fn bad_idempotency_key() -> Problem {
-    Problem::new(
-        ProblemCode::InvalidHeader,
-        "Idempotency-Key is one header of 1 to 255 printable ASCII characters",
-    )
 }
 
 /// How the client wants to hear of the turn.
@@ -434,7 +399,7 @@ pub(crate) async fn cancel(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::parse_json;
+    use crate::{input::parse_json, problem::ProblemCode};
 
     fn request(text: &str) -> Answer<TurnRequest> {
         parse_json::<SubmitTurn>(text.as_bytes())?.into_request(Some("k".into()))
@@ -472,18 +437,5 @@ mod tests {
                 .code(),
             ProblemCode::InvalidBody
         );
-    }
-
-    #[test]
-    fn an_idempotency_key_has_a_length() {
-        let key = |value: &str| {
-            idempotency_key(&HeaderMap::from_iter([(
-                IDEMPOTENCY_KEY,
-                HeaderValue::from_str(value).unwrap(),
-            )]))
-        };
-        assert_eq!(key("abc").unwrap().as_deref(), Some("abc"));
-        assert_eq!(key("").unwrap_err().code(), ProblemCode::InvalidHeader);
-        assert_eq!(key(&"x".repeat(256)).unwrap_err().code(), ProblemCode::InvalidHeader);
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     app::App,
     auth::Client,
+    idempotency::{digest, idempotency_key},
     input::{At, JsonBody, Limit, Listed, PageQuery, Query},
     problem::{Answer, Problem},
     routes::sessions::present,
@@ -18,7 +19,7 @@ use fumehood_store::{
     record::PageRequest,
     webhooks::{self, DeliveryState, Told, WebhookState, Which},
 };
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -167,15 +168,24 @@ enum NewStatus {
 /// Make a webhook
 ///
 /// It is told of events from now on: by POST, signed by the scheme of Standard Webhooks, again and again for three days until its server
-/// answers with a 2xx. The answer has the secret that verifies the signatures; it is not shown again.
+/// answers with a 2xx. The answer has the secret that verifies the signatures; it is not shown again, but to the same request.
+///
+/// For a day the same `Idempotency-Key` and request are the same webhook, as it is by now; the same key with another request is refused.
 #[utoipa::path(post, path = "/v1/webhooks", tag = "webhooks", request_body = CreateWebhook,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters")),
     responses((status = 201, body = WebhookWithSecret, description = "The webhook", headers(("Location" = String, description = "Its path")))))]
 async fn create_webhook(
     State(app): State<Arc<App>>,
     client: Client,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<CreateWebhook>,
 ) -> Answer<impl IntoResponse> {
+    let idempotency = match idempotency_key(&headers)? {
+        None => None,
+        Some(key) => Some((key, digest(&(&body.title, &body.url, &body.events))?)),
+    };
     let request = WebhookRequest {
+        idempotency,
         title: body.title,
         url: body.url,
         events: body.events,

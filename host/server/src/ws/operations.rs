@@ -5,11 +5,12 @@ use crate::{
     app::App,
     auth::Client,
     feed::{Feed, Scope},
+    idempotency::is_idempotency_key,
     input::{session_id, turn_id},
     problem::{Answer, Problem, ProblemCode},
     routes::{
         events::within_journal,
-        turns::{accept, cancel, is_idempotency_key},
+        turns::{accept, cancel},
     },
 };
 use fumehood_agent::view::TurnView;

@@ -530,3 +530,49 @@ async fn a_schedule_is_only_so_large() {
     let refused = house.ask(Method::PATCH, &path(&fits)).json(&change).answer().await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text());
 }
+
+#[tokio::test]
+async fn the_same_request_with_the_same_key_makes_one_schedule() {
+    let house = House::new().await;
+    let create = async |key: &str, body: Value| {
+        let made = house.post("/v1/schedules").with("idempotency-key", key).json(&body);
+        made.answer().await
+    };
+    let body = json!({"when": {"every": "1h"}, "input": "look around", "budget": {"time": "60s"}});
+    let first = create("a", body).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
+    // Written otherwise, it means the same.
+    let written =
+        json!({"budget": {"time": "1m"}, "input": [{"type": "text", "text": "look around"}], "when": {"every": "1h"}});
+    let again = create("a", written).await;
+    assert_eq!(again.status, StatusCode::CREATED, "{}", again.text());
+    assert_eq!(again.json(), first.json());
+    let other = json!({"when": {"every": "1h"}, "input": "look elsewhere"});
+    let reused = create("a", other.clone()).await;
+    assert_eq!(
+        (reused.status, reused.problem().as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
+    );
+    assert_ne!(create("b", other).await.json()["id"], first.json()["id"]);
+    let listed = house.get("/v1/schedules").answer().await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    let bad = create("", json!({"when": {"every": "1h"}, "input": "x"})).await;
+    assert_eq!(bad.problem(), "invalid_header");
+}
+
+#[tokio::test]
+async fn a_schedule_whose_time_is_over_is_known_to_the_request_that_made_it() {
+    let house = House::new().await;
+    let at = now() + Duration::from_millis(300);
+    let body = json!({"when": {"at": at}, "input": "once"});
+    let create = async || {
+        let made = house.post("/v1/schedules").with("idempotency-key", "once");
+        made.json(&body).answer().await
+    };
+    let first = create().await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
+    while now() <= at {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(create().await.json()["id"], first.json()["id"]);
+}

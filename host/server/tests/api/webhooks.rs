@@ -438,3 +438,24 @@ async fn what_can_be_told_nobody_is_refused_and_another_orgs_webhooks_are_not_th
     let unknown = house.post(&format!("{}{delivery}", path(&last))).answer().await;
     assert_eq!(unknown.problem(), "not_found");
 }
+
+#[tokio::test]
+async fn the_same_request_with_the_same_key_makes_one_webhook_and_shows_its_secret() {
+    let house = house().await;
+    let create = async |body: Value| {
+        let made = house.post("/v1/webhooks").with("idempotency-key", "a");
+        made.json(&body).answer().await
+    };
+    let first = create(json!({"url": "https://example.com/"})).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
+    let again = create(json!({"url": "https://example.com/", "events": ["turn.*"]})).await;
+    assert_eq!(again.json(), first.json());
+    let reused = create(json!({"url": "https://example.com/elsewhere"})).await;
+    assert_eq!(reused.problem(), "idempotency_key_reused");
+    let secrets = house.get("/v1/secrets").answer().await.json();
+    assert_eq!(
+        secrets["items"].as_array().unwrap().len(),
+        1,
+        "what was not made leaves no secret"
+    );
+}

@@ -15,6 +15,7 @@ use crate::{
 use fumehood_core::{
     Time,
     content::Content,
+    digest::Digest,
     event::{EventBody, Source},
     id::{ScheduleId, SessionId, TurnId},
     name::OrgName,
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 promises! {
     "a schedule is kept as it was made, and changes only as it was seen" => kept,
+    "the same idempotency key makes one schedule" => made_once,
     "an org has only so many schedules" => bounded,
     "schedules are found in the order of their next times" => planned,
     "a schedule that fires makes its session, its turn and its next time at once" => fires,
@@ -69,6 +71,7 @@ fn new_schedule(org: &OrgName, place: Place, next: i64) -> Result<NewSchedule, B
             },
         },
         state: State::Active(at(next)?),
+        idempotency: None,
     })
 }
 
@@ -160,6 +163,40 @@ async fn kept(world: &World) -> Outcome {
         "it is deleted twice"
     );
     ensure_eq!(world.store.schedule(&org, schedule.id).await?, None, "what is gone");
+    Ok(())
+}
+
+async fn made_once(world: &World) -> Outcome {
+    let (org, other) = (world.org().await?, world.org().await?);
+    let (request, another) = (Digest::of(b"a request"), Digest::of(b"another"));
+    let new = |org: &OrgName, request: Digest| -> Result<NewSchedule, Broken> {
+        Ok(NewSchedule {
+            idempotency: Some(("a key".to_owned(), request)),
+            ..new_schedule(org, fresh()?, 3600)?
+        })
+    };
+    let store = &world.store;
+    ensure_eq!(store.repeated_schedule(&org, "a key", &request).await?, None, "before");
+    let first = store.create_schedule(&new(&org, request)?, 1).await?;
+    let again = store.create_schedule(&new(&org, request)?, 1).await?;
+    ensure_eq!(again, first, "the same request, where there are as many as may be");
+    let known = store.repeated_schedule(&org, "a key", &request).await?;
+    ensure_eq!(known.as_ref(), Some(&first), "what the same request made");
+    let reused = store.create_schedule(&new(&org, another)?, 100).await;
+    ensure!(
+        matches!(reused, Err(StoreError::KeyReused)),
+        "another request: {reused:?}"
+    );
+    let reused = store.repeated_schedule(&org, "a key", &another).await;
+    ensure!(
+        matches!(reused, Err(StoreError::KeyReused)),
+        "another request: {reused:?}"
+    );
+    let of_other = store.create_schedule(&new(&other, request)?, 100).await?;
+    ensure!(of_other.id != first.id, "another org has the schedule");
+    ensure!(store.delete_schedule(&org, first.id).await?, "it is not deleted");
+    let anew = store.create_schedule(&new(&org, another)?, 100).await?;
+    ensure!(anew.id != first.id, "what was deleted is there");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use crate::{
     webhooks::{Attempt, Delivery, DeliveryState, NewWebhook, Settings, Told, Webhook, WebhookState, Which},
 };
 use fumehood_core::{
+    digest::Digest,
     id::WebhookId,
     name::{OrgName, SecretName},
     now,
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 promises! {
     "a webhook is kept as it was made, and changes only as it was seen" => kept,
+    "the same idempotency key makes one webhook" => made_once,
     "an org has only so many webhooks" => bounded,
     "what a webhook is to be told is kept with the event" => queued,
     "what arrived is not sent again, unless it is replayed" => settled,
@@ -42,6 +44,7 @@ fn new_webhook(org: &OrgName, events: &[&str]) -> Result<NewWebhook, Broken> {
             older_keys: Vec::new(),
         },
         events: events.iter().map(|event| told(event)).collect::<Result<_, _>>()?,
+        idempotency: None,
     })
 }
 
@@ -117,6 +120,28 @@ async fn kept(world: &World) -> Outcome {
         !world.store.delete_webhook(&org, webhook.id).await?,
         "it is deleted twice"
     );
+    Ok(())
+}
+
+async fn made_once(world: &World) -> Outcome {
+    let org = world.org().await?;
+    let new = |request: &[u8]| -> Result<NewWebhook, Broken> {
+        Ok(NewWebhook {
+            idempotency: Some(("a key".to_owned(), Digest::of(request))),
+            ..new_webhook(&org, &["*"])?
+        })
+    };
+    let first = world.store.create_webhook(&new(b"a request")?, 1).await?;
+    let again = world.store.create_webhook(&new(b"a request")?, 1).await?;
+    ensure_eq!(again, first, "the same request, where there are as many as may be");
+    let reused = world.store.create_webhook(&new(b"another")?, 100).await;
+    ensure!(
+        matches!(reused, Err(StoreError::KeyReused)),
+        "another request: {reused:?}"
+    );
+    ensure!(world.store.delete_webhook(&org, first.id).await?, "it is not deleted");
+    let anew = world.store.create_webhook(&new(b"another")?, 100).await?;
+    ensure!(anew.id != first.id, "what was deleted is there");
     Ok(())
 }
 

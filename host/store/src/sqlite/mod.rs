@@ -8,6 +8,7 @@ pub(crate) mod components;
 mod cursor;
 mod decode;
 mod deletion;
+mod idempotency;
 mod identity;
 mod journal;
 mod key_values;

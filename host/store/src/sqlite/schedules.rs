@@ -2,7 +2,13 @@
 
 mod firing;
 
-use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
+use super::{
+    BoxFuture, SqliteStore, cursor,
+    cursor::List,
+    decode, failed,
+    idempotency::{Made, earlier, remember},
+    insert_failed,
+};
 use crate::{
     api::{Result, Schedules, StoreError},
     faults::Point,
@@ -14,6 +20,7 @@ use crate::{
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
+    digest::Digest,
     id::{ScheduleId, SessionId, TurnId},
     name::OrgName,
     now,
@@ -67,7 +74,30 @@ async fn one(connection: &mut SqliteConnection, org: &OrgName, id: ScheduleId) -
     row.map(schedule).transpose()
 }
 
+async fn repeated(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    idempotency: (&str, &Digest),
+) -> Result<Option<Schedule>> {
+    match earlier(connection, Made::Schedule, org, idempotency).await? {
+        None => Ok(None),
+        Some(id) => {
+            one(
+                connection,
+                org,
+                ScheduleId::from_uuid(decode::uuid(&id, "a schedule's id")?),
+            )
+            .await
+        }
+    }
+}
+
 async fn insert(connection: &mut SqliteConnection, new: NewSchedule, plan: String, most: u64) -> Result<Schedule> {
+    if let Some((key, request)) = &new.idempotency
+        && let Some(earlier) = repeated(connection, &new.org, (key, request)).await?
+    {
+        return Ok(earlier);
+    }
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM schedules WHERE org = ?1")
         .bind(new.org.as_str())
         .fetch_one(&mut *connection)
@@ -101,6 +131,10 @@ async fn insert(connection: &mut SqliteConnection, new: NewSchedule, plan: Strin
     .map_err(|error| insert_failed(error, "org", || format!("the schedule {}", new.id)))?;
     if done.rows_affected() == 0 {
         return Err(StoreError::Gone { what: "session" });
+    }
+    if let Some((key, request)) = &new.idempotency {
+        let id = new.id.uuid();
+        remember(connection, Made::Schedule, (&new.org, id.as_bytes()), (key, request)).await?;
     }
     let kept = one(connection, &new.org, new.id).await?;
     kept.ok_or(StoreError::Gone { what: "schedule" })
@@ -231,6 +265,11 @@ impl Schedules for SqliteStore {
             move |connection| -> BoxFuture<'_, Result<Schedule>> { Box::pin(insert(connection, new, plan, most)) },
         )
         .await
+    }
+
+    async fn repeated_schedule(&self, org: &OrgName, key: &str, request: &Digest) -> Result<Option<Schedule>> {
+        let mut connection = self.readers().acquire().await.map_err(failed)?;
+        repeated(&mut connection, org, (key, request)).await
     }
 
     async fn schedule(&self, org: &OrgName, id: ScheduleId) -> Result<Option<Schedule>> {

@@ -4,7 +4,13 @@ mod outbox;
 
 pub(super) use outbox::queue;
 
-use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
+use super::{
+    BoxFuture, SqliteStore, cursor,
+    cursor::List,
+    decode, failed,
+    idempotency::{Made, earlier, remember},
+    insert_failed,
+};
 use crate::{
     api::{Result, StoreError, Webhooks},
     faults::Point,
@@ -70,6 +76,13 @@ struct Texts {
 }
 
 async fn insert(connection: &mut SqliteConnection, new: NewWebhook, texts: Texts, most: u64) -> Result<Webhook> {
+    if let Some((key, request)) = &new.idempotency
+        && let Some(id) = earlier(connection, Made::Webhook, &new.org, (key, request)).await?
+    {
+        let id = WebhookId::from_uuid(decode::uuid(&id, "a webhook's id")?);
+        let earlier = one(connection, &new.org, id).await?;
+        return earlier.ok_or(StoreError::Gone { what: "webhook" });
+    }
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM webhooks WHERE org = ?1")
         .bind(new.org.as_str())
         .fetch_one(&mut *connection)
@@ -93,6 +106,10 @@ async fn insert(connection: &mut SqliteConnection, new: NewWebhook, texts: Texts
     .execute(&mut *connection)
     .await
     .map_err(|error| insert_failed(error, "org", || format!("the webhook {}", new.id)))?;
+    if let Some((key, request)) = &new.idempotency {
+        let id = new.id.uuid();
+        remember(connection, Made::Webhook, (&new.org, id.as_bytes()), (key, request)).await?;
+    }
     let kept = one(connection, &new.org, new.id).await?;
     kept.ok_or(StoreError::Gone { what: "webhook" })
 }

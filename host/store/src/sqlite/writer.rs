@@ -264,6 +264,7 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Gone { what } => StoreError::Gone { what },
         StoreError::Invalid { reason } => StoreError::Invalid { reason: reason.clone() },
         StoreError::Lost => StoreError::Lost,
+        StoreError::KeyReused => StoreError::KeyReused,
         StoreError::Full { of, limit } => StoreError::Full { of, limit: *limit },
         StoreError::BadCursor => StoreError::BadCursor,
         StoreError::Unavailable { reason } => StoreError::Unavailable { reason: reason.clone() },

@@ -160,6 +160,10 @@ impl Schedules for Broken {
         self.sound.create_schedule(schedule, most).await
     }
 
+    async fn repeated_schedule(&self, org: &OrgName, key: &str, request: &Digest) -> Result<Option<Schedule>> {
+        self.sound.repeated_schedule(org, key, request).await
+    }
+
     async fn schedule(&self, org: &OrgName, id: ScheduleId) -> Result<Option<Schedule>> {
         self.sound.schedule(org, id).await
     }

@@ -1,6 +1,7 @@
 //! Schedules and their runs, as requests bring them and answers show them.
 
 use crate::{
+    idempotency::digest,
     problem::{Answer, Problem, ProblemCode},
     routes::{
         sessions::present,
@@ -192,7 +193,12 @@ pub(crate) struct CreateSchedule {
 }
 
 impl CreateSchedule {
-    pub(super) fn into_request(self) -> Answer<ScheduleRequest> {
+    /// With the key under which it may be repeated, if the client has one for it.
+    pub(super) fn into_request(self, key: Option<String>) -> Answer<ScheduleRequest> {
+        let idempotency = match key {
+            None => None,
+            Some(key) => Some((key, digest(&self.meaning())?)),
+        };
         let narrows = self.network.is_some() || self.files.is_some();
         let place = match self.session {
             Some(_) if self.agent.is_some() || self.metadata.is_some() || narrows => {
@@ -226,7 +232,20 @@ impl CreateSchedule {
                 output_schema: self.output_schema,
             },
             paused: self.paused,
+            idempotency,
         })
+    }
+
+    fn meaning(&self) -> impl Serialize {
+        let of_sessions = (&self.session, &self.agent, &self.metadata, &self.network, &self.files);
+        let task = (
+            &self.input,
+            &self.system,
+            Budget::from(self.budget.unwrap_or_default()),
+            &self.output_schema,
+        );
+        let when = (&self.when, self.misfire, self.if_busy, self.max_runs, self.paused);
+        (&self.title, when, of_sessions, task)
     }
 }
 

@@ -318,6 +318,7 @@ mod tests {
                 older_keys: Vec::new(),
             },
             events: vec![Told::try_from("*".to_owned()).unwrap()],
+            idempotency: None,
         };
         let webhook = store.create_webhook(&new, 1).await.unwrap();
         let time = now();
