@@ -23,6 +23,7 @@ impl Host {
     /// Writes a session; if that fails, the files that were made for it go. What a crash leaves of them goes at the next start.
     pub(crate) async fn write_session(&self, session: &Session, events: &[NewEvent]) -> Result<(), HostError> {
         let files = &self.inner.workspaces;
+        // THREAT[T-org-sessions]: whichever way one is made.
         let most = self.caller().limits().sessions(&session.org);
         match self.inner.store.create_session_within(session, most, events).await {
             Ok(events) => {
