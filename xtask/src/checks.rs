@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::docs;
 use crate::guests;
+use crate::languages;
 use crate::mock_provider;
 use crate::process::{self, Ending};
 use crate::progress::{Outcome, Progress, Step};
@@ -49,7 +50,7 @@ const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) ->
 }
 
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 18] = [
     check(Rank::Ground, "setup", setup::everything),
     check(Rank::Always, "servers", servers::ready),
     check(Rank::Always, "tracer", tracer::ready),
@@ -66,6 +67,7 @@ const CHECKS: [Check; 17] = [
     check(Rank::Always, "bindings", bindings),
     check(Rank::Always, "reference", reference),
     check(Rank::Always, "tests", tests),
+    check(Rank::Thorough, "languages", languages::quick),
     check(Rank::Thorough, "doc tests", doc_tests),
 ];
 

@@ -172,7 +172,8 @@ impl Wheel {
     }
 }
 
-fn pip_install(workspace: &Workspace, requirements: &Path, into: &Path) -> Command {
+/// Installs what a requirements file names with its digests into a folder of its own.
+pub(crate) fn pip_install(workspace: &Workspace, requirements: &Path, into: &Path) -> Command {
     let mut command = workspace.command("python3");
     command
         .args([

@@ -9,6 +9,7 @@ mod devtools;
 mod docs;
 mod fuzz;
 mod guests;
+mod languages;
 mod mock_provider;
 mod process;
 mod progress;
@@ -43,6 +44,7 @@ Commands:
   build [--release]  Build the guests, then the `fumehood` binary
   bench [FILTER]     Run the benchmarks in release mode
   fuzz [TARGET] [--seconds N]  Fuzz what reads hostile bytes, 300 seconds each
+  languages          Build the templates of tools in every language, and try each in a host
   soak [CALLS]       100,000 mixed calls; the host must end where it began
   doc                Check the book's links and build the API documentation
   help               Print this
@@ -59,6 +61,7 @@ enum Command {
     Build(Profile),
     Bench(Option<String>),
     Fuzz(Fuzzing),
+    Languages,
     Soak(u32),
     Doc,
     Help,
@@ -96,6 +99,7 @@ fn parse(args: &[&str]) -> Result<Command, String> {
         ["bench"] => Command::Bench(None),
         ["bench", filter] if !filter.starts_with('-') => Command::Bench(Some((*filter).to_owned())),
         ["fuzz", rest @ ..] => Command::Fuzz(Fuzzing::parse(rest)?),
+        ["languages"] => Command::Languages,
         ["soak", rest @ ..] => Command::Soak(soak::parse(rest)?),
         ["doc"] => Command::Doc,
         [command, rest @ ..] => {
@@ -123,6 +127,7 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Build(profile) => demo::build(workspace, &mut progress, profile)?,
         Command::Bench(filter) => bench::bench(workspace, &mut progress, filter.as_deref())?,
         Command::Fuzz(fuzzing) => fuzz::fuzz(workspace, &mut progress, &fuzzing)?,
+        Command::Languages => languages::languages(workspace, &mut progress)?,
         Command::Soak(calls) => soak::soak(workspace, &mut progress, calls)?,
         Command::Doc => {
             progress.step("book", |step| docs::book(workspace, step))?;

@@ -64,14 +64,15 @@ pub(crate) fn is_there(workspace: &Workspace) -> bool {
 }
 
 /// THREAT[T-supply-digest]: `ci` takes what the lock file has the digest of, and nothing else; no script of it runs.
-fn npm_ci(workspace: &Workspace, folder: &Path) -> Command {
+pub(crate) fn npm_ci(workspace: &Workspace, folder: &Path) -> Command {
     let mut npm = workspace.command("npm");
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
         .current_dir(folder);
     npm
 }
 
-fn node_will_do(workspace: &Workspace) -> bool {
+/// Whether node is new enough, and npm there.
+pub(crate) fn node_will_do(workspace: &Workspace) -> bool {
     let version = output_of(workspace.command("node").arg("--version"));
     workspace.find_program("npm").is_some() && version.as_deref().and_then(major).is_some_and(|major| major >= NODE)
 }
