@@ -7,6 +7,7 @@ use crate::{
 };
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -50,6 +51,9 @@ impl DataDir {
         // Absolute, so that a later change of the working directory moves nothing.
         let path = path.canonicalize().map_err(|error| OpenError::io(path, &error))?;
         let lock = Lock::take(&path.join("lock"), &path, Place::DataDir)?;
+        if let Some(concern) = concern(&path) {
+            tracing::warn!("{concern}");
+        }
         Ok(Self {
             inner: Arc::new(Held { path, _lock: lock }),
         })
@@ -74,6 +78,28 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
+}
+
+/// What is to be said of who else may change what is in the directory. Refusing would keep hosts from volumes that come so, as those of
+/// containers often do; what must be nobody else's has a mode of its own.
+fn concern(path: &Path) -> Option<String> {
+    let metadata = path.metadata().ok()?;
+    let (mode, owner, user) = (
+        metadata.mode() & 0o777,
+        metadata.uid(),
+        rustix::process::geteuid().as_raw(),
+    );
+    let shown = path.display();
+    if mode & 0o022 != 0 {
+        return Some(format!(
+            "others may change what is in the data directory {shown} (mode {mode:o}): run chmod go-w on it, unless you know who they are"
+        ));
+    }
+    (owner != user).then(|| {
+        format!(
+            "the data directory {shown} belongs to the user {owner}, and this host runs as {user}: chown it, or run the host as its owner"
+        )
+    })
 }
 
 /// Which database to use.
@@ -163,6 +189,17 @@ mod tests {
         let path = dir.path().join("data");
         std::fs::write(&path, b"").unwrap();
         assert!(matches!(DataDir::open(&path).await, Err(OpenError::Unavailable { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_told_of_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, is_told) in [(0o700, false), (0o755, false), (0o770, true), (0o777, true)] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let told = concern(dir.path());
+            assert_eq!(told.is_some(), is_told, "{mode:o}: {told:?}");
+            assert!(told.is_none_or(|text| text.contains("chmod go-w")));
+        }
     }
 
     #[test]

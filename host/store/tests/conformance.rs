@@ -198,3 +198,53 @@ async fn a_store_that_forgets_what_is_to_be_cancelled_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_loses_the_last_event_is_caught() {
+    caught(
+        Fault::LosesTheLastEvent,
+        "many appends at once leave no gap and no double",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_keeps_an_event_twice_is_caught() {
+    caught(Fault::DoublesAnEvent, "many appends at once leave no gap and no double").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_reads_events_in_another_order_is_caught() {
+    caught(
+        Fault::ReordersEvents,
+        "a journal counts from 1 without a gap and is read in order",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_gives_a_turn_to_two_hosts_is_caught() {
+    caught(
+        Fault::TakesWhatIsHeld,
+        "a turn is one host's until its lease ends, and another's then",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_forgets_that_a_schedule_fired_is_caught() {
+    caught(
+        Fault::ForgetsThatItFired,
+        "a schedule that fires makes its session, its turn and its next time at once",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_keeps_what_was_deleted_is_caught() {
+    caught(
+        Fault::ForgetsDeletions,
+        "a deleted session is gone with everything of it",
+    )
+    .await;
+}

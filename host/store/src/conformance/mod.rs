@@ -4,6 +4,7 @@
 //! the suite may run on data that is there already.
 
 mod leases;
+mod orders;
 mod queue;
 mod races;
 mod restart;
@@ -71,6 +72,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         rewinds::PROMISES,
         values::PROMISES,
         races::PROMISES,
+        orders::PROMISES,
         spending::PROMISES,
         schedules::PROMISES,
         webhooks::PROMISES,

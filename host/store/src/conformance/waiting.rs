@@ -31,13 +31,13 @@ promises! {
     "of many inputs that would replace one turn one does" => one_replaces,
 }
 
-struct Waits {
-    session: Session,
-    turn: Turn,
-    seen: Seen,
+pub(super) struct Waits {
+    pub(super) session: Session,
+    pub(super) turn: Turn,
+    pub(super) seen: Seen,
 }
 
-async fn waits(world: &World, org: &OrgName, until: Time) -> Result<Waits, Broken> {
+pub(super) async fn waits(world: &World, org: &OrgName, until: Time) -> Result<Waits, Broken> {
     waits_as(world, org, |turn| paused(turn, until)).await
 }
 
@@ -82,7 +82,7 @@ fn paused_for_results(turn: TurnId, tool: &ToolName, until: Time) -> Vec<NewEven
     ]
 }
 
-fn resumed(turn: TurnId) -> NewEvent {
+pub(super) fn resumed(turn: TurnId) -> NewEvent {
     let waited_for = WaitingFor::Approval;
     of_turn(turn, EventBody::TurnResumed { waited_for })
 }

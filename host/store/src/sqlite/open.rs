@@ -9,6 +9,7 @@ use crate::{
     faults::{self, Moment, Point},
     lock::Lock,
     master::MasterKeys,
+    workspace,
 };
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlitePool,
@@ -41,8 +42,17 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
     if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk::private_dir(parent).map_err(|error| OpenError::io(parent, &error))?;
     }
+    // Looked at before the lock is taken, which makes a file that is missing.
+    let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
     // Before anything of it is read: what another host is changing is nothing to go by.
     let lock = Lock::of_database(&file)?;
+    if is_empty && workspace::had_a_database(data_dir.path()) {
+        // A start would hand out a new key, and forget everything.
+        return Err(OpenError::Damaged {
+            path: file,
+            reason: "it is empty, and was not before".into(),
+        });
+    }
     let vault = Vault::new(keys).map_err(|error| OpenError::Unavailable {
         path: file.clone(),
         reason: error.to_string(),

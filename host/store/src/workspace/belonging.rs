@@ -69,6 +69,11 @@ pub(crate) async fn restore_of_sessions(
         .map_err(|error| OpenError::io(path.join(ROOT), &error))
 }
 
+/// Whether a database was used with this data directory before.
+pub(crate) fn had_a_database(data_dir: &Path) -> bool {
+    data_dir.join(MARK).exists()
+}
+
 impl Belongings {
     fn open(data_dir: &Path) -> std::result::Result<Self, OpenError> {
         let open = |name| open_private(&data_dir.join(name));

@@ -27,7 +27,7 @@ pub(crate) mod snapshots;
 mod tests;
 mod trees;
 
-pub(crate) use belonging::restore_of_sessions;
+pub(crate) use belonging::{had_a_database, restore_of_sessions};
 pub use error::{Result, WorkspaceError};
 pub use fumehood_files::{Quota, Usage};
 pub use going_back::{Ready, TakenAlong};

@@ -62,6 +62,18 @@ pub(crate) enum Fault {
     FiresForEverybody,
     /// Takes sessions beyond the bound.
     CountsNoSessions,
+    /// Tells of the last of several events, and keeps it not.
+    LosesTheLastEvent,
+    /// Keeps the first of several events twice.
+    DoublesAnEvent,
+    /// Reads events in another order.
+    ReordersEvents,
+    /// Gives a turn that somebody holds to whoever asks.
+    TakesWhatIsHeld,
+    /// Plans a schedule that has fired for the same time again.
+    ForgetsThatItFired,
+    /// Says that a session is deleted, and keeps it.
+    ForgetsDeletions,
 }
 
 pub(crate) struct Broken {
@@ -69,6 +81,7 @@ pub(crate) struct Broken {
     fault: Fault,
     owners: Mutex<HashMap<SessionId, OrgName>>,
     values: Mutex<HashMap<(Owner, String), Vec<u8>>>,
+    everybody: HostId,
 }
 
 impl Broken {
@@ -78,6 +91,7 @@ impl Broken {
             fault,
             owners: Mutex::default(),
             values: Mutex::default(),
+            everybody: HostId::new(),
         }
     }
 }
@@ -127,13 +141,32 @@ pass!(Secrets {
     fn secrets_in_effect(org: &OrgName, session: Option<SessionId>) -> Vec<(SecretName, SecretString)>;
 });
 
-pass!(Leases {
-    fn take_turn(org: &OrgName, turn: TurnId, lease: Lease) -> Option<Taken>;
-    fn renew(turns: &[TurnId], lease: Lease) -> ();
-    fn let_go(fence: Fence) -> ();
-    fn let_go_of_all(host: HostId) -> ();
-    fn turns_to_take(at: Time, after: Option<TurnId>, limit: u32) -> Vec<Turn>;
-});
+#[async_trait]
+impl Leases for Broken {
+    async fn take_turn(&self, org: &OrgName, turn: TurnId, mut lease: Lease) -> Result<Option<Taken>> {
+        if self.fault == Fault::TakesWhatIsHeld {
+            // What a host holds already, it may take again.
+            lease.host = self.everybody;
+        }
+        self.sound.take_turn(org, turn, lease).await
+    }
+
+    async fn renew(&self, turns: &[TurnId], lease: Lease) -> Result<()> {
+        self.sound.renew(turns, lease).await
+    }
+
+    async fn let_go(&self, fence: Fence) -> Result<()> {
+        self.sound.let_go(fence).await
+    }
+
+    async fn let_go_of_all(&self, host: HostId) -> Result<()> {
+        self.sound.let_go_of_all(host).await
+    }
+
+    async fn turns_to_take(&self, at: Time, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>> {
+        self.sound.turns_to_take(at, after, limit).await
+    }
+}
 
 pass!(Ledger {
     fn ledger_open(entry: &LedgerEntry) -> ();
@@ -189,6 +222,15 @@ impl Schedules for Broken {
     }
 
     async fn fire_schedule(&self, firing: &Firing) -> Result<Fired> {
+        if self.fault == Fault::ForgetsThatItFired {
+            let fired = self.sound.fire_schedule(firing).await?;
+            let kept = self.sound.schedule(&firing.schedule.org, firing.schedule.id).await?;
+            if let Some(mut kept) = kept {
+                kept.state = firing.schedule.state;
+                self.sound.change_schedule(&kept).await?;
+            }
+            return Ok(fired);
+        }
         if self.fault != Fault::FiresForEverybody {
             return self.sound.fire_schedule(firing).await;
         }
@@ -278,6 +320,9 @@ impl Sessions for Broken {
     }
 
     async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
+        if self.fault == Fault::ForgetsDeletions {
+            return Ok(self.sound.session(org, id).await?.is_some());
+        }
         self.sound.delete_session(org, id).await
     }
 }
@@ -381,6 +426,23 @@ impl Journal for Broken {
             }
             return Ok(all);
         }
+        match (self.fault, events) {
+            (Fault::LosesTheLastEvent, [kept @ .., last]) if !kept.is_empty() => {
+                let mut told = self.sound.append(org, session, kept).await?;
+                let mut lost = told[0].clone();
+                lost.body = last.body.clone();
+                lost.seq = told.last().and_then(|event| event.seq).map(|seq| seq + 1);
+                told.push(lost);
+                return Ok(told);
+            }
+            (Fault::DoublesAnEvent, [first, _, ..]) => {
+                let doubled = [events, std::slice::from_ref(first)].concat();
+                let mut told = self.sound.append(org, session, &doubled).await?;
+                told.truncate(events.len());
+                return Ok(told);
+            }
+            _ => {}
+        }
         let mut events = self.sound.append(org, session, events).await?;
         if self.fault == Fault::ReusesPlaces {
             let first = events.first().and_then(|event| event.seq);
@@ -418,7 +480,11 @@ impl Journal for Broken {
     }
 
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>> {
-        self.sound.events(org, session, after, limit).await
+        let mut events = self.sound.events(org, session, after, limit).await?;
+        if self.fault == Fault::ReordersEvents {
+            events.reverse();
+        }
+        Ok(events)
     }
 
     async fn last_seq(&self, org: &OrgName, session: SessionId) -> Result<Option<u64>> {
