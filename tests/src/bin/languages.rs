@@ -60,7 +60,7 @@ async fn trial(language: &str, project: &Path, served: &AtomicU64) -> String {
     let wasm = fs::read(project.join(format!("weather-{language}.wasm"))).unwrap();
     let manifest = fs::read_to_string(project.join("tool.toml")).unwrap();
     let place =
-        Place::empty("[network]\nprivate_networks = [\"127.0.0.0/8\"]\n[limits.install]\ncompile_time = \"5m\"\n");
+        Place::new("[network]\nprivate_networks = [\"127.0.0.0/8\"]\n[limits.install]\ncompile_time = \"5m\"\n");
     let host = place.serve().await;
     host.put("/v1/secrets/FORECAST_KEY", json!({"value": KEY})).await;
 
