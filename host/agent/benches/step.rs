@@ -10,7 +10,7 @@ use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::Catalog,
-    host::{Host, HostParts, NewSession, ScheduleLimits, TurnRequest},
+    host::{Host, HostParts, NewSession, RetentionRules, ScheduleLimits, TurnRequest},
     limits::Limits,
 };
 use fumehood_core::{
@@ -208,6 +208,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         default_agent: agent,
         patience: fumehood_agent::host::Patience::default(),
         schedules: ScheduleLimits::default(),
+        retention: RetentionRules::default(),
     });
     (host, opened)
 }

@@ -122,6 +122,7 @@ impl Host {
             narrowing: old.narrowing,
             created: time,
             updated: time,
+            archived: None,
         };
         let forked_from = ForkedFrom { session: from, seq };
         let mut bodies = vec![EventBody::SessionCreated {

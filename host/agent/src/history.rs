@@ -153,6 +153,7 @@ impl Host {
         files: FilesToo,
     ) -> Result<Undone, HostError> {
         let _in_order = self.in_order(session).await;
+        self.session_in_use(org, session).await?;
         self.refuse_while_summed_up(session)?;
         // THREAT[T-sec-exfiltration]: a guest may have named a file after a value.
         let guard = self.guard(org, Some(session)).await?;

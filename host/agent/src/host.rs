@@ -9,6 +9,7 @@ mod deletion;
 mod draining;
 mod endings;
 mod error;
+mod housekeeping;
 mod instructions;
 mod leases;
 mod plan;
@@ -25,6 +26,7 @@ pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
 pub use compaction::Compacted;
 pub use error::HostError;
 pub use fumehood_store::record::CancelAt;
+pub use housekeeping::{Housekept, RetentionRules};
 pub use results::{GivenResult, LONGEST_RESULT, ResultsRefused};
 pub use schedules::{PlaceRequest, ScheduleChange, ScheduleLimits, ScheduleRequest};
 pub use webhooks::{BeTold, WebhookChange, WebhookRequest};
@@ -161,6 +163,8 @@ pub struct HostParts {
     pub schedules: ScheduleLimits,
     /// How it bears with a store that takes nothing for a moment.
     pub patience: Patience,
+    /// How long things are kept.
+    pub retention: RetentionRules,
 }
 
 /// The host. Cheap to clone; ends with [`Host::shut_down`].
@@ -188,6 +192,7 @@ struct Inner {
     /// A turn began to wait for somebody.
     expiry: Notify,
     schedules: schedules::Schedules,
+    retention: RetentionRules,
     webhooks: webhooks::Webhooks,
     /// A session's turns begin, and are undone, one after the other.
     order: SessionLocks,
@@ -218,6 +223,7 @@ impl Host {
             default_agent,
             schedules,
             patience,
+            retention,
         } = parts;
         let (catalog, caller, hub) = (Arc::new(catalog), Arc::new(caller), Arc::<Hub>::default());
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -244,6 +250,7 @@ impl Host {
                 running: Mutex::default(),
                 expiry: Notify::new(),
                 schedules: schedules::Schedules::new(schedules),
+                retention,
                 webhooks: webhooks::Webhooks::default(),
                 order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
@@ -366,6 +373,7 @@ impl Host {
             narrowing: new.narrowing,
             created: time,
             updated: time,
+            archived: None,
         };
         let created = by_client(EventBody::SessionCreated {
             agent,
@@ -389,10 +397,23 @@ impl Host {
             .ok_or(HostError::NotFound("session"))
     }
 
+    /// One session whose files may be changed.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`]; the store's `Archived`.
+    pub async fn session_in_use(&self, org: &OrgName, id: SessionId) -> Result<Session, HostError> {
+        let session = self.session(org, id).await?;
+        match session.archived {
+            None => Ok(session),
+            Some(_) => Err(StoreError::Archived.into()),
+        }
+    }
+
     /// Changes a session: how it narrows its calls from the next call on, the agent from the next turn on.
     ///
     /// # Errors
-    /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown.
+    /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown; [`HostError::Busy`] when it is to be archived and has
+    /// a turn that hasn't ended, [`HostError::Compacting`] when its conversation is being summed up.
     pub async fn update_session(
         &self,
         org: &OrgName,
@@ -410,7 +431,8 @@ impl Host {
         if let Some(agent) = &change.agent {
             self.chain(org, agent).await?;
         }
-        let before = self.session(org, id).await?.narrowing;
+        let before = self.session(org, id).await?;
+        let (before, is_archived) = (before.narrowing, before.archived.is_some());
         let changed = [
             ("agent", change.agent.is_some()),
             ("title", change.title.is_some()),
@@ -423,6 +445,10 @@ impl Host {
                     .is_some_and(|network| *network != before.network),
             ),
             ("files", change.files.is_some_and(|files| files != before.files)),
+            (
+                "archived",
+                change.archived.is_some_and(|archived| archived != is_archived),
+            ),
         ];
         let changed = changed
             .into_iter()
@@ -430,7 +456,16 @@ impl Host {
             .map(|(name, _)| name.to_owned())
             .collect();
         let event = by_client(EventBody::SessionUpdated { changed });
-        let updated = self.inner.store.update_session(org, id, &change, &[event]).await?;
+        // No turn is about to begin, and nothing is being summed up, in a session that is archived.
+        let mut _in_order = None;
+        if change.archived == Some(true) {
+            _in_order = Some(self.in_order(id).await);
+            self.refuse_while_summed_up(id)?;
+        }
+        let updated = match self.inner.store.update_session(org, id, &change, &[event]).await {
+            Err(StoreError::Busy(turn)) => return Err(HostError::Busy(turn)),
+            updated => updated?,
+        };
         self.inner.caller.narrowings().forget(org, id);
         let (session, events) = updated.ok_or(HostError::NotFound("session"))?;
         self.publish(events);

@@ -227,6 +227,16 @@ impl Drop for ObservedCall {
     }
 }
 
+/// What was deleted because it was too old, or nobody needed it.
+pub(crate) fn removed(kind: &'static str, count: u64) {
+    counter!(metric::REMOVED.name, "kind" => kind).increment(count);
+}
+
+/// How far the clock is ahead of the time by which things are too old.
+pub(crate) fn housekeeping_behind(ahead: Duration) {
+    gauge!(metric::RETENTION_BEHIND.name).set(ahead.as_secs_f64());
+}
+
 /// There was no room to tell a hook.
 pub(crate) fn hook_not_told(org: &OrgName, hook: &HookName) {
     hook_answered(hook, "dropped", None);

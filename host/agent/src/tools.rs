@@ -42,7 +42,7 @@ impl Host {
     /// Runs one tool once, under the full policy, without a turn; not longer than `time`, if the client says so.
     ///
     /// # Errors
-    /// [`HostError::NotFound`] when the session is named and not there, [`HostError::Limited`] when the org may not call now.
+    /// [`HostError::NotFound`] when the session is named and not there, the store's `Archived`, [`HostError::Limited`] when the org may not call now.
     /// What the tool itself does is in the result.
     pub async fn call_tool(
         &self,
@@ -81,7 +81,7 @@ impl Host {
     }
 
     async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
-        let session = self.session(org, id).await?;
+        let session = self.session_in_use(org, id).await?;
         let chain = self.chain(org, &session.agent).await?;
         Ok(CallScope::new(org.clone(), Some(id), None, chain).with_hooks(Arc::clone(self.hooks())))
     }

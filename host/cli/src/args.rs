@@ -95,6 +95,8 @@ pub(crate) enum Command {
         /// The backup: a directory, or a .tar file.
         from: PathBuf,
     },
+    /// Delete what is too old now ([retention]), as a serving host does every hour. While none serves.
+    Housekeep,
     /// Look for what is wrong with this installation.
     Doctor(Doctor),
     /// Print the OpenAPI document of the HTTP API.
@@ -221,9 +223,22 @@ pub(crate) enum Session {
         /// At most this many.
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        /// Those that are archived, instead of those that are not.
+        #[arg(long)]
+        archived: bool,
     },
     /// One session.
     Show {
+        /// Its id.
+        id: SessionId,
+    },
+    /// Put a session aside: it stays as it is and takes no turns.
+    Archive {
+        /// Its id.
+        id: SessionId,
+    },
+    /// Bring a session back from the archive.
+    Unarchive {
         /// Its id.
         id: SessionId,
     },

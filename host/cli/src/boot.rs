@@ -96,7 +96,12 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
 
 /// Opens the store and starts a host that has no tools yet.
 pub(crate) async fn start_bare(loaded: &Loaded) -> anyhow::Result<Running> {
-    start_without_tools(loaded, open(&loaded.config).await?, &door(&loaded.config)).await
+    start_bare_on(loaded, open(&loaded.config).await?).await
+}
+
+/// Starts a host that has no tools yet on an opened store.
+pub(crate) async fn start_bare_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
+    start_without_tools(loaded, opened, &door(&loaded.config)).await
 }
 
 /// The same with a door that leads somewhere else.
@@ -159,6 +164,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfi
         default_agent: config.default_agent()?,
         schedules: config.schedules.in_effect(),
         patience: Patience::default(),
+        retention: config.retention(),
     });
     Ok(Running {
         host,

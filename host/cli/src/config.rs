@@ -12,6 +12,7 @@ mod kv;
 mod limits;
 mod org_limits;
 mod overrides;
+mod retention;
 mod schedules;
 mod shape;
 mod shutdown;
@@ -26,6 +27,7 @@ pub(crate) use limits::InstallLimits;
 pub(crate) use shape::{Key, keys};
 
 use anyhow::{Context as _, bail};
+use fumehood_agent::host::RetentionRules;
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName, ToolName},
@@ -39,6 +41,7 @@ use fumehood_policy::{
     bounded,
     grant::Grant,
     network::{NetworkList, NetworkRule},
+    retention::Retention,
     toml_text,
 };
 use fumehood_store::{Quotas, StoreUrl};
@@ -97,6 +100,9 @@ pub(crate) struct Config {
     /// What schedules may be.
     #[serde(default)]
     pub(crate) schedules: schedules::SchedulesSection,
+    /// How long things are kept.
+    #[serde(default)]
+    retention: retention::RetentionSection,
     /// Per org.
     #[serde(default)]
     org: BTreeMap<OrgName, OrgSection>,
@@ -182,6 +188,9 @@ struct OrgSection {
     /// What the org may spend on models in a day or month.
     #[serde(default)]
     budget: Option<OrgBudget>,
+    /// How long its things are kept, where it is otherwise than for all.
+    #[serde(default)]
+    retention: retention::RetentionSection,
 }
 
 /// `[tool.NAME]`
@@ -377,6 +386,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
     }
     config.files.check()?;
     config.schedules.check()?;
+    config.retention.check("retention")?;
+    for (name, org) in &config.org {
+        org.retention.check(&format!("org.{name}.retention"))?;
+    }
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);
@@ -412,6 +425,18 @@ fn default_data_dir() -> PathBuf {
 }
 
 impl Config {
+    /// How long things are kept.
+    pub(crate) fn retention(&self) -> RetentionRules {
+        let usual = self.retention.within(Retention::default());
+        let orgs = self.org.iter();
+        RetentionRules {
+            usual,
+            orgs: orgs
+                .map(|(name, org)| (name.clone(), org.retention.within(usual)))
+                .collect(),
+        }
+    }
+
     /// The database's URL.
     pub(crate) fn store_url(&self) -> String {
         if self.store.url.is_empty() {

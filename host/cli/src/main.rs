@@ -119,6 +119,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         }
         Command::Backup(args) => commands::backup::backup(out, &loaded, args).await?,
         Command::Restore { from } => commands::backup::restore(out, &loaded, from).await?,
+        Command::Housekeep => commands::housekeep::housekeep(out, &loaded).await?,
         Command::Doctor(args) if args.store => {
             return Ok(succeeded(commands::doctor::store::store(out, &loaded, args).await?));
         }

@@ -187,6 +187,11 @@ metrics! {
     /// Bytes written to sessions' files through the API.
     WORKSPACE_WRITTEN = "fumehood_workspace_written_bytes_total", Counter, [];
 
+    /// What was deleted because it was too old or nobody needed it, by `kind`: as in `[retention]`, or `code` that no component had, or `deletions` of sessions that were not at their end.
+    REMOVED = "fumehood_retention_removed_total", Counter, ["kind"];
+    /// How far the clock is ahead of the time by which things are too old, in seconds: above 0 after a clock that jumped, or days without a host.
+    RETENTION_BEHIND = "fumehood_retention_behind_seconds", Gauge, [];
+
     /// Spans handed over to the OpenTelemetry collector.
     SPANS_EXPORTED = "fumehood_trace_spans_exported_total", Counter, [];
     /// Spans that never reached the collector, by `reason`: `queue_full` or `export_failed`.

@@ -3,20 +3,25 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
 
-/// An amount of money, exact to a millionth. JSON and TOML: a number, like `0.25`.
+/// An amount of money, exact to a millionth and at most a thousand million. JSON and TOML: a number, like `0.25`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Money(u64);
 
 const MILLIONTHS: f64 = 1_000_000.0;
+/// In millionths. Each amount up to it is written as a number and read back as itself.
+const MOST: u64 = 1_000_000_000_000_000;
 
 impl Money {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
-    /// So many millionths.
+    /// The most there is.
+    pub const MOST: Self = Self(MOST);
+
+    /// So many millionths, or the most there is.
     #[must_use]
     pub const fn from_millionths(millionths: u64) -> Self {
-        Self(millionths)
+        Self(if millionths < MOST { millionths } else { MOST })
     }
 
     /// In millionths.
@@ -28,7 +33,7 @@ impl Money {
     /// The sum, or the most there is.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
+        Self::from_millionths(self.0.saturating_add(other.0))
     }
 }
 
@@ -42,7 +47,7 @@ impl fmt::Display for Money {
 }
 
 impl Serialize for Money {
-    #[expect(clippy::cast_precision_loss, reason = "exact below nine thousand million")]
+    #[expect(clippy::cast_precision_loss, reason = "exact up to the most there is")]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(self.0 as f64 / MILLIONTHS)
     }
@@ -80,6 +85,20 @@ mod tests {
         for text in ["-1", "1e10", "\"1\"", "null"] {
             assert!(serde_json::from_str::<Money>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn every_amount_there_is_is_read_back_as_itself() {
+        let most = Money::MOST.millionths();
+        for amount in [most, most - 1, most - 999_999, most / 3, 1] {
+            let amount = Money::from_millionths(amount);
+            let text = serde_json::to_string(&amount).unwrap();
+            assert_eq!(serde_json::from_str::<Money>(&text).unwrap(), amount, "{text}");
+        }
+        for more in [most + 1, u64::MAX] {
+            assert_eq!(Money::from_millionths(more), Money::MOST);
+        }
+        assert_eq!(Money::MOST.plus(Money::from_millionths(1)), Money::MOST);
     }
 
     #[test]

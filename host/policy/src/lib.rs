@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod network;
 pub mod quantity;
 pub mod refusal;
+pub mod retention;
 pub mod schedule;
 pub mod suggest;
 pub mod time_zone;

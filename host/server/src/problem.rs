@@ -105,6 +105,8 @@ problem_codes! {
     InvalidRequest, "invalid_request", UNPROCESSABLE_ENTITY, "The request makes no sense here";
     /// The session has a turn that hasn't ended, which `turn` names, or its conversation is being summed up. Wait for the end, cancel the turn, or send the input with `mode` `queue` or `steer`.
     SessionBusy, "session_busy", CONFLICT, "The session is busy";
+    /// The session is archived: it takes no turns, and its files and key-values stay as they are. Nothing was done. Bring it back with `PATCH /v1/sessions/{session}` and `{"archived": false}`, or go on in a fork of it.
+    SessionArchived, "session_archived", CONFLICT, "The session is archived";
     /// Somebody else changed the session in the same moment. Nothing was done: look at it again, then repeat the request.
     SessionChanged, "session_changed", CONFLICT, "The session was changed in the same moment";
     /// In the session wait as many inputs as may. Wait until one of them is worked, or cancel one.

@@ -86,6 +86,15 @@ impl From<StoreError> for Problem {
             StoreError::Exists { what } => Self::new(ProblemCode::Conflict, format!("{what} already exists")),
             StoreError::Gone { what } => Self::not_found(what),
             StoreError::KeyReused => HostError::KeyReused.into(),
+            error @ StoreError::Archived => Self::new(
+                ProblemCode::SessionArchived,
+                format!(
+                    "{error}; bring it back with `PATCH /v1/sessions/{{session}}` and `{{\"archived\": false}}`, or go on in a fork of it"
+                ),
+            ),
+            error @ StoreError::Busy(turn) => {
+                Self::new(ProblemCode::SessionBusy, error.to_string()).with("turn", turn.to_string())
+            }
             StoreError::Invalid { reason } => Self::new(ProblemCode::InvalidRequest, reason),
             error @ (StoreError::Full { limit, .. } | StoreError::TooMany { limit, .. }) => {
                 Self::new(ProblemCode::QuotaExceeded, error.to_string()).with("limit", limit)

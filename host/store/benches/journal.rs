@@ -100,6 +100,7 @@ async fn turn(store: &dyn Store, org: &OrgName) -> (SessionId, TurnId) {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
+        archived: None,
     };
     let created = NewEvent {
         turn: None,

@@ -1,9 +1,10 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
+use crate::housekeeping::Housekeeping;
 use crate::lease::{Fence, HostId, Lease, Taken};
 use crate::record::{
     Accepted, Added, Addition, CancelAt, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
-    Rewound, Seen, Session, SessionChange, Turn,
+    Rewound, Seen, Session, SessionChange, Turn, WhichSessions,
 };
 use crate::schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun};
 use crate::spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay};
@@ -47,6 +48,12 @@ pub enum StoreError {
         /// Which rule it breaks.
         reason: String,
     },
+    /// The session is archived: nothing was changed.
+    #[error("the session is archived: it takes no turns, and its files and key-values stay as they are")]
+    Archived,
+    /// The session has a turn that hasn't ended: nothing was changed.
+    #[error("the session has the turn {0}, which hasn't ended")]
+    Busy(TurnId),
     /// Somebody else has taken the turn since: nothing was changed.
     #[error("the turn was taken over by another host: what this one did for it counts no more")]
     Lost,
@@ -102,6 +109,7 @@ pub trait Store:
     + Ledger
     + Schedules
     + Webhooks
+    + Housekeeping
     + Send
     + Sync
     + 'static
@@ -174,8 +182,11 @@ pub trait Sessions {
     /// One session.
     async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>>;
     /// The org's sessions, newest first.
-    async fn sessions(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Session>>;
-    /// Changes a session and journals it. `None` if there is none.
+    async fn sessions(&self, org: &OrgName, which: WhichSessions, page: &PageRequest) -> Result<Page<Session>>;
+    /// Changes a session and journals it. `None` if there is none; [`StoreError::Busy`] if it is to be archived and has a turn that
+    /// hasn't ended. One that is archived already stays archived since then.
+    ///
+    /// What is archived takes no turn, no schedule, no key-values, and doesn't go back: [`StoreError::Archived`].
     async fn update_session(
         &self,
         org: &OrgName,
@@ -184,6 +195,9 @@ pub trait Sessions {
         events: &[NewEvent],
     ) -> Result<Option<(Session, Vec<Event>)>>;
     /// Deletes a session with its turns, journal, key-values, secrets and ledger. `false` if there is none.
+    ///
+    /// Once this is decided the session reads as not there. Rows go in small transactions then; those that can't be deleted now, for
+    /// want of a disk that works, go when the store is opened next.
     async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool>;
 }
 

@@ -1,6 +1,7 @@
 //! Component code: one read-only file per digest.
 //!
-//! What is read is always the bytes of its digest: a file that was changed is refused, never returned.
+//! What is read is always the bytes of its digest: a file that was changed is refused, never returned. Code is kept before the row that
+//! refers to it is written: [`Blobs::retain`] spares what was put a short while ago, by a clock that can't be set.
 
 use crate::{
     data_dir::DataDir,
@@ -10,12 +11,12 @@ use crate::{
 };
 use fumehood_core::{digest::Digest, id::EventId};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs, io,
     path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// Why code could not be kept or read.
@@ -57,6 +58,8 @@ pub struct Blobs {
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
+    /// When code was put last, by this process: nobody else is adding any. Held while a file is made or removed.
+    put: Mutex<BTreeMap<Digest, Instant>>,
     _data_dir: DataDir,
 }
 
@@ -72,12 +75,13 @@ impl Blobs {
         Ok(Self {
             inner: Arc::new(Inner {
                 dir,
+                put: Mutex::default(),
                 _data_dir: data_dir.clone(),
             }),
         })
     }
 
-    /// Keeps code; it is durable when this resolves. Keeping the same code again renews it (see [`Self::retain`]), and
+    /// Keeps code; it is durable when this resolves. Keeping the same code again counts as putting it (see [`Self::retain`]), and
     /// repairs a changed file.
     ///
     /// # Errors
@@ -86,9 +90,10 @@ impl Blobs {
         self.blocking(move |inner| {
             let digest = Digest::of(&code);
             let path = inner.path(&digest);
-            if fs::read(&path).is_ok_and(|kept| kept == code) {
-                fs::File::open(&path)?.set_modified(SystemTime::now())?;
-            } else {
+            // THREAT[T-keep-code]: nobody removes it between the look and the end of this.
+            let mut put = inner.put();
+            put.insert(digest, Instant::now());
+            if !fs::read(&path).is_ok_and(|kept| kept == code) {
                 let temporary = inner.dir.join(format!("{}.new", EventId::new().uuid().simple()));
                 faults::around(Point::BlobPut, || disk::place(&temporary, &path, 0o400, &code))?;
             }
@@ -133,23 +138,29 @@ impl Blobs {
     /// [`BlobError::Unavailable`].
     pub async fn remove(&self, digest: &Digest) -> Result<bool> {
         let digest = *digest;
-        self.blocking(move |inner| inner.remove(&digest)).await
+        self.blocking(move |inner| {
+            let mut put = inner.put();
+            put.remove(&digest);
+            inner.remove(&digest)
+        })
+        .await
     }
 
-    /// Removes all code that isn't in `referenced` and was put longer than `grace` ago; gives what it removed. The grace
-    /// spares code whose component is being added just now: its code is put before its row.
+    /// Removes all code that isn't in `referenced` and was not put within `grace`; gives what it removed. `referenced` was read
+    /// after everything whose grace is over was written: the grace spares code whose component is being added just now, since its
+    /// code is put before its row. A grace of zero spares nothing.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`]; some may be removed then.
+    // THREAT[T-keep-code]
     pub async fn retain(&self, referenced: BTreeSet<Digest>, grace: Duration) -> Result<Vec<Digest>> {
         self.blocking(move |inner| {
             let mut removed = Vec::new();
             for digest in inner.list()?.into_iter().filter(|digest| !referenced.contains(digest)) {
-                let age = fs::metadata(inner.path(&digest))?
-                    .modified()?
-                    .elapsed()
-                    .unwrap_or_default();
-                if age >= grace && inner.remove(&digest)? {
+                // One by one, so that whoever puts code waits for no more than one removal.
+                let mut put = inner.put();
+                put.retain(|_, at| at.elapsed() < grace);
+                if !put.contains_key(&digest) && inner.remove(&digest)? {
                     removed.push(digest);
                 }
             }
@@ -171,6 +182,10 @@ impl Blobs {
 }
 
 impl Inner {
+    fn put(&self) -> MutexGuard<'_, BTreeMap<Digest, Instant>> {
+        self.put.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(digest.to_hex()).with_extension("wasm")
     }
@@ -265,6 +280,24 @@ mod tests {
         assert_eq!(none, []);
         assert_eq!(blobs.retain(referenced, Duration::ZERO).await.unwrap(), [loose]);
         assert_eq!(blobs.list().await.unwrap(), [kept]);
+    }
+
+    #[tokio::test]
+    async fn code_that_is_put_again_while_it_is_swept_is_there_afterwards() {
+        let (_dir, blobs) = blobs().await;
+        for round in 0..50_u32 {
+            let code = format!("code {round}").into_bytes();
+            blobs.put(code.clone()).await.unwrap();
+            // As if it had been put long ago.
+            blobs.inner.put().clear();
+            let (sweeping, adding) = tokio::join!(
+                blobs.retain(BTreeSet::new(), Duration::from_secs(3600)),
+                blobs.put(code.clone())
+            );
+            let (_, digest) = (sweeping.unwrap(), adding.unwrap());
+            assert_eq!(blobs.get(&digest).await.unwrap(), Some(code), "{round}");
+            blobs.remove(&digest).await.unwrap();
+        }
     }
 
     #[tokio::test]

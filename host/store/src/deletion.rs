@@ -1,10 +1,11 @@
 //! Deleting an org with everything in it: rows, files, states, code that nobody else has. Nothing of it is left in the data directory.
+//! And ending the deletion of a session that an earlier process decided.
 //!
 //! Once begun it is ended: what a crash interrupts goes on when the store is opened next, before anybody uses it. Rows go in small
 //! transactions. At the end the database file is written anew, because what is deleted stays in its unused pages until something
 //! else takes their place.
 
-use crate::{Blobs, OpenError, Opened, StoreError, WorkspaceError, Workspaces, blobs::BlobError, sqlite::SqliteStore};
+use crate::{Blobs, Opened, StoreError, WorkspaceError, Workspaces, blobs::BlobError, sqlite::SqliteStore};
 use fumehood_core::{digest::Digest, id::SessionId, name::OrgName};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -23,9 +24,6 @@ pub enum DeleteOrgError {
     /// The code can't be removed.
     #[error(transparent)]
     Code(#[from] BlobError),
-    /// The database file can't be written anew.
-    #[error(transparent)]
-    Open(#[from] OpenError),
 }
 
 /// What was deleted with an org.
@@ -35,9 +33,12 @@ pub struct DeletedOrg {
     pub sessions: u64,
     /// The code that other orgs still have: all other is gone.
     pub code: BTreeSet<Digest>,
+    /// Why the database file was not written anew, so that bytes of the org are left in its unused pages. Each start tries again.
+    pub not_erased: Option<String>,
 }
 
-/// Deletes an org with everything in it, and closes the store.
+/// Deletes an org with everything in it, and closes the store. That the database file can't be written anew, for want of space, is
+/// no error: it says so.
 ///
 /// # Errors
 /// See [`DeleteOrgError`].
@@ -47,8 +48,9 @@ pub async fn delete_org(opened: Opened, org: &OrgName) -> Result<DeletedOrg, Del
     // Kept until the file is written anew.
     let data_dir = opened.lock.clone();
     opened.close().await;
-    let deleted = deleted?;
-    crate::sqlite::open::erase_what_was_deleted(&file).await?;
+    let mut deleted = deleted?;
+    let erased = crate::sqlite::open::erase_what_was_deleted(&file).await;
+    deleted.not_erased = erased.err().map(|error| error.to_string());
     drop(data_dir);
     Ok(deleted)
 }
@@ -59,7 +61,11 @@ async fn rows_and_files(opened: &Opened, org: &OrgName) -> Result<DeletedOrg, De
     }
     let sessions = end(&opened.sqlite, &opened.workspaces, org).await?;
     let code = remove_code(&opened.sqlite, &opened.blobs).await?;
-    Ok(DeletedOrg { sessions, code })
+    Ok(DeletedOrg {
+        sessions,
+        code,
+        not_erased: None,
+    })
 }
 
 /// What is left to do of deletions that were ended.
@@ -76,6 +82,13 @@ pub(crate) async fn finish(
     workspaces: &Workspaces,
     blobs: &Blobs,
 ) -> Result<Left, DeleteOrgError> {
+    for session in store.sessions_to_delete().await? {
+        tracing::warn!(%session, "the session was not deleted to the end; that is done now");
+        // It reads as not there in any case: nobody has to wait for the rest.
+        if let Err(error) = delete_session(store, workspaces, session).await {
+            tracing::warn!(%session, %error, "what is left of a deleted session can't be deleted now; the next start tries again");
+        }
+    }
     let orgs = store.orgs_to_delete().await?;
     for org in &orgs {
         tracing::warn!(%org, "the org was not deleted to the end; that is done now");
@@ -97,7 +110,7 @@ async fn end(store: &SqliteStore, workspaces: &Workspaces, org: &OrgName) -> Res
             break;
         }
         for session in sessions {
-            delete_session(store, workspaces, org, session).await?;
+            delete_session(store, workspaces, session).await?;
             count += 1;
         }
     }
@@ -109,13 +122,10 @@ async fn end(store: &SqliteStore, workspaces: &Workspaces, org: &OrgName) -> Res
 async fn delete_session(
     store: &SqliteStore,
     workspaces: &Workspaces,
-    org: &OrgName,
     session: SessionId,
 ) -> Result<(), DeleteOrgError> {
-    use crate::Sessions as _;
     workspaces.retire(session).await?;
-    while store.shrink(session).await? {}
-    store.delete_session(org, session).await?;
+    store.end_session(session).await?;
     workspaces.purge(session).await?;
     Ok(())
 }

@@ -46,8 +46,14 @@ points! {
     SessionCreate = "session.create",
     /// A session is changed.
     SessionUpdate = "session.update",
-    /// A session is deleted.
+    /// The deletion of a session is decided.
     SessionDelete = "session.delete",
+    /// The deletion of a session that is too old is decided.
+    SessionExpire = "session.expire",
+    /// Part of a session that is deleted goes.
+    SessionShrink = "session.shrink",
+    /// The last of a session that is deleted goes.
+    SessionEnd = "session.end",
     /// Part of a budget is held for a model call.
     SpendingReserve = "spending.reserve",
     /// What was held is let go of.
@@ -76,6 +82,10 @@ points! {
     DeliverySettle = "delivery.settle",
     /// Something is to be told again.
     DeliveryReplay = "delivery.replay",
+    /// What is too old is forgotten.
+    Forget = "housekeeping.forget",
+    /// The time by which things are too old.
+    HousekeepingClock = "housekeeping.clock",
     /// A key-value is set.
     KeyValueSet = "kv.set",
     /// A key-value is deleted.

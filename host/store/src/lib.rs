@@ -18,6 +18,7 @@ mod envelope;
 mod error;
 pub mod examine;
 pub mod faults;
+pub mod housekeeping;
 pub mod lease;
 mod lock;
 mod master;
@@ -39,6 +40,7 @@ pub use api::{
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};
 pub use error::{OpenError, Place};
+pub use housekeeping::Housekeeping;
 pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
 pub use quotas::{KvQuota, Quotas};
 pub use session_locks::{SessionLock, SessionLocks};
@@ -141,7 +143,7 @@ async fn files_of(
     let ended = deletion::finish(sqlite, &workspaces, &blobs).await;
     let left = ended.map_err(|error| OpenError::Unavailable {
         path: lock.path().into(),
-        reason: format!("an org was not deleted to the end: {error}"),
+        reason: format!("what is being deleted was not deleted to the end: {error}"),
     })?;
     Ok((workspaces, blobs, left))
 }

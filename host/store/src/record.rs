@@ -58,8 +58,22 @@ pub struct Session {
     pub narrowing: SessionNarrowing,
     /// When it was made.
     pub created: Time,
-    /// When it or its journal last changed.
+    /// When it, its journal or its key-values last changed.
     pub updated: Time,
+    /// Since when it is archived: it takes no turns then. `None`: it takes them.
+    pub archived: Option<Time>,
+}
+
+/// Which sessions of an org.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhichSessions {
+    /// Those that are not archived.
+    #[default]
+    InUse,
+    /// Those that are.
+    Archived,
+    /// All of them.
+    All,
 }
 
 /// A component that was put.
@@ -84,6 +98,8 @@ pub struct SessionChange {
     pub network: Option<Option<NetworkList>>,
     /// Another access to files; `Some(None)` removes it.
     pub files: Option<Option<FileAccess>>,
+    /// Whether it is archived from now on. Not while it has a turn that hasn't ended.
+    pub archived: Option<bool>,
 }
 
 /// One input worked to an end. Its outcome is in the journal; the status here is a projection.

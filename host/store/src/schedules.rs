@@ -198,6 +198,8 @@ pub enum SkipReason {
     BudgetExhausted,
     /// The org had as many sessions as it may.
     TooManySessions,
+    /// The session was archived.
+    Archived,
 }
 
 /// What came of a time.

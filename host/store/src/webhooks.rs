@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// Deliveries of a webhook that may wait; what happens then is not told.
 pub const MOST_PENDING: u64 = 10_000;
-/// Deliveries of a webhook that are remembered once they are over.
+/// Deliveries of a webhook that are remembered once they have arrived.
 pub const MOST_REMEMBERED: u64 = 1_000;
+/// Deliveries of a webhook that are remembered once they were given up. Older ones are only counted.
+pub const MOST_DEAD: u64 = 5_000;
 
 /// Families of events that a webhook may be told.
 const FAMILIES: [&str; 4] = ["turn", "session", "approval", "budget"];
@@ -159,6 +161,8 @@ pub struct Webhook {
     pub pending: u64,
     /// Events that were not told because too many waited.
     pub dropped: u64,
+    /// Deliveries that were given up and are not remembered any more, because too many were.
+    pub forgotten: u64,
     /// Counts its changes.
     pub revision: u64,
     /// When it was made.

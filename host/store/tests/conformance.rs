@@ -248,3 +248,12 @@ async fn a_store_that_keeps_what_was_deleted_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_deletes_what_is_held_is_caught() {
+    caught(
+        Fault::DeletesWhatIsHeld,
+        "a session that is held is not deleted for its age",
+    )
+    .await;
+}

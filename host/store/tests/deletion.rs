@@ -12,7 +12,7 @@ use fumehood_core::{
 };
 use fumehood_policy::{authority::SessionNarrowing, manifest::Manifest};
 use fumehood_store::{
-    Opened, StoreUrl,
+    Opened, Problem, StoreUrl,
     deletion::{DeleteOrgError, delete_org},
     examine::{Depth, examine},
     record::{Component, IfBusy, Key, NewTurn, Owner, Session},
@@ -77,6 +77,7 @@ async fn lives(opened: &Opened, org: &OrgName, word: &str) -> SessionId {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
+        archived: None,
     };
     store.create_session(&session, &[]).await.unwrap();
     for owner in [Owner::Org(org.clone()), Owner::Session(org.clone(), session.id)] {
@@ -207,4 +208,80 @@ async fn an_org_that_is_not_there_is_told_and_nothing_is_deleted() {
     let refused = delete_org(open(place.path()).await, &org("doomed")).await.unwrap_err();
     assert!(matches!(refused, DeleteOrgError::Unknown(_)), "{refused}");
     is_gone(place.path(), other).await;
+}
+
+/// Keeps the database file from being written anew, as a full disk would, and nothing else.
+async fn hinder(dir: &Path) {
+    for statement in [
+        "CREATE TABLE odd (x TEXT)",
+        "CREATE INDEX odd_by_x ON odd (x)",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_schema SET sql = 'CREATE INDEX odd_by_x ON odd (x COLLATE nowhere)' WHERE name = 'odd_by_x'",
+    ] {
+        raw(dir, statement).await;
+    }
+}
+
+async fn raw(dir: &Path, statement: &'static str) {
+    let options = SqliteConnectOptions::new()
+        .filename(dir.join("fumehood.db"))
+        .pragma("writable_schema", "ON");
+    let mut raw = options.connect().await.unwrap();
+    sqlx::query(statement).execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_be_written_anew_keeps_no_host_from_starting_and_is_when_it_can() {
+    let place = tempfile::tempdir().unwrap();
+    let opened = open(place.path()).await;
+    lives(&opened, &org("doomed"), MARKER).await;
+    let other = lives(&opened, &org("rival"), "persimmon").await;
+    opened.close().await;
+    hinder(place.path()).await;
+    let deleted = delete_org(open(place.path()).await, &org("doomed")).await.unwrap();
+    assert!(deleted.not_erased.unwrap().contains("nowhere"));
+
+    let opened = open(place.path()).await;
+    assert_eq!(opened.store.org(&org("doomed")).await.unwrap(), None);
+    opened.close().await;
+
+    raw(place.path(), "DROP INDEX odd_by_x").await;
+    let looked = examine(place.path(), &URL, Depth::Database).await.unwrap();
+    assert!(
+        matches!(&looked.findings[..], [finding] if matches!(finding.problem, Problem::Unfinished(_)) && !finding.is_damage()),
+        "{:?}",
+        looked.findings
+    );
+    open(place.path()).await.close().await;
+    raw(place.path(), "DROP TABLE odd").await;
+    is_gone(place.path(), other).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_deletion_was_decided_reads_as_not_there_and_is_gone_when_the_store_is_opened_next() {
+    let place = tempfile::tempdir().unwrap();
+    let opened = open(place.path()).await;
+    let doomed = lives(&opened, &org("doomed"), MARKER).await;
+    let other = lives(&opened, &org("rival"), "persimmon").await;
+    opened.close().await;
+    raw(place.path(), "UPDATE sessions SET deleting = 1 WHERE org = 'doomed'").await;
+    let looked = examine(place.path(), &URL, Depth::Everything).await.unwrap();
+    assert!(
+        matches!(&looked.findings[..], [finding] if matches!(finding.problem, Problem::Unfinished(_))),
+        "{:?}",
+        looked.findings
+    );
+    let opened = open(place.path()).await;
+    assert_eq!(opened.store.session(&org("doomed"), doomed).await.unwrap(), None);
+    let owner = Owner::Session(org("doomed"), doomed);
+    assert_eq!(opened.store.kv_get(&owner, MARKER).await.unwrap(), None);
+    assert_eq!(
+        opened.store.events(&org("rival"), other, 0, 1000).await.unwrap().len(),
+        702
+    );
+    assert!(!place.path().join("workspaces").join(doomed.to_string()).exists());
+    opened.close().await;
+    let looked = examine(place.path(), &URL, Depth::Everything).await.unwrap();
+    assert_eq!(looked.findings, []);
 }

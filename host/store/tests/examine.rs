@@ -99,6 +99,7 @@ async fn lived_in(opened: &Opened) -> (SessionId, TurnId) {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
+        archived: None,
     };
     store.create_session(&session, &[]).await.unwrap();
     let owner = Owner::Session(org(), session.id);

@@ -29,6 +29,7 @@ fn session_of(org: &OrgName) -> Session {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
+        archived: None,
     }
 }
 

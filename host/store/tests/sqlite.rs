@@ -72,6 +72,7 @@ async fn new_session(store: &SqliteStore) -> SessionId {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
+        archived: None,
     };
     store.create_session(&session, &[]).await.unwrap();
     session.id

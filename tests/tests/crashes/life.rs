@@ -28,6 +28,8 @@ private_networks = ["127.0.0.1/32"]
 snapshots = "96KiB"
 [schedules]
 least_interval = "1s"
+[retention]
+sessions = "1h"
 [model.main]
 provider = "scripted"
 script = "script.yaml"
@@ -86,6 +88,7 @@ enum Step {
     Values,
     Files,
     Rename,
+    Archive,
     Work,
     More,
     Undo,
@@ -99,13 +102,14 @@ enum Step {
     Cancel,
 }
 
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 18] = [
     Step::Grant,
     Step::Component,
     Step::Session,
     Step::Values,
     Step::Files,
     Step::Rename,
+    Step::Archive,
     Step::Work,
     Step::More,
     Step::Undo,
@@ -171,6 +175,14 @@ impl<'w> Life<'w> {
         }
     }
 
+    /// Its sessions went because they were too old.
+    pub(crate) fn forgets(&mut self) {
+        self.sessions.clear();
+        self.turns.clear();
+        self.read.clear();
+        self.at = STEPS.len();
+    }
+
     /// Does the step again that was cut off, or the first that uses all there is: a turn.
     pub(crate) async fn goes_on(&mut self, host: &Host) {
         if let Some(step) = STEPS.get(self.at) {
@@ -209,6 +221,7 @@ impl<'w> Life<'w> {
                 let request = host.request(Method::PATCH, &format!("/v1/sessions/{session}"));
                 done(request.json(&json!({"title": "A life"}))).await?;
             }
+            Step::Archive => self.archive(host).await?,
             Step::Work => {
                 self.turn(host, "main", "work").await?;
             }
@@ -238,6 +251,21 @@ impl<'w> Life<'w> {
                         .await?;
                     self.turn(host, "room", &format!("look {number}")).await?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The session is put aside and brought back. Meanwhile it takes nothing.
+    async fn archive(&self, host: &Host) -> Lived<()> {
+        for archived in [true, false] {
+            let request = self.at_session(host, "main", Method::PATCH, "");
+            let shown = done(request.json(&json!({ "archived": archived }))).await?;
+            assert_eq!(shown["archived"], archived);
+            if archived {
+                let turn = self.at_session(host, "main", Method::POST, "/turns");
+                let (status, said) = ask(turn.json(&json!({"input": "no"}))).await?;
+                assert_eq!((status, &said["code"]), (409, &json!("session_archived")), "{said}");
             }
         }
         Ok(())

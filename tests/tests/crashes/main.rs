@@ -41,6 +41,8 @@ enum Doing {
     CommandAfterNoChange(&'static [&'static str]),
     /// The same where something is to be mended.
     CommandAfterDamage(&'static [&'static str]),
+    /// The same where a session is too old.
+    CommandAfterAge(&'static [&'static str]),
     /// It restores a backup of what was there before.
     Restoring,
     /// It deletes an org.
@@ -48,7 +50,8 @@ enum Doing {
 }
 
 use Doing::{
-    Command, CommandAfterDamage, CommandAfterNoChange, DeletingAnOrg, FirstStart, Restoring, Serving, StartAfter,
+    Command, CommandAfterAge, CommandAfterDamage, CommandAfterNoChange, DeletingAnOrg, FirstStart, Restoring, Serving,
+    StartAfter,
 };
 
 /// Where the process is killed, and what it does then.
@@ -76,6 +79,11 @@ const MATRIX: &[(&str, Doing)] = &[
     ("session.create", Serving),
     ("session.update", Serving),
     ("session.delete", Serving),
+    ("session.shrink", Serving),
+    ("session.shrink:2", Serving),
+    ("session.end", Serving),
+    ("session.update:2", Serving),
+    ("session.update:3", Serving),
     ("spending.reserve", Serving),
     ("spending.tell", Serving),
     ("ledger.open", Serving),
@@ -132,6 +140,12 @@ const MATRIX: &[(&str, Doing)] = &[
     ("blob.remove", CommandAfterDamage(REPAIR)),
     ("backup.place", Command(&["backup", "copy"])),
     ("restore.place", Restoring),
+    ("session.expire", CommandAfterAge(HOUSEKEEP)),
+    ("session.shrink", CommandAfterAge(HOUSEKEEP)),
+    ("session.end", CommandAfterAge(HOUSEKEEP)),
+    ("files.retire", CommandAfterAge(HOUSEKEEP)),
+    ("housekeeping.clock", CommandAfterAge(HOUSEKEEP)),
+    ("housekeeping.forget", CommandAfterAge(HOUSEKEEP)),
     ("org.delete", DeletingAnOrg),
     ("org.shrink", DeletingAnOrg),
     ("org.end", DeletingAnOrg),
@@ -141,6 +155,7 @@ const MATRIX: &[(&str, Doing)] = &[
 ];
 
 const DELETE: &[&str] = &["org", "delete", "doomed", "--yes"];
+const HOUSEKEEP: &[&str] = &["housekeep"];
 const REPAIR: &[&str] = &["doctor", "--store", "--repair"];
 
 /// Points that no process passes: nothing in the host does that yet.
@@ -234,7 +249,7 @@ async fn attempt(case: Case) {
             dies_living(&mut life, host, &case).await;
             dies(&place, &["serve", "--listen", "127.0.0.1:0"], &case).await;
         }
-        Command(args) | CommandAfterNoChange(args) | CommandAfterDamage(args) => {
+        Command(args) | CommandAfterNoChange(args) | CommandAfterDamage(args) | CommandAfterAge(args) => {
             let host = place.serve().await;
             life.until_secrets(&host).await;
             host.stop().await;
@@ -243,14 +258,18 @@ async fn attempt(case: Case) {
                     std::fs::copy(place.data().join("master.key"), place.data().join("master.key.next")).unwrap();
                 }
                 CommandAfterDamage(_) => damage(&place).await,
+                CommandAfterAge(_) => age(&place).await,
                 _ => {}
             }
             let another = place.json(&["key", "create", "--label", "another"]).await;
             let id = another["id"].as_str().unwrap();
             let args: Vec<_> = args.iter().map(|arg| if *arg == "KEY" { id } else { *arg }).collect();
             dies(&place, &args, &case).await;
-            if matches!(case.doing, CommandAfterDamage(_)) {
+            if matches!(case.doing, CommandAfterDamage(_) | CommandAfterAge(_)) {
                 place.json(&args).await;
+            }
+            if matches!(case.doing, CommandAfterAge(_)) {
+                life.forgets();
             }
         }
         Restoring => {
@@ -316,6 +335,20 @@ async fn damage(place: &Place) {
         .execute(&mut database)
         .await;
     assert!(tampered.unwrap().rows_affected() > 0);
+    database.close().await.unwrap();
+}
+
+/// Every session is too old.
+async fn age(place: &Place) {
+    let options = SqliteConnectOptions::new().filename(place.data().join("fumehood.db"));
+    let mut database = options.connect().await.unwrap();
+    let aged = sqlx::query("UPDATE sessions SET updated = 1, created = 1")
+        .execute(&mut database)
+        .await;
+    assert!(aged.unwrap().rows_affected() > 0);
+    // As if the last round had been now.
+    let round = "INSERT OR REPLACE INTO meta (key, value) VALUES ('housekeeping_clock', unixepoch() || '000000000')";
+    sqlx::query(round).execute(&mut database).await.unwrap();
     database.close().await.unwrap();
 }
 

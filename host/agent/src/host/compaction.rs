@@ -73,7 +73,7 @@ impl Host {
     /// Dropped before its end, it goes on.
     ///
     /// # Errors
-    /// [`HostError::NotFound`]; [`HostError::Busy`] while a turn is open, [`HostError::Compacting`] while the conversation is being
+    /// [`HostError::NotFound`]; the store's `Archived`; [`HostError::Busy`] while a turn is open, [`HostError::Compacting`] while the conversation is being
     /// summed up already; [`HostError::BudgetExhausted`]; [`HostError::NotCompacted`] when the model gave no summary: the conversation is as it was.
     pub async fn compact(
         &self,
@@ -114,6 +114,7 @@ impl Host {
     /// Takes the session, unless a turn is open. Turns are accepted in the same order, so none slips in between.
     async fn begin_summing(&self, org: &OrgName, session: SessionId) -> Result<Summing<'_>, HostError> {
         let _in_order = self.in_order(session).await;
+        self.session_in_use(org, session).await?;
         let turns = self.inner.store.turns(org, session).await?;
         if let Some(open) = turns.iter().find(|turn| !turn.status.is_terminal()) {
             return Err(HostError::Busy(open.id));

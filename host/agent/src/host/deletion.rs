@@ -1,10 +1,18 @@
 //! Deleting a session with everything in it.
 
 use super::{CancelAt, Host, HostError};
-use fumehood_core::{id::SessionId, name::OrgName};
+use fumehood_core::{
+    id::{SessionId, TurnId},
+    name::OrgName,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long a turn may take to record its end. One whose journal can't be read never does.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Host {
-    /// Deletes a session with everything in it. A turn that runs is cancelled.
+    /// Deletes a session with everything in it. A turn that runs is cancelled; one that can't even be cancelled, since its journal can't
+    /// be read, goes as it is.
     ///
     /// Dropped before its end, either nothing was deleted or all is.
     ///
@@ -24,27 +32,57 @@ impl Host {
         let turns = self.inner.store.turns(org, id).await?;
         // Those that wait first, so that none of them begins.
         for turn in turns.iter().rev().filter(|turn| !turn.status.is_terminal()) {
-            self.cancel_turn(org, turn.id, CancelAt::Now).await?;
+            self.end_for_deletion(org, turn.id).await?;
         }
-        self.delete_now(org, id).await
+        let (store, owner) = (Arc::clone(self.store()), org.clone());
+        let deleted = self
+            .delete_with_files(org, id, async move { Ok(store.delete_session(&owner, id).await?) })
+            .await?;
+        if deleted {
+            Ok(())
+        } else {
+            Err(HostError::NotFound("session"))
+        }
+    }
+
+    /// Whoever follows the turn is told of its end, where there is a journal to tell it.
+    async fn end_for_deletion(&self, org: &OrgName, turn: TurnId) -> Result<(), HostError> {
+        let cancelling = self.cancel_turn(org, turn, CancelAt::Now);
+        match tokio::time::timeout(PATIENCE, cancelling).await {
+            Ok(Err(HostError::ShuttingDown)) => Err(HostError::ShuttingDown),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%turn, %error, "a turn can't be cancelled; it goes with its session");
+                Ok(())
+            }
+            Err(_) => {
+                tracing::warn!(%turn, "a turn does not come to its end; it goes with its session");
+                Ok(())
+            }
+        }
     }
 
     /// The files go out of reach first: a call that still runs must not write into what nobody owns any more. After a crash in
     /// between, they are put back at the next start, and the session is there to delete again.
-    async fn delete_now(&self, org: &OrgName, id: SessionId) -> Result<(), HostError> {
+    ///
+    /// Says whether `decide` has deleted it; if not, its files are as they were.
+    pub(super) async fn delete_with_files(
+        &self,
+        org: &OrgName,
+        id: SessionId,
+        decide: impl Future<Output = Result<bool, HostError>>,
+    ) -> Result<bool, HostError> {
         let files = &self.inner.workspaces;
         files.retire(id).await?;
-        match self.inner.store.delete_session(org, id).await {
-            Ok(true) => self.inner.caller.narrowings().forget(org, id),
-            Ok(false) => return Err(HostError::NotFound("session")),
-            Err(error) => {
-                if let Err(error) = files.restore(id).await {
-                    tracing::error!(%error, session = %id, "the files of a session that could not be deleted can't be put back");
-                }
-                return Err(error.into());
+        let decided = decide.await;
+        if !matches!(decided, Ok(true)) {
+            if let Err(error) = files.restore(id).await {
+                tracing::error!(%error, session = %id, "the files of a session that was not deleted can't be put back");
             }
+            return decided;
         }
+        self.inner.caller.narrowings().forget(org, id);
         files.purge(id).await?;
-        Ok(())
+        Ok(true)
     }
 }

@@ -15,7 +15,7 @@ const TO_WORK: [TurnStatus; 2] = [TurnStatus::Queued, TurnStatus::Running];
 impl Host {
     /// Goes on with every turn that an earlier process left unfinished, in every session with the oldest, and from now on with what
     /// comes next by itself: queued turns, turns whose holder is gone, those that have waited long enough for somebody, schedules that
-    /// are due, and what webhooks are to be told.
+    /// are due, what webhooks are to be told, and what is too old.
     ///
     /// For a host that stays, once all it works with is there: a turn is gone on with by the tools that are installed at that moment.
     ///
@@ -29,6 +29,8 @@ impl Host {
             self.tasks().spawn(async move { firing.fire_schedules().await });
             let telling = self.clone();
             self.tasks().spawn(async move { telling.tell_webhooks().await });
+            let keeping = self.clone();
+            self.tasks().spawn(async move { keeping.keep_house().await });
         }
         self.take_up_what_is_left().await
     }

@@ -135,6 +135,7 @@ impl KeyValues for SessionKeyValues {
 fn for_guest(error: StoreError) -> KeyValueError {
     match error {
         StoreError::Invalid { reason } => KeyValueError::Other(reason),
+        error @ StoreError::Archived => KeyValueError::Other(error.to_string()),
         StoreError::Full { of, limit } => KeyValueError::Other(format!(
             "the session's key-values would pass their limit of {limit} {of}; delete some, store less, or have the operator \
              raise `{}` in `[kv]`",
@@ -171,6 +172,7 @@ mod tests {
             narrowing: SessionNarrowing::default(),
             created: now(),
             updated: now(),
+            archived: None,
         };
         store.create_session(&session, &[] as &[NewEvent]).await.unwrap();
         (dir, key_values(&store, org, session.id, KvAccess::ReadWrite))

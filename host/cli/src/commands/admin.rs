@@ -100,7 +100,7 @@ async fn delete_org(out: Out, opened: Opened, name: &OrgName, yes: bool) -> anyh
     }
     let compiled = opened.lock.path().join("compiled");
     let deleted = deletion::delete_org(opened, &org).await?;
-    let kept = deleted.code;
+    let (kept, not_erased) = (deleted.code, deleted.not_erased);
     tokio::task::spawn_blocking(move || fumehood_sandbox::prune_compiled(&compiled, &kept))
         .await?
         .context("the org is deleted, but not all of the compiled code of its components; the next deletion of an org removes it")?;
@@ -110,7 +110,14 @@ async fn delete_org(out: Out, opened: Opened, name: &OrgName, yes: bool) -> anyh
             count(deleted.sessions, "session")
         ));
     });
-    Ok(())
+    match not_erased {
+        None => Ok(()),
+        Some(why) => bail!(
+            "the org {org} is deleted, but bytes of it are left in unused pages of the database file, which can't be written anew now: \
+             {why}; see to it that its disk has as much room as the database takes, and start the host or run `fumehood doctor --store --repair`, \
+             which try again"
+        ),
+    }
 }
 
 /// Whether somebody at the terminal says the org's name.

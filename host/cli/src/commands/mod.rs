@@ -9,6 +9,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod history;
+pub(crate) mod housekeep;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rotate;

@@ -7,14 +7,17 @@ use crate::{
     events,
     out::{Out, Style, list, printable, text},
 };
+use fumehood_core::id::SessionId;
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::json;
 
 pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> anyhow::Result<()> {
     match command {
-        Session::List { limit } => {
-            let page = client.get(&format!("/v1/sessions?limit={limit}")).await?;
+        Session::List { limit, archived } => {
+            let page = client
+                .get(&format!("/v1/sessions?limit={limit}&archived={archived}"))
+                .await?;
             out.either(&page, |page| {
                 let row = |s: &serde_json::Value| {
                     ["id", "agent", "title", "updated"]
@@ -28,6 +31,20 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
         Session::Show { id } => {
             let session = client.get(&format!("/v1/sessions/{id}")).await?;
             out.either(&session, |session| out.line(printable(&pretty(session))));
+        }
+        Session::Archive { id } => {
+            let session = change(client, *id, &json!({"archived": true})).await?;
+            out.either(&session, |_| {
+                out.line(format_args!(
+                    "archived the session {id}: it takes no turns until it is brought back"
+                ));
+            });
+        }
+        Session::Unarchive { id } => {
+            let session = change(client, *id, &json!({"archived": false})).await?;
+            out.either(&session, |_| {
+                out.line(format_args!("brought the session {id} back: it takes turns"));
+            });
         }
         Session::Compact { id, instructions } => {
             let body = serde_json::json!({ "instructions": instructions });
@@ -88,6 +105,11 @@ pub(crate) async fn session(out: Out, client: &Client, command: &Session) -> any
         }
     }
     Ok(())
+}
+
+async fn change(client: &Client, id: SessionId, what: &serde_json::Value) -> anyhow::Result<serde_json::Value> {
+    let request = client.request(Method::PATCH, &format!("/v1/sessions/{id}"));
+    client.send(request.json(what)).await
 }
 
 pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! What `config show` shows: the configuration as it is in effect.
 
-use super::{Loaded, LogFormat, org_limits};
+use super::{Loaded, LogFormat, org_limits, retention};
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName},
@@ -36,6 +36,7 @@ pub(crate) struct Effective {
     files: EffectiveFiles,
     kv: EffectiveKv,
     schedules: EffectiveSchedules,
+    retention: EffectiveRetention,
     install: EffectiveInstall,
     /// How long calls may go on whose component is removed or replaced.
     drain: Span,
@@ -97,6 +98,13 @@ struct EffectiveSchedules {
 }
 
 #[derive(Debug, Serialize)]
+struct EffectiveRetention {
+    usual: BTreeMap<&'static str, String>,
+    /// Those with a section of their own.
+    orgs: BTreeMap<OrgName, BTreeMap<&'static str, String>>,
+}
+
+#[derive(Debug, Serialize)]
 struct EffectiveModel {
     provider: &'static str,
     model: String,
@@ -126,6 +134,7 @@ impl Effective {
             )
         });
         let schedules = config.schedules.in_effect();
+        let kept = config.retention();
         let install = config.call_limits().install;
         let tools = config.tool.iter().map(|(name, tool)| {
             let tool = EffectiveTool {
@@ -171,6 +180,14 @@ impl Effective {
             schedules: EffectiveSchedules {
                 per_org: schedules.per_org,
                 least_interval: schedules.least_interval,
+            },
+            retention: EffectiveRetention {
+                usual: retention::shown(kept.usual),
+                orgs: kept
+                    .orgs
+                    .into_iter()
+                    .map(|(name, kept)| (name, retention::shown(kept)))
+                    .collect(),
             },
             install: EffectiveInstall {
                 component_size: install.component_size,

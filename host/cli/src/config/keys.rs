@@ -1,7 +1,10 @@
 //! What each key of the configuration means, for the reference page. Which keys there are and what they take is learned from the code that
 //! reads them ([`shape`](super::shape)); a test fails while a key has no meaning here, or a meaning no key.
 
-use super::{InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, shutdown};
+use super::{
+    InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, retention::FOREVER,
+    shutdown,
+};
 use fumehood_agent::{catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits};
 use fumehood_model::{DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ProviderKind};
 use fumehood_policy::{
@@ -10,6 +13,7 @@ use fumehood_policy::{
     hook,
     limits::Limits,
     quantity::{ByteSize, Span},
+    retention::Kind,
 };
 use fumehood_sandbox::CALLS_AT_ONCE;
 use fumehood_store::Quotas;
@@ -55,6 +59,7 @@ pub(crate) fn meanings() -> Vec<Meaning> {
         models(),
         model_calls(),
         sessions(),
+        retention(),
         orgs(),
         agents(),
         agent_budgets(),
@@ -70,6 +75,7 @@ pub(crate) fn meanings() -> Vec<Meaning> {
 const ADDRESS: &str = "an address and a port";
 const A_PATH: &str = "a path";
 const A_COUNT: &str = "a whole number";
+const A_SPAN_OR_FOREVER: &str = "a span of time such as `\"90d\"`, or `\"forever\"`";
 const MONEY: &str = "a number, in your currency";
 const RULES: &str = "a list of [network rules](../operators/getting-started.md#grant-a-tool-something), at most 256";
 const RATE: &str = "a rate such as `\"10/s\"`, `\"60/min\"`, `\"5/10s\"`, or `\"unlimited\"`";
@@ -228,6 +234,36 @@ fn sessions() -> Vec<Meaning> {
         )
         .default(schedules.least_interval),
     ]
+}
+
+fn retention() -> Vec<Meaning> {
+    let text = |kind| match kind {
+        Kind::Sessions => {
+            "Sessions, from their last change on, unless [something holds them](../operators/keeping-data.md#how-long-things-are-kept)."
+        }
+        Kind::ArchivedSessions => "Archived sessions, from when they were archived.",
+        Kind::Ledger => "Entries of the ledger.",
+        Kind::Deliveries => "Deliveries of webhooks that arrived; the last thousand of a webhook at most.",
+        Kind::DeadDeliveries => "Deliveries of webhooks that were given up; the last 5,000 of a webhook at most.",
+        Kind::ScheduleRuns => {
+            "What came of the times of schedules; the last thousand of a schedule at most, and its latest in any case."
+        }
+        Kind::Usage => "What models took, by day.",
+    };
+    let words = |span: Option<Span>| span.map_or_else(|| FOREVER.to_owned(), |span| span.to_string());
+    let meanings = Kind::ALL.into_iter().flat_map(|kind| {
+        let name = kind.as_str();
+        let usual = key(
+            format!("retention.{name}"),
+            format!("How long it is kept: {} From {} on.", text(kind), kind.shortest()),
+        );
+        let own = key(format!("org.NAME.retention.{name}"), "The same of this org.");
+        [
+            usual.takes(A_SPAN_OR_FOREVER).default(words(kind.by_default())),
+            own.takes(A_SPAN_OR_FOREVER).default("as in `[retention]`"),
+        ]
+    });
+    meanings.collect()
 }
 
 fn orgs() -> Vec<Meaning> {

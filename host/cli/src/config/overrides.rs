@@ -40,6 +40,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         "kv",
         "shutdown",
         "schedules",
+        "retention",
         "metrics",
         "log",
     ];

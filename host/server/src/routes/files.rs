@@ -1,6 +1,6 @@
 //! The files of a session: read, write, delete, list, search.
 
-use super::own_session;
+use super::{own_session, own_session_in_use};
 use crate::{
     app::App,
     auth::Client,
@@ -331,7 +331,7 @@ async fn write_file(
     At((session, path)): At<(String, String)>,
     request: Request,
 ) -> Answer<Response> {
-    let session = own_session(&app, &client, &session).await?;
+    let session = own_session_in_use(&app, &client, &session).await?;
     let path = name::<WorkspacePath>(&path)?;
     let (parts, body) = request.into_parts();
     let precondition = precondition(app.host.workspaces(), session, &path, &parts.headers).await?;
@@ -380,7 +380,7 @@ async fn delete_file(
     At((session, path)): At<(String, String)>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let session = own_session(&app, &client, &session).await?;
+    let session = own_session_in_use(&app, &client, &session).await?;
     let path = name::<WorkspacePath>(&path)?;
     let precondition = precondition(app.host.workspaces(), session, &path, &headers).await?;
     if app.host.workspaces().delete(session, &path, precondition).await? {

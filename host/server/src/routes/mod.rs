@@ -24,6 +24,13 @@ pub(crate) mod webhooks;
 use crate::{app::App, auth::Client, input::session_id, problem::Answer};
 use fumehood_core::id::SessionId;
 
+/// The session that a path names, if the client's org has it and its files may be changed.
+pub(crate) async fn own_session_in_use(app: &App, client: &Client, text: &str) -> Answer<SessionId> {
+    let id = session_id(text)?;
+    app.host.session_in_use(&client.org, id).await?;
+    Ok(id)
+}
+
 /// The session that a path names, if the client's org has it.
 pub(crate) async fn own_session(app: &App, client: &Client, text: &str) -> Answer<SessionId> {
     // THREAT[T-org-cross-read]: looked up in the client's org; what another org has is not there.

@@ -4,7 +4,7 @@ use super::own_session;
 use crate::{
     app::App,
     auth::Client,
-    input::{At, JsonBody, Listed, PageQuery, Query, session_id},
+    input::{At, JsonBody, Limit, Listed, PageQuery, Query, session_id},
     problem::{Answer, Problem, ProblemCode},
     routes::{
         secrets::{self, SecretValue},
@@ -21,12 +21,12 @@ use fumehood_core::{
     name::{AgentName, SecretName},
 };
 use fumehood_policy::{authority::SessionNarrowing, files::FileAccess, network::NetworkList};
-use fumehood_store::record::{self, Owner, SessionChange};
+use fumehood_store::record::{self, Owner, PageRequest, SessionChange, WhichSessions};
 use http::{StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
@@ -59,9 +59,15 @@ pub(crate) struct Session {
     files: Option<FileAccess>,
     #[schema(value_type = String, format = DateTime)]
     created: Time,
-    /// When it or its journal last changed.
+    /// When it, its journal or its key-values last changed.
     #[schema(value_type = String, format = DateTime)]
     updated: Time,
+    /// Whether it is archived: it takes no turns, and its files and key-values stay as they are.
+    archived: bool,
+    /// Since when, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    archived_at: Option<Time>,
 }
 
 impl From<record::Session> for Session {
@@ -75,6 +81,8 @@ impl From<record::Session> for Session {
             files: session.narrowing.files,
             created: session.created,
             updated: session.updated,
+            archived: session.archived.is_some(),
+            archived_at: session.archived,
         }
     }
 }
@@ -120,6 +128,8 @@ struct ChangeSession {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<schema::Access>)]
     files: Option<Option<FileAccess>>,
+    /// Whether it is archived. Not while a turn is open.
+    archived: Option<bool>,
 }
 
 /// Tells `null` from absent.
@@ -172,15 +182,47 @@ async fn create_session(
     ))
 }
 
+/// Which sessions, and which page of them.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SessionsQuery {
+    /// `false`, the default: those that are not archived. `true`: only those that are. `any`: all of them.
+    #[param(value_type = Option<String>)]
+    archived: Option<ArchivedQuery>,
+    /// At most this many items.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<Limit>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ArchivedQuery {
+    True,
+    False,
+    Any,
+}
+
 /// List the sessions, newest first
-#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(PageQuery),
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(SessionsQuery),
     responses((status = 200, body = Listed<Session>, description = "A page of sessions")))]
 async fn list_sessions(
     State(app): State<Arc<App>>,
     client: Client,
-    Query(page): Query<PageQuery>,
+    Query(query): Query<SessionsQuery>,
 ) -> Answer<Json<Listed<Session>>> {
-    let page = app.host.store().sessions(&client.org, &page.into()).await?;
+    let which = match query.archived {
+        None | Some(ArchivedQuery::False) => WhichSessions::InUse,
+        Some(ArchivedQuery::True) => WhichSessions::Archived,
+        Some(ArchivedQuery::Any) => WhichSessions::All,
+    };
+    let page = PageRequest {
+        after: query.cursor,
+        limit: Limit::or_default(query.limit),
+    };
+    let page = app.host.store().sessions(&client.org, which, &page).await?;
     Ok(Json(Listed {
         items: page.items.into_iter().map(Into::into).collect(),
         next: page.next,
@@ -196,6 +238,9 @@ async fn show_session(State(app): State<Arc<App>>, client: Client, At(session): 
 }
 
 /// Change a session, from its next turn on
+///
+/// One that is archived takes no turns, its schedules do not fire, and its files and key-values stay as they are; everything in it can be
+/// read, and forked. It is left out of the list unless that is asked for.
 #[utoipa::path(patch, path = "/v1/sessions/{session}", tag = "sessions", params(("session" = String, Path, description = "`ses_…`")),
     request_body = ChangeSession, responses((status = 200, body = Session, description = "The session as it is now")))]
 async fn change_session(
@@ -211,11 +256,12 @@ async fn change_session(
         metadata: body.metadata.map(Value::Object),
         network: body.network,
         files: body.files,
+        archived: body.archived,
     };
     if change == SessionChange::default() {
         return Err(Problem::new(
             ProblemCode::InvalidRequest,
-            "there is nothing to change: send agent, title, metadata, network or files",
+            "there is nothing to change: send agent, title, metadata, network, files or archived",
         ));
     }
     let session = app.host.update_session(&client.org, id, change).await?;

@@ -57,6 +57,8 @@ struct Webhook {
     pending: u64,
     /// Events that it was not told, since too many waited.
     dropped: u64,
+    /// Deliveries that were given up and are not remembered any more, since too many were.
+    forgotten: u64,
     /// The secret of the org that signs its requests.
     #[schema(value_type = String)]
     key: SecretName,
@@ -117,6 +119,7 @@ impl From<webhooks::Webhook> for Webhook {
             },
             pending: webhook.pending,
             dropped: webhook.dropped,
+            forgotten: webhook.forgotten,
             key: settings.key,
             key_before_until: settings.key_before.map(|before| before.until),
             created: webhook.created,

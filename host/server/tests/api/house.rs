@@ -10,7 +10,7 @@ use fumehood_agent::{
     StoreLedger,
     caller::{Caller, CallerParts},
     catalog::{Catalog, DRAIN},
-    host::{Host, HostParts, Patience, ScheduleLimits},
+    host::{Host, HostParts, Patience, RetentionRules, ScheduleLimits},
     limits::Limits,
     models::Models,
     skills::Skill,
@@ -224,6 +224,8 @@ pub(crate) struct Plan {
     pub(crate) drain: Span,
     /// How it bears with a store that takes nothing for a moment.
     pub(crate) patience: Patience,
+    /// How long things are kept.
+    pub(crate) retention: RetentionRules,
 }
 
 impl Default for Plan {
@@ -238,6 +240,7 @@ impl Default for Plan {
             policy: HostPolicy::default(),
             drain: DRAIN,
             patience: Patience::default(),
+            retention: RetentionRules::default(),
         }
     }
 }
@@ -283,6 +286,7 @@ impl House {
             policy,
             drain,
             patience,
+            retention,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -310,7 +314,15 @@ impl House {
         let mut models: Models = [(ModelName::main(), (Arc::clone(&model) as Arc<dyn Provider>).into())].into();
         models.extend(others);
         let kept = policy.clone();
-        let host = host_of(&opened, limits, models, (skills, budgets), policy, (drain, patience)).await;
+        let host = host_of(
+            &opened,
+            limits,
+            models,
+            (skills, budgets),
+            policy,
+            (drain, patience, retention),
+        )
+        .await;
         let closing = CancellationToken::new();
         let router = router(host.clone(), config.clone(), closing.clone());
         Self {
@@ -354,7 +366,7 @@ impl House {
             models,
             (BTreeMap::new(), BTreeMap::new()),
             self.policy.clone(),
-            (DRAIN, Patience::default()),
+            (DRAIN, Patience::default(), RetentionRules::default()),
         )
         .await;
         self.router = router(self.host.clone(), self.config.clone(), self.closing.clone());
@@ -476,7 +488,7 @@ async fn host_of(
     models: Models,
     (skills, budgets): (BTreeMap<SkillName, Arc<Skill>>, BTreeMap<OrgName, OrgBudget>),
     policy: HostPolicy,
-    (drain, patience): (Span, Patience),
+    (drain, patience, retention): (Span, Patience, RetentionRules),
 ) -> Host {
     let store = Arc::clone(&opened.store);
     let sandbox = Sandbox::new(&SandboxConfig {
@@ -517,6 +529,7 @@ async fn host_of(
             least_interval: Span::from_secs(1),
         },
         patience,
+        retention,
     });
     host.recover().await.unwrap();
     host

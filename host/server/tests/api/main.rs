@@ -8,6 +8,7 @@
 mod agents;
 mod answers;
 mod approvals;
+mod archive;
 mod budgets;
 mod compaction;
 mod deadlines;
@@ -25,6 +26,7 @@ mod models;
 mod recovery;
 mod refusals;
 mod results;
+mod retention;
 mod revoked;
 mod schedules;
 mod serving;

@@ -3,6 +3,8 @@
 //! [`run`] tries every promise and returns those that were broken; an empty answer is a pass. Each promise makes its own orgs, so
 //! the suite may run on data that is there already.
 
+mod archive;
+mod housekeeping;
 mod leases;
 mod orders;
 mod queue;
@@ -76,6 +78,8 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         spending::PROMISES,
         schedules::PROMISES,
         webhooks::PROMISES,
+        archive::PROMISES,
+        housekeeping::PROMISES,
     ];
     let world = World {
         store: factory.open().await,
@@ -194,6 +198,7 @@ fn new_session(org: &OrgName) -> Result<Session, Broken> {
         narrowing: SessionNarrowing::default(),
         created: time,
         updated: time,
+        archived: None,
     })
 }
 

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     api::StoreError,
-    record::{Accepted, NewTurn, Owner, PageRequest},
+    record::{Accepted, NewTurn, Owner, PageRequest, WhichSessions},
 };
 use fumehood_core::{digest::Digest, event::EventBody, name::SecretName};
 use secrecy::SecretString;
@@ -120,7 +120,7 @@ async fn sessions(world: &World) -> Outcome {
         }
     }
     let page = PageRequest::default();
-    let kept = world.store.sessions(&org, &page).await?.items;
+    let kept = world.store.sessions(&org, WhichSessions::All, &page).await?.items;
     ensure_eq!((made, kept.len()), (MOST, 3), "the sessions that were made, and kept");
     world.store.delete_session(&org, kept[0].id).await?;
     let session = new_session(&org)?;

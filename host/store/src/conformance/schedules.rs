@@ -1,12 +1,12 @@
 //! Schedules: firing once, and what comes of it.
 
 use super::{
-    Broken, Outcome, World, agent, completed, created, ensure, ensure_eq, new_session, new_turn, promises,
-    races::at_once,
+    Broken, Outcome, World, agent, archive::archive, completed, created, ensure, ensure_eq, new_session, new_turn,
+    promises, races::at_once,
 };
 use crate::{
     api::StoreError,
-    record::{IfBusy, NewTurn, PageRequest, Session},
+    record::{IfBusy, NewTurn, PageRequest, Session, WhichSessions},
     schedules::{
         Aimed, Cause, Deed, Fired, Firing, NewSchedule, Overlap, Place, Plan, RunOutcome, Schedule, ScheduleRun,
         SkipReason, State, Task,
@@ -41,6 +41,7 @@ promises! {
     "a schedule makes no session beyond the bound of its org" => full,
     "times that are passed over are remembered" => passed,
     "a schedule goes with its session, and not with what it made" => goes,
+    "a schedule of an archived session is skipped, and fires again when that is brought back" => archived,
     "schedules of another org read as absent" => foreign,
 }
 
@@ -49,7 +50,7 @@ fn at(seconds: i64) -> Result<Time, Broken> {
     Time::from_timestamp(seconds, 0).ok_or_else(|| Broken("no such time".into()))
 }
 
-fn new_schedule(org: &OrgName, place: Place, next: i64) -> Result<NewSchedule, Broken> {
+pub(super) fn new_schedule(org: &OrgName, place: Place, next: i64) -> Result<NewSchedule, Broken> {
     Ok(NewSchedule {
         id: ScheduleId::new(),
         org: org.clone(),
@@ -75,7 +76,7 @@ fn new_schedule(org: &OrgName, place: Place, next: i64) -> Result<NewSchedule, B
     })
 }
 
-fn fresh() -> Result<Place, Broken> {
+pub(super) fn fresh() -> Result<Place, Broken> {
     Ok(Place::Fresh {
         agent: Some(agent("assistant")?),
         metadata: serde_json::json!({"a": 1}),
@@ -95,7 +96,7 @@ fn queued() -> NewTurn {
     }
 }
 
-fn in_fresh(org: &OrgName) -> Result<(Session, Deed), Broken> {
+pub(super) fn in_fresh(org: &OrgName) -> Result<(Session, Deed), Broken> {
     let session = new_session(org)?;
     let deed = Deed::Session {
         session: Box::new(session.clone()),
@@ -107,7 +108,7 @@ fn in_fresh(org: &OrgName) -> Result<(Session, Deed), Broken> {
 }
 
 /// Fires for a time, and plans an hour later.
-fn firing(schedule: &Schedule, seconds: i64, deed: Deed) -> Result<Firing, Broken> {
+pub(super) fn firing(schedule: &Schedule, seconds: i64, deed: Deed) -> Result<Firing, Broken> {
     Ok(Firing {
         schedule: schedule.clone(),
         cause: Cause::Due,
@@ -299,7 +300,10 @@ async fn fires_once(world: &World) -> Outcome {
     let fired = fired.into_iter().collect::<Result<Vec<_>, _>>()?;
     let begun = fired.iter().filter(|fired| matches!(fired, Fired::Turn { .. })).count();
     ensure_eq!(begun, 1, "who fired");
-    let sessions = world.store.sessions(&org, &PageRequest::default()).await?;
+    let sessions = world
+        .store
+        .sessions(&org, WhichSessions::All, &PageRequest::default())
+        .await?;
     ensure_eq!(sessions.items.len(), 1, "the sessions that were made");
     Ok(())
 }
@@ -340,7 +344,10 @@ async fn full(world: &World) -> Outcome {
         )),
         "what is remembered of it"
     );
-    let sessions = world.store.sessions(&org, &PageRequest::default()).await?;
+    let sessions = world
+        .store
+        .sessions(&org, WhichSessions::All, &PageRequest::default())
+        .await?;
     ensure_eq!(sessions.items.len(), 1, "the sessions");
     Ok(())
 }
@@ -441,6 +448,21 @@ async fn skips(world: &World) -> Outcome {
     let fired = outcome_of(world, &schedule, 7200, turn.clone()).await?;
     ensure_eq!(fired, Outcomes::Turn(turn.id), "when it is done");
     ensure_eq!(again(world, &schedule).await?.runs, 1, "how often it fired");
+    Ok(())
+}
+
+async fn archived(world: &World) -> Outcome {
+    let (org, session, schedule) = on_session(world).await?;
+    world.store.update_session(&org, session, &archive(true), &[]).await?;
+    let skipped = outcome_of(world, &schedule, 3600, queued()).await?;
+    ensure_eq!(skipped, Outcomes::Skipped(SkipReason::Archived), "while it is archived");
+    ensure_eq!(world.store.turns(&org, session).await?, [], "its turns");
+    world.store.update_session(&org, session, &archive(false), &[]).await?;
+    let turn = queued();
+    let fired = outcome_of(world, &schedule, 7200, turn.clone()).await?;
+    ensure_eq!(fired, Outcomes::Turn(turn.id), "when it is brought back");
+    let kept = runs(world, &schedule).await?;
+    ensure_eq!(kept.len(), 2, "what came of its times");
     Ok(())
 }
 

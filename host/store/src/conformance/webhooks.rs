@@ -48,7 +48,7 @@ fn new_webhook(org: &OrgName, events: &[&str]) -> Result<NewWebhook, Broken> {
     })
 }
 
-async fn made(world: &World, org: &OrgName, events: &[&str]) -> Result<Webhook, Broken> {
+pub(super) async fn made(world: &World, org: &OrgName, events: &[&str]) -> Result<Webhook, Broken> {
     Ok(world.store.create_webhook(&new_webhook(org, events)?, 100).await?)
 }
 
@@ -66,12 +66,12 @@ async fn all(world: &World, webhook: &Webhook, which: Which) -> Result<Vec<Deliv
         .items)
 }
 
-async fn next(world: &World, webhook: &Webhook) -> Result<Delivery, Broken> {
+pub(super) async fn next(world: &World, webhook: &Webhook) -> Result<Delivery, Broken> {
     let next = world.store.next_delivery(webhook.id, now()).await?;
     next.ok_or_else(|| Broken("nothing is to be told".into()))
 }
 
-fn attempt(delivery: Delivery, state: DeliveryState) -> Attempt {
+pub(super) fn attempt(delivery: Delivery, state: DeliveryState) -> Attempt {
     Attempt {
         delivery,
         state,

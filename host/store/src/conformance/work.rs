@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     api::StoreError,
-    record::{Accepted, NewTurn, PageRequest, SessionChange},
+    record::{Accepted, NewTurn, PageRequest, SessionChange, WhichSessions},
 };
 use fumehood_core::{
     digest::Digest,
@@ -126,7 +126,9 @@ async fn session_pages(world: &World) -> Outcome {
     made.reverse();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = store.sessions(&org, &PageRequest { after, limit: 2 }).await?;
+        let page = store
+            .sessions(&org, WhichSessions::All, &PageRequest { after, limit: 2 })
+            .await?;
         ensure!(page.items.len() <= 2, "a page of {} rows", page.items.len());
         seen.extend(page.items.into_iter().map(|session| session.id));
         after = page.next;
@@ -140,7 +142,7 @@ async fn session_pages(world: &World) -> Outcome {
             after: Some(bad.into()),
             limit: 2,
         };
-        let result = store.sessions(&org, &page).await;
+        let result = store.sessions(&org, WhichSessions::InUse, &page).await;
         ensure!(
             matches!(result, Err(StoreError::BadCursor)),
             "the cursor {bad:?}: {result:?}"
@@ -149,6 +151,7 @@ async fn session_pages(world: &World) -> Outcome {
     let all = store
         .sessions(
             &org,
+            WhichSessions::InUse,
             &PageRequest {
                 after: None,
                 limit: u32::MAX,
@@ -463,7 +466,10 @@ async fn nothing_crosses(world: &World) -> Outcome {
     };
     ensure_eq!(store.session(&foreign, session.id).await?, None, "a session");
     ensure_eq!(
-        store.sessions(&foreign, &PageRequest::default()).await?.items,
+        store
+            .sessions(&foreign, WhichSessions::All, &PageRequest::default())
+            .await?
+            .items,
         [],
         "sessions"
     );

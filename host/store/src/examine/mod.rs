@@ -279,6 +279,7 @@ fn of_database(found: Vec<check::Found>, findings: &mut Vec<Finding>, mends: &mu
         let care = match (&mend, &problem) {
             (Some(mend @ Mend::Reservation { .. }), _) => Care::Tidy(mend.to_string()),
             (Some(mend), _) => Care::Repair(mend.to_string()),
+            (None, Problem::Unfinished(_)) => Care::NextStart,
             (None, Problem::Secret { .. }) => Care::Operator("set the secret again, or delete it"),
             (None, _) => Care::Operator("restore a backup"),
         };

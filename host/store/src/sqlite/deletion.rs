@@ -60,25 +60,6 @@ impl SqliteStore {
             .collect()
     }
 
-    /// Deletes a batch of a session's events, the newest first. True if there may be more. For a session that nobody looks at any more.
-    pub(crate) async fn shrink(&self, session: SessionId) -> Result<bool> {
-        self.write(Point::OrgShrink, move |connection| -> BoxFuture<'_, Result<bool>> {
-            Box::pin(async move {
-                let deleted = sqlx::query(
-                    "DELETE FROM events WHERE session = ?1 AND seq IN \
-                     (SELECT seq FROM events WHERE session = ?1 ORDER BY seq DESC LIMIT ?2)",
-                )
-                .bind(&session.uuid().as_bytes()[..])
-                .bind(BATCH)
-                .execute(connection)
-                .await
-                .map_err(failed)?;
-                Ok(deleted.rows_affected() > 0)
-            })
-        })
-        .await
-    }
-
     /// Deletes a batch of whatever else names the org. True if there may be more.
     pub(crate) async fn shrink_org(&self, org: &OrgName) -> Result<bool> {
         let org = org.clone();

@@ -110,7 +110,8 @@ pub(super) async fn take_places(
     let count = i64::try_from(count).map_err(|_| decode::corrupt("the number of events"))?;
     // One row, one writer: places are taken in order and none is left out.
     let last: Option<i64> = sqlx::query_scalar(
-        "UPDATE sessions SET last_seq = last_seq + ?3, updated = ?4 WHERE org = ?1 AND id = ?2 RETURNING last_seq",
+        "UPDATE sessions SET last_seq = last_seq + ?3, updated = ?4 WHERE org = ?1 AND id = ?2 AND deleting IS NULL \
+         RETURNING last_seq",
     )
     .bind(org.as_str())
     .bind(&session.uuid().as_bytes()[..])

@@ -1,6 +1,6 @@
 //! Key-values.
 
-use super::{SqliteStore, cursor, cursor::List, failed, insert_failed};
+use super::{SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
 use crate::{
     api::{KeyValues, Result, StoreError},
     faults::Point,
@@ -8,7 +8,7 @@ use crate::{
     record::{Owner, Page, PageRequest},
 };
 use async_trait::async_trait;
-use fumehood_core::id::SessionId;
+use fumehood_core::{id::SessionId, now};
 use sqlx::sqlite::SqliteConnection;
 
 const LONGEST_KEY: usize = 255;
@@ -97,18 +97,22 @@ async fn account(connection: &mut SqliteConnection, owner: &Owner, growth: Growt
     let Owner::Session(org, session) = owner else {
         return Ok(());
     };
-    let used: Option<(i64, i64)> = sqlx::query_as(
-        "UPDATE sessions SET kv_entries = kv_entries + ?3, kv_bytes = kv_bytes + ?4 WHERE org = ?1 AND id = ?2 \
-         RETURNING kv_entries, kv_bytes",
+    let used: Option<(i64, i64, bool)> = sqlx::query_as(
+        "UPDATE sessions SET kv_entries = kv_entries + ?3, kv_bytes = kv_bytes + ?4, updated = max(updated, ?5) \
+         WHERE org = ?1 AND id = ?2 AND deleting IS NULL RETURNING kv_entries, kv_bytes, archived IS NOT NULL",
     )
     .bind(org.as_str())
     .bind(&session.uuid().as_bytes()[..])
     .bind(growth.entries)
     .bind(growth.bytes)
+    .bind(decode::to_nanos(now())?)
     .fetch_optional(connection)
     .await
     .map_err(failed)?;
-    let (entries, bytes) = used.ok_or(StoreError::Gone { what: "session" })?;
+    let (entries, bytes, archived) = used.ok_or(StoreError::Gone { what: "session" })?;
+    if archived {
+        return Err(StoreError::Archived);
+    }
     let parts = [
         ("keys", growth.entries, entries, quota.entries),
         ("bytes", growth.bytes, bytes, quota.bytes),

@@ -225,7 +225,11 @@ async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> R
         })?;
     match_key(writer, file, vault).await?;
     settle_log(writer, file).await?;
-    erase(writer, file).await
+    if let Err(error) = erase(writer, file).await {
+        // What was deleted is out of reach; only its bytes are left, and a host that doesn't start frees no room for it.
+        tracing::warn!(%error, "what was deleted is still in unused pages of the database file, which can't be written anew now; the next start tries again: see to it that the disk has as much room as the database takes");
+    }
+    Ok(())
 }
 
 /// Takes everything that the log has into the database file, and begins the log anew.
@@ -250,7 +254,7 @@ async fn settle_log(writer: &mut SqliteConnection, file: &Path) -> Result<(), Op
 /// Writes the file anew, if something was deleted of which nothing is to be left in it.
 ///
 /// # Errors
-/// When it can't be opened or written; it is tried again when it is opened next.
+/// When it can't be opened or written; it is tried again each time that it is opened.
 pub(crate) async fn erase_what_was_deleted(file: &Path) -> Result<(), OpenError> {
     let _lock = Lock::of_database(file)?;
     let mut writer = options(file).connect().await.map_err(|error| refused(file, error))?;

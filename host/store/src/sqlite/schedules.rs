@@ -7,7 +7,7 @@ use super::{
     cursor::List,
     decode, failed,
     idempotency::{Made, earlier, remember},
-    insert_failed,
+    insert_failed, sessions,
 };
 use crate::{
     api::{Result, Schedules, StoreError},
@@ -112,12 +112,14 @@ async fn insert(connection: &mut SqliteConnection, new: NewSchedule, plan: Strin
     }
     let time = decode::to_nanos(now())?;
     let session = new.plan.place.session();
+    if let Some(session) = session {
+        // One of another org reads as not there.
+        sessions::in_use(connection, &new.org, session).await?;
+    }
     let session = session.as_ref().map(|session| session.uuid());
-    // A session of another org reads as not there.
-    let done = sqlx::query(
+    sqlx::query(
         "INSERT INTO schedules (id, org, session, plan, state, next_at, created, updated) \
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7 \
-         WHERE ?3 IS NULL OR EXISTS (SELECT 1 FROM sessions WHERE id = ?3 AND org = ?2)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
     )
     .bind(&new.id.uuid().as_bytes()[..])
     .bind(new.org.as_str())
@@ -129,9 +131,6 @@ async fn insert(connection: &mut SqliteConnection, new: NewSchedule, plan: Strin
     .execute(&mut *connection)
     .await
     .map_err(|error| insert_failed(error, "org", || format!("the schedule {}", new.id)))?;
-    if done.rows_affected() == 0 {
-        return Err(StoreError::Gone { what: "session" });
-    }
     if let Some((key, request)) = &new.idempotency {
         let id = new.id.uuid();
         remember(connection, Made::Schedule, (&new.org, id.as_bytes()), (key, request)).await?;
@@ -239,11 +238,12 @@ const fn reason_text(reason: SkipReason) -> &'static str {
         SkipReason::RateLimited => "rate_limited",
         SkipReason::BudgetExhausted => "budget_exhausted",
         SkipReason::TooManySessions => "too_many_sessions",
+        SkipReason::Archived => "archived",
     }
 }
 
 fn reason_of(text: &str) -> Option<SkipReason> {
-    use SkipReason::{BudgetExhausted, Busy, PreviousWaits, QueueFull, RateLimited, TooManySessions};
+    use SkipReason::{Archived, BudgetExhausted, Busy, PreviousWaits, QueueFull, RateLimited, TooManySessions};
     let all = [
         Busy,
         PreviousWaits,
@@ -251,6 +251,7 @@ fn reason_of(text: &str) -> Option<SkipReason> {
         RateLimited,
         BudgetExhausted,
         TooManySessions,
+        Archived,
     ];
     all.into_iter().find(|reason| reason_text(*reason) == text)
 }

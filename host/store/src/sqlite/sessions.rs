@@ -1,10 +1,10 @@
 //! Sessions.
 
-use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal};
+use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal, turns};
 use crate::{
     api::{Result, Sessions, StoreError},
     faults::Point,
-    record::{Page, PageRequest, Session, SessionChange},
+    record::{Page, PageRequest, Session, SessionChange, WhichSessions},
 };
 use async_trait::async_trait;
 use fumehood_core::{
@@ -15,12 +15,33 @@ use fumehood_core::{
 use sqlx::sqlite::SqliteConnection;
 use std::collections::HashSet;
 
-type Row = (Vec<u8>, String, String, Option<String>, String, String, i64, i64);
+type Row = (
+    Vec<u8>,
+    String,
+    String,
+    Option<String>,
+    String,
+    String,
+    i64,
+    i64,
+    Option<i64>,
+);
 
-const ONE: &str =
-    "SELECT id, org, agent, title, metadata, narrowing, created, updated FROM sessions WHERE org = ?1 AND id = ?2";
+/// One that is being deleted reads as not there.
+const ONE: &str = "SELECT id, org, agent, title, metadata, narrowing, created, updated, archived FROM sessions \
+     WHERE org = ?1 AND id = ?2 AND deleting IS NULL";
 
-fn session((id, org, agent, title, metadata, narrowing, created, updated): Row) -> Result<Session> {
+/// A page of those of an org; each text is for an index of its own.
+const IN_USE: &str = "SELECT id, org, agent, title, metadata, narrowing, created, updated, archived FROM sessions \
+     WHERE org = ?1 AND (created, id) < (?2, ?3) AND archived IS NULL AND deleting IS NULL \
+     ORDER BY created DESC, id DESC LIMIT ?4";
+const ARCHIVED: &str = "SELECT id, org, agent, title, metadata, narrowing, created, updated, archived FROM sessions \
+     WHERE org = ?1 AND (created, id) < (?2, ?3) AND archived IS NOT NULL AND deleting IS NULL \
+     ORDER BY created DESC, id DESC LIMIT ?4";
+const ALL: &str = "SELECT id, org, agent, title, metadata, narrowing, created, updated, archived FROM sessions \
+     WHERE org = ?1 AND (created, id) < (?2, ?3) AND deleting IS NULL ORDER BY created DESC, id DESC LIMIT ?4";
+
+fn session((id, org, agent, title, metadata, narrowing, created, updated, archived): Row) -> Result<Session> {
     Ok(Session {
         id: SessionId::from_uuid(decode::uuid(&id, "a session's id")?),
         org: decode::name(org, "a session's org")?,
@@ -30,7 +51,46 @@ fn session((id, org, agent, title, metadata, narrowing, created, updated): Row) 
         narrowing: decode::from_json(&narrowing, "a session's narrowing")?,
         created: decode::from_nanos(created),
         updated: decode::from_nanos(updated),
+        archived: archived.map(decode::from_nanos),
     })
+}
+
+/// Whether a session takes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    InUse,
+    Archived,
+}
+
+impl Standing {
+    pub(super) const fn refuse_archived(self) -> Result<()> {
+        match self {
+            Self::InUse => Ok(()),
+            Self::Archived => Err(StoreError::Archived),
+        }
+    }
+}
+
+/// How a session of the org stands; `None` if there is none.
+pub(super) async fn standing(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+) -> Result<Option<Standing>> {
+    let archived: Option<bool> =
+        sqlx::query_scalar("SELECT archived IS NOT NULL FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL")
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_optional(connection)
+            .await
+            .map_err(failed)?;
+    Ok(archived.map(|archived| if archived { Standing::Archived } else { Standing::InUse }))
+}
+
+/// Refuses a session that is not there, or is archived.
+pub(super) async fn in_use(connection: &mut SqliteConnection, org: &OrgName, session: SessionId) -> Result<()> {
+    let standing = standing(connection, org, session).await?;
+    standing.ok_or(StoreError::Gone { what: "session" })?.refuse_archived()
 }
 
 /// A session with its stored texts.
@@ -40,6 +100,7 @@ pub(super) struct Prepared {
     narrowing: String,
     created: i64,
     updated: i64,
+    archived: Option<i64>,
 }
 
 impl Prepared {
@@ -49,6 +110,7 @@ impl Prepared {
             narrowing: decode::to_json(&session.narrowing, "a session's narrowing")?,
             created: decode::to_nanos(session.created)?,
             updated: decode::to_nanos(session.updated)?,
+            archived: session.archived.map(decode::to_nanos).transpose()?,
             session,
         })
     }
@@ -56,8 +118,8 @@ impl Prepared {
 
 pub(super) async fn insert(connection: &mut SqliteConnection, row: &Prepared) -> Result<()> {
     sqlx::query(
-        "INSERT INTO sessions (id, org, agent, title, metadata, narrowing, created, updated) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO sessions (id, org, agent, title, metadata, narrowing, created, updated, archived) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .bind(&row.session.id.uuid().as_bytes()[..])
     .bind(row.session.org.as_str())
@@ -67,6 +129,7 @@ pub(super) async fn insert(connection: &mut SqliteConnection, row: &Prepared) ->
     .bind(row.narrowing.as_str())
     .bind(row.created)
     .bind(row.updated)
+    .bind(row.archived)
     .execute(connection)
     .await
     .map_err(|error| insert_failed(error, "org", || format!("the session {}", row.session.id)))?;
@@ -110,7 +173,14 @@ async fn change(
         metadata,
         network,
         files,
+        archived,
     } = change;
+    if archived == Some(true)
+        && changed.archived.is_none()
+        && let Some(open) = turns::open_turn(connection, id).await?
+    {
+        return Err(StoreError::Busy(open));
+    }
     changed.agent = agent.unwrap_or(changed.agent);
     changed.title = title.unwrap_or(changed.title);
     changed.metadata = metadata.unwrap_or(changed.metadata);
@@ -121,9 +191,15 @@ async fn change(
         .await?
         .ok_or(StoreError::Gone { what: "session" })?;
     changed.updated = journal::time_of(&events).unwrap_or_else(fumehood_core::now);
+    changed.archived = match archived {
+        None => changed.archived,
+        Some(true) => changed.archived.or(Some(changed.updated)),
+        Some(false) => None,
+    };
     let row = Prepared::new(changed)?;
     sqlx::query(
-        "UPDATE sessions SET agent = ?3, title = ?4, metadata = ?5, narrowing = ?6, updated = ?7 WHERE org = ?1 AND id = ?2",
+        "UPDATE sessions SET agent = ?3, title = ?4, metadata = ?5, narrowing = ?6, updated = ?7, archived = ?8 \
+         WHERE org = ?1 AND id = ?2",
     )
     .bind(org.as_str())
     .bind(&id.uuid().as_bytes()[..])
@@ -132,6 +208,7 @@ async fn change(
     .bind(row.metadata.as_str())
     .bind(row.narrowing.as_str())
     .bind(row.updated)
+    .bind(row.archived)
     .execute(connection)
     .await
     .map_err(failed)?;
@@ -201,23 +278,25 @@ impl Sessions for SqliteStore {
         row.map(session).transpose()
     }
 
-    async fn sessions(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Session>> {
+    async fn sessions(&self, org: &OrgName, which: WhichSessions, page: &PageRequest) -> Result<Page<Session>> {
         let limit = cursor::limit(page);
         let (before, id): (i64, SessionId) = match cursor::place(page, List::Sessions)? {
             Some(place) => place,
             None => (i64::MAX, SessionId::from_uuid(uuid::Uuid::max())),
         };
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, org, agent, title, metadata, narrowing, created, updated FROM sessions \
-             WHERE org = ?1 AND (created, id) < (?2, ?3) ORDER BY created DESC, id DESC LIMIT ?4",
-        )
-        .bind(org.as_str())
-        .bind(before)
-        .bind(&id.uuid().as_bytes()[..])
-        .bind(i64::from(limit) + 1)
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed)?;
+        let query = match which {
+            WhichSessions::InUse => IN_USE,
+            WhichSessions::Archived => ARCHIVED,
+            WhichSessions::All => ALL,
+        };
+        let rows: Vec<Row> = sqlx::query_as(query)
+            .bind(org.as_str())
+            .bind(before)
+            .bind(&id.uuid().as_bytes()[..])
+            .bind(i64::from(limit) + 1)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed)?;
         let items = rows.into_iter().map(session).collect::<Result<_>>()?;
         cursor::page(items, limit, List::Sessions, |last: &Session| {
             // What was read from the column fits it.
@@ -241,18 +320,10 @@ impl Sessions for SqliteStore {
     }
 
     async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
-        let org = org.clone();
-        self.write(Point::SessionDelete, move |connection| {
-            Box::pin(async move {
-                let result = sqlx::query("DELETE FROM sessions WHERE org = ?1 AND id = ?2")
-                    .bind(org.as_str())
-                    .bind(&id.uuid().as_bytes()[..])
-                    .execute(connection)
-                    .await
-                    .map_err(failed)?;
-                Ok(result.rows_affected() > 0)
-            })
-        })
-        .await
+        if !self.begin_to_delete_session(org, id).await? {
+            return Ok(false);
+        }
+        self.end_decided(id).await;
+        Ok(true)
     }
 }

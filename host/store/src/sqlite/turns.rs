@@ -1,6 +1,6 @@
 //! Turns: accepting them once, and finding them.
 
-use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal, leases};
+use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal, leases, sessions};
 use crate::{
     api::{Result, StoreError, Turns},
     faults::Point,
@@ -110,9 +110,9 @@ impl Candidate {
 
     /// Decides and, for a new turn, writes all of it, inside a transaction.
     pub(super) async fn accept(mut self, connection: &mut SqliteConnection) -> Result<Option<Accepted>> {
-        if !session_exists(connection, &self.org, self.session).await? {
+        let Some(standing) = sessions::standing(connection, &self.org, self.session).await? else {
             return Ok(None);
-        }
+        };
         let created = decode::to_nanos(now())?;
         if let Some((key, request)) = &self.idempotency {
             let before = created - REMEMBERED;
@@ -121,6 +121,8 @@ impl Candidate {
                 return Ok(Some(earlier));
             }
         }
+        // What it led to before is told of an archived session as well.
+        standing.refuse_archived()?;
         // THREAT[T-api-busy]: a session works one turn at a time, decided where turns are accepted.
         let mut ending = None;
         if let Some(open) = open_turn(connection, self.session).await? {
@@ -240,8 +242,9 @@ impl GoingBack {
 
     /// Decides and, if it goes back, writes it, inside a transaction.
     async fn go(self, connection: &mut SqliteConnection) -> Result<Option<Rewound>> {
-        if !session_exists(connection, &self.org, self.session).await? {
-            return Ok(None);
+        match sessions::standing(connection, &self.org, self.session).await? {
+            Some(standing) => standing.refuse_archived()?,
+            None => return Ok(None),
         }
         if let Some(open) = open_turn(connection, self.session).await? {
             return Ok(Some(Rewound::Busy(open)));
@@ -293,17 +296,8 @@ async fn record(
         .ok_or(StoreError::Gone { what: "session" })
 }
 
-async fn session_exists(connection: &mut SqliteConnection, org: &OrgName, session: SessionId) -> Result<bool> {
-    let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2")
-        .bind(org.as_str())
-        .bind(&session.uuid().as_bytes()[..])
-        .fetch_optional(connection)
-        .await
-        .map_err(failed)?;
-    Ok(there.is_some())
-}
-
-async fn open_turn(connection: &mut SqliteConnection, session: SessionId) -> Result<Option<TurnId>> {
+/// The session's turn that is worked, or the first of those that wait.
+pub(super) async fn open_turn(connection: &mut SqliteConnection, session: SessionId) -> Result<Option<TurnId>> {
     let oldest =
         "SELECT id FROM turns WHERE session = ?1 AND ended IS NULL ORDER BY status = 'queued', first_seq LIMIT 1";
     let id: Option<Vec<u8>> = sqlx::query_scalar(oldest)
@@ -433,7 +427,7 @@ impl Turns for SqliteStore {
         request: &Digest,
     ) -> Result<Option<Accepted>> {
         let mut connection = self.readers().acquire().await.map_err(failed)?;
-        if session_exists(&mut connection, org, session).await? {
+        if sessions::standing(&mut connection, org, session).await?.is_some() {
             let before = decode::to_nanos(now())? - REMEMBERED;
             earlier(&mut connection, session, key, request, before).await
         } else {

@@ -26,12 +26,14 @@ use fumehood_core::{
 };
 use sqlx::sqlite::SqliteConnection;
 
-type Row = (Vec<u8>, String, String, String, String, i64, i64, i64, i64, i64);
+type Row = (Vec<u8>, String, String, String, String, i64, i64, i64, i64, i64, i64);
 
-const ONE: &str = "SELECT id, org, settings, events, state, pending, dropped, revision, created, updated FROM webhooks \
+const ONE: &str = "SELECT id, org, settings, events, state, pending, dropped, forgotten, revision, created, updated FROM webhooks \
                    WHERE org = ?1 AND id = ?2";
 
-fn webhook((id, org, settings, events, state, pending, dropped, revision, created, updated): Row) -> Result<Webhook> {
+fn webhook(
+    (id, org, settings, events, state, pending, dropped, forgotten, revision, created, updated): Row,
+) -> Result<Webhook> {
     Ok(Webhook {
         id: WebhookId::from_uuid(decode::uuid(&id, "a webhook's id")?),
         org: decode::name(org, "a webhook's org")?,
@@ -45,6 +47,7 @@ fn webhook((id, org, settings, events, state, pending, dropped, revision, create
         },
         pending: decode::count(pending, "waiting deliveries")?,
         dropped: decode::count(dropped, "dropped deliveries")?,
+        forgotten: decode::count(forgotten, "forgotten deliveries")?,
         revision: decode::count(revision, "a webhook's revision")?,
         created: decode::from_nanos(created),
         updated: decode::from_nanos(updated),
@@ -162,7 +165,7 @@ impl Webhooks for SqliteStore {
             None => (i64::MAX, WebhookId::from_uuid(uuid::Uuid::max())),
         };
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, org, settings, events, state, pending, dropped, revision, created, updated FROM webhooks \
+            "SELECT id, org, settings, events, state, pending, dropped, forgotten, revision, created, updated FROM webhooks \
              WHERE org = ?1 AND (created, id) < (?2, ?3) ORDER BY created DESC, id DESC LIMIT ?4",
         )
         .bind(org.as_str())

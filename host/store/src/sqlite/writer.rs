@@ -263,6 +263,8 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Exists { what } => StoreError::Exists { what: what.clone() },
         StoreError::Gone { what } => StoreError::Gone { what },
         StoreError::Invalid { reason } => StoreError::Invalid { reason: reason.clone() },
+        StoreError::Archived => StoreError::Archived,
+        StoreError::Busy(turn) => StoreError::Busy(*turn),
         StoreError::Lost => StoreError::Lost,
         StoreError::KeyReused => StoreError::KeyReused,
         StoreError::Full { of, limit } => StoreError::Full { of, limit: *limit },

@@ -16,10 +16,11 @@ use fumehood_store::{
     Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, Sessions, Settlement,
     Spending, SqliteStore, Store, Turns, Webhooks,
     api::Result,
+    housekeeping::{Forgettable, Housekeeping, Idle},
     lease::{Fence, HostId, Lease, Taken},
     record::{
         Accepted, Added, Addition, CancelAt, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest,
-        Put, Rewound, Seen, Session, SessionChange, Turn,
+        Put, Rewound, Seen, Session, SessionChange, Turn, WhichSessions,
     },
     schedules::{Aimed, Fired, Firing, NewSchedule, PlannedAt, Schedule, ScheduleRun},
     spending::{Cap, Days, Holder, Notice, Reservation, Reserved, Standing, UsageOfDay},
@@ -27,7 +28,7 @@ use fumehood_store::{
 };
 use secrecy::SecretString;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Mutex,
     time::Duration,
 };
@@ -74,6 +75,8 @@ pub(crate) enum Fault {
     ForgetsThatItFired,
     /// Says that a session is deleted, and keeps it.
     ForgetsDeletions,
+    /// Deletes a session for its age, whatever holds it.
+    DeletesWhatIsHeld,
 }
 
 pub(crate) struct Broken {
@@ -305,8 +308,8 @@ impl Sessions for Broken {
         }
     }
 
-    async fn sessions(&self, org: &OrgName, page: &PageRequest) -> Result<Page<Session>> {
-        self.sound.sessions(org, page).await
+    async fn sessions(&self, org: &OrgName, which: WhichSessions, page: &PageRequest) -> Result<Page<Session>> {
+        self.sound.sessions(org, which, page).await
     }
 
     async fn update_session(
@@ -539,5 +542,45 @@ impl KeyValues for Broken {
 
     async fn kv_keys(&self, owner: &Owner, prefix: &str, page: &PageRequest) -> Result<Page<String>> {
         self.sound.kv_keys(owner, prefix, page).await
+    }
+}
+
+#[async_trait]
+impl Housekeeping for Broken {
+    async fn housekeeping_clock(&self) -> Result<Option<Time>> {
+        self.sound.housekeeping_clock().await
+    }
+
+    async fn set_housekeeping_clock(&self, time: Time) -> Result<()> {
+        self.sound.set_housekeeping_clock(time).await
+    }
+
+    async fn idle_sessions(
+        &self,
+        org: &OrgName,
+        idle: Idle,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Result<Vec<SessionId>> {
+        self.sound.idle_sessions(org, idle, after, limit).await
+    }
+
+    async fn delete_idle_session(&self, org: &OrgName, id: SessionId, idle: Idle) -> Result<bool> {
+        match self.fault {
+            Fault::DeletesWhatIsHeld => self.sound.delete_session(org, id).await,
+            _ => self.sound.delete_idle_session(org, id, idle).await,
+        }
+    }
+
+    async fn forget(&self, org: &OrgName, what: Forgettable, before: Time, limit: u32) -> Result<u64> {
+        self.sound.forget(org, what, before, limit).await
+    }
+
+    async fn end_deletions(&self) -> Result<u64> {
+        self.sound.end_deletions().await
+    }
+
+    async fn code_in_use(&self) -> Result<BTreeSet<Digest>> {
+        self.sound.code_in_use().await
     }
 }

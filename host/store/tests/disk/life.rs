@@ -277,6 +277,7 @@ fn new_session(number: u8) -> Session {
         narrowing: SessionNarrowing::default(),
         created: now(),
         updated: now(),
+        archived: None,
     }
 }
 

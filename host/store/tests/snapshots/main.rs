@@ -60,6 +60,7 @@ impl House {
             narrowing: SessionNarrowing::default(),
             created: time,
             updated: time,
+            archived: None,
         };
         opened.store.create_session(&session, &[]).await.unwrap();
         Self {

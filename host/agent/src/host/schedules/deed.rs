@@ -150,6 +150,7 @@ impl Host {
             narrowing: narrowing.clone(),
             created: time,
             updated: time,
+            archived: None,
         };
         let created = NewEvent {
             source: Source::Schedule {

@@ -18,7 +18,7 @@ const ENVIRONMENT: &str = "
 ## Environment variables
 
 A variable sets the key of its name and wins over the file: `FUMEHOOD_`, then the sections and the key in upper case with `__` between, as in
-`FUMEHOOD_MODEL__MAIN__BASE_URL`. Below `store`, `bus`, `limits_store`, `network`, `files`, `kv`, `schedules`, `metrics` and `log` one `_`
+`FUMEHOOD_MODEL__MAIN__BASE_URL`. Below `store`, `bus`, `limits_store`, `network`, `files`, `kv`, `schedules`, `retention`, `metrics` and `log` one `_`
 will do (`FUMEHOOD_STORE_URL`). Its value is read as TOML (numbers, lists), else as a text. One that names no key is refused.
 
 These are no keys:

@@ -320,7 +320,7 @@ pub(crate) struct Run {
     #[schema(value_type = String)]
     cause: Cause,
     outcome: Outcome,
-    /// Set when it was `skipped`: `busy`, `previous_waits`, `queue_full`, `rate_limited`, `budget_exhausted` or `too_many_sessions`.
+    /// Set when it was `skipped`: `busy`, `previous_waits`, `queue_full`, `rate_limited`, `budget_exhausted`, `too_many_sessions` or `archived`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     reason: Option<SkipReason>,

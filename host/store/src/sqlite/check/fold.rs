@@ -53,13 +53,13 @@ struct Turn {
     ends: u32,
 }
 
-/// Every session's journal against what is kept of it.
+/// Every session's journal against what is kept of it, but of those that are being deleted.
 pub(super) async fn journals(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut after = Vec::new();
     loop {
         let next: Option<(Vec<u8>, i64, i64, i64)> = sqlx::query_as(
-            "SELECT id, last_seq, spent_tokens, spent_cost FROM sessions WHERE id > ?1 ORDER BY id LIMIT 1",
+            "SELECT id, last_seq, spent_tokens, spent_cost FROM sessions WHERE id > ?1 AND deleting IS NULL ORDER BY id LIMIT 1",
         )
         .bind(&after)
         .fetch_optional(&mut *connection)

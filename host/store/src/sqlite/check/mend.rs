@@ -72,6 +72,8 @@ pub(crate) enum Mend {
         entries: i64,
         bytes: i64,
     },
+    /// A session comes back from the archive, so that its turn is worked.
+    Unarchive { session: SessionId },
     /// What is held for nobody is let go of.
     Reservation { holder: Vec<u8> },
 }
@@ -83,6 +85,7 @@ impl fmt::Display for Mend {
             Self::Session { .. } => "make what its row says of the journal anew",
             Self::Rewinds { .. } => "note anew from the journal where it went back",
             Self::KeyValues { .. } => "count them anew",
+            Self::Unarchive { .. } => "bring it back from the archive",
             Self::Reservation { .. } => "let go of it",
         })
     }
@@ -130,6 +133,11 @@ async fn apply(connection: &mut SqliteConnection, mend: &Mend) -> Result<()> {
                 .bind(session.uuid().as_bytes().to_vec())
                 .bind(entries)
                 .bind(bytes);
+            query.execute(connection).await.map(drop).map_err(failed)
+        }
+        Mend::Unarchive { session } => {
+            let query = sqlx::query("UPDATE sessions SET archived = NULL WHERE id = ?1");
+            let query = query.bind(session.uuid().as_bytes().to_vec());
             query.execute(connection).await.map(drop).map_err(failed)
         }
         Mend::Reservation { holder } => {

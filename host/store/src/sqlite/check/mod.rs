@@ -73,6 +73,8 @@ pub enum Problem {
     },
     /// Files of sessions are not as they should be.
     Files(String),
+    /// What was begun is not at its end.
+    Unfinished(String),
 }
 
 impl Problem {
@@ -89,6 +91,7 @@ impl Problem {
             Self::MasterKey(_) => "master_key",
             Self::Code { .. } => "code",
             Self::Files(_) => "files",
+            Self::Unfinished(_) => "unfinished",
         }
     }
 }
@@ -105,6 +108,7 @@ impl std::fmt::Display for Problem {
             Self::MasterKey(detail) => write!(f, "master key: {detail}"),
             Self::Code { digest, detail } => write!(f, "code {digest}: {detail}"),
             Self::Files(detail) => write!(f, "files: {detail}"),
+            Self::Unfinished(detail) => write!(f, "unfinished: {detail}"),
         }
     }
 }
@@ -137,7 +141,9 @@ impl SqliteStore {
     /// # Errors
     /// When the database cannot be read at all.
     pub async fn check(&self) -> Result<Vec<Problem>> {
-        let damage = |found: &Found| !matches!(found.mend, Some(Mend::Reservation { .. }));
+        let damage = |found: &Found| {
+            !matches!(found.mend, Some(Mend::Reservation { .. })) && !matches!(found.problem, Problem::Unfinished(_))
+        };
         let found = self.look().await?.into_iter().filter(damage);
         Ok(found.map(|found| found.problem).collect())
     }
@@ -161,6 +167,8 @@ pub(crate) async fn look(connection: &mut SqliteConnection, vault: Option<&Vault
     let hangs_together = found.is_empty();
     for looked in [
         fold::journals(&mut snapshot).await,
+        archived(&mut snapshot).await,
+        unfinished(&mut snapshot).await,
         key_values(&mut snapshot).await,
         reservations(&mut snapshot).await,
         sealed(&mut snapshot, vault).await,
@@ -223,12 +231,51 @@ async fn structure(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
     Ok(problems.map(Found::beyond_repair).collect())
 }
 
+/// Archived sessions with a turn that hasn't ended, which nobody would work.
+async fn archived(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
+    let sessions: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT id FROM sessions WHERE archived IS NOT NULL AND deleting IS NULL \
+         AND EXISTS (SELECT 1 FROM turns WHERE turns.session = sessions.id AND turns.ended IS NULL)",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    sessions
+        .iter()
+        .map(|session| {
+            let session = SessionId::from_uuid(decode::uuid(session, "a session's id")?);
+            Ok(Found {
+                problem: Problem::Session {
+                    session,
+                    detail: "it is archived and has a turn that hasn't ended".into(),
+                },
+                mend: Some(Mend::Unarchive { session }),
+            })
+        })
+        .collect()
+}
+
+/// Deletions that are not at their end.
+async fn unfinished(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
+    let details: Vec<String> = sqlx::query_scalar(
+        "SELECT 'the org ' || name || ' is being deleted' FROM orgs WHERE deleting IS NOT NULL \
+         UNION ALL SELECT count(*) || ' sessions are being deleted' FROM sessions WHERE deleting IS NOT NULL HAVING count(*) > 0 \
+         UNION ALL SELECT 'what was deleted is still in unused pages of the database file' FROM meta WHERE key = ?1",
+    )
+    .bind(super::deletion::ERASE)
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    let problems = details.into_iter().map(Problem::Unfinished);
+    Ok(problems.map(Found::beyond_repair).collect())
+}
+
 /// Whether what the key-values of each session take is what is counted of it.
 async fn key_values(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
     let rows: Vec<(Vec<u8>, i64, i64, i64, i64)> = sqlx::query_as(
         "SELECT s.id, s.kv_entries, s.kv_bytes, count(kv.key), \
              ifnull(sum(length(CAST(kv.key AS BLOB)) + length(kv.value)), 0) AS bytes \
-         FROM sessions s LEFT JOIN key_values kv ON kv.org = s.org AND kv.session = s.id GROUP BY s.id \
+         FROM sessions s LEFT JOIN key_values kv ON kv.org = s.org AND kv.session = s.id WHERE s.deleting IS NULL GROUP BY s.id \
          HAVING count(kv.key) <> s.kv_entries OR bytes <> s.kv_bytes",
     )
     .fetch_all(connection)

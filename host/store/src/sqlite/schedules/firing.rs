@@ -191,7 +191,11 @@ impl Prepared {
                 (candidate.session(), candidate, created)
             }
         };
-        let accepted = candidate.accept(connection).await?;
+        let accepted = match candidate.accept(connection).await {
+            // Refused before anything was written.
+            Err(StoreError::Archived) => return Ok(Begun::skipped(SkipReason::Archived)),
+            accepted => accepted?,
+        };
         match accepted.ok_or(StoreError::Gone { what: "session" })? {
             Accepted::New(turn, queued) => {
                 events.extend(queued);

@@ -4,7 +4,7 @@ use super::super::{cursor, cursor::List, decode, failed};
 use crate::{
     api::{Result, StoreError},
     record::{Page, PageRequest},
-    webhooks::{Attempt, Delivery, DeliveryState, MOST_PENDING, MOST_REMEMBERED, Told, Which, is_told},
+    webhooks::{Attempt, Delivery, DeliveryState, MOST_DEAD, MOST_PENDING, MOST_REMEMBERED, Told, Which, is_told},
 };
 use fumehood_core::{
     event::Event,
@@ -185,7 +185,12 @@ pub(super) async fn settle(connection: &mut SqliteConnection, attempt: Attempt) 
     if disables {
         disable(connection, delivery.webhook, time).await?;
     }
-    forget(connection, delivery.webhook).await?;
+    if disables || state == DeliveryState::Dead {
+        forget_dead(connection, delivery.webhook).await?;
+    }
+    if state == DeliveryState::Delivered {
+        forget_but(connection, delivery.webhook, ("delivered", MOST_REMEMBERED)).await?;
+    }
     Ok(settled.rows_affected() > 0)
 }
 
@@ -215,18 +220,37 @@ async fn disable(connection: &mut SqliteConnection, webhook: WebhookId, time: i6
     Ok(())
 }
 
-/// Forgets those that are over, but for the last ones.
-async fn forget(connection: &mut SqliteConnection, webhook: WebhookId) -> Result<()> {
-    sqlx::query(
-        "DELETE FROM deliveries WHERE webhook = ?1 AND next_at IS NULL AND id < \
-         (SELECT id FROM deliveries WHERE webhook = ?1 AND next_at IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+/// Forgets those that were given up, but for the last ones, and counts them.
+async fn forget_dead(connection: &mut SqliteConnection, webhook: WebhookId) -> Result<()> {
+    let dead = forget_but(connection, webhook, ("dead", MOST_DEAD)).await?;
+    if dead > 0 {
+        sqlx::query("UPDATE webhooks SET forgotten = forgotten + ?2 WHERE id = ?1")
+            .bind(&webhook.uuid().as_bytes()[..])
+            .bind(decode::from_count(dead)?)
+            .execute(connection)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Forgets those in a state but for the last so many, and says how many those were.
+async fn forget_but(
+    connection: &mut SqliteConnection,
+    webhook: WebhookId,
+    (state, most): (&'static str, u64),
+) -> Result<u64> {
+    let forgotten = sqlx::query(
+        "DELETE FROM deliveries WHERE webhook = ?1 AND state = ?3 AND next_at IS NULL AND id < (SELECT id FROM deliveries \
+         WHERE webhook = ?1 AND state = ?3 AND next_at IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?2)",
     )
     .bind(&webhook.uuid().as_bytes()[..])
-    .bind(decode::from_count(MOST_REMEMBERED - 1)?)
+    .bind(decode::from_count(most - 1)?)
+    .bind(state)
     .execute(connection)
     .await
     .map_err(failed)?;
-    Ok(())
+    Ok(forgotten.rows_affected())
 }
 
 pub(super) async fn list(
@@ -331,6 +355,7 @@ mod tests {
             narrowing: SessionNarrowing::default(),
             created: time,
             updated: time,
+            archived: None,
         };
         store.create_session(&session, &[]).await.unwrap();
         let updated = NewEvent {
