@@ -105,7 +105,7 @@ async fn no_route_shows_a_value_and_no_file_or_log_of_the_host_holds_one() {
     let world = World::start().await;
     let place = Place::scripted(
         &script(&world),
-        "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n[agent.assistant]\nmodel = \"main\"\n",
+        "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n[agent.assistant]\nmodel = \"main\"\nrecord = true\n",
     );
     let host = place
         .serve_with(&[("FUMEHOOD_LOG", "trace,cranelift=warn,regalloc2=warn")])

@@ -190,6 +190,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         policy: HostPolicy::default(),
         limits,
         env: Vec::new(),
+        recording_bytes: fumehood_agent::recording::RECORDING_BYTES,
     });
     let catalog = Catalog::new(
         Arc::clone(&store),

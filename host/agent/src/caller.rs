@@ -2,18 +2,21 @@
 //! run it in the sandbox, and take secrets out of what comes back.
 
 mod hooked;
+mod recorded;
 mod scope;
 
 pub use scope::CallScope;
 pub(crate) use scope::{Clearance, LOST, not_run_again, refused_by};
 
 use hooked::Judged;
+use recorded::Taping;
 
 use crate::{
     catalog::{InstalledTool, OfferedTools},
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
     ports::{self, CallEvents, StoreLedger},
+    recording::Tape,
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
     standing::RunningCall,
@@ -108,6 +111,8 @@ pub struct CallerParts {
     pub limits: Arc<Limits>,
     /// The environment variables that grants may hand to tools.
     pub env: Vec<(String, String)>,
+    /// How many bytes the recording of a call may have; 0: nothing is recorded, whoever asks for it.
+    pub recording_bytes: u64,
 }
 
 /// Runs calls.
@@ -122,9 +127,15 @@ pub struct Caller {
     policy: HostPolicy,
     limits: Arc<Limits>,
     env: Arc<[(String, String)]>,
+    recording_bytes: u64,
 }
 
 impl Caller {
+    /// A tape for a call that is to be recorded, unless the operator wants none. `shared`: other calls run beside it.
+    pub(crate) fn tape(&self, shared: bool) -> Option<Arc<Tape>> {
+        (self.recording_bytes > 0).then(|| Arc::new(Tape::new(self.recording_bytes, shared)))
+    }
+
     /// The sessions' files.
     pub(crate) const fn workspaces(&self) -> &Workspaces {
         &self.workspaces
@@ -184,6 +195,7 @@ impl Caller {
             policy,
             limits,
             env,
+            recording_bytes,
         } = parts;
         Self {
             sandbox,
@@ -196,6 +208,7 @@ impl Caller {
             policy,
             limits,
             env: env.into(),
+            recording_bytes,
         }
     }
 
@@ -339,6 +352,7 @@ impl Caller {
             locale,
             deadline,
             running,
+            taping,
             _place,
         } = prepared;
         let most = authority.limits.output.bytes();
@@ -354,11 +368,18 @@ impl Caller {
             share,
             nested,
         };
+        let (ports, taping) = match taping {
+            Some(taping) => self.begin_recording(taping, &call, &authority, ports).await,
+            None => (ports, None),
+        };
         let report = self
             .sandbox
             .call(&installed.component.code, call, authority, ports)
             .await;
         running.ended(&report);
+        if let Some(taping) = taping {
+            self.end_recording(taping, &report.result, secrets.guard()).await;
+        }
         let result = explain(report.result, &report.denials, most);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
         let result = redact::result(secrets.guard(), result);
@@ -444,6 +465,7 @@ impl Caller {
             locale: scope.locale.as_ref().map(ToString::to_string),
             deadline,
             running,
+            taping: scope.taping(),
             _place: place,
         })
     }
@@ -574,6 +596,7 @@ struct Prepared {
     locale: Option<String>,
     deadline: Deadline,
     running: RunningCall,
+    taping: Option<Taping>,
     _place: Option<Place>,
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct TurnPlan {
     pub(crate) output: Option<Schema>,
     /// How much text of one result the model gets, in bytes.
     pub(crate) tool_output: usize,
+    /// Whether its calls are recorded, as far as the operator lets them be.
+    pub(crate) record: bool,
     pub(crate) scope: CallScope,
     /// What it may spend of its org's and its session's budgets.
     pub(crate) purse: Purse,
@@ -81,6 +83,8 @@ pub(crate) struct Given {
     pub(crate) output_schema: Option<Value>,
     /// The tools that the client brings and runs itself.
     pub(crate) tools: Vec<ClientTool>,
+    /// Whether it is to be recorded.
+    pub(crate) record: bool,
 }
 
 /// One turn at work.

@@ -122,6 +122,8 @@ pub struct TurnRequest {
     pub output_schema: Option<Value>,
     /// The tools that the client brings and runs itself.
     pub tools: Vec<ClientTool>,
+    /// Whether it is to be recorded, so that it can be replayed, also where its agent does not ask for that.
+    pub record: bool,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
     /// The turn in whose place it comes: that one and all after it are undone.

@@ -162,6 +162,7 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::BudgetWarning { .. }
         | EventBody::ToolStarted { arguments: None, .. }
         | EventBody::ToolCommitted { .. }
+        | EventBody::ToolRecorded { .. }
         | EventBody::StepRestarted { .. }
         | EventBody::EgressAllowed { .. }
         | EventBody::SecretUsed { .. }

@@ -37,6 +37,7 @@ fn is_only_input(request: &TurnRequest) -> bool {
     request.system.is_none()
         && request.output_schema.is_none()
         && request.tools.is_empty()
+        && !request.record
         && request.replaces.is_none()
         && request.budget == Budget::default()
 }
@@ -71,7 +72,7 @@ impl Host {
         refuse_empty(&request.input)?;
         if request.mode == Mode::Steer && !is_only_input(&request) {
             return Err(HostError::Invalid(
-                "what steers a turn is only an `input`: the turn has its own `system`, `budget`, `output_schema` and `tools`, and \
+                "what steers a turn is only an `input`: the turn has its own `system`, `budget`, `output_schema`, `tools` and `record`, and \
                  replaces none"
                     .into(),
             ));
@@ -82,6 +83,7 @@ impl Host {
             budget,
             mut output_schema,
             mut tools,
+            record,
             idempotency,
             replaces,
             mode,
@@ -104,6 +106,7 @@ impl Host {
             budget,
             output_schema,
             tools,
+            record,
             idempotency,
             replaces: None,
             ends: None,

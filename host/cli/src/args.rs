@@ -67,6 +67,8 @@ pub(crate) enum Command {
     /// Turns.
     #[command(subcommand)]
     Turn(Turn),
+    /// Work a turn that has ended again, without a model and without a network, and compare.
+    Replay(Replay),
     /// Turns that come by themselves.
     #[command(subcommand)]
     Schedule(Schedule),
@@ -135,6 +137,15 @@ pub(crate) struct Run {
     /// Add this component first, granting what it asks for after showing it.
     #[arg(long, value_name = "FILE")]
     pub(crate) tool: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The turn. No host may serve from the data directory meanwhile: stop it, or replay in a restored backup.
+    pub(crate) turn: TurnId,
+    /// See what another version of a component would have done: it runs in the place of that of its name.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) with_component: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

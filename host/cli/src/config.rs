@@ -12,6 +12,7 @@ mod kv;
 mod limits;
 mod org_limits;
 mod overrides;
+mod recordings;
 mod retention;
 mod schedules;
 mod shape;
@@ -94,6 +95,9 @@ pub(crate) struct Config {
     /// What the key-values of each session may take.
     #[serde(default)]
     kv: kv::KvSection,
+    /// What is kept of calls so that they can be replayed.
+    #[serde(default)]
+    pub(crate) recordings: recordings::RecordingsSection,
     /// How it ends.
     #[serde(default)]
     pub(crate) shutdown: shutdown::ShutdownSection,

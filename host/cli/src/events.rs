@@ -136,6 +136,12 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             short(call),
             out.style(Style::Name, tool.as_str())
         ),
+        E::ToolRecorded {
+            call,
+            missing: Some(why),
+            ..
+        } => format!("{} is not recorded: {}", short(call), preview(why)),
+        E::ToolRecorded { call, bytes, .. } => format!("{} is recorded: {bytes} bytes", short(call)),
         E::ToolStarted {
             call, tool, attempt, ..
         } if *attempt > 1 => format!(

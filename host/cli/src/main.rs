@@ -124,6 +124,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
             return Ok(succeeded(commands::doctor::store::store(out, &loaded, args).await?));
         }
         Command::Doctor(_) => return Ok(succeeded(commands::doctor::doctor(out, &loaded).await?)),
+        Command::Replay(args) => return Ok(succeeded(commands::replay::replay(out, &loaded, args).await?)),
         Command::Openapi => out.line(serde_json::to_string_pretty(&fumehood_server::openapi())?),
         Command::Reference(args) => return Ok(succeeded(commands::reference::reference(out, args)?)),
         Command::Key(command) => commands::admin::key(out, &loaded, command).await?,

@@ -28,6 +28,7 @@ use crate::{
     tool::Effect,
     turn::{Budget, BudgetScope, Note, StepStop, StopReason, TurnError, Usage, WaitingFor},
 };
+use parts::{first, is_zero};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -96,11 +97,6 @@ pub struct NewEvent {
     pub source: Source,
     /// What happened.
     pub body: EventBody,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde takes")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 macro_rules! event_bodies {
@@ -213,6 +209,9 @@ event_bodies! {
         /// The tools that the client brings and runs itself.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tools: Vec<ClientTool>,
+        /// Whether it is kept what its calls are answered from outside, so that it can be replayed. Its agent may want that as well.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        record: bool,
     };
     /// Work on a turn began.
     TurnStarted, "turn.started", Recorded, {
@@ -461,6 +460,20 @@ event_bodies! {
         /// The tool that it calls.
         tool: ToolName,
     };
+    /// What a call was answered from outside is kept, so that it can be replayed; or why it is not.
+    ToolRecorded, "tool.recorded", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The SHA-256 of what is kept; absent where nothing is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recording: Option<Digest>,
+        /// How many bytes that has.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        bytes: u64,
+        /// Why nothing is kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        missing: Option<String>,
+    };
     /// A tool says how far it is.
     ToolProgress, "tool.progress", Recorded, {
         /// The call.
@@ -682,9 +695,4 @@ event_bodies! {
         /// How much there was.
         limit: u64,
     };
-}
-
-/// Of a call that says nothing of it.
-const fn first() -> u32 {
-    1
 }

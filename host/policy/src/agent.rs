@@ -76,6 +76,10 @@ pub struct AgentConfig {
     /// How long a call waits for a person before it counts as rejected; from a second to 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_timeout: Option<Span>,
+    /// Whether it is kept what its tools were answered from outside, so that its turns can be replayed. None in the whole chain: it is
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<bool>,
     /// Who is asked or told what happens in a turn; after those of the agent it extends.
     #[serde(
         default,
@@ -190,6 +194,8 @@ pub struct AgentSpec {
     pub approval: ApprovalRules,
     /// How long a call waits for a person; the nearest in the chain.
     pub approval_timeout: Span,
+    /// Whether its turns are recorded; the nearest in the chain.
+    pub record: bool,
     /// Its own hooks.
     pub hooks: Vec<HookSpec>,
 }
@@ -452,6 +458,10 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> R
         approval_timeout: timeout
             .or_else(|| parent.map(|parent| parent.approval_timeout))
             .unwrap_or(APPROVAL_TIMEOUT),
+        record: config
+            .record
+            .or_else(|| parent.map(|parent| parent.record))
+            .unwrap_or_default(),
         hooks: hooks(name, config)?,
     })
 }

@@ -82,8 +82,8 @@ impl HostPolicy {
     }
 }
 
-/// What one call may do. Computed per call and recorded with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What one call may do. Computed per call and recorded with it; as it was recorded, it does not say who allows how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authority {
     /// Whom it may reach.
     pub network: NetworkPolicy,

@@ -45,7 +45,8 @@ macro_rules! limits {
         why $why:literal;
     )*) => {
         /// The limits of one call; none is zero. `Default` is what a call gets that asks for nothing.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct Limits {
             $(#[doc = $what] pub $field: $kind,)*
         }

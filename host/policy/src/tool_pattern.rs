@@ -2,7 +2,7 @@
 
 use crate::text_serde::{as_text, shown};
 use fumehood_core::name::{ComponentName, ToolName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Names tools: `files_read` (that tool), `files_*` (each tool whose name fits), `files` (each tool of the
@@ -68,7 +68,7 @@ as_text!(
 );
 
 /// Tools that every one of several lists must name. No list: every tool. An empty list: none.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ToolFilter {
     layers: Vec<Vec<ToolPattern>>,

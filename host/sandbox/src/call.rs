@@ -1,6 +1,7 @@
 //! One call: a fresh store and instance, run under its limits to its end.
 
 use crate::{
+    ambient,
     bindings::fumehood::tool::types::{Failure, Output as GuestOutput},
     component::{Component, Entry, Inner},
     files::{Files, WorkspacePlan, work::Account},
@@ -440,10 +441,12 @@ async fn enter(
             let arguments = serde_json::to_string(&call.arguments)
                 .map_err(|error| Ended::Refused(output::failed(format!("the arguments cannot be written: {error}"))))?;
             let instance = component.pre.instantiate_async(&mut *store).await?;
+            let own = wall_clock_ms(prepared.soonest().at());
+            let ambient = store.data().ports.ambient.as_ref();
             let request = Request {
                 call,
                 arguments: &arguments,
-                deadline_ms: wall_clock_ms(prepared.soonest().at()),
+                deadline_ms: ambient.map_or(own, |ambient| ambient.deadline_ms(own)),
             };
             call_tool(&instance, index, &request, limits, store).await
         }
@@ -555,6 +558,9 @@ fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
         if authority.env.iter().any(|granted| granted.as_str() == name) {
             wasi.env(name, value);
         }
+    }
+    if let Some(ambient) = &ports.ambient {
+        ambient::provide(&mut wasi, ambient);
     }
     // Raw sockets and name lookup are never granted.
     // THREAT[T-net-raw-socket]

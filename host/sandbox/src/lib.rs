@@ -11,6 +11,7 @@
 //! which others implement.
 #![deny(unsafe_code)]
 
+mod ambient;
 mod aot;
 mod bindings;
 mod call;

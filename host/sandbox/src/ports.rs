@@ -13,6 +13,7 @@ use fumehood_core::{
 };
 use fumehood_files::Tree;
 use http_body_util::combinators::UnsyncBoxBody;
+use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// A body that streams, in either direction.
@@ -32,7 +33,8 @@ pub struct Timeouts {
 
 /// Why a request did not go through, or its body broke off. Becomes the `wasi:http` error code of
 /// the same meaning.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "error", content = "detail")]
 pub enum DoorError {
     /// A rule said no. The reason says which, and what would allow it; it is reported with the call,
     /// since `wasi:http` has no place for it.
@@ -120,7 +122,8 @@ pub trait Door: Send + Sync + 'static {
 }
 
 /// Why a key-value operation failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "error", content = "detail")]
 pub enum KeyValueError {
     /// The grant does not allow it.
     #[error("access denied")]
@@ -131,7 +134,7 @@ pub enum KeyValueError {
 }
 
 /// One page of keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPage {
     /// Some keys, in an order that does not change between pages.
     pub keys: Vec<String>,
@@ -155,7 +158,8 @@ pub trait KeyValues: Send + Sync + 'static {
 }
 
 /// How to sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SignAlgorithm {
     /// HMAC with SHA-256.
     HmacSha256,
@@ -166,7 +170,8 @@ pub enum SignAlgorithm {
 }
 
 /// Why nothing was signed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "error", content = "detail")]
 pub enum SignError {
     /// The grant does not allow it.
     #[error("{0}")]
@@ -227,6 +232,21 @@ impl fmt::Debug for Workspace {
     }
 }
 
+/// What a call takes for the time and for chance. Called on the guest's task: must not block.
+///
+/// With it a call can be made to see again what it saw before: the engine's own clocks and its own generator are asked for nothing then.
+pub trait Ambient: Send + Sync + 'static {
+    /// The wall clock: the time since 1970, UTC.
+    fn wall_clock(&self) -> Duration;
+    /// The monotonic clock, in nanoseconds from any beginning.
+    fn monotonic_clock(&self) -> u64;
+    /// What all random bytes of the call are made from. Asked for once.
+    fn seed(&self) -> [u8; 32];
+    /// What the guest is told of its deadline, in milliseconds since 1970, where the host computed `own`. Asked for once; it does not
+    /// change when the call must be done.
+    fn deadline_ms(&self, own: u64) -> u64;
+}
+
 /// Everything one call reaches.
 #[derive(Clone)]
 pub struct Ports {
@@ -245,6 +265,8 @@ pub struct Ports {
     /// Environment variables that the host has for this call. The guest sees those that its
     /// authority names.
     pub env: Arc<[(String, String)]>,
+    /// Time and chance; `None`: the system's.
+    pub ambient: Option<Arc<dyn Ambient>>,
 }
 
 impl Ports {
@@ -260,6 +282,7 @@ impl Ports {
             observer: Arc::new(NoObserver),
             workspace: None,
             env: Arc::new([]),
+            ambient: None,
         });
         PORTS.clone()
     }

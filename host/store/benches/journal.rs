@@ -119,6 +119,7 @@ async fn turn(store: &dyn Store, org: &OrgName) -> (SessionId, TurnId) {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: None,
         replaces: None,
         ends: None,

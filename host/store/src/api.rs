@@ -14,7 +14,7 @@ use fumehood_core::{
     Time,
     digest::Digest,
     event::{Event, NewEvent},
-    id::{DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
+    id::{CallId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -110,6 +110,7 @@ pub trait Store:
     + Schedules
     + Webhooks
     + Housekeeping
+    + Recordings
     + Send
     + Sync
     + 'static
@@ -451,6 +452,22 @@ pub trait Webhooks {
     ) -> Result<Page<Delivery>>;
     /// Lets one delivery be sent again, or all that are dead, and says how many. [`StoreError::Gone`] if there is no such.
     async fn replay_deliveries(&self, org: &OrgName, id: WebhookId, only: Option<DeliveryId>) -> Result<u64>;
+}
+
+/// What calls were answered from outside, so that they can be replayed; opaque here. A recording goes with its turn.
+#[async_trait]
+pub trait Recordings {
+    /// Keeps the recording of a call of this turn of this session, in the place of an earlier one of the same call, and names it by its digest.
+    /// [`StoreError::Gone`] if the org's session has no such turn.
+    async fn keep_recording(
+        &self,
+        org: &OrgName,
+        of: (SessionId, TurnId),
+        call: CallId,
+        content: Vec<u8>,
+    ) -> Result<Digest>;
+    /// The recording of a call.
+    async fn recording(&self, org: &OrgName, turn: TurnId, call: CallId) -> Result<Option<Vec<u8>>>;
 }
 
 /// The ledger of the door.

@@ -64,6 +64,8 @@ points! {
     LedgerOpen = "ledger.open",
     /// What came of a request.
     LedgerSettle = "ledger.settle",
+    /// What a call was answered from outside is kept.
+    RecordingKeep = "recording.keep",
     /// A schedule is made.
     ScheduleCreate = "schedule.create",
     /// A schedule is changed.

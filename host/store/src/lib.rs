@@ -34,8 +34,8 @@ pub mod webhooks;
 pub mod workspace;
 
 pub use api::{
-    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, SecretsStamp, Sessions,
-    Settlement, Spending, Store, StoreError, Turns, Webhooks,
+    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets, SecretsStamp,
+    Sessions, Settlement, Spending, Store, StoreError, Turns, Webhooks,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

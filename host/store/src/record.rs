@@ -204,6 +204,8 @@ pub struct NewTurn {
     pub output_schema: Option<Value>,
     /// The tools that the client brings and runs itself.
     pub tools: Vec<ClientTool>,
+    /// Whether it is to be recorded, so that it can be replayed.
+    pub record: bool,
     /// The client's `Idempotency-Key` and the digest of the request it came with.
     pub idempotency: Option<(String, Digest)>,
     /// What is undone in the moment that it is accepted.

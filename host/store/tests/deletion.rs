@@ -95,6 +95,7 @@ async fn lives(opened: &Opened, org: &OrgName, word: &str) -> SessionId {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: Some((word.into(), Digest::of(word.as_bytes()))),
         replaces: None,
         ends: None,

@@ -123,6 +123,7 @@ async fn lived_in(opened: &Opened) -> (SessionId, TurnId) {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: None,
         replaces: None,
         ends: None,

@@ -97,6 +97,7 @@ fn new_turn(key: Option<(&str, &[u8])>) -> NewTurn {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: key.map(|(key, request)| (key.into(), Digest::of(request))),
         replaces: None,
         ends: None,

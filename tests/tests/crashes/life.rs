@@ -312,7 +312,11 @@ impl<'w> Life<'w> {
     /// Works a turn to its end, once however often it is asked for, and decides what it asks.
     async fn turn(&mut self, host: &Host, session: &str, input: &str) -> Lived<()> {
         loop {
-            let request = self.request(host, session, (input, json!({"input": input})));
+            let request = self.request(
+                host,
+                session,
+                (input, json!({"input": input, "record": input == "work"})),
+            );
             let view = self.answered(input, request).await?;
             match view["status"].as_str().unwrap_or_else(|| panic!("{view}")) {
                 "completed" => return Ok(()),

@@ -88,6 +88,8 @@ const MATRIX: &[(&str, Doing)] = &[
     ("spending.tell", Serving),
     ("ledger.open", Serving),
     ("ledger.settle", Serving),
+    ("recording.keep", Serving),
+    ("recording.keep:2", Serving),
     ("schedule.create", Serving),
     ("schedule.change", Serving),
     ("schedule.fire", Serving),

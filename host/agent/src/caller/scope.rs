@@ -1,6 +1,8 @@
 //! For whom a call is made: what of it is known before it is looked at.
 
-use crate::{callable::Callable, catalog::InstalledTool, hooks::Hooks, limits::Limited, ports::Observe};
+use crate::{
+    callable::Callable, catalog::InstalledTool, hooks::Hooks, limits::Limited, ports::Observe, recording::Tape,
+};
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode},
     digest::Digest,
@@ -41,6 +43,8 @@ pub struct CallScope {
     /// Whether it began before, under a host that stopped.
     run: Run,
     pub(super) files: Option<Arc<Tree>>,
+    /// What takes down the answers to its call.
+    pub(super) tape: Option<Arc<Tape>>,
     /// The soonest that any of those sets who stand above the call.
     pub(super) deadline: Option<Deadline>,
     pub(super) depth: u8,
@@ -62,6 +66,7 @@ impl CallScope {
             repeatable: None,
             run: Run::First,
             files: None,
+            tape: None,
             deadline: None,
             depth: 0,
         }
@@ -125,6 +130,11 @@ impl CallScope {
             files: Some(tree),
             ..self
         }
+    }
+
+    /// The same for a call that is recorded. The calls that it makes are not: what they return is part of its recording.
+    pub(crate) fn recorded_on(self, tape: Option<Arc<Tape>>) -> Self {
+        Self { tape, ..self }
     }
 
     /// The same, to be done by then at the latest.
@@ -235,6 +245,7 @@ impl CallScope {
             guarded: Guarded::Not,
             recorded: None,
             run: Run::First,
+            tape: None,
             depth: self.depth + 1,
             ..self.clone()
         }

@@ -89,7 +89,14 @@ impl Driver {
                     return Err(stop);
                 }
             };
-            if let Some((call, result, metering)) = ended {
+            if let Some(ended) = ended {
+                let Ended {
+                    call,
+                    result,
+                    metering,
+                    recorded,
+                } = ended;
+                events.extend(recorded.map(|body| self.recorder.machine.event(body)));
                 events.push(self.completed(&call, result, metering));
                 starting.extend(waiting.pop_front());
             }
@@ -246,17 +253,24 @@ impl Driver {
             authorities.push(authority);
         }
         self.recorder.record(events).await?;
+        let shared = starting.len() > 1 || !running.is_empty();
         for (admitted, authority) in starting.drain(..).zip(authorities) {
             let caller = Arc::clone(&self.caller);
             let AdmittedCall {
                 call, tool, cleared, ..
             } = admitted;
             let scope = self.plan.scope.for_call(observe.clone(), authority, cleared.clearance);
+            let tape = if self.plan.record {
+                self.caller.tape(shared)
+            } else {
+                None
+            };
             let scope = scope.within(self.deadline.clone()).repeatable(call.id, admitted.effect);
             let scope = match admitted.attempt {
                 0 | 1 => scope,
                 _ => scope.once_more(),
             };
+            let scope = scope.recorded_on(tape.clone());
             let tools = Arc::clone(&self.plan.tools.offered);
             let (session, most) = (self.plan.session, self.plan.tool_output);
             let work = async move {
@@ -264,7 +278,13 @@ impl Driver {
                     .call(&scope, &tools, call.id, &tool, cleared.arguments)
                     .await;
                 let result = excerpt::fitting(caller.workspaces(), session, call.id, result, most).await;
-                (call, noted(result, cleared.note), metering)
+                let recorded = tape.and_then(|tape| tape.event(call.id));
+                Ended {
+                    result: noted(result, cleared.note),
+                    call,
+                    metering,
+                    recorded,
+                }
             };
             // On a task of its own: in the step's span, and on top of the turn's, or a trace would lose the way.
             running.spawn(work.in_current_span().instrument(self.span.clone()));
@@ -333,7 +353,14 @@ impl Driver {
     }
 }
 
-type Ended = (RequestedCall, CallResult, Metering);
+/// A call that ran to its end.
+struct Ended {
+    call: RequestedCall,
+    result: CallResult,
+    metering: Metering,
+    /// What is told of its recording, where it was to be recorded.
+    recorded: Option<EventBody>,
+}
 
 /// A call that may enter the sandbox.
 pub(super) struct AdmittedCall {

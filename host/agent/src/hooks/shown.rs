@@ -20,6 +20,8 @@ pub(crate) fn beginning(input: &[Content], given: &Given) -> Value {
         system,
         output_schema,
         tools,
+        // Not what a model is given.
+        record: _,
     } = given;
     let mut about = json!({"input": contents(input), "steers": false});
     if let Some(system) = system {

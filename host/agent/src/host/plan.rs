@@ -51,6 +51,7 @@ impl Host {
             tools,
             toolbox,
             tool_output: leaf.tool_output.as_usize(),
+            record: leaf.record || given.record,
             output: given
                 .output_schema
                 .as_ref()
@@ -101,12 +102,14 @@ impl Host {
                 budget,
                 output_schema,
                 tools,
+                record,
                 ..
             }) => {
                 let given = Given {
                     system,
                     output_schema,
                     tools,
+                    record,
                 };
                 Ok((given, budget))
             }

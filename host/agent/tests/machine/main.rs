@@ -46,6 +46,7 @@ fn queued_as(input: &str) -> EventBody {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
     }
 }
 
@@ -56,6 +57,7 @@ fn queued_with_schema() -> EventBody {
         budget: Budget::default(),
         output_schema: Some(json!({"type": "object"})),
         tools: Vec::new(),
+        record: false,
     }
 }
 

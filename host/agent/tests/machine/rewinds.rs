@@ -26,6 +26,7 @@ fn input(number: usize) -> EventBody {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
     }
 }
 

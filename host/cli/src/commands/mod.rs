@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod housekeep;
 pub(crate) mod policy;
 pub(crate) mod reference;
+pub(crate) mod replay;
 pub(crate) mod rotate;
 pub(crate) mod run;
 pub(crate) mod schedule;

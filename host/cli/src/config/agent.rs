@@ -32,6 +32,7 @@ pub(crate) struct EffectiveAgent {
     skills: Vec<SkillName>,
     locale: Option<Locale>,
     time_zone: Option<TimeZone>,
+    record: bool,
     /// Of a turn.
     budget: EffectiveBudget,
     session_budget: SpendingLimit,
@@ -83,6 +84,7 @@ impl EffectiveAgent {
             skills: leaf.skills.clone().unwrap_or_default(),
             locale: leaf.locale.clone(),
             time_zone: leaf.time_zone,
+            record: leaf.record,
             budget: EffectiveBudget {
                 tokens: leaf.budget.tokens,
                 time: leaf.budget.time_ms.map(Span::from_millis),

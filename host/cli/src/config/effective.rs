@@ -35,6 +35,7 @@ pub(crate) struct Effective {
     host: HostPolicy,
     files: EffectiveFiles,
     kv: EffectiveKv,
+    recordings: EffectiveRecordings,
     schedules: EffectiveSchedules,
     retention: EffectiveRetention,
     install: EffectiveInstall,
@@ -88,6 +89,11 @@ struct EffectiveFiles {
 #[derive(Debug, Serialize)]
 struct EffectiveKv {
     entries: u64,
+    bytes: ByteSize,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveRecordings {
     bytes: ByteSize,
 }
 
@@ -176,6 +182,9 @@ impl Effective {
             kv: EffectiveKv {
                 entries: key_values.entries,
                 bytes: ByteSize(key_values.bytes),
+            },
+            recordings: EffectiveRecordings {
+                bytes: ByteSize(config.recordings.in_effect()),
             },
             schedules: EffectiveSchedules {
                 per_org: schedules.per_org,

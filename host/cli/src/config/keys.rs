@@ -5,7 +5,7 @@ use super::{
     InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, retention::FOREVER,
     shutdown,
 };
-use fumehood_agent::{catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits};
+use fumehood_agent::{catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits, recording::RECORDING_BYTES};
 use fumehood_model::{DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ProviderKind};
 use fumehood_policy::{
     agent::{APPROVAL_TIMEOUT, APPROVAL_TIMEOUTS, TOOL_OUTPUT, TOOL_OUTPUTS, TURN_BUDGET},
@@ -227,6 +227,12 @@ fn sessions() -> Vec<Meaning> {
         .default(ByteSize(snapshots)),
         key("kv.entries", "Keys of a session.").default(key_values.entries),
         key("kv.bytes", "All keys and values of a session.").default(ByteSize(key_values.bytes)),
+        key(
+            "recordings.bytes",
+            "What is kept of one call that is [recorded](../operators/replay.md); of a larger one nothing is. `\"0B\"` records nothing, whoever \
+             asks for it.",
+        )
+        .default(ByteSize(RECORDING_BYTES)),
         key("schedules.per_org", "Schedules of an org; 0 takes none.").default(schedules.per_org),
         key(
             "schedules.least_interval",
@@ -348,6 +354,8 @@ fn agents() -> Vec<Meaning> {
         key("agent.NAME.tool_search", "Whether the model is shown all tools, or [searches](../operators/agents.md#many-tools) for those it needs.").default("auto"),
         key("agent.NAME.locale", "For whom it writes (BCP 47), such as `\"de-CH\"`: told to the model and to tools.").default("none"),
         key("agent.NAME.time_zone", "Where its day begins and ends, by the IANA database.").default("none"),
+        key("agent.NAME.record", "Whether it is kept what its tools were answered from outside, so that its turns can be [replayed](../operators/replay.md).")
+            .default("no"),
         key("agent.NAME.approval.[].tool", "Which calls the [rule](../operators/approvals.md) is about. Needed."),
         key("agent.NAME.approval.[].when", format!("Under which condition, in CEL; at most {MOST_CHARACTERS} characters.")).default("always"),
         key("agent.NAME.approval.[].decide", "What then. Needed."),

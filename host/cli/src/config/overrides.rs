@@ -38,6 +38,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         "network",
         "files",
         "kv",
+        "recordings",
         "shutdown",
         "schedules",
         "retention",

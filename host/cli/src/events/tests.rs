@@ -132,6 +132,11 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "bcdef0 calls send, which may run once",
         ),
         (
+            "tool.recorded",
+            json!({"call": CALL, "recording": format!("sha256:{}", "0".repeat(64)), "bytes": 700}),
+            "bcdef0 is recorded: 700 bytes",
+        ),
+        (
             "tool.progress",
             json!({"call": CALL, "message": "half", "fraction": 0.5}),
             "bcdef0 half (50 %)",

@@ -146,6 +146,7 @@ impl View {
             | E::ReasoningCompleted { .. }
             | E::OutputValidated { .. }
             | E::ToolCommitted { .. }
+            | E::ToolRecorded { .. }
             | E::ToolOutput { .. }
             | E::HookDenied { call: Some(_), .. }
             | E::EgressAllowed { .. }

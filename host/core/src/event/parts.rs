@@ -1,6 +1,17 @@
-//! What events say by a word.
+//! What events say by a word, and what they leave out.
 
 use serde::{Deserialize, Serialize};
+
+/// A number that goes without saying.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde takes")]
+pub(super) const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The attempt of a call that says nothing of it.
+pub(super) const fn first() -> u32 {
+    1
+}
 
 /// Which output stream of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,7 +79,7 @@ impl fmt::Display for Layer {
 
 /// All layers, from the broadest claim to the narrowest: request, grant, agents root to leaf, session; the
 /// host's own list may stand anywhere. Without a grant's `allow` nothing passes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkPolicy {
     /// The layers.
     pub layers: Vec<(Layer, NetworkList)>,

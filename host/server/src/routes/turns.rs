@@ -65,6 +65,10 @@ pub(crate) struct SubmitTurn {
     /// `POST /v1/turns/{turn}/results` takes what they return.
     #[serde(default)]
     tools: Vec<ClientToolBody>,
+    /// Whether it is kept what its calls are answered from outside, so that it can be replayed (`fumehood replay`); its agent may want that
+    /// as well.
+    #[serde(default)]
+    record: bool,
     /// A turn to take the place of: that one and all after it are undone, with their files, if this one is accepted.
     #[schema(value_type = Option<String>, example = "trn_018f3c5b7d2a7c3e9f00112233445566")]
     replaces: Option<TurnId>,
@@ -171,6 +175,8 @@ impl SubmitTurn {
         let tools: Vec<_> = self.tools.drain(..).map(ClientTool::from).collect();
         let idempotency = match key {
             None => None,
+            // What was asked for without it has the digest that it always had.
+            Some(key) if self.record => Some((key, digest(&(self.meaning(&budget, &tools), "record"))?)),
             Some(key) => Some((key, digest(&self.meaning(&budget, &tools))?)),
         };
         Ok(TurnRequest {
@@ -179,6 +185,7 @@ impl SubmitTurn {
             budget,
             output_schema: self.output_schema,
             tools,
+            record: self.record,
             idempotency,
             replaces: self.replaces,
             mode: self.mode,

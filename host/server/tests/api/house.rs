@@ -513,6 +513,7 @@ async fn host_of(
         policy,
         limits,
         env: Vec::new(),
+        recording_bytes: fumehood_agent::recording::RECORDING_BYTES,
     });
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
     let host = Host::start(HostParts {

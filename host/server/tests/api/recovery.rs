@@ -76,6 +76,7 @@ fn new_turn() -> NewTurn {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: None,
         replaces: None,
         ends: None,

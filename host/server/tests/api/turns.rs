@@ -39,6 +39,7 @@ async fn left(house: &House, session: SessionId, idempotency: Option<(String, Di
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency,
         replaces: None,
         ends: None,

@@ -9,6 +9,7 @@ mod leases;
 mod orders;
 mod queue;
 mod races;
+mod recordings;
 mod restart;
 mod rewinds;
 mod schedules;
@@ -80,6 +81,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         webhooks::PROMISES,
         archive::PROMISES,
         housekeeping::PROMISES,
+        recordings::PROMISES,
     ];
     let world = World {
         store: factory.open().await,
@@ -225,6 +227,7 @@ fn new_turn() -> NewTurn {
         },
         output_schema: Some(serde_json::json!({"type": "object"})),
         tools: Vec::new(),
+        record: true,
         idempotency: None,
         replaces: None,
         ends: None,

@@ -248,8 +248,8 @@ async fn lifecycle(world: &World) -> Outcome {
             "the new turn"
         );
         ensure_eq!((queued.seq, queued.turn), (Some(2), Some(new.id)), "its turn.queued");
-        let says = matches!(&queued.body, EventBody::TurnQueued { input, system, budget, output_schema, tools }
-            if *input == new.input && *system == new.system && *budget == new.budget && *output_schema == new.output_schema && *tools == new.tools);
+        let says = matches!(&queued.body, EventBody::TurnQueued { input, system, budget, output_schema, tools, record }
+            if *input == new.input && *system == new.system && *budget == new.budget && *output_schema == new.output_schema && *tools == new.tools && *record == new.record);
         ensure!(says, "turn.queued says {:?}", queued.body);
         ensure_eq!(
             store.turn(&org, turn.id).await?,

@@ -18,6 +18,7 @@ mod leases;
 mod ledger;
 pub(crate) mod open;
 mod orgs;
+mod recordings;
 pub(crate) mod rewrap;
 mod schedules;
 mod secrets;

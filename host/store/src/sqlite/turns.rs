@@ -79,6 +79,7 @@ impl Candidate {
                 budget: new.budget,
                 output_schema: new.output_schema.clone(),
                 tools: new.tools.clone(),
+                record: new.record,
             },
         }])?;
         Ok(Self {

@@ -5,7 +5,7 @@ use fumehood_core::{
     Time,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
-    id::{DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
+    id::{CallId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::LedgerEntry,
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -13,8 +13,8 @@ use fumehood_core::{
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
-    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Schedules, Secrets, Sessions, Settlement,
-    Spending, SqliteStore, Store, Turns, Webhooks,
+    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets, Sessions,
+    Settlement, Spending, SqliteStore, Store, Turns, Webhooks,
     api::Result,
     housekeeping::{Forgettable, Housekeeping, Idle},
     lease::{Fence, HostId, Lease, Taken},
@@ -175,6 +175,11 @@ pass!(Ledger {
     fn ledger_open(entry: &LedgerEntry) -> ();
     fn ledger_settle(id: LedgerId, settlement: &Settlement) -> ();
     fn ledger(org: &OrgName, session: SessionId, page: &PageRequest) -> Page<LedgerEntry>;
+});
+
+pass!(Recordings {
+    fn keep_recording(org: &OrgName, of: (SessionId, TurnId), call: CallId, content: Vec<u8>) -> Digest;
+    fn recording(org: &OrgName, turn: TurnId, call: CallId) -> Option<Vec<u8>>;
 });
 
 pass!(Webhooks {

@@ -289,6 +289,7 @@ fn new_turn(number: u8) -> NewTurn {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: Some((format!("key {number}"), Digest::of(&[number]))),
         replaces: None,
         ends: None,

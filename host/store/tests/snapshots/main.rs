@@ -162,6 +162,7 @@ impl House {
             budget: Budget::default(),
             output_schema: None,
             tools: Vec::new(),
+            record: false,
             idempotency: None,
             ends: None,
             replaces: None,

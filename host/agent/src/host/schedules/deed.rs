@@ -184,6 +184,7 @@ fn new_turn(schedule: &Schedule, guard: &LeakGuard, if_busy: IfBusy) -> NewTurn 
         budget: task.budget,
         output_schema: task.output_schema,
         tools: Vec::new(),
+        record: false,
         idempotency: None,
         replaces: None,
         ends: None,

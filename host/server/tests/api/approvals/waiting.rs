@@ -94,6 +94,7 @@ async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
         budget: Budget::default(),
         output_schema: None,
         tools: Vec::new(),
+        record: false,
         idempotency: None,
         replaces: None,
         ends: None,

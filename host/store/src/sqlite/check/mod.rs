@@ -15,7 +15,7 @@ use crate::{
 };
 use fumehood_core::{
     digest::Digest,
-    id::{SessionId, TurnId},
+    id::{CallId, SessionId, TurnId},
     name::OrgName,
     now,
 };
@@ -172,6 +172,7 @@ pub(crate) async fn look(connection: &mut SqliteConnection, vault: Option<&Vault
         key_values(&mut snapshot).await,
         reservations(&mut snapshot).await,
         sealed(&mut snapshot, vault).await,
+        recordings(&mut snapshot).await,
     ] {
         match looked {
             Ok(more) => found.extend(more),
@@ -327,6 +328,33 @@ async fn reservations(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
             })
         })
         .collect()
+}
+
+/// Whether what is kept of calls is what was recorded of them.
+async fn recordings(connection: &mut SqliteConnection) -> Result<Vec<Found>> {
+    type Row = (i64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>);
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        // One at a time: each may be large.
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT rowid, turn, call, digest, content FROM recordings WHERE rowid > ?1 ORDER BY rowid LIMIT 1",
+        )
+        .bind(after)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed)?;
+        let Some((rowid, turn, call, digest, content)) = row else {
+            return Ok(found);
+        };
+        after = rowid;
+        if Digest::of(&content).as_bytes()[..] != digest[..] {
+            let call = CallId::from_uuid(decode::uuid(&call, "a call's id")?);
+            found.push(Found::beyond_repair(Problem::Turn {
+                turn: TurnId::from_uuid(decode::uuid(&turn, "a turn's id")?),
+                detail: format!("the recording of {call} is damaged: the call can't be replayed"),
+            }));
+        }
+    }
 }
 
 async fn sealed(connection: &mut SqliteConnection, vault: Option<&Vault>) -> Result<Vec<Found>> {

@@ -6,6 +6,7 @@
 //! interrupts before never happened.
 
 pub(crate) mod backup;
+mod compare;
 mod copy;
 mod durable;
 mod examine;

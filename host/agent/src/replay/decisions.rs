@@ -1,0 +1,197 @@
+//! What was decided in a turn, asked of the machine again: with the answers of the model and of the tools as the journal has them.
+//!
+//! Three things decide that are not in the journal: how long the turn has been worked, how full the conversation was, and what the
+//! client asked for meanwhile. So a decision is the same if it is what the machine says under any of those.
+
+use super::{DecisionsReplayed, Difference};
+use crate::{
+    machine::{Client, Context, Next, Seen, TurnMachine},
+    worked::Worked,
+};
+use fumehood_core::{
+    event::{Event, EventBody},
+    id::TurnId,
+    turn::BudgetScope,
+};
+use std::time::Duration;
+
+/// Folds the journal of a turn that has ended, and compares each decision.
+pub(super) fn replay(turn: TurnId, events: &[Event]) -> DecisionsReplayed {
+    let (mut machine, mut worked) = (TurnMachine::new(turn), Worked::default());
+    let mut replayed = DecisionsReplayed {
+        compared: 0,
+        differs: None,
+    };
+    let mut used_up = false;
+    for event in events.iter().filter(|event| event.turn == Some(turn)) {
+        worked.apply(&event.body, event.time);
+        used_up |= matches!(event.body, EventBody::BudgetExhausted { .. });
+        if let Some(is_it) = expected(&event.body, used_up)
+            && replayed.differs.is_none()
+        {
+            replayed.compared += 1;
+            if !nexts(&machine, worked.so_far()).any(|next| is_it(&machine, &next)) {
+                let at = format!("the decision before event {}", event.seq.unwrap_or_default());
+                let now = machine.decide(&Seen::default());
+                replayed.differs = Some(Difference::new(at, event.body.type_name(), name(&now)));
+            }
+        }
+        machine.apply(&event.body);
+    }
+    replayed
+}
+
+/// What the machine may decide, whatever is not in the journal.
+fn nexts(machine: &TurnMachine, worked: Duration) -> impl Iterator<Item = Next> {
+    let clients = [Client::Waits, Client::Steers, Client::Stops];
+    let contexts = [Context::Room, Context::NearlyFull];
+    let elapsed = [worked, Duration::ZERO, Duration::MAX];
+    let seen = elapsed.into_iter().flat_map(move |elapsed| {
+        contexts.into_iter().flat_map(move |context| {
+            clients.into_iter().map(move |client| Seen {
+                elapsed,
+                context,
+                client,
+            })
+        })
+    });
+    seen.map(|seen| machine.decide(&seen))
+}
+
+type Expected<'e> = Box<dyn Fn(&TurnMachine, &Next) -> bool + 'e>;
+
+/// Which decision an event tells of; none where it is the driver's, a tool's or a person's.
+fn expected(body: &EventBody, used_up: bool) -> Option<Expected<'_>> {
+    Some(match body {
+        EventBody::TurnStarted { .. } => Box::new(|_, next| *next == Next::Begin),
+        EventBody::BudgetWarning {
+            scope: BudgetScope::Turn,
+            ..
+        } => Box::new(|_, next| matches!(next, Next::Warn(_))),
+        EventBody::TurnSteered { .. } => Box::new(|_, next| *next == Next::Steer),
+        // Also asked for where a provider refuses the conversation as too long.
+        EventBody::CompactionStarted { .. } => {
+            Box::new(|_, next| matches!(next, Next::Compact | Next::AskModel { .. }))
+        }
+        EventBody::StepStarted { step, notes, .. } => Box::new(move |_, next| match next {
+            // Those of other tools on offer come after the machine's.
+            Next::BeginStep { step: now, notes: own } => now == step && notes.starts_with(own),
+            _ => false,
+        }),
+        EventBody::StepCompleted { step, .. } => {
+            Box::new(move |_, next| matches!(next, Next::AskModel { step: now, .. } if now == step))
+        }
+        EventBody::ToolStarted { call, .. } => Box::new(move |_, next| match next {
+            Next::RunCalls(open) => open.iter().any(|open| open.call.id == *call),
+            _ => false,
+        }),
+        EventBody::TurnPaused { waiting_for } => {
+            Box::new(move |_, next| matches!(next, Next::Park(now) if now == waiting_for))
+        }
+        EventBody::OutputValidated { attempt, .. } | EventBody::OutputRejected { attempt, .. } => {
+            Box::new(move |_, next| matches!(next, Next::ValidateOutput { attempt: now } if now == attempt))
+        }
+        EventBody::TurnCompleted { stop_reason, .. } => Box::new(move |machine, next| {
+            let decided = match next {
+                Next::Complete(reason) => reason == stop_reason,
+                Next::Exhaust(exhausted) => exhausted.stop_reason == *stop_reason,
+                // A budget of the org or the session, which the machine does not know.
+                _ => used_up,
+            };
+            let completion = machine.completion(*stop_reason);
+            decided && completion.last().is_some_and(|last| same_answer(&last.body, body))
+        }),
+        _ => return None,
+    })
+}
+
+fn same_answer(one: &EventBody, other: &EventBody) -> bool {
+    match (one, other) {
+        (EventBody::TurnCompleted { output: one, .. }, EventBody::TurnCompleted { output: other, .. }) => one == other,
+        _ => false,
+    }
+}
+
+const fn name(next: &Next) -> &'static str {
+    match next {
+        Next::Begin => "to begin the turn",
+        Next::Warn(_) => "to warn of a budget",
+        Next::Steer => "to take up what the client added",
+        Next::Compact => "to sum up the conversation",
+        Next::BeginStep { .. } => "to begin a step",
+        Next::AskModel { .. } => "to ask the model",
+        Next::RunCalls(_) => "to run calls",
+        Next::Park(_) => "to wait for somebody",
+        Next::Wait => "to go on waiting",
+        Next::ValidateOutput { .. } => "to validate the output",
+        Next::Exhaust(_) => "to end the turn, with a budget used up",
+        Next::Complete(_) => "to complete the turn, with this answer",
+        Next::Fail(_) => "to fail the turn",
+        Next::Cancel => "to cancel the turn",
+        Next::Nothing => "nothing: the turn has ended",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fumehood_core::{
+        content::Content,
+        id::{EventId, SessionId},
+        name::OrgName,
+    };
+    use serde_json::{Value, json};
+
+    fn journal(turn: TurnId, bodies: &[Value]) -> Vec<Event> {
+        let event = |(seq, body): (u64, &Value)| Event {
+            id: EventId::new(),
+            seq: Some(seq),
+            time: fumehood_core::now(),
+            org: OrgName::default_org(),
+            session: SessionId::from_uuid(turn.uuid()),
+            turn: Some(turn),
+            source: fumehood_core::event::Source::Host,
+            body: serde_json::from_value(body.clone()).unwrap(),
+        };
+        (1..).zip(bodies).map(event).collect()
+    }
+
+    fn said(answer: &str) -> Vec<Value> {
+        let output = json!([Content::text(answer)]);
+        vec![
+            json!({"type": "turn.queued", "data": {"input": [Content::text("hi")]}}),
+            json!({"type": "turn.started", "data": {"agent": "a", "model": "main", "tools": [], "budget": {}}}),
+            json!({"type": "step.started", "data": {"step": 1}}),
+            json!({"type": "text.completed", "data": {"step": 1, "text": "hello"}}),
+            json!({"type": "step.completed", "data": {"step": 1, "stop_reason": "stop"}}),
+            json!({"type": "turn.completed", "data": {"stop_reason": "end_turn", "output": output}}),
+        ]
+    }
+
+    #[test]
+    fn a_turn_that_was_decided_so_is_decided_so_again() {
+        let turn = TurnId::new();
+        let replayed = super::replay(turn, &journal(turn, &said("hello")));
+        assert_eq!((replayed.compared, replayed.differs), (4, None));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_follow_is_the_difference() {
+        let turn = TurnId::new();
+        let differs = super::replay(turn, &journal(turn, &said("something else")))
+            .differs
+            .unwrap();
+        assert_eq!(differs.at, "the decision before event 6");
+        assert_eq!(differs.recorded, "turn.completed");
+    }
+
+    #[test]
+    fn a_step_out_of_turn_is_the_difference() {
+        let turn = TurnId::new();
+        let mut bodies = said("hello");
+        bodies[2] = json!({"type": "step.started", "data": {"step": 3}});
+        let differs = super::replay(turn, &journal(turn, &bodies)).differs.unwrap();
+        assert_eq!(differs.at, "the decision before event 3");
+        assert_eq!(differs.replayed, "to begin a step");
+    }
+}

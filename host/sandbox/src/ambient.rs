@@ -1,0 +1,152 @@
+//! Time and chance for guests where the host decides about them: the engine's interfaces, answered by [`Ambient`].
+
+use crate::ports::Ambient;
+use aws_lc_rs::digest::{Context, SHA256};
+use rand_core::TryRng;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
+
+/// Gives a guest the time and the chance of `ambient`.
+pub(crate) fn provide(wasi: &mut WasiCtxBuilder, ambient: &Arc<dyn Ambient>) {
+    let seed = ambient.seed();
+    let mut hash_seed = [0; 16];
+    Seeded::new(&seed, Purpose::Hashing).fill(&mut hash_seed);
+    wasi.wall_clock(Clock(Arc::clone(ambient)))
+        .monotonic_clock(Clock(Arc::clone(ambient)))
+        .secure_random(Seeded::new(&seed, Purpose::Secure))
+        .insecure_random(Seeded::new(&seed, Purpose::Insecure))
+        .insecure_random_seed(u128::from_le_bytes(hash_seed));
+}
+
+struct Clock(Arc<dyn Ambient>);
+
+impl HostWallClock for Clock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.wall_clock()
+    }
+}
+
+impl HostMonotonicClock for Clock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        self.0.monotonic_clock()
+    }
+}
+
+/// Which of a guest's generators it is: what one gives says nothing of what another does.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Secure = 0,
+    Insecure = 1,
+    Hashing = 2,
+}
+
+/// SHA-256 of the seed and a counter, block after block: the same seed gives the same bytes on every machine, and without the seed
+/// they can't be told from chance.
+struct Seeded {
+    /// The seed and the purpose.
+    begun: Context,
+    counter: u64,
+    block: [u8; 32],
+    used: usize,
+}
+
+impl Seeded {
+    fn new(seed: &[u8; 32], purpose: Purpose) -> Self {
+        let mut begun = Context::new(&SHA256);
+        begun.update(seed);
+        begun.update(&[purpose as u8]);
+        Self {
+            begun,
+            counter: 0,
+            block: [0; 32],
+            used: 32,
+        }
+    }
+
+    fn fill(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            if self.used == self.block.len() {
+                let mut next = self.begun.clone();
+                next.update(&self.counter.to_le_bytes());
+                self.block.copy_from_slice(next.finish().as_ref());
+                self.counter = self.counter.wrapping_add(1);
+                self.used = 0;
+            }
+            let count = bytes.len().min(self.block.len() - self.used);
+            let (now, later) = bytes.split_at_mut(count);
+            now.copy_from_slice(&self.block[self.used..self.used + count]);
+            self.used += count;
+            bytes = later;
+        }
+    }
+}
+
+impl TryRng for Seeded {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.fill(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.fill(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(seed: u8, purpose: Purpose, pieces: &[usize]) -> Vec<u8> {
+        let mut generator = Seeded::new(&[seed; 32], purpose);
+        let mut all = Vec::new();
+        for size in pieces {
+            let mut piece = vec![0; *size];
+            generator.fill(&mut piece);
+            all.extend(piece);
+        }
+        all
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_bytes_however_they_are_asked_for() {
+        let all = bytes(1, Purpose::Secure, &[100]);
+        assert_eq!(bytes(1, Purpose::Secure, &[1, 31, 32, 0, 36]), all);
+        assert_ne!(all[..32], all[32..64], "a block is not given twice");
+    }
+
+    #[test]
+    fn another_seed_or_purpose_gives_other_bytes() {
+        let all = bytes(1, Purpose::Secure, &[32]);
+        assert_ne!(bytes(2, Purpose::Secure, &[32]), all);
+        assert_ne!(bytes(1, Purpose::Insecure, &[32]), all);
+        assert_ne!(bytes(1, Purpose::Hashing, &[32]), all);
+    }
+
+    #[test]
+    fn what_a_seed_gives_does_not_change_from_one_version_to_the_next() {
+        let seed = [7; 32];
+        let mut first = Context::new(&SHA256);
+        first.update(&seed);
+        first.update(&[0]);
+        first.update(&0_u64.to_le_bytes());
+        assert_eq!(bytes(7, Purpose::Secure, &[32]), first.finish().as_ref());
+    }
+}

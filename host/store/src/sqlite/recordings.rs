@@ -1,0 +1,61 @@
+//! What calls were answered from outside.
+
+use super::{SqliteStore, failed, insert_failed};
+use crate::{
+    api::{Recordings, Result, StoreError},
+    faults::Point,
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    digest::Digest,
+    id::{CallId, SessionId, TurnId},
+    name::OrgName,
+};
+
+#[async_trait]
+impl Recordings for SqliteStore {
+    async fn keep_recording(
+        &self,
+        org: &OrgName,
+        of: (SessionId, TurnId),
+        call: CallId,
+        content: Vec<u8>,
+    ) -> Result<Digest> {
+        let (session, turn) = of;
+        let org = org.clone();
+        let digest = Digest::of(&content);
+        self.write(Point::RecordingKeep, move |connection| {
+            Box::pin(async move {
+                let kept = sqlx::query(
+                    "INSERT INTO recordings (org, session, turn, call, digest, content) \
+                     SELECT ?1, ?2, id, ?4, ?5, ?6 FROM turns WHERE org = ?1 AND session = ?2 AND id = ?3 \
+                     ON CONFLICT (session, turn, call) DO UPDATE SET digest = excluded.digest, content = excluded.content",
+                )
+                .bind(org.as_str())
+                .bind(&session.uuid().as_bytes()[..])
+                .bind(&turn.uuid().as_bytes()[..])
+                .bind(&call.uuid().as_bytes()[..])
+                .bind(&digest.as_bytes()[..])
+                .bind(content)
+                .execute(connection)
+                .await
+                .map_err(|error| insert_failed(error, "turn", || format!("the recording of {call}")))?;
+                if kept.rows_affected() == 0 {
+                    return Err(StoreError::Gone { what: "turn" });
+                }
+                Ok(digest)
+            })
+        })
+        .await
+    }
+
+    async fn recording(&self, org: &OrgName, turn: TurnId, call: CallId) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT content FROM recordings WHERE turn = ?2 AND call = ?3 AND org = ?1")
+            .bind(org.as_str())
+            .bind(&turn.uuid().as_bytes()[..])
+            .bind(&call.uuid().as_bytes()[..])
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)
+    }
+}
