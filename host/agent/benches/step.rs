@@ -191,6 +191,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         limits,
         env: Vec::new(),
         recording_bytes: fumehood_agent::recording::RECORDING_BYTES,
+        callbacks: fumehood_agent::callbacks::CallbackLimits::default(),
     });
     let catalog = Catalog::new(
         Arc::clone(&store),

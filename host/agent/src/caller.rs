@@ -12,6 +12,7 @@ use hooked::Judged;
 use recorded::Taping;
 
 use crate::{
+    callbacks::CallbackLimits,
     catalog::{InstalledTool, OfferedTools},
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
@@ -113,6 +114,8 @@ pub struct CallerParts {
     pub env: Vec<(String, String)>,
     /// How many bytes the recording of a call may have; 0: nothing is recorded, whoever asks for it.
     pub recording_bytes: u64,
+    /// What calls may be that are handed on.
+    pub callbacks: CallbackLimits,
 }
 
 /// Runs calls.
@@ -128,6 +131,7 @@ pub struct Caller {
     limits: Arc<Limits>,
     env: Arc<[(String, String)]>,
     recording_bytes: u64,
+    callbacks: CallbackLimits,
 }
 
 impl Caller {
@@ -196,6 +200,7 @@ impl Caller {
             limits,
             env,
             recording_bytes,
+            callbacks,
         } = parts;
         Self {
             sandbox,
@@ -209,6 +214,7 @@ impl Caller {
             limits,
             env: env.into(),
             recording_bytes,
+            callbacks,
         }
     }
 
@@ -383,9 +389,13 @@ impl Caller {
         let result = explain(report.result, &report.denials, most);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.
         let result = redact::result(secrets.guard(), result);
-        if let Some(events) = events {
-            events.ended(&report.stdout, &report.stderr);
-        }
+        let result = match events {
+            Some(events) => {
+                events.ended(&report.stdout, &report.stderr);
+                events.hidden(result)
+            }
+            None => result,
+        };
         Ended {
             result,
             metering: report.metering,
@@ -545,6 +555,9 @@ impl Caller {
             let authority = Arc::clone(authority);
             let scope = scope.deeper(&installed.definition.name, deadline);
             ports.peers = ports::peers(Arc::clone(self), scope, (id, Arc::clone(tools)), authority);
+        }
+        if authority.detach {
+            ports.jobs = ports::jobs(scope.waits(events), id, &installed.definition.name, &self.callbacks);
         }
         if let Some(events) = events {
             ports.observer = Arc::clone(events) as Arc<_>;

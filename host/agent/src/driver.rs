@@ -13,7 +13,7 @@ mod model;
 mod output;
 mod spending;
 
-pub(crate) use calls::{noted, refusal};
+pub(crate) use calls::{arguments_of, note_on, noted, refusal};
 
 use crate::{
     budgets::Purse,

@@ -4,6 +4,7 @@
 
 mod approvals;
 mod beginning;
+mod callbacks;
 mod compaction;
 mod deletion;
 mod draining;
@@ -23,6 +24,7 @@ mod work;
 
 pub(crate) use approvals::cleaned;
 pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
+pub use callbacks::{Brought, BroughtResult, CallbackRefused, Took};
 pub use compaction::Compacted;
 pub use error::HostError;
 pub use fumehood_store::record::CancelAt;

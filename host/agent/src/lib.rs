@@ -6,6 +6,7 @@
 
 pub mod budgets;
 mod callable;
+pub mod callbacks;
 pub mod caller;
 pub mod catalog;
 mod chains;

@@ -40,14 +40,15 @@ mod calls;
 mod endings;
 mod habits;
 mod told;
+mod waiting;
 
 pub use budget::{Exhausted, Warning};
-pub use calls::{Attempt, OpenCall, Verdict};
+pub use calls::{Attempt, HandedOn, OpenCall, Verdict};
 
 use budget::Spending;
 use calls::Calls;
 use fumehood_core::{
-    awaited::AwaitedCall,
+    awaited::DetachedCall,
     event::{Event, EventBody},
     id::TurnId,
     name::{AgentName, ModelName},
@@ -373,6 +374,20 @@ impl TurnMachine {
                 self.calls.start(*call, attempt);
             }
             EventBody::ToolCommitted { call, .. } => self.calls.commit(*call),
+            EventBody::ToolDetached {
+                call,
+                tool,
+                callback,
+                expires,
+                note,
+                ..
+            } => self.calls.detach(DetachedCall {
+                call_id: *call,
+                tool: tool.clone(),
+                callback: *callback,
+                expires: *expires,
+                note: note.clone(),
+            }),
             EventBody::ToolCompleted {
                 call, output, error, ..
             } => {
@@ -565,18 +580,6 @@ impl TurnMachine {
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
-    }
-
-    /// Whether it waits for somebody outside.
-    #[must_use]
-    pub const fn is_parked(&self) -> bool {
-        matches!(self.phase, Phase::Parked(_))
-    }
-
-    /// The calls that wait for a result from outside.
-    #[must_use]
-    pub fn calls_awaited(&self) -> Vec<AwaitedCall> {
-        self.calls.awaited().cloned().collect()
     }
 
     /// The status that a client sees.

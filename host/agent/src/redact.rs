@@ -109,6 +109,8 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
                 call.note.iter_mut().for_each(|note| text(guard, note));
             }
         }
+        EventBody::ToolDetached { note, .. } => note.iter_mut().for_each(|note| text(guard, note)),
+        EventBody::ToolProvisional { output, .. } => self::output(guard, output),
         EventBody::HookChanged { arguments, .. } => map(guard, arguments),
         EventBody::HookDenied { reason: said, .. } | EventBody::HookFailed { message: said, .. } => text(guard, said),
         EventBody::CompactionCompleted { summary: said, .. } | EventBody::CompactionFailed { message: said, .. } => {

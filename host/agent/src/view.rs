@@ -3,7 +3,7 @@
 use fumehood_core::{
     Time,
     approval::AskedApproval,
-    awaited::AwaitedCall,
+    awaited::{AwaitedCall, DetachedCall},
     content::Content,
     event::{Event, EventBody},
     id::{SessionId, TurnId},
@@ -40,6 +40,9 @@ pub struct TurnView {
     pub approvals: Vec<AskedApproval>,
     /// Calls whose results the turn waits for.
     pub awaited: Vec<AwaitedCall>,
+    /// Calls that tools handed on to somebody outside, who ends them.
+    #[serde(default)]
+    pub detached: Vec<DetachedCall>,
     /// When it was accepted.
     pub created: Time,
     /// When it ended.
@@ -65,6 +68,7 @@ impl TurnView {
             cost: None,
             approvals: Vec::new(),
             awaited: Vec::new(),
+            detached: Vec::new(),
             created: turn.created,
             ended: turn.ended,
             undone: false,
@@ -105,12 +109,31 @@ impl TurnView {
                 }
                 EventBody::ToolCompleted { call, .. } => {
                     view.awaited.retain(|awaited| awaited.call_id != *call);
+                    view.detached.retain(|detached| detached.call_id != *call);
+                    continue;
+                }
+                EventBody::ToolDetached {
+                    call,
+                    tool,
+                    callback,
+                    expires,
+                    note,
+                    ..
+                } => {
+                    view.detached.push(DetachedCall {
+                        call_id: *call,
+                        tool: tool.clone(),
+                        callback: *callback,
+                        expires: *expires,
+                        note: note.clone(),
+                    });
                     continue;
                 }
                 _ => continue,
             }
             view.approvals.clear();
             view.awaited.clear();
+            view.detached.clear();
             view.ended = view.ended.or(Some(event.time));
         }
         view

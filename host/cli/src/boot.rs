@@ -151,6 +151,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfi
         limits,
         env: guest_environment(std::env::vars()),
         recording_bytes: config.recordings.in_effect(),
+        callbacks: config.callbacks.in_effect(),
     });
     let drain = config.call_limits().drain();
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);

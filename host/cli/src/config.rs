@@ -4,6 +4,7 @@
 //! configuration that it did not understand.
 
 mod agent;
+mod callbacks;
 mod effective;
 mod faults;
 mod files;
@@ -101,6 +102,9 @@ pub(crate) struct Config {
     /// How it ends.
     #[serde(default)]
     pub(crate) shutdown: shutdown::ShutdownSection,
+    /// Calls that tools hand on.
+    #[serde(default)]
+    pub(crate) callbacks: callbacks::CallbacksSection,
     /// What schedules may be.
     #[serde(default)]
     pub(crate) schedules: schedules::SchedulesSection,
@@ -394,6 +398,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     for (name, org) in &config.org {
         org.retention.check(&format!("org.{name}.retention"))?;
     }
+    config.callbacks.check()?;
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);

@@ -154,6 +154,28 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             short(call),
             out.style(Style::Name, tool.as_str())
         ),
+        E::ToolDetached {
+            call,
+            tool,
+            callback,
+            expires,
+            note,
+            ..
+        } => {
+            let note = note
+                .as_ref()
+                .map(|note| format!(": {}", preview(note)))
+                .unwrap_or_default();
+            format!(
+                "{} of {} is handed on as {callback}, until {}{note}",
+                short(call),
+                out.style(Style::Name, tool.as_str()),
+                expires.format("%Y-%m-%d %H:%M:%S")
+            )
+        }
+        E::ToolProvisional { call, output, .. } => {
+            format!("{} goes on outside: {}", short(call), outcome(Some(output), None))
+        }
         E::ToolProgress {
             call,
             message,

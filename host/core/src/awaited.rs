@@ -1,6 +1,12 @@
-//! Calls whose results come from outside: the tools that a client brings with a turn and runs itself.
+//! Calls whose results come from outside: of tools that a client brings with a turn and runs itself, and of tools that handed the call
+//! on to somebody.
 
-use crate::{Time, call::Arguments, id::CallId, name::ToolName};
+use crate::{
+    Time,
+    call::Arguments,
+    id::{CallId, CallbackId},
+    name::ToolName,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,6 +35,22 @@ pub struct AwaitedCall {
     /// When the call ends without a result, if none has come.
     pub expires: Time,
     /// What the model is told with the result: who changed the arguments, or what was said when the call was approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A call that its tool handed on to somebody outside, who ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachedCall {
+    /// The call.
+    pub call_id: CallId,
+    /// The tool.
+    pub tool: ToolName,
+    /// What whoever ends it names it by.
+    pub callback: CallbackId,
+    /// When the call ends without a result, if none has come.
+    pub expires: Time,
+    /// What the tool said of it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }

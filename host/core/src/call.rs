@@ -76,6 +76,8 @@ pub enum DeadlineOwner {
     Client,
     /// The call of another tool that made it.
     Caller,
+    /// The time that whoever has a call that was handed on has to end it.
+    Callback,
     /// The time that calls have when their component is removed or replaced.
     Drain,
 }
@@ -91,6 +93,7 @@ impl DeadlineOwner {
             Self::TurnBudget => "turn_budget",
             Self::Client => "client",
             Self::Caller => "caller",
+            Self::Callback => "callback",
             Self::Drain => "drain",
         }
     }

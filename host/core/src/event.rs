@@ -6,10 +6,12 @@
 
 mod made;
 mod parts;
+mod source;
 #[cfg(test)]
 mod tests;
 
 pub use parts::{CompactionReason, OutputChannel, TruncationReason};
+pub use source::Source;
 
 use crate::{
     Time,
@@ -19,7 +21,7 @@ use crate::{
     content::Content,
     digest::Digest,
     hook::{HookFailureKind, HookMode, HookPoint},
-    id::{CallId, EventId, ScheduleId, SessionId, TurnId},
+    id::{CallId, CallbackId, EventId, SessionId, TurnId},
     ledger::ShapeSeen,
     message::{Message, RequestedCall},
     money::Money,
@@ -55,37 +57,6 @@ pub struct Event {
     /// `type` and `data`.
     #[serde(flatten)]
     pub body: EventBody,
-}
-
-/// Who an event comes from. Typed, so that no text from outside can pose as the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Source {
-    /// A client, over the API.
-    Client,
-    /// The agent loop.
-    Host,
-    /// A schedule, at one of its times.
-    Schedule {
-        /// The schedule.
-        schedule: ScheduleId,
-        /// The time it was for.
-        due: Time,
-    },
-    /// The model.
-    Model,
-    /// A tool, in one call.
-    Tool {
-        /// The tool.
-        tool: String,
-        /// The call.
-        call: CallId,
-    },
-    /// The egress door, for one call.
-    Egress {
-        /// The call.
-        call: CallId,
-    },
 }
 
 /// An event that has not been recorded yet: what happened, before the store gives it id, time and place.
@@ -473,6 +444,33 @@ event_bodies! {
         /// Why nothing is kept.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         missing: Option<String>,
+    };
+    /// A tool hands its call on to somebody outside, who ends it. From here on the call does not run again, whatever its effect is.
+    ToolDetached, "tool.detached", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The tool.
+        tool: ToolName,
+        /// What whoever ends it names it by.
+        callback: CallbackId,
+        /// The SHA-256 of the token that whoever ends it has to show. The token itself has only the tool.
+        token: Digest,
+        /// When the call ends without a result, if none has come.
+        expires: Time,
+        /// What the tool says of it, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    };
+    /// What a tool returned that has handed its call on: what there is to say until the result comes. No model is shown it.
+    ToolProvisional, "tool.provisional", Recorded, {
+        /// The call.
+        call: CallId,
+        /// The tool.
+        tool: ToolName,
+        /// What it returned.
+        output: Output,
+        /// What it used.
+        metering: Metering,
     };
     /// A tool says how far it is.
     ToolProgress, "tool.progress", Recorded, {

@@ -107,6 +107,8 @@ ids! {
     LedgerId, "ledger", "led_";
     /// One schedule.
     ScheduleId, "schedule", "sch_";
+    /// A call that somebody outside ends.
+    CallbackId, "callback", "cbk_";
     /// One webhook.
     WebhookId, "webhook", "whk_";
     /// One event that a webhook is told.

@@ -97,6 +97,9 @@ pub struct Authority {
     pub sign: Vec<SecretName>,
     /// Other tools it may call.
     pub call_tools: ToolFilter,
+    /// Whether it may be handed on to somebody outside, who ends it later.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub detach: bool,
     /// Environment variables it may see.
     pub env: Vec<EnvName>,
     /// Its limits.
@@ -117,6 +120,7 @@ pub struct Origins {
     sign: Vec<(Layer, Vec<SecretName>)>,
     /// In the order of the filter's lists.
     call_tools: Vec<Layer>,
+    detach: Vec<(Layer, bool)>,
     time: TimeLimitBy,
 }
 
@@ -144,6 +148,7 @@ impl Authority {
             kv: request.kv.access.min(grant.kv.access),
             sign: both(&request.secrets.sign, &grant.secrets.sign),
             call_tools: call_tools(request, grant, agents),
+            detach: request.jobs.detach && grant.jobs.detach,
             env: both(&request.env.names, &grant.env.names),
             limits: Limits::effective(&host.defaults, &request.limits, &grant.limits, &host.ceilings),
             rate: match (request.rate.calls, grant.rate.calls) {
@@ -171,6 +176,18 @@ impl Authority {
         let layer = first(&self.origins.sign, |names| !names.contains(name));
         let what = format!("signing with {name}");
         Err(Refusal::not_allowed(&layer, &what, &Setting::Sign(name.as_str())))
+    }
+
+    /// Whether the call may be handed on to somebody outside.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_detach(&self) -> Result<(), Refusal> {
+        if self.detach {
+            return Ok(());
+        }
+        let layer = first(&self.origins.detach, |allowed| !allowed);
+        Err(Refusal::not_allowed(&layer, "handing this call on", &Setting::Detach))
     }
 
     /// Whether the tool of the component may be called.
@@ -299,6 +316,7 @@ impl Origins {
                 .into_iter()
                 .chain(agents.map(|agent| Layer::Agent(agent.name.clone())))
                 .collect(),
+            detach: vec![(Layer::Request, request.jobs.detach), (Layer::Grant, grant.jobs.detach)],
             time: match request.limits.time.into_iter().chain(grant.limits.time).min() {
                 Some(asked) if asked <= host.ceilings.time => TimeLimitBy::Component,
                 None if host.defaults.time <= host.ceilings.time => TimeLimitBy::Default,

@@ -101,6 +101,8 @@ pub enum Action {
     Sign(SecretName),
     /// To call a tool.
     Call(ToolName),
+    /// To have its call handed on to somebody outside.
+    Detach,
     /// To see an environment variable.
     Env(EnvName),
 }
@@ -116,7 +118,7 @@ pub struct LineError {
 }
 
 const WORDS: [&str; 5] = ["allow", "deny", "tool", "agent", "session"];
-const KINDS: [&str; 7] = ["http", "files", "kv", "secret", "sign", "call", "env"];
+const KINDS: [&str; 8] = ["http", "files", "kv", "secret", "sign", "call", "detach", "env"];
 
 /// Reads a file of expectations.
 ///
@@ -231,8 +233,10 @@ fn parse_action(words: &[&str]) -> Result<Action, String> {
         ["secret", name, "to", host] => Ok(Action::Secret(parsed(name)?, parsed(host)?)),
         ["sign", name] => Ok(Action::Sign(parsed(name)?)),
         ["call", tool] => Ok(Action::Call(parsed(tool)?)),
+        ["detach"] => Ok(Action::Detach),
         ["env", name] => Ok(Action::Env(parsed(name)?)),
         [kind, ..] => Err(match form(kind) {
+            Some("") => format!("write `{kind}` and nothing after it"),
             Some(form) => format!("write `{kind} {form}`"),
             None => format!(
                 "`{}` is nothing that can be allowed{}; it is one of {}",
@@ -256,6 +260,7 @@ fn form(kind: &str) -> Option<&'static str> {
         "secret" => "NAME to HOST`, as in `secret TOKEN to api.example.com",
         "sign" | "env" => "NAME",
         "call" => "TOOL",
+        "detach" => "",
         _ => return None,
     })
 }
@@ -411,6 +416,7 @@ pub fn decide(action: &Action, layers: &Layers<'_>) -> Decided {
         Action::Kv(access) => Decided::from_refusal(authority.may_use_key_values(*access), || granted(&authority.kv)),
         Action::Sign(name) => Decided::from_refusal(authority.may_sign(name), || granted(name)),
         Action::Call(tool) => on_call(&authority, tool, layers.callee),
+        Action::Detach => Decided::from_refusal(authority.may_detach(), || granted(&"detach")),
         Action::Env(name) => {
             let asked = component.request.env.names.contains(name);
             let layer = if asked { Layer::Grant } else { Layer::Request };

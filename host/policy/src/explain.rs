@@ -148,6 +148,10 @@ pub fn explain<'t>(
             .iter()
             .map(|wanted| call_tools(wanted, grant, agents)),
     );
+    if request.jobs.detach {
+        let granted = grant.jobs.detach;
+        capabilities.push(named(Capability::Detach, "detach", granted, &Setting::Detach));
+    }
     capabilities.extend(request.env.names.iter().map(|name| {
         let granted = grant.env.names.contains(name);
         named(Capability::Env, name.as_str(), granted, &Setting::Env(name.as_str()))

@@ -5,8 +5,8 @@ use crate::{
     files::Files,
     limits::LimitsRequest,
     manifest::{
-        EnvSection, KvSection, Manifest, RateSection, SecretsSection, ToolsSection, describe_credential, is_default,
-        joined,
+        EnvSection, JobsSection, KvSection, Manifest, RateSection, SecretsSection, ToolsSection, describe_credential,
+        is_default, joined,
     },
     network::{HostPattern, NetworkList},
 };
@@ -42,6 +42,9 @@ pub struct Grant {
     /// Other tools to call.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tools: ToolsSection,
+    /// Work that outlasts a call.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub jobs: JobsSection,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: EnvSection,
@@ -140,6 +143,7 @@ impl Grant {
             kv: request.kv.clone(),
             secrets: request.secrets.clone(),
             tools: request.tools.clone(),
+            jobs: request.jobs.clone(),
             env: request.env.clone(),
             limits: request.limits,
             rate: request.rate.clone(),
@@ -197,6 +201,9 @@ pub fn wider_than(request: &Manifest, grant: &Grant) -> Vec<String> {
     });
     if !call.is_empty() {
         words.push(format!("call other tools: {call}"));
+    }
+    if request.jobs.detach && !grant.jobs.detach {
+        words.push("hand calls on to somebody outside, who ends them later".to_owned());
     }
     let env = beyond(&request.env.names, |name| grant.env.names.contains(name));
     if !env.is_empty() {

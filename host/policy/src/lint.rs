@@ -160,6 +160,9 @@ pub fn grant_for(grant: &Grant, request: &Manifest) -> Vec<Finding> {
             );
         }
     }
+    if grant.jobs.detach && !request.jobs.detach {
+        unasked(&["jobs", "detach"], None, "the grant lets it hand calls on".to_owned());
+    }
     for (index, variable) in grant.env.names.iter().enumerate() {
         if !request.env.names.contains(variable) {
             unasked(

@@ -53,6 +53,9 @@ pub struct Manifest {
     /// Other tools it wants to call.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tools: ToolsSection,
+    /// Work that outlasts a call.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub jobs: JobsSection,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: EnvSection,
@@ -97,6 +100,15 @@ pub struct ToolsSection {
         deserialize_with = "crate::bounded::entries"
     )]
     pub call: Vec<ToolPattern>,
+}
+
+/// `[jobs]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobsSection {
+    /// Whether a call may be handed on to somebody outside, who ends it later.
+    #[serde(default)]
+    pub detach: bool,
 }
 
 /// `[env]`
@@ -193,6 +205,7 @@ impl Manifest {
             kv: KvSection::default(),
             secrets: SecretsSection::default(),
             tools: ToolsSection::default(),
+            jobs: JobsSection::default(),
             env: EnvSection::default(),
             limits: LimitsRequest::default(),
             rate: RateSection::default(),
@@ -254,6 +267,9 @@ impl Manifest {
         }
         if !self.tools.call.is_empty() {
             words.push(format!("call other tools: {}", joined(&self.tools.call)));
+        }
+        if self.jobs.detach {
+            words.push("hand calls on to somebody outside, who ends them later".to_owned());
         }
         if !self.env.names.is_empty() {
             words.push(format!("read environment variables: {}", joined(&self.env.names)));

@@ -23,6 +23,8 @@ pub enum Capability {
     Sign,
     /// To call other tools.
     CallTools,
+    /// To be handed on to somebody outside.
+    Detach,
     /// To see an environment variable.
     Env,
     /// A limit of one call.
@@ -33,13 +35,14 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability, in the order in which explanations list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Network,
         Self::Credential,
         Self::Files,
         Self::Kv,
         Self::Sign,
         Self::CallTools,
+        Self::Detach,
         Self::Env,
         Self::Limit,
         Self::Rate,
@@ -55,6 +58,7 @@ impl Capability {
             Self::Kv => "key-values",
             Self::Sign => "sign",
             Self::CallTools => "call tools",
+            Self::Detach => "detach",
             Self::Env => "environment",
             Self::Limit => "limit",
             Self::Rate => "rate",
@@ -119,6 +123,8 @@ pub enum Setting<'a> {
     Sign(&'a str),
     /// A tool to call.
     CallTools(&'a str),
+    /// To hand calls on.
+    Detach,
     /// An environment variable.
     Env(&'a str),
     /// A limit, and the value it would need.
@@ -143,6 +149,7 @@ impl Setting<'_> {
             Self::Kv(_) => Capability::Kv,
             Self::Sign(_) => Capability::Sign,
             Self::CallTools(_) => Capability::CallTools,
+            Self::Detach => Capability::Detach,
             Self::Env(_) => Capability::Env,
             Self::Limit { .. } => Capability::Limit,
             Self::Rate(_) => Capability::Rate,
@@ -161,6 +168,7 @@ impl Setting<'_> {
             Self::Kv(access) => format!("set `access = \"{access}\"` under `[kv]`"),
             Self::Sign(name) => format!("add `{name}` to `sign` under `[secrets]`"),
             Self::CallTools(tool) => format!("add `{tool}` to `call` under `[tools]`"),
+            Self::Detach => "set `detach = true` under `[jobs]`".to_owned(),
             Self::Env(name) => format!("add `{name}` to `names` under `[env]`"),
             Self::Limit { key, value } => format!("set `{key} = \"{value}\"` under `[limits]`"),
             Self::Rate(rate) => format!("set `calls = \"{rate}\"` under `[rate]`"),

@@ -72,6 +72,8 @@ const ALL: &str = r#"
     sign = ["X", "Y"]
     [tools]
     call = ["files_*"]
+    [jobs]
+    detach = true
     [env]
     names = ["TZ", "LANG"]
     [rate]
@@ -86,6 +88,7 @@ fn what_only_one_side_names_is_not_allowed() {
         assert_eq!(authority.files, Files::none());
         assert_eq!(authority.kv, Access::None);
         assert!(authority.sign.is_empty());
+        assert!(authority.may_detach().is_err());
         assert!(authority.env.is_empty());
         assert!(!authority.call_tools.allows(&component("files"), &tool("files_read")));
     }
@@ -100,6 +103,7 @@ fn what_both_sides_name_is_allowed() {
     assert_eq!(authority.kv, Access::ReadWrite);
     assert_eq!(authority.sign.len(), 2);
     assert_eq!(authority.env.len(), 2);
+    assert!(authority.may_detach().is_ok());
     assert!(authority.call_tools.allows(&component("files"), &tool("files_read")));
 }
 

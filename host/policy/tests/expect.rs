@@ -239,6 +239,7 @@ fn with_a_tool_every_layer_decides_and_is_named() {
         ("allow sign M", "denied by request: no rule allows it"),
         ("allow call files_read", "allowed by grant: files_read"),
         ("allow call files_write", "denied by grant: no rule allows it"),
+        ("allow detach", "denied by request: no rule allows it"),
         ("allow env TZ", "allowed by grant: TZ"),
         ("allow env LANG", "denied by grant: no rule allows it"),
         ("allow env HOME", "denied by request: no rule allows it"),

@@ -11,6 +11,7 @@ wasmtime::component::bindgen!({
             import fumehood:tool/progress@0.1.0;
             import fumehood:tool/secrets@0.1.0;
             import fumehood:tool/peers@0.1.0;
+            import fumehood:tool/jobs@0.1.0;
             import wasi:keyvalue/store@0.2.0-draft;
         }
     ",
@@ -21,6 +22,7 @@ wasmtime::component::bindgen!({
         "fumehood:tool/secrets.available": async | trappable,
         "fumehood:tool/secrets.sign": async | trappable,
         "fumehood:tool/peers.call": async | trappable,
+        "fumehood:tool/jobs.detach": async | trappable,
         "wasi:keyvalue/store.open": trappable,
         "wasi:keyvalue/store.[drop]bucket": trappable,
         default: async | trappable,

@@ -17,6 +17,7 @@ const INTERFACES: &[&str] = &[
     "fumehood:tool/progress",
     "fumehood:tool/secrets",
     "fumehood:tool/peers",
+    "fumehood:tool/jobs",
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -77,6 +78,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     tool::progress::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
     tool::secrets::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
     tool::peers::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
+    tool::jobs::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
     keyvalue::store::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
     Ok(linker)
 }

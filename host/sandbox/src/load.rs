@@ -380,6 +380,7 @@ fn nothing(ceilings: &Limits) -> Authority {
         kv: Access::None,
         sign: Vec::new(),
         call_tools: ToolFilter::all_of([Vec::new()]),
+        detach: false,
         env: Vec::new(),
         limits: Limits::effective(&little, &unasked, &unasked, ceilings),
         rate: None,

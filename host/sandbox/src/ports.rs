@@ -208,6 +208,34 @@ pub trait Peers: Send + Sync + 'static {
     async fn call(&self, tool: &ToolName, arguments: Arguments) -> CallResult;
 }
 
+/// What somebody outside needs to end a call.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// Names the call.
+    pub id: String,
+    /// What whoever ends it has to show.
+    pub token: String,
+    /// Where, if that is known.
+    pub url: Option<String>,
+    /// Until when, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+impl fmt::Debug for Ticket {
+    /// Leaves the token out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Hands the call on to somebody outside, who ends it.
+#[async_trait]
+pub trait Jobs: Send + Sync + 'static {
+    /// Writes down that the call waits for somebody outside, and then says by what that is ended: after so long, or by default. The
+    /// grant was checked before.
+    async fn detach(&self, within: Option<Duration>, note: Option<String>) -> Result<Ticket, CallError>;
+}
+
 /// Hears what a call says while it runs. Called on the guest's task: must not block, and should do
 /// no more than push into a bounded queue.
 pub trait Observer: Send + Sync + 'static {
@@ -258,6 +286,8 @@ pub struct Ports {
     pub signer: Arc<dyn Signer>,
     /// Other tools.
     pub peers: Arc<dyn Peers>,
+    /// Whoever ends the call later.
+    pub jobs: Arc<dyn Jobs>,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
     /// Files; `None` when the session has none.
@@ -279,6 +309,7 @@ impl Ports {
             key_values: Arc::new(DeniedKeyValues),
             signer: Arc::new(DeniedSigner),
             peers: Arc::new(DeniedPeers),
+            jobs: Arc::new(DeniedJobs),
             observer: Arc::new(NoObserver),
             workspace: None,
             env: Arc::new([]),
@@ -371,6 +402,20 @@ impl Peers for DeniedPeers {
 
     async fn call(&self, tool: &ToolName, _: Arguments) -> CallResult {
         Err(denied_peer(tool))
+    }
+}
+
+/// Hands nothing on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeniedJobs;
+
+#[async_trait]
+impl Jobs for DeniedJobs {
+    async fn detach(&self, _: Option<Duration>, _: Option<String>) -> Result<Ticket, CallError> {
+        Err(CallError::new(
+            CallErrorCode::Denied,
+            "handing this call on was denied: nothing waits for its result",
+        ))
     }
 }
 

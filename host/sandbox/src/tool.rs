@@ -1,24 +1,28 @@
-//! The interfaces of our own that a guest may import: `progress`, `secrets`, `peers`.
+//! The interfaces of our own that a guest may import: `progress`, `secrets`, `peers`, `jobs`.
 
 use crate::{
     bindings::fumehood::tool::{
-        peers, progress,
+        jobs, peers, progress,
         secrets::{self, Algorithm},
         types::{Failure, Output},
     },
     call::Denial,
     meter::Unmetered,
     output,
-    ports::{SignAlgorithm, SignError},
+    ports::{SignAlgorithm, SignError, Ticket},
     state::CallState,
 };
 use fumehood_core::{
-    call::Arguments,
+    call::{Arguments, CallErrorCode},
     name::{SecretName, ToolName},
 };
+use std::time::Duration;
 
 /// A message to sign; larger ones are to be hashed by the guest.
 const MAX_SIGNED_MESSAGE: usize = 1 << 20;
+
+/// Characters of a note; what is longer is cut.
+const LONGEST_NOTE: usize = 500;
 
 /// Arguments for another tool, as text. As JSON they may take the host thirty times as much.
 const MAX_ARGUMENTS: usize = 1 << 20;
@@ -125,6 +129,43 @@ impl peers::Host for CallState {
         };
         Ok(match called.await {
             Ok(result) => Ok(output::to_guest(result)),
+            Err(error) => Err(output::failure_to_guest(error)),
+        })
+    }
+}
+
+impl jobs::Host for CallState {
+    async fn detach(
+        &mut self,
+        within_ms: Option<u64>,
+        note: Option<String>,
+    ) -> wasmtime::Result<Result<jobs::Ticket, Failure>> {
+        if let Err(refusal) = self.authority.may_detach() {
+            return Ok(Err(self.denied(refusal.message)));
+        }
+        let within = within_ms.map(Duration::from_millis);
+        let note = note.map(|note| {
+            let line = note.chars().map(|c| if c.is_control() { ' ' } else { c });
+            line.take(LONGEST_NOTE).collect::<String>().trim().to_owned()
+        });
+        let detached = self
+            .ports
+            .jobs
+            .detach(within, note.filter(|note| !note.is_empty()))
+            .await;
+        Ok(match detached {
+            Ok(Ticket {
+                id,
+                token,
+                url,
+                expires_ms,
+            }) => Ok(jobs::Ticket {
+                id,
+                token,
+                url,
+                expires_ms,
+            }),
+            Err(error) if error.code == CallErrorCode::Denied => Err(self.denied(error.message)),
             Err(error) => Err(output::failure_to_guest(error)),
         })
     }

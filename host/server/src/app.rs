@@ -3,7 +3,11 @@
 use crate::{body::Uploads, config::ServerConfig};
 use bytes::Bytes;
 use fumehood_agent::host::Host;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+/// Look-ups of calls by who has no key, at a time.
+const CALLBACKS: usize = 16;
 
 /// What every handler shares.
 pub(crate) struct App {
@@ -13,6 +17,8 @@ pub(crate) struct App {
     pub(crate) closing: CancellationToken,
     /// The places of large bodies.
     pub(crate) uploads: Uploads,
+    /// The places of those who look for a call.
+    pub(crate) callbacks: Semaphore,
     /// The API's description, as JSON.
     pub(crate) openapi: Bytes,
 }
@@ -24,6 +30,7 @@ impl App {
             config,
             closing,
             uploads: Uploads::default(),
+            callbacks: Semaphore::new(CALLBACKS),
             openapi,
         }
     }

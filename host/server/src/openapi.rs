@@ -43,6 +43,7 @@ const TAGS: &[(&str, &str)] = &[
     ("kv", "A session's key-values"),
     ("secrets", "Written and deleted, never read"),
     ("tools", "Components, their grants, and single calls"),
+    ("callbacks", "Calls that tools handed on; their own tokens, and no key"),
     ("schedules", "Turns that come by themselves"),
     ("webhooks", "URLs that are told what happens"),
     ("ledger", "Every egress decision"),
@@ -89,6 +90,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::turns::router())
         .merge(routes::approvals::router())
         .merge(routes::results::router())
+        .merge(routes::callbacks::router())
         .merge(routes::events::router())
         .merge(ws::router())
         .merge(routes::files::router())

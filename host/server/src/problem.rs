@@ -127,6 +127,8 @@ problem_codes! {
     ResultsExpired, "results_expired", CONFLICT, "The time for the results is over";
     /// A result of a call makes no sense, and none was taken: the turn waits for no such call, or the result is empty or too long. `field` names the place.
     InvalidResult, "invalid_result", UNPROCESSABLE_ENTITY, "A result makes no sense";
+    /// The call that a tool handed on has its end already, or was given another result. Nothing was changed; who sends the same request again is answered as before.
+    CallbackSettled, "callback_settled", CONFLICT, "The call has ended already";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";
     /// The org has as many sessions as it may, which `limit` says. Nothing was made: delete one that is done, or ask the operator for more.

@@ -3,7 +3,7 @@
 use crate::problem::{Problem, ProblemCode};
 use fumehood_agent::{
     budgets::BudgetExhausted,
-    host::{HostError, ResultsRefused},
+    host::{CallbackRefused, HostError, ResultsRefused},
     install::InstallError,
     limits::{Counted, Limited, Standing},
 };
@@ -36,6 +36,15 @@ impl From<HostError> for Problem {
                 ResultsRefused::Senseless { field, .. } => {
                     Self::new(ProblemCode::InvalidResult, detail).with("field", field)
                 }
+            },
+            HostError::Callback(refused) => match refused {
+                CallbackRefused::Settled => Self::new(ProblemCode::CallbackSettled, detail),
+                CallbackRefused::Senseless { field, .. } => {
+                    Self::new(ProblemCode::InvalidResult, detail).with("field", field)
+                }
+                CallbackRefused::TooManyReports => Self::new(ProblemCode::RateLimited, detail)
+                    .with("limit", "callback_progress")
+                    .with_header(header::RETRY_AFTER, 1),
             },
             HostError::ShuttingDown => Self::shutting_down(),
             HostError::Limited(limited) => rate_limited(&limited),

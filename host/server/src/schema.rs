@@ -113,6 +113,21 @@ pub(crate) struct Awaited {
     note: Option<String>,
 }
 
+/// A call that a tool handed on to somebody outside, who ends it.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Detached {
+    /// `call_…`
+    call_id: String,
+    tool: String,
+    /// `cbk_…`: what whoever ends it names it by. Not secret.
+    callback: String,
+    /// When the call ends without a result, if none has come.
+    #[schema(format = DateTime)]
+    expires: String,
+    /// What the tool says of it.
+    note: Option<String>,
+}
+
 /// A turn and what came of it so far.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct Turn {
@@ -132,6 +147,8 @@ pub(crate) struct Turn {
     approvals: Vec<Approval>,
     /// The calls whose results the turn waits for: `POST /v1/turns/{turn}/results` takes them.
     awaited: Vec<Awaited>,
+    /// The calls that tools handed on: whoever they were handed to ends them.
+    detached: Vec<Detached>,
     /// When it was accepted.
     #[schema(format = DateTime)]
     created: String,
@@ -269,8 +286,8 @@ pub(crate) struct CallError {
     trap: Option<String>,
     /// When trying again may help, in milliseconds from now.
     retry_after_ms: Option<u64>,
-    /// Set when a deadline ended the call: whose. `time_limit`, `host_default`, `host_ceiling`, `turn_budget`, `client`, `caller`
-    /// or `drain`.
+    /// Set when a deadline ended the call: whose. `time_limit`, `host_default`, `host_ceiling`, `turn_budget`, `client`, `caller`,
+    /// `callback` or `drain`.
     deadline: Option<String>,
 }
 
@@ -394,6 +411,8 @@ pub(crate) struct Grant {
     secrets: Option<Map<String, Value>>,
     /// `{call: […]}`
     tools: Option<Map<String, Value>>,
+    /// `{detach: true}`
+    jobs: Option<Map<String, Value>>,
     /// `{names: […]}`
     env: Option<Map<String, Value>>,
     /// Such as `{"memory": "64MiB", "cpu": "2s"}`.
@@ -422,7 +441,7 @@ pub(crate) struct OfferedTool {
 /// One capability: what is asked, what is left of it, and which layers cut it.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct ExplainedCapability {
-    /// `network`, `credential`, `files`, `kv`, `sign`, `call_tools`, `env`, `limit` or `rate`.
+    /// `network`, `credential`, `files`, `kv`, `sign`, `call_tools`, `detach`, `env`, `limit` or `rate`.
     capability: String,
     /// As the manifest writes it; absent where it asks for nothing and gets a default.
     asked: Option<String>,

@@ -1,5 +1,6 @@
 //! The traits a backend implements. `conformance` holds what they promise, as tests.
 
+use crate::callbacks::{Callback, Giving, Report, Reported};
 use crate::housekeeping::Housekeeping;
 use crate::lease::{Fence, HostId, Lease, Taken};
 use crate::record::{
@@ -12,9 +13,10 @@ use crate::webhooks::{Attempt, Delivery, NewWebhook, ToTell, Webhook, Which};
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
+    call::CallResult,
     digest::Digest,
     event::{Event, NewEvent},
-    id::{CallId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
+    id::{CallId, CallbackId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -103,6 +105,7 @@ pub trait Store:
     + Turns
     + Leases
     + Journal
+    + Callbacks
     + Spending
     + KeyValues
     + Secrets
@@ -304,6 +307,27 @@ pub trait Journal {
     async fn rewinds(&self, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>>;
     /// Every recorded event of one turn, in order.
     async fn turn_events(&self, org: &OrgName, turn: TurnId) -> Result<Vec<Event>>;
+}
+
+/// Calls that tools handed on to somebody outside. That a call is one, until when it waits, and that it has its end, follows from the
+/// events that [`Journal::append`] gets; what somebody outside brings is kept here until it is in the journal.
+///
+/// Whoever asks by an id alone has to show the token: no operation that takes one says anything of an org to anybody else.
+#[async_trait]
+pub trait Callbacks {
+    /// The call of that id, whichever org's it is.
+    async fn callback(&self, id: CallbackId) -> Result<Option<Callback>>;
+    /// Keeps the result of a call that has neither a result nor an end, and whose time is not over. `false`: it has, or it is, and
+    /// nothing was kept. Of several who bring one, one does. It counts once the journal has it, by an end whose source is the
+    /// callback: a call that ends in another way before has not been given any.
+    async fn give(&self, giving: &Giving) -> Result<bool>;
+    /// Appends what is told of a call that waits for its result, if there may be more of that.
+    async fn report(&self, report: &Report) -> Result<Reported>;
+    /// The results of a turn's calls that were given and are not in the journal yet.
+    async fn given(&self, org: &OrgName, turn: TurnId) -> Result<Vec<(CallId, CallbackId, CallResult)>>;
+    /// Turns of every org that wait for results and have been given some, by their ids from the one on that comes after `after`, at most
+    /// `limit`.
+    async fn turns_given(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>>;
 }
 
 /// What model calls took, and what is held for those that run. What they took is charged by [`Journal::append`], in the transaction of

@@ -40,6 +40,10 @@ points! {
     TurnCancel = "turn.cancel",
     /// A host takes a turn to work it, holds it for longer, or lets go of it.
     TurnLease = "turn.lease",
+    /// The result of a call that a tool handed on is kept.
+    CallbackGive = "callback.give",
+    /// It is told how far such a call is.
+    CallbackReport = "callback.report",
     /// A session goes back.
     Rewind = "session.rewind",
     /// A session is made.

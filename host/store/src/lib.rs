@@ -9,6 +9,7 @@
 pub mod api;
 pub mod backup;
 pub mod blobs;
+pub mod callbacks;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod data_dir;
@@ -34,8 +35,8 @@ pub mod webhooks;
 pub mod workspace;
 
 pub use api::{
-    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets, SecretsStamp,
-    Sessions, Settlement, Spending, Store, StoreError, Turns, Webhooks,
+    Agents, Callbacks, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets,
+    SecretsStamp, Sessions, Settlement, Spending, Store, StoreError, Turns, Webhooks,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

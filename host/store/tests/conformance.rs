@@ -257,3 +257,12 @@ async fn a_store_that_deletes_what_is_held_is_caught() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_takes_every_result_is_caught() {
+    caught(
+        Fault::TakesEveryResult,
+        "of many results that are given to one call one is kept",
+    )
+    .await;
+}

@@ -2,17 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use fumehood_core::{
+    call::Output,
     content::Content,
     digest::Digest,
     event::{EventBody, NewEvent, Source},
-    id::{KeyId, SessionId, TurnId},
-    name::{AgentName, ComponentName, OrgName, SecretName},
+    id::{CallId, CallbackId, KeyId, SessionId, TurnId},
+    name::{AgentName, ComponentName, OrgName, SecretName, ToolName},
     now,
     turn::Budget,
 };
 use fumehood_policy::{authority::SessionNarrowing, manifest::Manifest};
 use fumehood_store::{
     Opened, Problem, StoreUrl,
+    callbacks::Giving,
     deletion::{DeleteOrgError, delete_org},
     examine::{Depth, examine},
     record::{Component, IfBusy, Key, NewTurn, Owner, Session},
@@ -102,6 +104,7 @@ async fn lives(opened: &Opened, org: &OrgName, word: &str) -> SessionId {
         if_busy: IfBusy::Refuse,
     };
     store.accept_turn(org, session.id, &turn).await.unwrap();
+    hand_on(opened, org, (session.id, turn.id), word).await;
     // More than one batch of them, and some that fill pages of their own.
     let many: Vec<_> = (0..700).map(|number| remark(&format!("{word} {number}"))).collect();
     store.append(org, session.id, &many).await.unwrap();
@@ -120,6 +123,34 @@ async fn lives(opened: &Opened, org: &OrgName, word: &str) -> SessionId {
         opened.workspaces.snapshot(session.id).await.unwrap().unwrap();
     }
     session.id
+}
+
+/// A call that waits for somebody outside and was given a result.
+async fn hand_on(opened: &Opened, org: &OrgName, (session, turn): (SessionId, TurnId), word: &str) {
+    let callback = CallbackId::new();
+    let detached = NewEvent {
+        turn: Some(turn),
+        source: Source::Host,
+        body: EventBody::ToolDetached {
+            call: CallId::new(),
+            tool: ToolName::new("build").unwrap(),
+            callback,
+            token: Digest::of(word.as_bytes()),
+            expires: now() + std::time::Duration::from_secs(3600),
+            note: Some(word.into()),
+        },
+    };
+    opened.store.append(org, session, &[detached]).await.unwrap();
+    let giving = Giving {
+        callback,
+        request: Digest::of(b"request"),
+        result: Ok(Output {
+            content: vec![Content::text(word)],
+            ..Output::default()
+        }),
+        at: now(),
+    };
+    assert!(opened.store.give(&giving).await.unwrap());
 }
 
 /// Where the word is: in the bytes or the name of a file.

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use fumehood_core::{
+    awaited::AwaitedCall,
+    call::Arguments,
     digest::Digest,
     event::{EventBody, NewEvent, Source},
-    id::{SessionId, TurnId},
-    name::{AgentName, OrgName, SecretName},
+    id::{CallId, CallbackId, SessionId, TurnId},
+    name::{AgentName, OrgName, SecretName, ToolName},
     now,
     turn::{Budget, TurnStatus},
 };
@@ -283,6 +285,59 @@ async fn rows_that_do_not_follow_from_the_journal_are_made_anew_from_it() {
     let turn = opened.store.turn(&org(), turn).await.unwrap().unwrap();
     assert_eq!(turn.status, TurnStatus::Cancelled);
     assert_eq!(opened.store.last_seq(&org(), session).await.unwrap(), Some(2));
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_somebody_outside_are_noted_anew_from_the_journal() {
+    let place = Place::new();
+    let opened = place.open().await;
+    let (session, turn) = lived_in(&opened).await;
+    let tool = ToolName::new("build").unwrap();
+    let expires = now() + std::time::Duration::from_secs(3600);
+    let callbacks = [CallbackId::new(), CallbackId::new()];
+    let detached = |callback| {
+        let body = EventBody::ToolDetached {
+            call: CallId::new(),
+            tool: tool.clone(),
+            callback,
+            token: Digest::of(b"token"),
+            expires,
+            note: None,
+        };
+        said(Some(turn), body)
+    };
+    let asked = AwaitedCall {
+        call_id: CallId::new(),
+        tool: tool.clone(),
+        arguments: Arguments::new(),
+        expires,
+        note: None,
+    };
+    let asked = said(Some(turn), EventBody::ResultsRequested { calls: vec![asked] });
+    let events = [detached(callbacks[0]), detached(callbacks[1]), asked];
+    opened.store.append(&org(), session, &events).await.unwrap();
+    let kept = opened.store.callback(callbacks[1]).await.unwrap();
+    opened.close().await;
+    assert_eq!(place.look().await.findings, []);
+    place
+        .tamper(
+            "UPDATE awaited_calls SET state = 'settled', expires = 5 WHERE callback = (SELECT min(callback) FROM awaited_calls);
+             DELETE FROM awaited_calls WHERE callback = (SELECT max(callback) FROM awaited_calls);
+             DELETE FROM awaited_calls WHERE callback IS NULL;
+             INSERT INTO awaited_calls (call, org, session, turn, expires, state) SELECT x'00112233445566778899aabbccddeeff', org, session, id, 7, 'open' FROM turns;",
+        )
+        .await;
+    let found = place.look().await;
+    assert!(
+        matches!(&damage(&found)[..], [Finding { problem: Problem::Session { detail, .. }, care: Care::Repair(_) }]
+            if detail.contains("wait for") || detail.contains("waited")),
+        "{found:?}"
+    );
+    let (_, after) = repair(place.path(), &URL, Quotas::default()).await.unwrap();
+    assert_eq!(after.findings, []);
+    let opened = place.open().await;
+    assert_eq!(opened.store.callback(callbacks[1]).await.unwrap(), kept);
     opened.close().await;
 }
 

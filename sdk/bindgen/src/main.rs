@@ -18,6 +18,7 @@ world sdk {
     import fumehood:tool/progress@0.1.0;
     import fumehood:tool/secrets@0.1.0;
     import fumehood:tool/peers@0.1.0;
+    import fumehood:tool/jobs@0.1.0;
     import wasi:http/outgoing-handler@0.2.12;
     import wasi:keyvalue/store@0.2.0-draft;
     export fumehood:tool/tools@0.1.0;

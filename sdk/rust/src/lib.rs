@@ -37,7 +37,7 @@
 //!
 //! What the manifest requests *and* the grant allows, nothing else. The standard library works:
 //! `std::fs` sees `/workspace` and `/tmp`, `println!` becomes live output, `std::env` holds the granted
-//! variables. Beyond it there are [`http`], [`kv`], [`secrets`], [`peers`] and [`progress`]. What was not
+//! variables. Beyond it there are [`http`], [`kv`], [`secrets`], [`peers`], [`jobs`] and [`progress`]. What was not
 //! granted fails with an error that says so; pass it on with `?` and the model reads [`Failure::Denied`].
 //!
 //! Each call runs in a fresh instance: a `static` never carries anything from one call to the next.
@@ -46,7 +46,7 @@
 //! # Natively
 //!
 //! Everything compiles for the machine you build on, so that `cargo test` works. There is no host
-//! there: [`http`], [`kv`], [`secrets`] and [`peers`] answer "denied", and [`progress`] goes nowhere.
+//! there: [`http`], [`kv`], [`secrets`], [`peers`] and [`jobs`] answer "denied", and [`progress`] goes nowhere.
 #![deny(unsafe_code)]
 
 mod call;
@@ -54,6 +54,7 @@ mod failure;
 mod generated;
 pub mod hook;
 pub mod http;
+pub mod jobs;
 pub mod kv;
 mod output;
 pub mod peers;
@@ -170,3 +171,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/tool-authors/interfaces.md")]
 struct InterfacesPage;
+
+/// The example of the page about work that outlasts a call.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tool-authors/long-jobs.md")]
+struct LongJobsPage;

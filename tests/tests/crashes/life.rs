@@ -63,6 +63,12 @@ turns:
           - {{ tool: files_write, arguments: {{ path: "asked.txt", content: "asked" }} }}
         usage: {{ input_tokens: 800, output_tokens: 20 }}
       - text: "Worked."
+  - match: "/^hand on$/"
+    steps:
+      - tool_calls:
+          - {{ tool: clock_now, arguments: {{}} }}
+          - {{ tool: detach, arguments: {{ within_ms: 20000 }} }}
+      - text: "Ended outside."
   - match: "/^more$/"
     steps:
       - tool_calls:
@@ -90,6 +96,7 @@ enum Step {
     Rename,
     Archive,
     Work,
+    HandOn,
     More,
     Undo,
     Steer,
@@ -111,6 +118,7 @@ const STEPS: [Step; 18] = [
     Step::Rename,
     Step::Archive,
     Step::Work,
+    Step::HandOn,
     Step::More,
     Step::Undo,
     Step::Steer,
@@ -202,7 +210,7 @@ impl<'w> Life<'w> {
                 let wasm = STANDARD.encode(fumehood_tests::guest("hostile"));
                 let new = json!({"wasm": wasm, "grant": "none"});
                 done(host.request(Method::POST, "/v1/tools").json(&new)).await?;
-                let grant = json!({"network": {"allow": [allow]}});
+                let grant = json!({"network": {"allow": [allow]}, "files": {"workspace": "read-write"}, "jobs": {"detach": true}});
                 done(host.request(Method::PUT, "/v1/tools/hostile/grant").json(&grant)).await?;
             }
             Step::Component => self.component(host).await?,
@@ -225,6 +233,7 @@ impl<'w> Life<'w> {
             Step::Work => {
                 self.turn(host, "main", "work").await?;
             }
+            Step::HandOn => self.hand_on(host).await?,
             Step::More => {
                 self.turn(host, "main", "more").await?;
             }
@@ -351,6 +360,43 @@ impl<'w> Life<'w> {
         let turn = view["id"].as_str().unwrap();
         let request = host.request(Method::POST, &format!("/v1/turns/{turn}/approvals"));
         done(request.json(&json!({"decisions": decisions}))).await?;
+        Ok(())
+    }
+
+    /// A turn with a call that somebody outside ends.
+    async fn hand_on(&mut self, host: &Host) -> Lived<()> {
+        loop {
+            let request = self.request(host, "main", ("hand on", json!({"input": "hand on"})));
+            let view = self.answered("hand on", request).await?;
+            match view["status"].as_str().unwrap_or_else(|| panic!("{view}")) {
+                "completed" => return Ok(()),
+                "awaiting_results" => self.bring(host, &view).await?,
+                _ => panic!("{view}"),
+            }
+        }
+    }
+
+    /// Ends the call as whoever has its ticket.
+    async fn bring(&self, host: &Host, view: &Value) -> Lived<()> {
+        let (status, written) = text(self.at_session(host, "main", Method::GET, "/files/ticket.json")).await?;
+        let ticket: Value = serde_json::from_str(&written).unwrap_or_default();
+        if status != 200 || ticket["id"] != view["detached"][0]["callback"] {
+            // The host died before the tool could give it to anybody: the call ends by its time.
+            tokio::time::sleep(POLL).await;
+            return Ok(());
+        }
+        let path = format!("/v1/callbacks/{}", ticket["id"].as_str().unwrap());
+        let callback = |body: Value| {
+            let token = ticket["token"].as_str().unwrap();
+            host.anonymous(Method::POST, &path)
+                .header("fumehood-callback-token", token)
+                .json(&body)
+        };
+        // Told before, perhaps by the request that nobody answered.
+        let (status, said) = ask(callback(json!({"progress": {"message": "half"}}))).await?;
+        assert!([200, 409, 429].contains(&status), "{status}: {said}");
+        let (status, said) = ask(callback(json!({"content": "ended outside"}))).await?;
+        assert!([200, 409].contains(&status), "{status}: {said}");
         Ok(())
     }
 

@@ -1,7 +1,12 @@
 //! For whom a call is made: what of it is known before it is looked at.
 
 use crate::{
-    callable::Callable, catalog::InstalledTool, hooks::Hooks, limits::Limited, ports::Observe, recording::Tape,
+    callable::Callable,
+    catalog::InstalledTool,
+    hooks::Hooks,
+    limits::Limited,
+    ports::{CallEvents, Observe, Waits},
+    recording::Tape,
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode},
@@ -220,6 +225,15 @@ impl CallScope {
                 format!("the host could not record that {tool} is called, so it was not called; try again later");
             CallError::new(CallErrorCode::Unavailable, message)
         })
+    }
+
+    /// Who would wait for a call that is handed on.
+    pub(super) fn waits(&self, events: Option<&Arc<CallEvents>>) -> Waits {
+        match (self.depth, self.turn, &self.observe, events) {
+            (0, Some(turn), Some(observe), Some(events)) => Waits::Turn(turn, observe.clone(), Arc::clone(events)),
+            (0, ..) => Waits::Client,
+            _ => Waits::Tool,
+        }
     }
 
     /// Says to who observes the call that a limit kept it from running.

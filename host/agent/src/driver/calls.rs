@@ -6,7 +6,7 @@ use crate::{
     caller::{Clearance, refused_by},
     catalog::InstalledTool,
     excerpt,
-    machine::{Client, OpenCall, Verdict},
+    machine::{Client, HandedOn, OpenCall, Verdict},
     ports::{self, Observe, Observed},
     redact, telemetry,
 };
@@ -97,7 +97,7 @@ impl Driver {
                     recorded,
                 } = ended;
                 events.extend(recorded.map(|body| self.recorder.machine.event(body)));
-                events.push(self.completed(&call, result, metering));
+                events.push(self.came_back(&call, result, metering));
                 starting.extend(waiting.pop_front());
             }
             self.recorder.record(events).await?;
@@ -340,6 +340,25 @@ impl Driver {
         })
     }
 
+    /// A call that was handed on and came back well goes on outside: it has no end yet.
+    fn came_back(&self, call: &RequestedCall, result: CallResult, metering: Metering) -> NewEvent {
+        match (self.recorder.machine.detached(call.id), result) {
+            (Some(handed), Ok(output)) if !output.is_error => NewEvent {
+                source: Source::Tool {
+                    tool: call.tool.clone(),
+                    call: call.id,
+                },
+                ..self.recorder.machine.event(EventBody::ToolProvisional {
+                    call: call.id,
+                    tool: handed.detached.tool,
+                    output,
+                    metering,
+                })
+            },
+            (_, result) => self.completed(call, result, metering),
+        }
+    }
+
     fn completed(&self, call: &RequestedCall, result: CallResult, metering: Metering) -> NewEvent {
         let source = Source::Tool {
             tool: call.tool.clone(),
@@ -502,6 +521,29 @@ pub(super) fn notes(
 ) -> Option<String> {
     let by_hook = (asked != given).then(|| changed_by_hook(asked));
     both(by_hook, note(edited, feedback))
+}
+
+/// What the model is told of a call that was handed on.
+pub(crate) fn note_on(handed: &HandedOn) -> Option<String> {
+    let given = arguments(&handed.call).ok()?;
+    match &handed.before {
+        Verdict::Approved {
+            asked,
+            edited,
+            feedback,
+            ..
+        } => notes(given, asked, edited.as_ref(), feedback.clone()),
+        _ => {
+            let changed = handed.attempt.arguments.as_ref();
+            changed.filter(|arguments| *arguments != given).map(changed_by_hook)
+        }
+    }
+}
+
+/// What a call that was handed on was made with.
+pub(crate) fn arguments_of(handed: &HandedOn) -> Arguments {
+    let given = || arguments(&handed.call).cloned().unwrap_or_default();
+    handed.attempt.arguments.clone().unwrap_or_else(given)
 }
 
 fn note(edited: Option<&Arguments>, feedback: Option<String>) -> Option<String> {

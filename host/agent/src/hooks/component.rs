@@ -47,6 +47,7 @@ impl Asker {
         authority.files = Files::none();
         authority.kv = Access::None;
         authority.call_tools = ToolFilter::all_of([Vec::new()]);
+        authority.detach = false;
         let timeout = Span::from_millis(question.hook.timeout.as_millis().min(authority.limits.time.as_millis()));
         authority.limits.time = timeout;
         let digest = component.record.digest;

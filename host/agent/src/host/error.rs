@@ -1,6 +1,6 @@
 //! Why an operation of the host was refused or failed.
 
-use super::ResultsRefused;
+use super::{CallbackRefused, ResultsRefused};
 use crate::{budgets::BudgetExhausted, install::InstallError, limits::Limited};
 use fumehood_core::{Time, digest::Digest, id::TurnId};
 use fumehood_policy::agent::AgentConfigError;
@@ -52,6 +52,9 @@ pub enum HostError {
     /// Results of calls that a client runs are not taken.
     #[error(transparent)]
     Results(#[from] ResultsRefused),
+    /// What somebody outside brings for a call is not taken.
+    #[error(transparent)]
+    Callback(#[from] CallbackRefused),
     /// The host is shutting down.
     #[error("the host is shutting down; try again on another or later")]
     ShuttingDown,

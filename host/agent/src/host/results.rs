@@ -1,19 +1,26 @@
-//! Results of calls that a client runs: given by the client, missed when the time is up, and abandoned for a new input.
+//! Results from outside: of calls that a client runs, and of calls that tools handed on. Given, missed when the time is up, and
+//! abandoned for a new input.
 //!
 //! A result is about a turn as it was seen, and the store takes it only while that is still so: a call has one end, whoever comes at
 //! the same time. The turn goes on with the last of them.
 
+mod awaiting;
+
+pub(super) use awaiting::Awaiting;
+
 use super::{Host, HostError, approvals::doing};
 use crate::{
-    callable::Callable, caller::CallScope, client_tools::ClientTools, driver::noted, excerpt, machine::TurnMachine,
+    callable::Callable,
+    caller::CallScope,
+    excerpt,
+    machine::{HandedOn, TurnMachine},
     redact,
 };
 use fumehood_core::{
     Time,
-    awaited::AwaitedCall,
-    call::{CallError, CallErrorCode, CallResult, DeadlineOwner, Metering, Output},
+    call::{CallError, CallErrorCode, CallResult, DeadlineOwner, Output},
     content::Content,
-    event::{Event, EventBody, NewEvent, Source},
+    event::{EventBody, NewEvent, Source},
     id::{CallId, TurnId},
     name::OrgName,
     now,
@@ -24,10 +31,7 @@ use fumehood_store::{
     record::{Ending, Seen, Turn},
 };
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The longest result of one call, in bytes of JSON.
 pub const LONGEST_RESULT: usize = 256 << 10;
@@ -67,19 +71,6 @@ pub enum ResultsRefused {
     },
 }
 
-/// A turn that waits for results, as it was seen.
-struct Awaiting {
-    turn: Turn,
-    machine: TurnMachine,
-    /// Without a result yet.
-    calls: Vec<AwaitedCall>,
-    /// With one.
-    given: HashSet<CallId>,
-    since: Time,
-    tools: ClientTools,
-    seen: Seen,
-}
-
 impl Host {
     /// Takes results of calls that a turn waits for, all of these or none, and goes on with the turn when it has them all.
     ///
@@ -98,7 +89,7 @@ impl Host {
             let awaiting = self.awaiting(org, id).await?.map_err(ResultsRefused::NotAwaiting)?;
             awaiting.check(&results)?;
             // By the clock, whether or not the wait was ended already.
-            if let Some(expires) = awaiting.expires().filter(|expires| *expires <= now()) {
+            if let Some(expires) = awaiting.client_expires().filter(|expires| *expires <= now()) {
                 if self.miss_results(awaiting).await? {
                     return Err(ResultsRefused::Expired(expires).into());
                 }
@@ -109,7 +100,7 @@ impl Host {
                 Some(judged) => judged,
                 None => self.judged(&awaiting, &results).await?,
             };
-            let ended = awaiting.completed(&judged, &Source::Client);
+            let ended = awaiting.ends(&judged, &Source::Client);
             if self.end_calls(awaiting, ended).await? {
                 return Ok(());
             }
@@ -119,7 +110,11 @@ impl Host {
     }
 
     /// The turn, if it waits for results; else what it does.
-    async fn awaiting(&self, org: &OrgName, id: TurnId) -> Result<Result<Awaiting, &'static str>, HostError> {
+    pub(super) async fn awaiting(
+        &self,
+        org: &OrgName,
+        id: TurnId,
+    ) -> Result<Result<Awaiting, &'static str>, HostError> {
         let turn = self.store().turn(org, id).await?.ok_or(HostError::NotFound("turn"))?;
         if turn.status != TurnStatus::AwaitingResults {
             return Ok(Err(doing(turn.status)));
@@ -130,30 +125,13 @@ impl Host {
         if machine.status() != TurnStatus::AwaitingResults {
             return Ok(Err(doing(machine.status())));
         }
-        let asked = |event: &Event| match &event.body {
-            EventBody::ResultsRequested { calls } => Some((event.time, calls.clone())),
-            _ => None,
-        };
-        let tools = ClientTools::brought_by(&events)?;
-        let (Some((since, asked)), Some(seq)) = (
-            events.iter().rev().find_map(asked),
-            events.last().and_then(|event| event.seq),
-        ) else {
-            let reason = format!("{id} waits for results that nobody was asked for");
+        let Some(seq) = events.last().and_then(|event| event.seq) else {
+            let reason = format!("{id} waits for results and has no events");
             return Err(StoreError::Corrupt { reason }.into());
         };
-        let calls = machine.calls_awaited();
-        let waits = |id: CallId| calls.iter().any(|call| call.call_id == id);
-        let given = asked.iter().map(|call| call.call_id).filter(|id| !waits(*id));
-        Ok(Ok(Awaiting {
-            given: given.collect(),
-            seen: Seen { turn: id, seq },
-            turn,
-            machine,
-            calls,
-            since,
-            tools,
-        }))
+        let brought = self.store().given(org, id).await?;
+        let seen = Seen { turn: id, seq };
+        Ok(Ok(Awaiting::new((turn, seen), machine, &events, brought)?))
     }
 
     /// The results as the model is to have them: without secrets, judged by the guards, and not longer than they may be.
@@ -191,27 +169,42 @@ impl Host {
         Ok(judged)
     }
 
-    /// Ends the calls, whose time is up, and goes on with the turn. False if something else happened in the turn first: some may wait
-    /// still.
+    /// Ends the calls whose time is up, and goes on with the turn if no other waits. False if something else happened in the turn
+    /// first: some may wait still.
     async fn miss_results(&self, awaiting: Awaiting) -> Result<bool, HostError> {
-        let missed = awaiting.calls.iter().map(|call| {
-            let error = CallError {
-                deadline: Some(DeadlineOwner::Client),
-                ..CallError::new(
-                    CallErrorCode::Timeout,
-                    "the client, which runs this tool, did not send its result in time; it may have run all the same",
-                )
-            };
-            (call.call_id, Err(error))
+        let time = now();
+        let late = |owner, words| {
+            Err(CallError {
+                deadline: Some(owner),
+                ..CallError::new(CallErrorCode::Timeout, words)
+            })
+        };
+        let of_client = awaiting.calls.iter().filter(|call| call.expires <= time).map(|call| {
+            let words =
+                "the client, which runs this tool, did not send its result in time; it may have run all the same";
+            (call.call_id, late(DeadlineOwner::Client, words))
         });
-        let ended = awaiting.completed(&missed.collect(), &Source::Host);
+        let due = |handed: &&HandedOn| handed.detached.expires <= time;
+        let handed_on = awaiting.detached.iter().filter(due).map(|handed| {
+            let words = "the tool handed this call on, and whoever has it did not end it in time; the work may go on all the same";
+            (handed.call.id, late(DeadlineOwner::Callback, words))
+        });
+        let ended = awaiting.ends(&of_client.chain(handed_on).collect(), &Source::Host);
         self.end_calls(awaiting, ended).await
     }
 
     /// Records the ends of calls. With the last of them the turn goes on. False if something else happened in the turn first.
-    async fn end_calls(&self, awaiting: Awaiting, mut events: Vec<NewEvent>) -> Result<bool, HostError> {
-        let Awaiting { turn, seen, calls, .. } = awaiting;
-        let goes_on = events.len() == calls.len();
+    pub(super) async fn end_calls(&self, awaiting: Awaiting, mut events: Vec<NewEvent>) -> Result<bool, HostError> {
+        if events.is_empty() {
+            return Ok(true);
+        }
+        let goes_on = events.len() == awaiting.calls.len() + awaiting.detached.len();
+        let Awaiting { turn, seen, .. } = awaiting;
+        // THREAT[T-sec-exfiltration]: what was brought before may be the value of a secret by now.
+        let guard = self.guard(&turn.org, Some(turn.session)).await?;
+        for event in &mut events {
+            redact::event(&guard, &mut event.body);
+        }
         if goes_on {
             let waited_for = WaitingFor::Results;
             events.push(NewEvent {
@@ -231,6 +224,9 @@ impl Host {
         self.publish(appended);
         if goes_on {
             self.drive(&turn);
+        } else {
+            // It waits for others, and perhaps for longer.
+            self.inner.expiry.notify_one();
         }
         Ok(true)
     }
@@ -254,8 +250,8 @@ impl Host {
         };
         let message = "the user sent a new message instead of the result of this call; it may have run all the same";
         let error = CallError::new(CallErrorCode::Cancelled, message);
-        let abandoned = awaiting.calls.iter().map(|call| (call.call_id, Err(error.clone())));
-        let mut events = awaiting.completed(&abandoned.collect(), &Source::Host);
+        let abandoned = awaiting.without_end().map(|call| (call, Err(error.clone())));
+        let mut events = awaiting.ends(&abandoned.collect(), &Source::Host);
         let Awaiting { mut machine, seen, .. } = awaiting;
         for event in &events {
             machine.apply(&event.body);
@@ -263,70 +259,4 @@ impl Host {
         events.extend(machine.cancellation());
         Ok(Some(Ending { seen, events }))
     }
-}
-
-impl Awaiting {
-    fn expires(&self) -> Option<Time> {
-        self.calls.iter().map(|call| call.expires).min()
-    }
-
-    /// Whether the results are such that the turn waits for.
-    // THREAT[T-client-results]: a result is of a call that was handed over, and of no other.
-    fn check(&self, results: &[GivenResult]) -> Result<(), ResultsRefused> {
-        let senseless = |field: String, reason: &str| ResultsRefused::Senseless {
-            field,
-            reason: reason.to_owned(),
-        };
-        if results.is_empty() {
-            return Err(senseless("results".into(), "give the result of at least one call"));
-        }
-        let mut seen = HashSet::new();
-        for (index, result) in results.iter().enumerate() {
-            let call = || format!("results[{index}].call_id");
-            if self.given.contains(&result.call) {
-                return Err(ResultsRefused::Given(result.call));
-            }
-            if !self.calls.iter().any(|waits| waits.call_id == result.call) {
-                return Err(senseless(call(), "no call of that id waits for a result in this turn"));
-            }
-            if !seen.insert(result.call) {
-                return Err(senseless(call(), "this call has two results here"));
-            }
-            if result.content.is_empty() && result.structured.is_none() {
-                let reason =
-                    "a result has `content`, `structured`, or both; a tool with nothing to say gives an empty text";
-                return Err(senseless(format!("results[{index}]"), reason));
-            }
-            if length(result) > LONGEST_RESULT {
-                let reason = "the result of a call takes at most 262144 bytes of JSON; put what is longer into a file of the session";
-                return Err(senseless(format!("results[{index}]"), reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// The ends of those calls that have a result, in the order in which the model asked for them.
-    fn completed(&self, results: &BTreeMap<CallId, CallResult>, source: &Source) -> Vec<NewEvent> {
-        let waited = (now() - self.since).num_milliseconds();
-        let metering = Metering {
-            duration_ms: u64::try_from(waited).unwrap_or_default(),
-            ..Metering::default()
-        };
-        let ended = self.calls.iter().filter_map(|call| {
-            let result = results.get(&call.call_id)?.clone();
-            let result = noted(result, call.note.clone());
-            Some(NewEvent {
-                turn: Some(self.turn.id),
-                source: source.clone(),
-                body: EventBody::tool_completed(call.call_id, call.tool.to_string(), result, metering),
-            })
-        });
-        ended.collect()
-    }
-}
-
-fn length(result: &GivenResult) -> usize {
-    let content = serde_json::to_vec(&result.content).map_or(usize::MAX, |text| text.len());
-    let structured = result.structured.as_ref().map_or(0, |value| value.to_string().len());
-    content.saturating_add(structured)
 }

@@ -30,7 +30,7 @@ impl Host {
 
     /// Ends those that are due, and says when to look again.
     async fn end_due(&self) -> Duration {
-        let mut sleep = LONGEST_SLEEP;
+        let mut sleep = self.take_in_what_was_brought().await;
         let mut after = None;
         loop {
             let page = match self.store().turns_waiting(after, PAGE).await {
@@ -54,6 +54,31 @@ impl Host {
                 after = Some((until, turn.id));
             }
             if is_last {
+                return sleep;
+            }
+        }
+    }
+
+    /// Goes on with turns that have been brought results, which nobody has told them: because they did not wait yet, or because a host
+    /// stopped in between. Says for how long there is nothing more of that.
+    async fn take_in_what_was_brought(&self) -> Duration {
+        let (mut after, mut sleep) = (None, LONGEST_SLEEP);
+        loop {
+            let turns = match self.store().turns_given(after, PAGE).await {
+                Ok(turns) => turns,
+                Err(error) => {
+                    tracing::error!(%error, "the turns that were brought results can't be read");
+                    return AFTER_FAILURE;
+                }
+            };
+            for turn in &turns {
+                if let Err(error) = self.take_in(turn).await {
+                    tracing::error!(turn = %turn.id, %error, "a turn that was brought a result can't go on");
+                    sleep = AFTER_FAILURE;
+                }
+            }
+            after = turns.last().map(|turn| turn.id);
+            if turns.len() < PAGE as usize {
                 return sleep;
             }
         }

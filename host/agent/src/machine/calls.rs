@@ -3,7 +3,7 @@
 use super::habits::{Signature, signature};
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
-    awaited::AwaitedCall,
+    awaited::{AwaitedCall, DetachedCall},
     call::{Arguments, CallError, Output},
     digest::Digest,
     id::CallId,
@@ -73,12 +73,26 @@ impl Attempt {
     }
 }
 
+/// A call that its tool handed on to somebody outside, without an end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandedOn {
+    /// As the model asked for it.
+    pub call: RequestedCall,
+    /// To be ended by what, until when.
+    pub detached: DetachedCall,
+    /// How it began.
+    pub attempt: Attempt,
+    /// What had been decided.
+    pub before: Verdict,
+}
+
 #[derive(Debug, Clone)]
 enum Progress {
     Open(Verdict),
     Held(Digest, Arguments),
     Awaited(AwaitedCall),
     Started(Attempt, Verdict),
+    Detached(DetachedCall, Attempt, Verdict),
     Settled(Signature),
 }
 
@@ -179,7 +193,15 @@ impl Calls {
                 Some(Progress::Started(attempt, verdict.clone()))
             }
             Progress::Held(..) | Progress::Awaited(_) => Some(Progress::Started(attempt, Verdict::Unasked)),
-            Progress::Settled(_) => None,
+            Progress::Detached(..) | Progress::Settled(_) => None,
+        });
+    }
+
+    /// It goes on outside: it does not run again.
+    pub(super) fn detach(&mut self, detached: DetachedCall) {
+        self.advance(detached.call_id, |progress| match progress {
+            Progress::Started(attempt, verdict) => Some(Progress::Detached(detached, attempt.clone(), verdict.clone())),
+            _ => None,
         });
     }
 
@@ -231,8 +253,23 @@ impl Calls {
         self.0.iter().any(|state| matches!(state.progress, Progress::Held(..)))
     }
 
+    /// Whether a call waits for its result from outside.
     pub(super) fn any_awaited(&self) -> bool {
-        self.awaited().next().is_some()
+        self.0
+            .iter()
+            .any(|state| matches!(state.progress, Progress::Awaited(_) | Progress::Detached(..)))
+    }
+
+    pub(super) fn detached(&self) -> impl Iterator<Item = HandedOn> {
+        self.0.iter().filter_map(|state| match &state.progress {
+            Progress::Detached(detached, attempt, before) => Some(HandedOn {
+                call: state.call.clone(),
+                detached: detached.clone(),
+                attempt: attempt.clone(),
+                before: before.clone(),
+            }),
+            _ => None,
+        })
     }
 
     pub(super) fn awaited(&self) -> impl Iterator<Item = &AwaitedCall> {

@@ -4,9 +4,10 @@
 //! share, the rest is dropped. What was decided about a call is never dropped: a decision waits until it can be told. A
 //! call's result does not pass here.
 
-use crate::limits::Limited;
+use crate::{limits::Limited, redact};
 use bytes::Bytes;
 use fumehood_core::{
+    call::CallResult,
     event::{EventBody, NewEvent, OutputChannel, Source},
     id::{CallId, TurnId},
     ledger::{EgressOutcome, LedgerEntry},
@@ -14,8 +15,9 @@ use fumehood_core::{
 };
 use fumehood_egress::{LeakGuard, Redactor};
 use fumehood_sandbox::ports::Observer;
+use secrecy::SecretString;
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 const REPORTS: u32 = 64;
 /// Bytes of one report that are kept.
 const REPORT_LENGTH: usize = 4096;
+/// What stands in the place of what ends a call: `[secret:CALLBACK_TOKEN]`.
+const TOKEN: &str = "CALLBACK_TOKEN";
 /// Channels of one call that are kept apart; what is written to more of them is dropped.
 const CHANNELS: usize = 8;
 
@@ -143,6 +147,8 @@ pub(crate) struct CallEvents {
     call: CallId,
     tool: ToolName,
     guard: LeakGuard,
+    /// Knows what ends the call, if it was handed on.
+    token: OnceLock<LeakGuard>,
     reports_left: AtomicU32,
     /// What the tool says, until that is allowed. Absent: it is told at once.
     held: Option<Mutex<Vec<NewEvent>>>,
@@ -165,6 +171,7 @@ impl CallEvents {
             call,
             tool,
             guard,
+            token: OnceLock::new(),
             reports_left: AtomicU32::new(REPORTS),
             channels: Mutex::default(),
         }
@@ -182,7 +189,7 @@ impl CallEvents {
         }
         for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
             if !text.is_empty() {
-                let chunk = self.guard.redact_str(text).into_owned();
+                let chunk = self.cleaned(text);
                 self.by_tool(EventBody::ToolOutput {
                     call: self.call,
                     channel,
@@ -190,6 +197,22 @@ impl CallEvents {
                     truncated: false,
                 });
             }
+        }
+    }
+
+    /// From here on nothing that the tool says tells what ends the call.
+    // THREAT[T-callback-shown]: who reads a journal can end no call.
+    pub(crate) fn hide(&self, token: &SecretString) {
+        if let Ok(name) = SecretName::new(TOKEN) {
+            let _ = self.token.set(LeakGuard::new([(name, token)]));
+        }
+    }
+
+    /// A result without what ends the call.
+    pub(crate) fn hidden(&self, result: CallResult) -> CallResult {
+        match self.token.get() {
+            Some(token) => redact::result(token, result),
+            None => result,
         }
     }
 
@@ -294,7 +317,16 @@ impl CallEvents {
     }
 
     fn clean(&self, text: &str) -> (String, bool) {
-        cut(&self.guard.redact_str(text))
+        cut(&self.cleaned(text))
+    }
+
+    /// A text without the values of secrets, and without what ends the call.
+    pub(crate) fn cleaned(&self, text: &str) -> String {
+        let clean = self.guard.redact_str(text);
+        match self.token.get() {
+            Some(token) => token.redact_str(&clean).into_owned(),
+            None => clean.into_owned(),
+        }
     }
 
     /// What may be shown now of a channel, or nothing if there are too many channels.
@@ -312,7 +344,11 @@ impl CallEvents {
     }
 
     fn wrote(&self, channel: &str, chunk: &[u8]) {
-        let (chunk, truncated) = cut(&String::from_utf8_lossy(chunk));
+        let chunk = String::from_utf8_lossy(chunk);
+        let (chunk, truncated) = match self.token.get() {
+            Some(token) => cut(&token.redact_str(&chunk)),
+            None => cut(&chunk),
+        };
         let (channel, _) = self.clean(channel);
         self.by_tool(EventBody::ToolOutput {
             call: self.call,

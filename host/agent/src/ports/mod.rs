@@ -3,6 +3,7 @@
 mod door;
 mod events;
 mod files;
+mod jobs;
 mod key_values;
 mod peers;
 mod signer;
@@ -11,6 +12,7 @@ pub use door::StoreLedger;
 pub(crate) use door::door;
 pub(crate) use events::{CallEvents, Observe, Observed, Telling, observe};
 pub(crate) use files::files;
+pub(crate) use jobs::{Waits, jobs};
 pub(crate) use key_values::key_values;
 pub(crate) use peers::peers;
 pub(crate) use signer::signer;

@@ -17,7 +17,7 @@ use fumehood_core::{
     content::Content,
     digest::Digest,
     event::EventBody,
-    id::{CallId, TurnId},
+    id::{CallId, CallbackId, TurnId},
     message::{GivenArguments, RequestedCall},
     name::{AgentName, ComponentName, ModelName, ToolName},
     tool::Effect,
@@ -253,6 +253,17 @@ fn hands_over(call: &RequestedCall) -> EventBody {
             expires: fumehood_core::now(),
             note: None,
         }],
+    }
+}
+
+fn detaches(call: &RequestedCall) -> EventBody {
+    EventBody::ToolDetached {
+        call: call.id,
+        tool: ToolName::new("add").unwrap(),
+        callback: CallbackId::new(),
+        token: Digest::of(b""),
+        expires: fumehood_core::now(),
+        note: None,
     }
 }
 

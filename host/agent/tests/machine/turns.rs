@@ -245,6 +245,51 @@ fn a_call_that_waits_for_a_result_parks_the_turn_which_goes_on_with_the_next_ste
 }
 
 #[test]
+fn a_call_that_was_handed_on_never_runs_again_and_ends_no_step_before_it_has_its_end() {
+    for effect in [Effect::Pure, Effect::Idempotent, Effect::AtMostOnce] {
+        let (a, b) = (call(), call());
+        let mut events = begun();
+        events.extend([step(1), asks(&a), asks(&b), answered(StepStop::ToolCalls, None)]);
+        events.extend([runs_as(&a, effect, 1), runs_as(&b, Effect::Pure, 1), detaches(&a)]);
+        // The host stops here: the other one runs again, this one is not lost either.
+        assert_eq!(next(&events), Next::RunCalls(vec![unfinished(&b, Effect::Pure, 1)]));
+        assert_eq!(after(&events).calls_lost(), []);
+        events.push(settles(&b));
+        assert_eq!(next(&events), Next::Park(WaitingFor::Results));
+        events.push(EventBody::TurnPaused {
+            waiting_for: WaitingFor::Results,
+        });
+        assert_eq!(
+            (next(&events), after(&events).status()),
+            (Next::Wait, TurnStatus::AwaitingResults)
+        );
+        let waiting = after(&events).calls_detached();
+        assert_eq!(waiting.iter().map(|handed| handed.call.id).collect::<Vec<_>>(), [a.id]);
+        assert_eq!(after(&events).calls_awaited(), []);
+        let ends = after(&events).cancellation();
+        let ends = ends
+            .iter()
+            .filter(|event| matches!(event.body, EventBody::ToolCompleted { call, .. } if call == a.id));
+        assert_eq!(ends.count(), 1, "a cancelled turn ends it");
+        events.push(settles(&a));
+        events.push(EventBody::TurnResumed {
+            waited_for: WaitingFor::Results,
+        });
+        assert_eq!(next(&events), beginning(2));
+    }
+}
+
+#[test]
+fn a_call_that_fails_after_it_was_handed_on_has_its_end() {
+    let a = call();
+    let mut events = begun();
+    events.extend([step(1), asks(&a), answered(StepStop::ToolCalls, None)]);
+    events.extend([runs(&a), detaches(&a), fails(&a)]);
+    assert_eq!(next(&events), beginning(2));
+    assert_eq!(after(&events).calls_detached(), []);
+}
+
+#[test]
 fn a_decision_is_used_once() {
     let a = call();
     let mut events = begun();

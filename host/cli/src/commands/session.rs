@@ -140,6 +140,14 @@ pub(crate) async fn turn(out: Out, client: &Client, command: &Turn) -> anyhow::R
         for waiting in list(turn, "awaited") {
             out.line(format_args!("waits for a result: {}", events::waiting(out, waiting)));
         }
+        for waiting in list(turn, "detached") {
+            out.line(format_args!(
+                "waits for somebody outside: {} {} until {}",
+                text(waiting, "callback"),
+                out.style(Style::Name, printable(text(waiting, "tool"))),
+                text(waiting, "expires")
+            ));
+        }
         let answer = events::content(list(turn, "output"));
         if !answer.is_empty() {
             out.line(printable(&answer));

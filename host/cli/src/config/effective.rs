@@ -38,6 +38,7 @@ pub(crate) struct Effective {
     recordings: EffectiveRecordings,
     schedules: EffectiveSchedules,
     retention: EffectiveRetention,
+    callbacks: EffectiveCallbacks,
     install: EffectiveInstall,
     /// How long calls may go on whose component is removed or replaced.
     drain: Span,
@@ -111,6 +112,13 @@ struct EffectiveRetention {
 }
 
 #[derive(Debug, Serialize)]
+struct EffectiveCallbacks {
+    url: Option<String>,
+    time: Span,
+    longest: Span,
+}
+
+#[derive(Debug, Serialize)]
 struct EffectiveModel {
     provider: &'static str,
     model: String,
@@ -141,6 +149,7 @@ impl Effective {
         });
         let schedules = config.schedules.in_effect();
         let kept = config.retention();
+        let callbacks = config.callbacks.in_effect();
         let install = config.call_limits().install;
         let tools = config.tool.iter().map(|(name, tool)| {
             let tool = EffectiveTool {
@@ -197,6 +206,11 @@ impl Effective {
                     .into_iter()
                     .map(|(name, kept)| (name, retention::shown(kept)))
                     .collect(),
+            },
+            callbacks: EffectiveCallbacks {
+                url: callbacks.url,
+                time: callbacks.time,
+                longest: callbacks.longest,
             },
             install: EffectiveInstall {
                 component_size: install.component_size,

@@ -5,7 +5,9 @@ use super::{
     InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, retention::FOREVER,
     shutdown,
 };
-use fumehood_agent::{catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits, recording::RECORDING_BYTES};
+use fumehood_agent::{
+    callbacks::CallbackLimits, catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits, recording::RECORDING_BYTES,
+};
 use fumehood_model::{DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ProviderKind};
 use fumehood_policy::{
     agent::{APPROVAL_TIMEOUT, APPROVAL_TIMEOUTS, TOOL_OUTPUT, TOOL_OUTPUTS, TURN_BUDGET},
@@ -211,6 +213,7 @@ fn sessions() -> Vec<Meaning> {
         key_values,
     } = Quotas::default();
     let schedules = ScheduleLimits::default();
+    let callbacks = CallbackLimits::default();
     vec![
         key("files.quota", "All files of a session. Above zero.").default(ByteSize(files.bytes)),
         key("files.file", "One file. Above zero, at most `quota`.")
@@ -239,6 +242,22 @@ fn sessions() -> Vec<Meaning> {
             "The least time between two times of a schedule, from `1s` on.",
         )
         .default(schedules.least_interval),
+        key(
+            "callbacks.url",
+            "How the host is reached from outside, such as `https://agents.example.com`: tools that hand their calls on are told where to \
+             end them. Without it they are told the id alone.",
+        )
+        .default("none"),
+        key(
+            "callbacks.time",
+            "How long a call that is handed on waits, where its tool says nothing of it; from `1s` on.",
+        )
+        .default(callbacks.time),
+        key(
+            "callbacks.longest",
+            "The longest that such a call waits, whatever its tool says; up to `366d`.",
+        )
+        .default(callbacks.longest),
     ]
 }
 
@@ -467,6 +486,11 @@ fn grants() -> Vec<Meaning> {
             .takes("a list of names of secrets")
             .default("none"),
         granted("tools.call", "Other tools it may call.").default("none"),
+        granted(
+            "jobs.detach",
+            "Whether it may hand calls on to somebody outside, who ends them later.",
+        )
+        .default("false"),
         granted("env.names", "[Variables](#environment-variables) it sees.").default("none"),
         granted("rate.calls", "How often its tools may be called, all together.").default("as requested"),
     ]

@@ -42,6 +42,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         "shutdown",
         "schedules",
         "retention",
+        "callbacks",
         "metrics",
         "log",
     ];

@@ -137,6 +137,18 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "bcdef0 is recorded: 700 bytes",
         ),
         (
+            "tool.detached",
+            json!({"call": CALL, "tool": "build", "callback": "cbk_00000000000000000000000000000003", "note": "build 7",
+                "token": format!("sha256:{}", "0".repeat(64)), "expires": "1970-01-02T00:00:00Z"}),
+            "bcdef0 of build is handed on as cbk_00000000000000000000000000000003, until 1970-01-02 00:00:00: build 7",
+        ),
+        (
+            "tool.provisional",
+            json!({"call": CALL, "tool": "build", "output": {"content": [{"type": "text", "text": "build 7 runs"}]},
+                "metering": metering}),
+            "bcdef0 goes on outside: build 7 runs",
+        ),
+        (
             "tool.progress",
             json!({"call": CALL, "message": "half", "fraction": 0.5}),
             "bcdef0 half (50 %)",

@@ -80,6 +80,16 @@ impl View {
                 error,
                 metering,
             } => self.call_ended(*call, tool, *status, (output.as_ref(), error.as_ref()), *metering),
+            E::ToolDetached { call, note, .. } => {
+                let said = note
+                    .as_ref()
+                    .map(|note| format!(": {}", preview(note)))
+                    .unwrap_or_default();
+                vec![Draw::Says(
+                    Running::Call(*call),
+                    format!("handed on to somebody outside{said}"),
+                )]
+            }
             E::HookChanged { hook, call, arguments } => {
                 let (tool, _) = self.label(*call, "a call");
                 let said = format!("the hook {hook} gives {tool} other arguments");
@@ -147,6 +157,7 @@ impl View {
             | E::OutputValidated { .. }
             | E::ToolCommitted { .. }
             | E::ToolRecorded { .. }
+            | E::ToolProvisional { .. }
             | E::ToolOutput { .. }
             | E::HookDenied { call: Some(_), .. }
             | E::EgressAllowed { .. }

@@ -167,6 +167,7 @@ pub fn authority() -> Authority {
         kv: Access::None,
         sign: Vec::new(),
         call_tools: ToolFilter::all_of([Vec::new()]),
+        detach: false,
         env: Vec::new(),
         limits: Limits {
             memory: ByteSize::mib(8),

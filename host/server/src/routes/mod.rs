@@ -1,6 +1,7 @@
 //! The routes, one file per thing they are about. A handler takes a request apart, asks the host, and shapes the answer.
 
 pub(crate) mod approvals;
+pub(crate) mod callbacks;
 pub(crate) mod calls;
 pub(crate) mod compaction;
 pub(crate) mod events;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use axum::{Router, body::Body};
 use fumehood_agent::{
     StoreLedger,
+    callbacks::CallbackLimits,
     caller::{Caller, CallerParts},
     catalog::{Catalog, DRAIN},
     host::{Host, HostParts, Patience, RetentionRules, ScheduleLimits},
@@ -514,6 +515,7 @@ async fn host_of(
         limits,
         env: Vec::new(),
         recording_bytes: fumehood_agent::recording::RECORDING_BYTES,
+        callbacks: CallbackLimits::default(),
     });
     let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
     let host = Host::start(HostParts {

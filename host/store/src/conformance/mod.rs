@@ -4,6 +4,7 @@
 //! the suite may run on data that is there already.
 
 mod archive;
+mod callbacks;
 mod housekeeping;
 mod leases;
 mod orders;
@@ -71,6 +72,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         work::PROMISES,
         queue::PROMISES,
         waiting::PROMISES,
+        callbacks::PROMISES,
         leases::PROMISES,
         rewinds::PROMISES,
         values::PROMISES,

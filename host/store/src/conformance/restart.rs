@@ -1,7 +1,9 @@
 //! Closing and opening again.
 
 use super::{
-    Broken, Factory, Outcome, World, agent, completed, ensure_eq, of_turn,
+    Broken, Factory, Outcome, World, agent,
+    callbacks::{giving, handed_on},
+    completed, ensure, ensure_eq, of_turn,
     rewinds::to_before,
     spending::{all_usage, org_cap, started, step, usage, wish},
     tenancy::{new_component, new_key, some_grant},
@@ -11,10 +13,10 @@ use crate::{
     record::{Component, Owner, PageRequest},
     spending::{Reserved, Standing},
 };
-use fumehood_core::{name::SecretName, turn::TurnStatus};
+use fumehood_core::{name::SecretName, now, turn::TurnStatus};
 use fumehood_policy::agent::AgentConfig;
 use secrecy::SecretString;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 pub(super) const TEXT: &str = "everything is there after closing and opening again";
 
@@ -62,9 +64,22 @@ pub(super) async fn everything_is_kept(factory: &dyn Factory) -> Outcome {
     let caps = [org_cap(100)];
     let standings = store.standings(&org, id, &caps).await?;
     ensure_eq!(standings, [Standing { used: 7, held: 7 }], "what is spent and held");
+    let given = handed_on(&world, &org, now() + Duration::from_secs(3600)).await?;
+    ensure!(
+        store.give(&giving(given.callback, "built")).await?,
+        "the result was not kept"
+    );
+    let callback = store.callback(given.callback).await?;
     drop(world);
 
     let store = factory.open().await;
+    ensure_eq!(
+        store.callback(given.callback).await?,
+        callback,
+        "the callback with its result"
+    );
+    let results = store.given(&org, given.turn()).await?;
+    ensure_eq!(results.len(), 1, "the results that are not in the journal yet");
     ensure_eq!(store.org(&org).await?.map(|org| org.name), Some(org.clone()), "the org");
     ensure_eq!(store.key_by_token(&token).await?, Some(key), "the key");
     ensure_eq!(store.agents(&org).await?, agents, "the agents");

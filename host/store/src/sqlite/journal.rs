@@ -1,6 +1,6 @@
 //! The journal, and what follows from its events in the same transaction.
 
-use super::{BoxFuture, SqliteStore, decode, failed, leases, spending, webhooks};
+use super::{BoxFuture, SqliteStore, callbacks, decode, failed, leases, spending, webhooks};
 use crate::{
     api::{Journal, Result, StoreError},
     faults::{Passage, Point},
@@ -89,14 +89,16 @@ pub(super) const fn projected(body: &EventBody) -> Option<TurnStatus> {
     }
 }
 
-/// Until when an event of this time makes its turn wait.
+/// Until when an event of this time makes its turn wait for a decision. One that waits for results does so until the first of the calls
+/// expires that have none.
 pub(super) fn waits_until(body: &EventBody, time: Time) -> Option<Time> {
-    let soonest = match body {
-        EventBody::ApprovalRequested { calls } => calls.iter().map(|call| call.expires).min(),
-        EventBody::ResultsRequested { calls } => calls.iter().map(|call| call.expires).min(),
-        _ => return None,
-    };
-    Some(soonest.unwrap_or(time))
+    match body {
+        EventBody::ApprovalRequested { calls } => {
+            let soonest = calls.iter().map(|call| call.expires).min();
+            Some(soonest.unwrap_or(time))
+        }
+        _ => None,
+    }
 }
 
 /// Takes `count` places in the journal of a session and gives the first; `None` if the org has no such session.
@@ -162,6 +164,7 @@ pub(super) async fn append(
             }
             project(connection, session, turn, status, nanos).await?;
         }
+        callbacks::project(connection, &event).await?;
         spending::project(connection, &event).await?;
         webhooks::queue(connection, &event, nanos).await?;
         events.push(event);

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
+    call::CallResult,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
-    id::{CallId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
+    id::{CallId, CallbackId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::LedgerEntry,
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -13,9 +14,10 @@ use fumehood_core::{
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
-    Agents, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets, Sessions,
-    Settlement, Spending, SqliteStore, Store, Turns, Webhooks,
+    Agents, Callbacks, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets,
+    Sessions, Settlement, Spending, SqliteStore, Store, Turns, Webhooks,
     api::Result,
+    callbacks::{Callback, Giving, Report, Reported},
     housekeeping::{Forgettable, Housekeeping, Idle},
     lease::{Fence, HostId, Lease, Taken},
     record::{
@@ -77,6 +79,8 @@ pub(crate) enum Fault {
     ForgetsDeletions,
     /// Deletes a session for its age, whatever holds it.
     DeletesWhatIsHeld,
+    /// Tells everybody who gives a result that it was kept.
+    TakesEveryResult,
 }
 
 pub(crate) struct Broken {
@@ -194,6 +198,30 @@ pass!(Webhooks {
     fn deliveries(org: &OrgName, id: WebhookId, which: Which, page: &PageRequest) -> Page<Delivery>;
     fn replay_deliveries(org: &OrgName, id: WebhookId, only: Option<DeliveryId>) -> u64;
 });
+
+#[async_trait]
+impl Callbacks for Broken {
+    async fn callback(&self, id: CallbackId) -> Result<Option<Callback>> {
+        self.sound.callback(id).await
+    }
+
+    async fn give(&self, giving: &Giving) -> Result<bool> {
+        let kept = self.sound.give(giving).await?;
+        Ok(kept || self.fault == Fault::TakesEveryResult)
+    }
+
+    async fn report(&self, report: &Report) -> Result<Reported> {
+        self.sound.report(report).await
+    }
+
+    async fn given(&self, org: &OrgName, turn: TurnId) -> Result<Vec<(CallId, CallbackId, CallResult)>> {
+        self.sound.given(org, turn).await
+    }
+
+    async fn turns_given(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>> {
+        self.sound.turns_given(after, limit).await
+    }
+}
 
 #[async_trait]
 impl Schedules for Broken {

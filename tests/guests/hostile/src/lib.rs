@@ -59,4 +59,5 @@ fumehood::export!(
     outside::secret_available,
     outside::secret_sign,
     outside::peer_call,
+    outside::detach,
 );

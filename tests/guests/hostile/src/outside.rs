@@ -1,7 +1,7 @@
 //! Reaching for the network, the session's key-values, secrets and other tools.
 
 use fumehood::{
-    Failure, Output, http, kv, peers,
+    Failure, Output, http, jobs, kv, peers,
     secrets::{self, Algorithm},
 };
 use schemars::JsonSchema;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use std::{
     collections::HashMap,
     net::{TcpStream, ToSocketAddrs as _},
+    time::Duration,
 };
 
 /// The most of a body that is returned.
@@ -191,4 +192,66 @@ pub fn peer_call(
     arguments: serde_json::Map<String, serde_json::Value>,
 ) -> Result<Output, Failure> {
     peers::call(tool, &arguments)
+}
+
+/// What a tool does once it has handed its call on.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// Returns well.
+    Return,
+    /// Returns and says that it did not work.
+    ReturnError,
+    /// Fails.
+    Fail,
+    /// Panics.
+    Panic,
+    /// Hands it on once more.
+    Again,
+    /// Returns what ends it.
+    Leak,
+    /// Computes for ever.
+    Spin,
+}
+
+/// Hands its call on to somebody outside.
+#[fumehood::tool(open_world)]
+pub fn detach(
+    /// How long the host waits, in milliseconds.
+    within_ms: Option<u64>,
+    /// What people are told.
+    note: Option<String>,
+    /// The workspace file that the ticket is written to; `ticket.json` if not given.
+    file: Option<String>,
+    /// What comes after that; it returns if not given.
+    then: Option<Then>,
+) -> Result<Output, Failure> {
+    let mut handing = jobs::detach();
+    if let Some(within) = within_ms {
+        handing = handing.within(Duration::from_millis(within));
+    }
+    if let Some(note) = note {
+        handing = handing.note(note);
+    }
+    let ticket = handing.ticket()?;
+    let written = serde_json::json!({
+        "id": ticket.id(), "token": ticket.token(), "url": ticket.url(), "expires_ms": ticket.expires_ms(),
+    });
+    let file = file.unwrap_or_else(|| "ticket.json".to_owned());
+    std::fs::write(format!("/workspace/{file}"), written.to_string())?;
+    match then.unwrap_or(Then::Return) {
+        Then::Return => Ok(Output::new("handed on")),
+        Then::ReturnError => Ok(Output::new("handed on, and it did not work").as_error()),
+        Then::Fail => Err(Failure::failed("handed on, and failed")),
+        Then::Panic => panic!("handed on, and fell"),
+        Then::Again => jobs::detach().ticket().map(|_| Output::new("handed on twice")),
+        Then::Leak => {
+            println!("the token is {}", ticket.token());
+            fumehood::progress::report(format!("the token is {}", ticket.token()), None);
+            Ok(Output::new(format!("the token is {}", ticket.token())))
+        }
+        Then::Spin => loop {
+            std::hint::black_box(0);
+        },
+    }
 }

@@ -1,6 +1,9 @@
 //! Folds every journal and compares what follows from it with what is kept.
 
-use super::{Found, Mend, Problem, mend::TurnRow};
+use super::{
+    Found, Mend, Problem,
+    mend::{AwaitedRow, TurnRow},
+};
 use crate::{
     api::Result,
     sqlite::{
@@ -11,8 +14,8 @@ use crate::{
 };
 use fumehood_core::{
     event::EventBody,
-    id::{SessionId, TurnId},
-    turn::TurnStatus,
+    id::{CallId, CallbackId, SessionId, TurnId},
+    turn::{TurnStatus, WaitingFor},
 };
 use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
@@ -43,6 +46,8 @@ struct Folded {
     /// The two turns that had an event last, each with the place of it: the newer first.
     latest: [Option<(Uuid, i64)>; 2],
     rewinds: Vec<(i64, i64)>,
+    /// By the call.
+    awaited: BTreeMap<Uuid, AwaitedRow>,
     spent_tokens: i64,
     spent_cost: i64,
 }
@@ -106,6 +111,12 @@ async fn session(connection: &mut SqliteConnection, kept: &SessionRow) -> Result
         &folded,
         &mut found,
     );
+    compare_awaited(
+        kept.session,
+        &awaited(connection, kept.session).await?,
+        &folded,
+        &mut found,
+    );
     Ok(found)
 }
 
@@ -156,6 +167,7 @@ impl Folded {
             self.spent_cost = spending::sum(self.spent_cost, spent.cost);
         }
         if let Some(turn) = turn {
+            self.apply_to_awaited(turn, body);
             self.apply_to(turn, seq, time, body);
             self.latest = match self.latest {
                 [Some((newest, _)), other] if newest == turn => [Some((turn, seq)), other],
@@ -164,13 +176,68 @@ impl Folded {
         }
     }
 
+    fn apply_to_awaited(&mut self, turn: Uuid, body: &EventBody) {
+        let turn = TurnId::from_uuid(turn);
+        let row = |expires: fumehood_core::Time, callback| AwaitedRow {
+            turn,
+            expires: expires.timestamp_nanos_opt().unwrap_or(i64::MAX),
+            callback,
+            is_open: true,
+        };
+        match body {
+            EventBody::ResultsRequested { calls } => {
+                let rows = calls.iter().map(|call| (call.call_id.uuid(), row(call.expires, None)));
+                self.awaited.extend(rows);
+            }
+            EventBody::ToolDetached {
+                call,
+                callback,
+                token,
+                expires,
+                ..
+            } => {
+                let row = row(*expires, Some((*callback, *token)));
+                self.awaited.insert(call.uuid(), row);
+            }
+            EventBody::ToolCompleted { call, .. } => match self.awaited.get_mut(&call.uuid()) {
+                Some(row) if row.callback.is_some() => row.is_open = false,
+                Some(_) => {
+                    self.awaited.remove(&call.uuid());
+                }
+                None => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Until when a turn waits for results, if it waits for any.
+    fn soonest(&self, turn: Uuid) -> Option<i64> {
+        let of_turn = |row: &&AwaitedRow| row.turn.uuid() == turn && row.is_open;
+        self.awaited.values().filter(of_turn).map(|row| row.expires).min()
+    }
+
     fn apply_to(&mut self, id: Uuid, seq: i64, time: i64, body: &EventBody) {
         let Some(status) = projected(body) else {
             let until = waits_until(body, decode::from_nanos(time));
-            if let (Some(until), Some(turn)) = (until, self.turns.get_mut(&id)) {
-                turn.row.waits_until = until.timestamp_nanos_opt();
+            let soonest = match body {
+                EventBody::ToolCompleted { .. } => self.soonest(id),
+                _ => None,
+            };
+            if let Some(turn) = self.turns.get_mut(&id) {
+                if let Some(until) = until {
+                    turn.row.waits_until = until.timestamp_nanos_opt();
+                }
+                if soonest.is_some() && turn.row.status == TurnStatus::AwaitingResults {
+                    turn.row.waits_until = soonest;
+                }
             }
             return;
+        };
+        let soonest = match body {
+            EventBody::TurnPaused {
+                waiting_for: WaitingFor::Results,
+            } => self.soonest(id),
+            _ => None,
         };
         let others = self.latest.iter().flatten().filter(|(turn, _)| *turn != id);
         let newest_of_others = others.map(|(_, seq)| *seq).max().unwrap_or(0);
@@ -202,6 +269,9 @@ impl Folded {
         row.ended = status.is_terminal().then_some(time);
         if !matches!(status, TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults) {
             row.waits_until = None;
+        }
+        if soonest.is_some() {
+            row.waits_until = soonest;
         }
         turn.ends += u32::from(status.is_terminal());
     }
@@ -270,6 +340,56 @@ fn compare_rewinds(session: SessionId, kept: &[(i64, i64)], folded: &Folded, fou
             rewinds: folded.rewinds.clone(),
         }),
     });
+}
+
+fn compare_awaited(session: SessionId, kept: &BTreeMap<Uuid, AwaitedRow>, folded: &Folded, found: &mut Vec<Found>) {
+    let told = &folded.awaited;
+    if kept == told {
+        return;
+    }
+    let wrong = kept.iter().filter(|(call, row)| told.get(call) != Some(row)).count();
+    let missing = told.keys().filter(|call| !kept.contains_key(call)).count();
+    found.push(Found {
+        problem: Problem::Session {
+            session,
+            detail: format!(
+                "of the calls that wait, or waited, for somebody outside {wrong} are not kept as the journal tells, and {missing} are \
+                 not kept at all"
+            ),
+        },
+        mend: Some(Mend::Awaited {
+            session,
+            rows: told.iter().map(|(call, row)| (CallId::from_uuid(*call), row.clone())).collect(),
+        }),
+    });
+}
+
+async fn awaited(connection: &mut SqliteConnection, session: SessionId) -> Result<BTreeMap<Uuid, AwaitedRow>> {
+    type Row = (Vec<u8>, Vec<u8>, i64, Option<Vec<u8>>, Option<Vec<u8>>, String);
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT call, turn, expires, callback, token, state FROM awaited_calls WHERE session = ?1")
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_all(connection)
+            .await
+            .map_err(failed)?;
+    rows.into_iter()
+        .map(|(call, turn, expires, callback, token, state)| {
+            let callback = match (callback, token) {
+                (Some(callback), Some(token)) => Some((
+                    CallbackId::from_uuid(decode::uuid(&callback, "a callback's id")?),
+                    decode::digest(&token, "the digest of a callback's token")?,
+                )),
+                _ => None,
+            };
+            let row = AwaitedRow {
+                turn: TurnId::from_uuid(decode::uuid(&turn, "a call's turn")?),
+                expires,
+                callback,
+                is_open: state != "settled",
+            };
+            Ok((decode::uuid(&call, "a call's id")?, row))
+        })
+        .collect()
 }
 
 async fn turns(connection: &mut SqliteConnection, session: SessionId) -> Result<Vec<TurnRow>> {

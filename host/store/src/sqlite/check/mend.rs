@@ -7,7 +7,8 @@ use crate::{
     sqlite::{BoxFuture, SqliteStore, decode, failed},
 };
 use fumehood_core::{
-    id::{SessionId, TurnId},
+    digest::Digest,
+    id::{CallId, CallbackId, SessionId, TurnId},
     turn::TurnStatus,
 };
 use sqlx::sqlite::SqliteConnection;
@@ -49,6 +50,16 @@ impl fmt::Display for TurnRow {
     }
 }
 
+/// A call that waits, or waited, for somebody outside, as far as it follows from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AwaitedRow {
+    pub(super) turn: TurnId,
+    pub(super) expires: i64,
+    /// Of one that a tool handed on, with the digest of its token.
+    pub(super) callback: Option<(CallbackId, Digest)>,
+    pub(super) is_open: bool,
+}
+
 /// What mends a problem.
 #[derive(Debug, Clone)]
 pub(crate) enum Mend {
@@ -65,6 +76,11 @@ pub(crate) enum Mend {
     Rewinds {
         session: SessionId,
         rewinds: Vec<(i64, i64)>,
+    },
+    /// Which calls of a session wait, or waited, for somebody outside is noted anew from its journal.
+    Awaited {
+        session: SessionId,
+        rows: Vec<(CallId, AwaitedRow)>,
     },
     /// What the key-values of a session take is counted anew.
     KeyValues {
@@ -84,6 +100,7 @@ impl fmt::Display for Mend {
             Self::Turn { .. } => "make its row anew from the journal",
             Self::Session { .. } => "make what its row says of the journal anew",
             Self::Rewinds { .. } => "note anew from the journal where it went back",
+            Self::Awaited { .. } => "note anew from the journal which calls wait for somebody outside",
             Self::KeyValues { .. } => "count them anew",
             Self::Unarchive { .. } => "bring it back from the archive",
             Self::Reservation { .. } => "let go of it",
@@ -124,6 +141,7 @@ async fn apply(connection: &mut SqliteConnection, mend: &Mend) -> Result<()> {
             query.execute(connection).await.map(drop).map_err(failed)
         }
         Mend::Rewinds { session, rewinds } => note_rewinds(connection, *session, rewinds).await,
+        Mend::Awaited { session, rows } => note_awaited(connection, *session, rows).await,
         Mend::KeyValues {
             session,
             entries,
@@ -180,6 +198,50 @@ async fn note_rewinds(connection: &mut SqliteConnection, session: SessionId, rew
             .execute(&mut *connection)
             .await
             .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// What somebody brought for a call that waits still stays with it.
+async fn note_awaited(
+    connection: &mut SqliteConnection,
+    session: SessionId,
+    rows: &[(CallId, AwaitedRow)],
+) -> Result<()> {
+    let calls: Vec<String> = rows.iter().map(|(call, _)| call.uuid().simple().to_string()).collect();
+    sqlx::query(
+        "DELETE FROM awaited_calls WHERE session = ?1 AND lower(hex(call)) NOT IN (SELECT value FROM json_each(?2))",
+    )
+    .bind(session.uuid().as_bytes().to_vec())
+    .bind(decode::to_json(&calls, "the calls")?)
+    .execute(&mut *connection)
+    .await
+    .map_err(failed)?;
+    for (call, row) in rows {
+        let (callback, token) = match &row.callback {
+            Some((callback, token)) => (
+                Some(callback.uuid().as_bytes().to_vec()),
+                Some(token.as_bytes().to_vec()),
+            ),
+            None => (None, None),
+        };
+        sqlx::query(
+            "INSERT INTO awaited_calls (call, org, session, turn, expires, callback, token, state) \
+             SELECT ?1, org, id, ?3, ?4, ?5, ?6, CASE WHEN ?7 THEN 'open' ELSE 'settled' END FROM sessions WHERE id = ?2 \
+             ON CONFLICT (call) DO UPDATE SET session = ?2, turn = ?3, expires = ?4, callback = ?5, token = ?6, \
+                 state = CASE WHEN NOT ?7 THEN 'settled' WHEN state = 'given' THEN 'given' ELSE 'open' END, \
+                 result = CASE WHEN ?7 AND state = 'given' THEN result END",
+        )
+        .bind(call.uuid().as_bytes().to_vec())
+        .bind(session.uuid().as_bytes().to_vec())
+        .bind(row.turn.uuid().as_bytes().to_vec())
+        .bind(row.expires)
+        .bind(callback)
+        .bind(token)
+        .bind(row.is_open)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
     }
     Ok(())
 }

@@ -1,0 +1,262 @@
+//! Calls whose results come from outside: which there are follows from the journal; what was brought for one is kept until it is there.
+
+use super::{BoxFuture, SqliteStore, decode, failed, journal, turns};
+use crate::{
+    api::{Callbacks, Result, StoreError},
+    callbacks::{Callback, CallbackState, Giving, Report, Reported},
+    faults::Point,
+    record::Turn,
+};
+use async_trait::async_trait;
+use fumehood_core::{
+    Time,
+    call::CallResult,
+    digest::Digest,
+    event::{Event, EventBody, Source},
+    id::{CallId, CallbackId, SessionId, TurnId},
+    name::OrgName,
+    turn::WaitingFor,
+};
+use sqlx::sqlite::SqliteConnection;
+
+/// What an event says of calls that wait for somebody outside, inside a transaction.
+pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) -> Result<()> {
+    let Some(turn) = event.turn else { return Ok(()) };
+    match &event.body {
+        EventBody::ResultsRequested { calls } => {
+            for call in calls {
+                insert(connection, event, (turn, call.call_id), call.expires, None).await?;
+            }
+        }
+        EventBody::ToolDetached {
+            call,
+            callback,
+            token,
+            expires,
+            ..
+        } => {
+            let callback = Some((*callback, token));
+            insert(connection, event, (turn, *call), *expires, callback).await?;
+        }
+        EventBody::ToolCompleted { call, .. } => {
+            let is_brought = matches!(event.source, Source::Callback { .. });
+            if settle(connection, *call, is_brought).await? {
+                wait_for_the_others(connection, event.session, turn).await?;
+            }
+        }
+        EventBody::TurnPaused {
+            waiting_for: WaitingFor::Results,
+        } => wait_for_the_others(connection, event.session, turn).await?,
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    event: &Event,
+    (turn, call): (TurnId, CallId),
+    expires: Time,
+    callback: Option<(CallbackId, &Digest)>,
+) -> Result<()> {
+    let id = callback.map(|(id, _)| id.uuid());
+    sqlx::query(
+        "INSERT INTO awaited_calls (call, org, session, turn, expires, callback, token, state) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'open')",
+    )
+    .bind(&call.uuid().as_bytes()[..])
+    .bind(event.org.as_str())
+    .bind(&event.session.uuid().as_bytes()[..])
+    .bind(&turn.uuid().as_bytes()[..])
+    .bind(decode::to_nanos(expires)?)
+    .bind(id.as_ref().map(|id| &id.as_bytes()[..]))
+    .bind(callback.map(|(_, token)| &token.as_bytes()[..]))
+    .execute(connection)
+    .await
+    .map_err(|error| match error.as_database_error() {
+        Some(database) if database.is_unique_violation() => StoreError::Invalid {
+            reason: format!("{call} waits, or waited, for somebody outside already"),
+        },
+        _ => failed(error),
+    })?;
+    Ok(())
+}
+
+/// Whether the call waited. What somebody brought counts for nothing where the call ended in another way.
+async fn settle(connection: &mut SqliteConnection, call: CallId, is_brought: bool) -> Result<bool> {
+    let settled = sqlx::query(
+        "UPDATE awaited_calls SET state = 'settled', result = NULL, request = CASE WHEN ?2 THEN request END \
+         WHERE call = ?1 AND state <> 'settled'",
+    )
+    .bind(&call.uuid().as_bytes()[..])
+    .bind(is_brought)
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(settled.rows_affected() > 0)
+}
+
+/// A turn that waits does so until the first of its calls expires that have no end.
+async fn wait_for_the_others(connection: &mut SqliteConnection, session: SessionId, turn: TurnId) -> Result<()> {
+    sqlx::query(
+        "UPDATE turns SET waits_until = soonest.expires FROM \
+             (SELECT min(expires) AS expires FROM awaited_calls WHERE session = ?1 AND turn = ?2 AND state <> 'settled') AS soonest \
+         WHERE session = ?1 AND id = ?2 AND status = 'awaiting_results' AND soonest.expires IS NOT NULL",
+    )
+    .bind(&session.uuid().as_bytes()[..])
+    .bind(&turn.uuid().as_bytes()[..])
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+type Row = (
+    Vec<u8>,
+    Vec<u8>,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    String,
+    Option<Vec<u8>>,
+);
+
+fn callback((id, token, org, session, turn, call, expires, state, request): Row) -> Result<Callback> {
+    let request = request
+        .map(|request| decode::digest(&request, "the digest of a request"))
+        .transpose()?;
+    Ok(Callback {
+        id: CallbackId::from_uuid(decode::uuid(&id, "a callback's id")?),
+        token: decode::digest(&token, "the digest of a callback's token")?,
+        org: decode::name(org, "a callback's org")?,
+        session: SessionId::from_uuid(decode::uuid(&session, "a callback's session")?),
+        turn: TurnId::from_uuid(decode::uuid(&turn, "a callback's turn")?),
+        call: CallId::from_uuid(decode::uuid(&call, "a callback's call")?),
+        expires: decode::from_nanos(expires),
+        state: match (state.as_str(), request) {
+            ("open", _) => CallbackState::Open,
+            ("given", Some(request)) => CallbackState::Given { request },
+            ("settled", request) => CallbackState::Settled { request },
+            _ => return Err(decode::corrupt("a callback's state")),
+        },
+    })
+}
+
+async fn report(connection: &mut SqliteConnection, report: Report, event: journal::Prepared) -> Result<Reported> {
+    let at = decode::to_nanos(report.at)?;
+    let after = i64::try_from(report.after.as_nanos()).unwrap_or(i64::MAX);
+    type Waiting = (String, Vec<u8>, i64, Option<i64>);
+    let waiting: Option<Waiting> = sqlx::query_as(
+        "SELECT org, session, reports, reported FROM awaited_calls WHERE callback = ?1 AND state = 'open' AND expires > ?2",
+    )
+    .bind(&report.callback.uuid().as_bytes()[..])
+    .bind(at)
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(failed)?;
+    let Some((org, session, reports, reported)) = waiting else {
+        return Ok(Reported::Late);
+    };
+    // A clock that went back keeps nobody waiting for longer.
+    let too_soon = reported.is_some_and(|last| last <= at && at.saturating_sub(last) < after);
+    if too_soon || reports >= i64::from(report.most) {
+        return Ok(Reported::TooMany);
+    }
+    sqlx::query("UPDATE awaited_calls SET reports = reports + 1, reported = ?2 WHERE callback = ?1")
+        .bind(&report.callback.uuid().as_bytes()[..])
+        .bind(at)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let org = decode::name(org, "a callback's org")?;
+    let session = SessionId::from_uuid(decode::uuid(&session, "a callback's session")?);
+    let appended = journal::append(connection, &org, session, event).await?;
+    let event = appended.and_then(|mut events| events.pop());
+    event
+        .map(Reported::Recorded)
+        .ok_or(StoreError::Gone { what: "session" })
+}
+
+#[async_trait]
+impl Callbacks for SqliteStore {
+    async fn callback(&self, id: CallbackId) -> Result<Option<Callback>> {
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT callback, token, org, session, turn, call, expires, state, request FROM awaited_calls WHERE callback = ?1",
+        )
+        .bind(&id.uuid().as_bytes()[..])
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)?;
+        row.map(callback).transpose()
+    }
+
+    async fn give(&self, giving: &Giving) -> Result<bool> {
+        let (callback, request) = (giving.callback, giving.request);
+        let at = decode::to_nanos(giving.at)?;
+        let result = decode::to_json(&giving.result, "a result")?;
+        self.write(Point::CallbackGive, move |connection| -> BoxFuture<'_, Result<bool>> {
+            Box::pin(async move {
+                // THREAT[T-callback-replay]: looked at and kept in one statement of the one writer.
+                let given = sqlx::query(
+                    "UPDATE awaited_calls SET state = 'given', result = ?2, request = ?3 \
+                     WHERE callback = ?1 AND state = 'open' AND expires > ?4",
+                )
+                .bind(&callback.uuid().as_bytes()[..])
+                .bind(result)
+                .bind(&request.as_bytes()[..])
+                .bind(at)
+                .execute(connection)
+                .await
+                .map_err(failed)?;
+                Ok(given.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    async fn report(&self, told: &Report) -> Result<Reported> {
+        let event = journal::Prepared::new(std::slice::from_ref(&told.event))?;
+        let told = told.clone();
+        self.write(Point::CallbackReport, move |connection| {
+            Box::pin(report(connection, told, event))
+        })
+        .await
+    }
+
+    async fn given(&self, org: &OrgName, turn: TurnId) -> Result<Vec<(CallId, CallbackId, CallResult)>> {
+        let rows: Vec<(Vec<u8>, Vec<u8>, String)> = sqlx::query_as(
+            "SELECT call, callback, result FROM awaited_calls WHERE org = ?1 AND turn = ?2 AND state = 'given' ORDER BY callback",
+        )
+        .bind(org.as_str())
+        .bind(&turn.uuid().as_bytes()[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter()
+            .map(|(call, callback, result)| {
+                Ok((
+                    CallId::from_uuid(decode::uuid(&call, "a call's id")?),
+                    CallbackId::from_uuid(decode::uuid(&callback, "a callback's id")?),
+                    decode::from_json(&result, "the result of a call that was handed on")?,
+                ))
+            })
+            .collect()
+    }
+
+    async fn turns_given(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>> {
+        let after = after.map_or_else(Vec::new, |turn| turn.uuid().as_bytes().to_vec());
+        let rows: Vec<turns::Row> = sqlx::query_as(
+            "SELECT id, org, session, status, first_seq, created, ended FROM turns \
+             WHERE id IN (SELECT turn FROM awaited_calls WHERE state = 'given') AND status = 'awaiting_results' \
+             AND id > ?2 ORDER BY id LIMIT ?1",
+        )
+        .bind(i64::from(limit))
+        .bind(after)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.into_iter().map(turns::turn).collect()
+    }
+}
