@@ -1,9 +1,11 @@
 //! The command line. What `--help` prints is written here.
 
+mod kit;
 mod schedule;
 mod trial;
 mod webhook;
 
+pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
 pub(crate) use trial::ToolTest;
 pub(crate) use webhook::{DeliveryStatus, Webhook, WebhookStatus};
@@ -150,6 +152,12 @@ pub(crate) struct Replay {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tool {
+    /// Make a folder with a tool that builds: its code, its manifest, a test.
+    New(ToolNew),
+    /// Build the component of a tool's folder, and say what it offers and asks for.
+    Build(ToolBuild),
+    /// Build after each save, and call a tool or run the tests each time, until Ctrl-C.
+    Dev(ToolDev),
     /// Say what a component is, what it asks for, and whether this host can run it.
     Check {
         /// The .wasm file.
@@ -211,8 +219,11 @@ pub(crate) struct ToolCall {
     #[arg(default_value = "{}")]
     pub(crate) arguments: String,
     /// For a file: what it may do. Without it: nothing.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "yes")]
     pub(crate) grant: Option<PathBuf>,
+    /// For a file: it may do all that it asks for.
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// For a file: the directory it sees as /workspace, as far as the grant goes.
     #[arg(long, value_name = "DIR")]
     pub(crate) workspace: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! A component as a file: the `.wasm`, and the `tool.toml` beside it if that is its own. Read the same way whether it is
 //! checked, called, added or configured.
 
+use crate::kit::embedded_manifest;
 use anyhow::Context as _;
 use fumehood_agent::install::{NewComponent, NewGrant};
 use fumehood_core::name::ComponentName;
@@ -77,6 +78,15 @@ impl ComponentFile {
         if let Some(note) = &self.note {
             eprintln!("note: {note}");
         }
+    }
+
+    /// What it asks for: the manifest beside it, or the embedded one. None for a component that has neither, and for what is none.
+    pub(crate) fn manifest_in_force(&self) -> anyhow::Result<Option<Manifest>> {
+        if let Some(beside) = &self.manifest {
+            return Ok(Some(beside.manifest.clone()));
+        }
+        let embedded = embedded_manifest(&self.wasm).map(Manifest::parse_toml).transpose();
+        embedded.context("the component's manifest is not valid")
     }
 
     /// To be added, with this decision about it.

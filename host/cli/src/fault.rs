@@ -28,6 +28,11 @@ impl<T, E: Into<Error>> OrFault<T> for Result<T, E> {
     }
 }
 
+/// An error of usage, in these words.
+pub(crate) fn of_usage(words: String) -> Error {
+    Fault(Error::msg(words)).into()
+}
+
 /// Whether an error is one of usage or configuration.
 pub(crate) fn is_fault(error: &Error) -> bool {
     error.chain().any(|cause| cause.is::<Fault>())

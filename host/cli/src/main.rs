@@ -16,6 +16,7 @@ mod events;
 mod fault;
 mod interrupt;
 mod keys;
+mod kit;
 mod out;
 mod planned;
 mod standard;
@@ -130,6 +131,9 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Key(command) => commands::admin::key(out, &loaded, command).await?,
         Command::Org(command) => commands::admin::org(out, &loaded, command).await?,
         Command::Secret(Secret::Rotate(args)) => commands::rotate::rotate(out, &loaded, args).await?,
+        Command::Tool(Tool::New(args)) => commands::tool_new::new(out, args)?,
+        Command::Tool(Tool::Build(args)) => commands::tool_build::command(out, &loaded, args).await?,
+        Command::Tool(Tool::Dev(args)) => commands::tool_dev::dev(out, &loaded, args).await?,
         Command::Tool(Tool::Check { file }) => commands::tool::check(out, &loaded, file).await?,
         Command::Tool(Tool::Test(args)) => {
             return Ok(succeeded(commands::tool_test::test(out, &loaded, args).await?));

@@ -132,7 +132,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
             decision.warn(&component);
             out.either(&component, |component| show(out, component));
         }
-        Tool::Check { .. } | Tool::Call(_) | Tool::Test(_) => {}
+        Tool::New(_) | Tool::Build(_) | Tool::Dev(_) | Tool::Check { .. } | Tool::Call(_) | Tool::Test(_) => {}
     }
     Ok(())
 }
@@ -206,7 +206,7 @@ fn row(component: &Value) -> Vec<String> {
     ]
 }
 
-fn show(out: Out, component: &Value) {
+pub(crate) fn show(out: Out, component: &Value) {
     out.line(format_args!(
         "{} {}",
         out.style(Style::Bold, text(component, "name")),
@@ -230,7 +230,9 @@ fn show(out: Out, component: &Value) {
             .collect::<Vec<_>>()
     };
     section(out, "asks for", sentences("requests").into_iter());
-    if component.get("grant").is_some() {
+    if component.get("path").is_some() {
+        // A file: nobody has decided about it.
+    } else if component.get("grant").is_some() {
         section(out, "not granted of it", sentences("not_granted").into_iter());
     } else {
         out.line(format_args!("\n{}", out.style(Style::Bad, "waits for a grant")));
@@ -256,6 +258,16 @@ pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>
 
 /// `tool check`: needs no host.
 pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Result<()> {
+    let value = checked(loaded, file).await?;
+    out.either(&value, |value| {
+        show(out, value);
+        out.line(format_args!("\n{}", out.style(Style::Good, "this host can run it")));
+    });
+    Ok(())
+}
+
+/// What a component file is, as this host sees it.
+pub(crate) async fn checked(loaded: &Loaded, file: &Path) -> anyhow::Result<Value> {
     let file = ComponentFile::read(file)?;
     file.tell();
     let sandbox = boot::inspecting(&loaded.config)?;
@@ -267,17 +279,12 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Res
             None => finding.to_string(),
         })
         .collect();
-    let value = json!({
+    Ok(json!({
         "name": inspected.manifest.name, "version": inspected.manifest.version, "description": inspected.manifest.description,
         "digest": inspected.digest, "tools": inspected.tools, "requests": inspected.manifest.describe(),
         "manifest": inspected.manifest,
         "warnings": warnings,
-    });
-    out.either(&value, |value| {
-        show(out, value);
-        out.line(format_args!("\n{}", out.style(Style::Good, "this host can run it")));
-    });
-    Ok(())
+    }))
 }
 
 /// `tool call` on an installed component.

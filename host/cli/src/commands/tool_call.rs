@@ -17,19 +17,10 @@ use std::path::Path;
 
 pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> anyhow::Result<bool> {
     let arguments: Arguments = serde_json::from_str(&args.arguments).context("the arguments are not a JSON object")?;
-    let mut grant = match &args.grant {
-        Some(file) => tool::read_grant(file)?,
-        None => Grant::none(),
-    };
-    for limit in &args.limit {
-        let (key, value) = limit
-            .split_once('=')
-            .context("--limit takes KEY=VALUE, for example cpu=100ms")?;
-        grant.limits.set(key, value)?;
-    }
     let file = ComponentFile::read(Path::new(&args.component))?;
     file.tell();
-    let new = file.component(NewGrant::Exactly(Box::new(grant)));
+
+    let new = file.component(NewGrant::Exactly(Box::new(grant(args, &file)?)));
 
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let mut loaded = loaded.clone();
@@ -79,4 +70,24 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     let ok = tool::print_result(out, &value);
     running.stop().await;
     Ok(ok)
+}
+
+/// What the call may do: what is granted by a file, all that the component asks for, or nothing; within the limits that are given.
+fn grant(args: &ToolCall, file: &ComponentFile) -> anyhow::Result<Grant> {
+    let mut grant = match &args.grant {
+        Some(file) => tool::read_grant(file)?,
+        None if args.yes => file
+            .manifest_in_force()?
+            .as_ref()
+            .map(Grant::everything_requested)
+            .unwrap_or_default(),
+        None => Grant::none(),
+    };
+    for limit in &args.limit {
+        let (key, value) = limit
+            .split_once('=')
+            .context("--limit takes KEY=VALUE, for example cpu=100ms")?;
+        grant.limits.set(key, value)?;
+    }
+    Ok(grant)
 }

@@ -1,0 +1,41 @@
+//! `fumehood tool new NAME`: a folder that builds.
+
+use crate::{
+    args::ToolNew,
+    kit::{Language, New, make},
+    out::{Out, Style},
+};
+use serde_json::json;
+use std::path::Path;
+
+pub(crate) fn new(out: Out, args: &ToolNew) -> anyhow::Result<()> {
+    let new = New {
+        name: &args.name,
+        language: args.lang,
+        sdk: args.sdk.as_deref(),
+    };
+    let files = make(&new, Path::new("."))?;
+    let files: Vec<_> = files
+        .iter()
+        .map(|file| file.strip_prefix(".").unwrap_or(file))
+        .collect();
+    let value = json!({"name": args.name, "language": args.lang.as_str(), "path": args.name, "files": files});
+    out.either(&value, |_| {
+        out.line(format_args!(
+            "{} in {}",
+            out.style(Style::Bold, format_args!("{}/", args.name)),
+            args.lang
+        ));
+        for file in &files {
+            out.line(format_args!("  {}", file.display()));
+        }
+        out.line("\nnext");
+        out.line(format_args!("  cd {}", args.name));
+        out.line("  fumehood tool build");
+        if args.lang == Language::Rust {
+            out.line("  cargo test");
+        }
+        out.line("README.md says how to call it.");
+    });
+    Ok(())
+}

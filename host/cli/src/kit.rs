@@ -1,0 +1,21 @@
+//! What authors of tools work with: a folder that holds one component's code and its `tool.toml`, made from a template, and built
+//! to `NAME.wasm` beside them.
+//!
+//! It knows languages only by their own build: `cargo`, or what a template's `build.sh` calls. What the finished component is and
+//! asks for is the sandbox's and the policy's to say, as for any other.
+
+mod build;
+mod language;
+mod process;
+mod project;
+mod rust;
+mod sections;
+mod templates;
+mod watch;
+
+pub(crate) use build::{build, test};
+pub(crate) use language::Language;
+pub(crate) use project::Project;
+pub(crate) use sections::embedded_manifest;
+pub(crate) use templates::{New, make};
+pub(crate) use watch::Watch;

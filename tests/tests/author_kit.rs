@@ -1,0 +1,257 @@
+//! What an author of tools types: from nothing to a component that is called.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+use fumehood_tests::{PATIENCE, Place, hand_written, root, signal};
+use serde_json::{Value, json};
+use std::{path::Path, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command},
+};
+
+/// How long a build in Rust may take before a test gives up: with every crate compiled anew, on a machine that does other work.
+const BUILD: Duration = Duration::from_secs(12 * 60);
+
+/// Whether the compiler on the PATH builds components. The guests of other tests may come from another one.
+fn compiles_components() -> bool {
+    let output = std::process::Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .output();
+    let sysroot = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    sysroot.is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/wasm32-wasip2/lib").is_dir())
+}
+
+fn said(output: &std::process::Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Sees to it that a project builds with what this workspace builds with, without a network.
+fn with_the_crates_of_this_workspace(command: &mut Command) -> &mut Command {
+    command
+        .env("CARGO_TARGET_DIR", root().join("target/author"))
+        .env("CARGO_NET_OFFLINE", "true")
+        .env_remove("RUSTFLAGS")
+}
+
+#[tokio::test]
+async fn a_new_tool_in_rust_builds_says_what_it_is_and_is_called() {
+    if !compiles_components() {
+        eprintln!("the compiler on the PATH has no wasm32-wasip2: nothing is tested");
+        return;
+    }
+    let place = Place::empty("");
+    let sdk = root().join("sdk/rust");
+    let made = place
+        .json(&["tool", "new", "tide-tables", "--sdk", sdk.to_str().unwrap()])
+        .await;
+    assert_eq!(
+        (&made["path"], &made["language"]),
+        (&json!("tide-tables"), &json!("rust"))
+    );
+    let project = place.path().join("tide-tables");
+    std::fs::copy(root().join("Cargo.lock"), project.join("Cargo.lock")).unwrap();
+
+    let mut command = place.command(&["--json", "tool", "build", "tide-tables"]);
+    let build = with_the_crates_of_this_workspace(&mut command).output();
+    let built = tokio::time::timeout(BUILD, build)
+        .await
+        .expect("the build did not end")
+        .unwrap();
+    assert!(built.status.success(), "{}", said(&built));
+    let built: Value = serde_json::from_slice(&built.stdout).unwrap();
+    let component = project.join("tide-tables.wasm");
+    let size = std::fs::metadata(&component).unwrap().len();
+    assert_eq!((&built["name"], &built["size"]), (&json!("tide-tables"), &json!(size)));
+    assert_eq!(built["tools"][0]["name"], "forecast");
+    assert!(size < 500_000, "{size}");
+    assert!(!built["requests"].as_array().unwrap().is_empty());
+
+    // Alone, it carries its manifest.
+    let alone = place.path().join("alone.wasm");
+    std::fs::copy(&component, &alone).unwrap();
+    let checked = place.json(&["tool", "check", "alone.wasm"]).await;
+    assert_eq!(
+        (&checked["name"], &checked["manifest"]),
+        (&built["name"], &built["manifest"])
+    );
+
+    let blank = place
+        .run(&["tool", "call", "alone.wasm", "forecast", r#"{"city": " "}"#])
+        .await;
+    assert_eq!(blank.status.code(), Some(1));
+    assert!(said(&blank).contains("`city` is blank"), "{}", said(&blank));
+    let call = ["tool", "call", "alone.wasm", "forecast", r#"{"city": "Bergen"}"#];
+    let denied = place.run(&[&["--json"], &call[..]].concat()).await;
+    assert!(said(&denied).contains(r#""status":"denied""#), "{}", said(&denied));
+    let granted = place.run(&[&["--json"], &call[..], &["--yes"]].concat()).await;
+    assert!(
+        !said(&granted).contains(r#""status":"denied""#),
+        "nobody is there, but it may ask: {}",
+        said(&granted)
+    );
+}
+
+#[tokio::test]
+async fn a_name_or_a_place_that_can_not_be_taken_is_refused_and_nothing_is_made() {
+    let place = Place::empty("");
+    for name in ["Weather", "2day", "a_b", "", "../x"] {
+        let refused = place.run(&["tool", "new", name]).await;
+        assert_eq!(refused.status.code(), Some(2), "{name}: {}", said(&refused));
+        assert!(said(&refused).contains("lower-case"), "{}", said(&refused));
+    }
+    std::fs::create_dir(place.path().join("taken")).unwrap();
+    std::fs::write(place.path().join("taken/mine"), "mine").unwrap();
+    for arguments in [&["taken"][..], &["serde"], &["tides", "--sdk", "taken"]] {
+        let refused = place.run(&[&["tool", "new"], arguments].concat()).await;
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    }
+    let mut left: Vec<String> = std::fs::read_dir(place.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["fumehood.toml", "taken"]);
+}
+
+#[tokio::test]
+async fn a_folder_that_can_not_be_built_says_why() {
+    let place = Place::empty("");
+    let refused = async |files: &[(&str, &str)]| {
+        let dir = place.path().join("tool");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, content) in files {
+            std::fs::write(dir.join(name), content).unwrap();
+        }
+        let refused = place.run(&["tool", "build", "tool"]).await;
+        assert!(!refused.status.success());
+        std::fs::remove_dir_all(&dir).unwrap();
+        said(&refused)
+    };
+    let manifest = ("tool.toml", "name = \"it\"\nversion = \"1\"\n");
+    let source = ("it.c", "");
+    let cases: [(&[(&str, &str)], &str); 6] = [
+        (&[], "fumehood tool new NAME"),
+        (&[source], "tool.toml is not there"),
+        (&[source, ("tool.toml", "name = \"it\"\nversion = 1\n")], "line 2"),
+        (&[source, manifest], "build.sh"),
+        (&[source, manifest, ("build.sh", "echo broken; exit 3")], "broken"),
+        (
+            &[source, manifest, ("build.sh", "echo '#' > it.wasm")],
+            "not WebAssembly",
+        ),
+    ];
+    for (files, words) in cases {
+        let said = refused(files).await;
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+/// A folder whose component is made in no time, by its own script.
+fn quick_project(place: &Place) -> std::path::PathBuf {
+    let dir = place.path().join("sums");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("made"), hand_written("plain")).unwrap();
+    std::fs::write(dir.join("sums.c"), "").unwrap();
+    std::fs::write(dir.join("build.sh"), "cp made sums.wasm\n").unwrap();
+    let manifest = "name = \"sums\"\nversion = \"0.1.0\"\ndescription = \"Sums.\"\n";
+    std::fs::write(dir.join("tool.toml"), manifest).unwrap();
+    dir
+}
+
+/// `tool dev` at work.
+struct Dev {
+    process: Child,
+    out: Lines<BufReader<ChildStdout>>,
+    errors: Lines<BufReader<ChildStderr>>,
+}
+
+impl Dev {
+    fn begin(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self {
+            out: BufReader::new(process.stdout.take().unwrap()).lines(),
+            errors: BufReader::new(process.stderr.take().unwrap()).lines(),
+            process,
+        }
+    }
+
+    /// Waits for a round's end.
+    async fn waits(&mut self) -> String {
+        let waiting = async {
+            let mut told = String::new();
+            while let Some(line) = self.errors.next_line().await.unwrap() {
+                told.push_str(&line);
+                told.push('\n');
+                if line.contains("waiting for a save") {
+                    return told;
+                }
+            }
+            panic!("it ended: {told}");
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("it went silent")
+    }
+
+    async fn value(&mut self) -> Value {
+        let line = tokio::time::timeout(PATIENCE, self.out.next_line())
+            .await
+            .expect("it went silent");
+        serde_json::from_str(&line.unwrap().expect("it ended")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn dev_builds_and_calls_after_each_save_tells_what_fails_and_ends_at_ctrl_c() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    let mut dev = Dev::begin(place.command(&["--json", "tool", "dev", "sums", "--", "add", r#"{"a": 2, "b": 3}"#]));
+    assert_eq!(dev.value().await["name"], "sums");
+    let called = dev.value().await;
+    assert!(called["status"] == "ok" && called.to_string().contains('5'), "{called}");
+    dev.waits().await;
+
+    std::fs::write(dir.join("build.sh"), "echo not today\nexit 1\n").unwrap();
+    let told = dev.waits().await;
+    assert!(
+        told.contains("not today") && told.contains("`sh build.sh` failed"),
+        "{told}"
+    );
+
+    std::fs::write(dir.join("build.sh"), "cp made sums.wasm # again\n").unwrap();
+    assert_eq!(dev.value().await["name"], "sums");
+    assert_eq!(dev.value().await["status"], "ok");
+    dev.waits().await;
+
+    signal(dev.process.id().unwrap(), "-INT").await;
+    let ended = tokio::time::timeout(PATIENCE, dev.process.wait())
+        .await
+        .expect("it did not end");
+    assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn dev_runs_the_tests_where_no_call_is_given_and_stops_a_build_at_ctrl_c() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    std::fs::write(dir.join("test.sh"), "echo tested\n").unwrap();
+    let mut dev = Dev::begin(place.command(&["tool", "dev", "sums"]));
+    assert!(dev.waits().await.contains("tested"));
+    std::fs::write(dir.join("build.sh"), "echo building\nexec sleep 1000\n").unwrap();
+    let building = async { while dev.errors.next_line().await.unwrap().unwrap() != "building" {} };
+    tokio::time::timeout(PATIENCE, building)
+        .await
+        .expect("it does not build");
+    signal(dev.process.id().unwrap(), "-INT").await;
+    let ended = tokio::time::timeout(PATIENCE, dev.process.wait())
+        .await
+        .expect("it did not end");
+    assert_eq!(ended.unwrap().code(), Some(0));
+}
