@@ -96,6 +96,7 @@ impl Place {
             .args(args)
             .current_dir(self.path())
             .env("NO_COLOR", "1")
+            .env("XDG_CACHE_HOME", self.path().join("cache"))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         for (name, _) in std::env::vars_os() {

@@ -255,3 +255,59 @@ async fn dev_runs_the_tests_where_no_call_is_given_and_stops_a_build_at_ctrl_c()
         .expect("it did not end");
     assert_eq!(ended.unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_is_kept() {
+    let place = Place::empty("");
+    let http = root().join("target/guests/http.wasm");
+    let call = [
+        "tool",
+        "call",
+        http.to_str().unwrap(),
+        "http_fetch",
+        r#"{"url": "https://api.example.com/v1"}"#,
+    ];
+    let explained = async |more: &[&str]| {
+        let output = place
+            .run(&[&["--json"], &call[..], &["--explain"], more].concat())
+            .await;
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        value["explanation"].clone()
+    };
+    let first = explained(&[]).await;
+    assert_eq!(first["time"]["code"], "compiled");
+    assert_eq!(first["requests"][0]["decision"], "denied", "{first}");
+    assert_eq!(first["requests"][0]["request"], "GET https://api.example.com/v1");
+    let lines = json!(["[network]", r#"allow = ["GET https://api.example.com/v1"]"#]);
+    assert_eq!(
+        first["change"],
+        json!([{"file": "the grant", "lines": lines}]),
+        "{first}"
+    );
+    assert!(!first["refused"].as_array().unwrap().is_empty());
+    let limits: Vec<&str> = first["used"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["limit"].as_str())
+        .collect();
+    assert_eq!(
+        limits,
+        ["time", "cpu", "memory", "output", "host_calls", "http_requests"]
+    );
+
+    let starved = explained(&["--limit", "memory=1MiB"]).await;
+    assert_eq!(starved["time"]["code"], "kept", "{starved}");
+    let text = place.run(&[&call[..], &["--explain"]].concat()).await;
+    for part in [
+        "denied  GET https://api.example.com/v1",
+        "to have it, in the grant",
+        "the compiled code was kept",
+    ] {
+        assert!(said(&text).contains(part), "{part}: {}", said(&text));
+    }
+    // Where others could have put something, nothing is kept.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(place.path().join("cache/fumehood/compiled"), open).unwrap();
+    assert_eq!(explained(&[]).await["time"]["code"], "compiled");
+}

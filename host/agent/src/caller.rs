@@ -41,7 +41,10 @@ use fumehood_sandbox::{
     ports::{Ports, Workspace},
 };
 use fumehood_store::{Store, WorkspaceError, Workspaces};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tracing::Instrument as _;
 
 /// How deep tools may call tools.
@@ -53,6 +56,19 @@ pub(crate) struct Ended {
     pub(crate) metering: Metering,
     /// Where the limit of calls stands, where there is one and this call counted.
     pub(crate) counted: Option<Counted>,
+    /// What is known of a call that came to run.
+    pub(crate) ran: Option<Ran>,
+}
+
+/// What is known of a call that ran, for who explains it.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Its limits.
+    pub limits: fumehood_policy::limits::Limits,
+    /// What making its instance took; absent where it did not come to one.
+    pub instantiated: Option<Duration>,
+    /// What it was refused, in words; the first few.
+    pub denials: Vec<String>,
 }
 
 impl Ended {
@@ -62,6 +78,7 @@ impl Ended {
             result: Err(error),
             metering: Metering::default(),
             counted: None,
+            ran: None,
         }
     }
 }
@@ -331,6 +348,7 @@ impl Caller {
                 result: redact::result(secrets.guard(), Err(scope.refusal(error))),
                 metering: Metering::default(),
                 counted: None,
+                ran: None,
             }),
             Err(Refused::Limited(limited)) => {
                 scope.report_limit(id, &limited).await;
@@ -361,7 +379,8 @@ impl Caller {
             taping,
             _place,
         } = prepared;
-        let most = authority.limits.output.bytes();
+        let limits = authority.limits;
+        let most = limits.output.bytes();
         let call = Call {
             id,
             tool: tool.clone(),
@@ -396,10 +415,16 @@ impl Caller {
             }
             None => result,
         };
+        let told = |denial: Denial| secrets.guard().redact_str(&denial.reason).into_owned();
         Ended {
             result,
             metering: report.metering,
             counted,
+            ran: Some(Ran {
+                limits,
+                instantiated: report.instantiated,
+                denials: report.denials.into_iter().map(told).collect(),
+            }),
         }
     }
 

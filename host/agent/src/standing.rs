@@ -335,6 +335,7 @@ mod tests {
             stderr: String::new(),
             denials: Vec::new(),
             dropped_reports: 0,
+            instantiated: None,
         }
     }
 

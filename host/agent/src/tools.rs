@@ -1,16 +1,17 @@
 //! The tools of an org, as operations of the host: look, grant, remove, call.
 
 use crate::{
-    caller::{CallScope, Ended},
+    caller::{CallScope, Ended, Ran},
     catalog::OrgTools,
     changes::{Operation, ToolChange},
     host::{Host, HostError},
     limits::Counted,
-    telemetry,
+    ports, telemetry,
 };
 use fumehood_core::{
     call::{Arguments, CallResult, Metering},
     digest::Digest,
+    event::{EventBody, NewEvent},
     id::{CallId, SessionId},
     name::{AgentName, ComponentName, OrgName},
 };
@@ -36,7 +37,12 @@ pub struct Called {
     pub metering: Metering,
     /// Where the limit of calls stands, where there is one and this call counted.
     pub counted: Option<Counted>,
+    /// What is known of a call that came to run.
+    pub ran: Option<Ran>,
 }
+
+/// The most events of one call that are kept for who explains it.
+const OBSERVED: usize = 1000;
 
 impl Host {
     /// Runs one tool once, under the full policy, without a turn; not longer than `time`, if the client says so.
@@ -60,24 +66,47 @@ impl Host {
         self.call_in(scope.within(deadline), tool, arguments).await
     }
 
-    /// The same in a session, with a directory of the host in the place of the session's workspace. No quota is kept there: it
-    /// is the operator's own.
+    /// The same in a session, with what the call did, as the journal of a turn would have it: requests and how they were decided,
+    /// secrets used, progress, output; the first thousand of it. With `dir`, that directory of the host is in the place of the session's
+    /// workspace. No quota is kept there: it is the operator's own.
     ///
     /// # Errors
     /// As [`Host::call_tool`]; [`HostError::Invalid`] when the directory can't be opened.
-    pub async fn call_tool_on_files(
+    pub async fn call_tool_observed(
         &self,
         org: &OrgName,
         session: SessionId,
-        dir: &Path,
+        dir: Option<&Path>,
         tool: &str,
         arguments: Arguments,
-    ) -> Result<Called, HostError> {
-        let tree = unlimited(dir)
-            .await
-            .map_err(|error| HostError::Invalid(format!("{} can't be used as a workspace: {error}", dir.display())))?;
-        let scope = self.session_scope(org, session).await?.on_files(tree);
-        self.call_in(scope, tool, arguments).await
+    ) -> Result<(Called, Vec<EventBody>), HostError> {
+        let mut scope = self.session_scope(org, session).await?;
+        if let Some(dir) = dir {
+            scope = scope.on_files(workspace(dir).await?);
+        }
+        let (observe, mut observed) = ports::observe();
+        let mut call = Box::pin(self.call_in(scope.observed_by(observe), tool, arguments));
+        let mut events = Vec::new();
+        let mut keep = |event: NewEvent| {
+            if events.len() < OBSERVED {
+                events.push(event.body);
+            }
+        };
+        let called = loop {
+            tokio::select! {
+                biased;
+                Some(event) = observed.next() => {
+                    keep(event);
+                    observed.recorded();
+                }
+                called = &mut call => break called?,
+            }
+        };
+        drop(call);
+        while let Some(event) = observed.ready() {
+            keep(event);
+        }
+        Ok((called, events))
     }
 
     async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
@@ -113,12 +142,14 @@ impl Host {
             result,
             metering,
             counted,
+            ran,
         } = ended;
         Ok(Called {
             id,
             result,
             metering,
             counted,
+            ran,
         })
     }
 
@@ -255,6 +286,12 @@ impl Host {
     pub fn tool_changes(&self, org: &OrgName) -> Vec<ToolChange> {
         self.catalog().changes().of(org)
     }
+}
+
+/// A directory of the host, in the place of a session's workspace.
+async fn workspace(dir: &Path) -> Result<Arc<Tree>, HostError> {
+    let unusable = |error| HostError::Invalid(format!("{} can't be used as a workspace: {error}", dir.display()));
+    unlimited(dir).await.map_err(unusable)
 }
 
 async fn unlimited(dir: &Path) -> io::Result<Arc<Tree>> {

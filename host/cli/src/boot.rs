@@ -1,6 +1,7 @@
 //! From a configuration to a running host: the same way for `serve`, for the commands and for the demo.
 
 use crate::{
+    compiled_code::CompiledCode,
     config::{Config, Loaded},
     configured,
     fault::OrFault as _,
@@ -28,6 +29,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 pub(crate) struct Running {
     pub(crate) host: Host,
     pub(crate) egress: Egress,
+    pub(crate) sandbox: Sandbox,
     pub(crate) opened: Opened,
     /// Set when this start made the first key of the org `default`.
     new_key: Option<SecretString>,
@@ -56,7 +58,7 @@ pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
 /// Starts the host on an opened store.
 pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
-    let running = start_without_tools(loaded, opened, &door(&loaded.config)).await?;
+    let running = start_without_tools(loaded, opened, &door(&loaded.config), None).await?;
     let org = OrgName::default_org();
     standard::install(&running.host, &org).await?;
     configured::install(&running.host, loaded, &org).await?;
@@ -94,19 +96,19 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
     unusable.collect()
 }
 
-/// Opens the store and starts a host that has no tools yet.
-pub(crate) async fn start_bare(loaded: &Loaded) -> anyhow::Result<Running> {
-    start_bare_on(loaded, open(&loaded.config).await?).await
+/// Opens the store and starts a host that has no tools yet, and has compiled code elsewhere than in its data directory, if so told.
+pub(crate) async fn start_bare(loaded: &Loaded, compiled: Option<CompiledCode>) -> anyhow::Result<Running> {
+    start_without_tools(loaded, open(&loaded.config).await?, &door(&loaded.config), compiled).await
 }
 
 /// Starts a host that has no tools yet on an opened store.
 pub(crate) async fn start_bare_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
-    start_without_tools(loaded, opened, &door(&loaded.config)).await
+    start_without_tools(loaded, opened, &door(&loaded.config), None).await
 }
 
 /// The same with a door that leads somewhere else.
 pub(crate) async fn start_bare_behind(loaded: &Loaded, door: &EgressConfig) -> anyhow::Result<Running> {
-    start_without_tools(loaded, open(&loaded.config).await?, door).await
+    start_without_tools(loaded, open(&loaded.config).await?, door, None).await
 }
 
 /// The door as it is configured.
@@ -117,7 +119,12 @@ pub(crate) fn door(config: &Config) -> EgressConfig {
     }
 }
 
-async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfig) -> anyhow::Result<Running> {
+async fn start_without_tools(
+    loaded: &Loaded,
+    opened: Opened,
+    door: &EgressConfig,
+    compiled: Option<CompiledCode>,
+) -> anyhow::Result<Running> {
     let config = &loaded.config;
     let store = Arc::clone(&opened.store);
     let org = OrgName::default_org();
@@ -127,9 +134,13 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfi
     store.replace_agents(&org, &config.agents()).await?;
     let new_key = keys::first(&*store, &opened.lock, &org).await?;
 
+    let compiled = compiled.unwrap_or_else(|| CompiledCode {
+        dir: opened.lock.path().join("compiled"),
+        key: CacheKey::new(*opened.master.derive("compiled code")),
+    });
     let sandbox = Sandbox::new(&SandboxConfig {
-        cache_dir: Some(opened.lock.path().join("compiled")),
-        cache_key: CacheKey::new(*opened.master.derive("compiled code")),
+        cache_dir: Some(compiled.dir),
+        cache_key: compiled.key,
         tmp_dir: Some(opened.lock.path().join("tmp")),
         max_component_size: config.call_limits().install.component_size.bytes(),
         compiler: compiler(config),
@@ -154,7 +165,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfi
         callbacks: config.callbacks.in_effect(),
     });
     let drain = config.call_limits().drain();
-    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
+    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox.clone(), drain);
     let host = Host::start(HostParts {
         store,
         workspaces,
@@ -171,6 +182,7 @@ async fn start_without_tools(loaded: &Loaded, opened: Opened, door: &EgressConfi
     Ok(Running {
         host,
         egress,
+        sandbox,
         opened,
         new_key,
     })
@@ -201,12 +213,24 @@ pub(crate) fn compiler(config: &Config) -> Compiler {
 
 /// A sandbox that only looks at components.
 pub(crate) fn inspecting(config: &Config) -> anyhow::Result<Sandbox> {
+    looking(config, None)
+}
+
+/// The same, for the component files of an author, who calls them next: their compiled code is kept for that.
+pub(crate) fn looking(config: &Config, compiled: Option<CompiledCode>) -> anyhow::Result<Sandbox> {
+    let unkept = SandboxConfig::new()?;
+    let (cache_dir, cache_key) = match compiled {
+        Some(compiled) => (Some(compiled.dir), compiled.key),
+        None => (None, unkept.cache_key.clone()),
+    };
     Ok(Sandbox::new(&SandboxConfig {
+        cache_dir,
+        cache_key,
         max_concurrent_calls: 4,
         max_component_size: config.call_limits().install.component_size.bytes(),
         compiler: compiler(config),
         ceilings: config.host_policy().ceilings,
-        ..SandboxConfig::new()?
+        ..unkept
     })?)
 }
 

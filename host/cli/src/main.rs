@@ -7,6 +7,7 @@ mod args;
 mod boot;
 mod client;
 mod commands;
+mod compiled_code;
 mod component_file;
 mod config;
 mod configured;

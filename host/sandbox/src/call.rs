@@ -95,6 +95,8 @@ pub struct CallReport {
     pub denials: Vec<Denial>,
     /// Progress reports that were dropped because they came faster than its limit.
     pub dropped_reports: u64,
+    /// What making its instance took; absent where it did not come to one.
+    pub instantiated: Option<Duration>,
 }
 
 /// `tool-call` of the contract, borrowed: one copy of the arguments into the guest is enough.
@@ -271,6 +273,7 @@ impl CallReport {
             stderr: String::new(),
             denials: Vec::new(),
             dropped_reports: 0,
+            instantiated: None,
         }
     }
 }
@@ -330,6 +333,7 @@ impl Shared {
             stderr: said.stderr,
             denials: said.denials,
             dropped_reports: said.dropped_reports,
+            instantiated: state.meter.instantiated(),
         }
     }
 
@@ -440,7 +444,7 @@ async fn enter(
         (Entry::Tools(index), What::Tool { call, .. }) => {
             let arguments = serde_json::to_string(&call.arguments)
                 .map_err(|error| Ended::Refused(output::failed(format!("the arguments cannot be written: {error}"))))?;
-            let instance = component.pre.instantiate_async(&mut *store).await?;
+            let instance = instance(component, store).await?;
             let own = wall_clock_ms(prepared.soonest().at());
             let ambient = store.data().ports.ambient.as_ref();
             let request = Request {
@@ -457,7 +461,7 @@ async fn enter(
             ))),
         },
         (Entry::Hook(index), What::Hook(occasion)) => {
-            let instance = component.pre.instantiate_async(&mut *store).await?;
+            let instance = instance(component, store).await?;
             let deadline_ms = wall_clock_ms(prepared.soonest().at());
             Ok(hook::decide(&instance, index, occasion, deadline_ms, limits, store).await?)
         }
@@ -466,6 +470,14 @@ async fn enter(
             "the component is no hook: it does not export fumehood:tool/hooks",
         ))),
     }
+}
+
+/// The call's own instance.
+async fn instance(component: &Inner, store: &mut Store<CallState>) -> wasmtime::Result<Instance> {
+    let begun = Instant::now();
+    let instance = component.pre.instantiate_async(&mut *store).await?;
+    store.data_mut().meter.made_instance(begun.elapsed());
+    Ok(instance)
 }
 
 /// A call of a tool, written out.
@@ -510,7 +522,7 @@ async fn call_function(
 ) -> Result<CallResult, Ended> {
     let arguments = call.arguments.clone();
     let arguments = function.arguments(arguments, &mut Work::new(&store.data().meter, limits))?;
-    let instance = component.pre.instantiate_async(&mut *store).await?;
+    let instance = instance(component, store).await?;
     let entry = instance
         .get_func(&mut *store, function.index)
         .ok_or_else(|| Ended::Refused(output::failed("the component does not export the function")))?;

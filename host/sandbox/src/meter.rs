@@ -182,6 +182,7 @@ impl<F: Future> Future for Unmetered<F> {
 pub(crate) struct Meter {
     clock: Arc<CpuClock>,
     host_calls: u64,
+    instantiated: Option<Duration>,
     memory: usize,
     memory_peak: usize,
     table_elements: usize,
@@ -201,6 +202,7 @@ impl Meter {
         Self {
             clock: Arc::new(CpuClock::new(now)),
             host_calls: 0,
+            instantiated: None,
             memory: 0,
             memory_peak: 0,
             table_elements: 0,
@@ -269,6 +271,15 @@ impl Meter {
 
     pub(crate) fn host_calls(&self) -> u64 {
         self.host_calls
+    }
+
+    /// The instance was made, in so much time.
+    pub(crate) fn made_instance(&mut self, took: Duration) {
+        self.instantiated = Some(took);
+    }
+
+    pub(crate) fn instantiated(&self) -> Option<Duration> {
+        self.instantiated
     }
 
     pub(crate) fn memory_peak(&self) -> u64 {

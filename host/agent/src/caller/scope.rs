@@ -162,6 +162,14 @@ impl CallScope {
         self.deadline.as_ref()
     }
 
+    /// The same, reporting what happens in it.
+    pub(crate) fn observed_by(self, observe: Observe) -> Self {
+        Self {
+            observe: Some(observe),
+            ..self
+        }
+    }
+
     /// The same, called by a client itself.
     pub(crate) fn by_client(self) -> Self {
         Self {

@@ -8,6 +8,7 @@ pub(crate) mod changes;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod explanation;
 pub(crate) mod history;
 pub(crate) mod housekeep;
 pub(crate) mod policy;

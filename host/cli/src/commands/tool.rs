@@ -5,6 +5,7 @@ use crate::{
     boot,
     client::Client,
     commands::{authority, changes},
+    compiled_code::CompiledCode,
     component_file::ComponentFile,
     config::{Loaded, told},
     fault::OrFault as _,
@@ -270,7 +271,7 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Res
 pub(crate) async fn checked(loaded: &Loaded, file: &Path) -> anyhow::Result<Value> {
     let file = ComponentFile::read(file)?;
     file.tell();
-    let sandbox = boot::inspecting(&loaded.config)?;
+    let sandbox = boot::looking(&loaded.config, CompiledCode::of_user())?;
     let inspected = inspect(&sandbox, ShareKey::default(), &file.component(NewGrant::Undecided)).await?;
     let warnings: Vec<String> = lint::manifest(&inspected.manifest, &loaded.config.host_policy().ceilings)
         .iter()

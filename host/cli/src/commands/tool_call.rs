@@ -1,75 +1,115 @@
 //! `fumehood tool call FILE …`: one call of a component file under the real limits, without installing it anywhere.
 //!
-//! A host on a temporary data directory runs it, so that everything is enforced as it would be in service.
+//! A host on a temporary data directory runs it, so that everything is enforced as it would be in service. Only its compiled code is
+//! kept, for the next call.
 
-use crate::{args::ToolCall, boot, commands::tool, component_file::ComponentFile, config::Loaded, out::Out};
+use crate::{
+    args::ToolCall,
+    boot::{self, Running},
+    commands::{
+        explanation::{self, Made, Times},
+        tool,
+    },
+    compiled_code::CompiledCode,
+    component_file::ComponentFile,
+    config::Loaded,
+    out::Out,
+};
 use anyhow::{Context as _, bail};
-use fumehood_agent::{host::NewSession, install::NewGrant};
+use fumehood_agent::{host::NewSession, install::NewGrant, tools::Called};
 use fumehood_core::{
     call::{Arguments, status_of},
+    digest::Digest,
+    event::EventBody,
+    id::SessionId,
+    ledger::LedgerEntry,
     name::{OrgName, SecretName},
 };
 use fumehood_policy::grant::Grant;
-use fumehood_store::record::Owner;
+use fumehood_store::record::{Owner, PageRequest};
 use secrecy::SecretString;
 use serde_json::json;
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> anyhow::Result<bool> {
     let arguments: Arguments = serde_json::from_str(&args.arguments).context("the arguments are not a JSON object")?;
     let file = ComponentFile::read(Path::new(&args.component))?;
     file.tell();
-
-    let new = file.component(NewGrant::Exactly(Box::new(grant(args, &file)?)));
+    let grant = grant(args, &file)?;
+    let workspace = workspace(args)?;
 
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let mut loaded = loaded.clone();
     loaded.config.data_dir = dir.path().to_owned();
     loaded.config.store = Default::default();
     loaded.config.tool.clear();
-    let running = boot::start_bare(&loaded).await?;
+    let compiled = CompiledCode::of_user();
+    let digest = Digest::of(&file.wasm);
+    let kept = compiled.as_ref().is_some_and(|compiled| compiled.has(&digest));
+    let running = boot::start_bare(&loaded, compiled).await?;
     let org = OrgName::default_org();
-    let host = &running.host;
-    host.add_component(&org, new).await?;
-    for secret in &args.secret {
-        let (name, value) = secret.split_once('=').context("--secret takes NAME=VALUE")?;
-        host.store()
-            .secret_set(
-                &Owner::Org(org.clone()),
-                &SecretName::new(name)?,
-                &SecretString::from(value),
-            )
-            .await?;
-    }
-    let workspace = args
-        .workspace
-        .as_ref()
-        .map(|dir| dir.canonicalize())
-        .transpose()
-        .context("--workspace is no directory")?;
-    if workspace.as_ref().is_some_and(|dir| !dir.is_dir()) {
-        bail!("--workspace is no directory");
-    }
-    let session = host.create_session(&org, NewSession::default()).await?;
-    let called = match workspace {
-        Some(dir) => {
-            host.call_tool_on_files(&org, session.id, &dir, &args.tool, arguments)
-                .await
-        }
-        None => {
-            host.call_tool(&org, Some(session.id), &args.tool, arguments, None)
-                .await
-        }
-    };
-    let called = called?;
+
+    let begun = Instant::now();
+    // Held, so that installing it does not load it again.
+    let code = running.sandbox.load(file.wasm.clone(), digest).await?;
+    let load = begun.elapsed();
+    let new = file.component(NewGrant::Exactly(Box::new(grant.clone())));
+    let added = Box::pin(running.host.add_component(&org, new)).await?;
+    drop(code);
+    set_secrets(&running, &org, args).await?;
+    let session = running.host.create_session(&org, NewSession::default()).await?.id;
+    let call = running
+        .host
+        .call_tool_observed(&org, session, workspace.as_deref(), &args.tool, arguments);
+    let (called, events) = Box::pin(call).await?;
+
     let mut value = json!({"call": called.id, "status": status_of(&called.result), "metering": called.metering});
-    match called.result {
+    match &called.result {
         Ok(output) => value["output"] = json!(output),
         Err(error) => value["error"] = json!(error),
     }
+    if args.explain {
+        let ledger = ledger(&running, &org, session).await?;
+        let ran = called.ran.as_ref();
+        let times = Times {
+            load,
+            kept,
+            instance: ran.and_then(|ran| ran.instantiated),
+        };
+        let manifest = &added.component.manifest;
+        value["explanation"] = explanation::explanation(&made(manifest, &grant, &called, &events, &ledger, times));
+    }
     let ok = tool::print_result(out, &value);
+    if let Some(explanation) = value.get("explanation").filter(|_| !out.json) {
+        explanation::show(out, explanation);
+    }
     running.stop().await;
     Ok(ok)
+}
+
+fn made<'a>(
+    manifest: &'a fumehood_policy::manifest::Manifest,
+    grant: &'a Grant,
+    called: &'a Called,
+    events: &'a [EventBody],
+    ledger: &'a [LedgerEntry],
+    times: Times,
+) -> Made<'a> {
+    let ran = called.ran.as_ref();
+    Made {
+        manifest,
+        grant,
+        result: &called.result,
+        metering: &called.metering,
+        limits: ran.map(|ran| &ran.limits),
+        denials: ran.map(|ran| ran.denials.as_slice()).unwrap_or_default(),
+        events,
+        ledger,
+        times,
+    }
 }
 
 /// What the call may do: what is granted by a file, all that the component asks for, or nothing; within the limits that are given.
@@ -90,4 +130,39 @@ fn grant(args: &ToolCall, file: &ComponentFile) -> anyhow::Result<Grant> {
         grant.limits.set(key, value)?;
     }
     Ok(grant)
+}
+
+/// The directory that the call sees as its workspace, if one is given.
+fn workspace(args: &ToolCall) -> anyhow::Result<Option<PathBuf>> {
+    let dir = args.workspace.as_ref().map(|dir| dir.canonicalize()).transpose();
+    let dir = dir.context("--workspace is no directory")?;
+    if dir.as_ref().is_some_and(|dir| !dir.is_dir()) {
+        bail!("--workspace is no directory");
+    }
+    Ok(dir)
+}
+
+async fn set_secrets(running: &Running, org: &OrgName, args: &ToolCall) -> anyhow::Result<()> {
+    for secret in &args.secret {
+        let (name, value) = secret.split_once('=').context("--secret takes NAME=VALUE")?;
+        let (owner, value) = (Owner::Org(org.clone()), SecretString::from(value));
+        running
+            .host
+            .store()
+            .secret_set(&owner, &SecretName::new(name)?, &value)
+            .await?;
+    }
+    Ok(())
+}
+
+/// What the door decided, oldest first.
+async fn ledger(running: &Running, org: &OrgName, session: SessionId) -> anyhow::Result<Vec<LedgerEntry>> {
+    running.egress.flush().await;
+    let page = PageRequest {
+        after: None,
+        limit: 1000,
+    };
+    let mut entries = running.host.store().ledger(org, session, &page).await?.items;
+    entries.sort_by_key(|entry| entry.time);
+    Ok(entries)
 }

@@ -245,8 +245,9 @@ impl Trial {
             .begin(case.exchanges.clone(), secrets, located.dir().to_owned());
         let tool = located.file.tool_of(case).unwrap_or_default();
         let files = world.dir.path();
-        let called = host.call_tool_on_files(&self.org, world.session, files, tool, case.arguments.clone());
-        Ok(called.await?)
+        let call = host.call_tool_observed(&self.org, world.session, Some(files), tool, case.arguments.clone());
+        let (called, _) = Box::pin(call).await?;
+        Ok(called)
     }
 
     /// What is given, and something made up for every other secret that the component names.
