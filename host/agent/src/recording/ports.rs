@@ -12,7 +12,8 @@ use fumehood_core::{
     name::{SecretName, ToolName},
 };
 use fumehood_sandbox::ports::{
-    Body, Door, DoorError, KeyPage, KeyValueError, KeyValues, Peers, Ports, SignAlgorithm, SignError, Signer, Timeouts,
+    Body, Door, DoorError, Jobs, KeyPage, KeyValueError, KeyValues, Peers, Ports, SignAlgorithm, SignError, Signer,
+    Ticket, Timeouts,
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -20,6 +21,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 /// The same ports, with a tape that runs.
@@ -29,6 +31,7 @@ pub(crate) fn recorded(ports: Ports, tape: &Arc<Tape>) -> Ports {
         key_values: Arc::new(Recorded::new(ports.key_values, tape)),
         signer: Arc::new(Recorded::new(ports.signer, tape)),
         peers: Arc::new(Recorded::new(ports.peers, tape)),
+        jobs: Arc::new(Recorded::new(ports.jobs, tape)),
         ambient: Some(Arc::clone(tape) as _),
         ..ports
     }
@@ -120,6 +123,16 @@ impl Door for Recorded<dyn Door> {
     /// The sandbox refuses it again, whoever asks.
     async fn refuse(&self, request: http::Request<Body>, limit: &'static str, reason: String) {
         self.port.refuse(request, limit, reason).await;
+    }
+}
+
+#[async_trait]
+impl Jobs for Recorded<dyn Jobs> {
+    // THREAT[T-sec-recording]: before the component has what ends the call, and may send it somewhere.
+    async fn detach(&self, within: Option<Duration>, note: Option<String>) -> Result<Ticket, CallError> {
+        let ticket = self.port.detach(within, note).await?;
+        self.tape.handed_on();
+        Ok(ticket)
     }
 }
 

@@ -205,6 +205,17 @@ impl Tape {
         })
     }
 
+    /// The call is handed on to somebody outside: what is taken down goes. The ticket that ends the call could be in it, and what comes
+    /// of the call is not its component's to say any more.
+    pub(super) fn handed_on(&self) {
+        let mut state = self.lock();
+        *state = State {
+            size: state.size,
+            spoilt: Some("the call was handed on to somebody outside".to_owned()),
+            ..State::default()
+        };
+    }
+
     // THREAT[T-box-host-memory]: what is too much is not held.
     fn charge(&self, state: &mut State, bytes: u64) {
         state.size = state.size.saturating_add(bytes);

@@ -92,6 +92,8 @@ impl Answers {
             key_values: Arc::new(self.clone()),
             signer: Arc::new(self.clone()),
             peers: Arc::new(self.clone()),
+            // What was handed on is not recorded, so whoever asks for it now did not then.
+            jobs: Ports::denied().jobs,
             observer: Arc::new(NoObserver),
             workspace,
             env: env.into(),
