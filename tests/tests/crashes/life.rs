@@ -109,7 +109,7 @@ enum Step {
     Cancel,
 }
 
-const STEPS: [Step; 18] = [
+const STEPS: [Step; 19] = [
     Step::Grant,
     Step::Component,
     Step::Session,

@@ -403,6 +403,38 @@ mod tests {
         }
     }
 
+    struct HandsOn;
+
+    #[async_trait]
+    impl Jobs for HandsOn {
+        async fn detach(&self, _: Option<Duration>, _: Option<String>) -> Result<Ticket, CallError> {
+            Ok(Ticket {
+                id: "cbk_1".into(),
+                token: "token".into(),
+                url: None,
+                expires_ms: 0,
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_call_that_is_handed_on_neither_from_before_nor_from_after() {
+        let tape = Arc::new(Tape::new(10_000, false));
+        let ports = Ports {
+            door: Arc::new(Echo(b"an answer")),
+            jobs: Arc::new(HandsOn),
+            ..Ports::denied()
+        };
+        let ports = recorded(ports, &tape);
+        fetch(&ports).await;
+        ports.jobs.detach(None, None).await.unwrap();
+        fetch(&ports).await;
+        let kept = tape.finish(whole(Ok(Output::default())), &LeakGuard::default());
+        assert!(kept.is_none());
+        let why = missing(&tape).unwrap();
+        assert!(why.contains("handed on"), "{why}");
+    }
+
     #[tokio::test]
     async fn what_a_door_answers_is_taken_down_and_passed_on() {
         let tape = Arc::new(Tape::new(10_000, false));
