@@ -183,7 +183,8 @@ async fn report(connection: &mut SqliteConnection, report: Report, event: journa
 impl Callbacks for SqliteStore {
     async fn callback(&self, id: CallbackId) -> Result<Option<Callback>> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT callback, token, org, session, turn, call, expires, state, request FROM awaited_calls WHERE callback = ?1",
+            "SELECT callback, token, org, session, turn, call, expires, state, request FROM awaited_calls \
+             WHERE callback = ?1 AND (SELECT deleting IS NULL FROM sessions WHERE id = session)",
         )
         .bind(&id.uuid().as_bytes()[..])
         .fetch_optional(self.readers())
@@ -201,7 +202,8 @@ impl Callbacks for SqliteStore {
                 // THREAT[T-callback-replay]: looked at and kept in one statement of the one writer.
                 let given = sqlx::query(
                     "UPDATE awaited_calls SET state = 'given', result = ?2, request = ?3 \
-                     WHERE callback = ?1 AND state = 'open' AND expires > ?4",
+                     WHERE callback = ?1 AND state = 'open' AND expires > ?4 \
+                       AND (SELECT deleting IS NULL FROM sessions WHERE id = session)",
                 )
                 .bind(&callback.uuid().as_bytes()[..])
                 .bind(result)
@@ -250,7 +252,7 @@ impl Callbacks for SqliteStore {
         let rows: Vec<turns::Row> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended FROM turns \
              WHERE id IN (SELECT turn FROM awaited_calls WHERE state = 'given') AND status = 'awaiting_results' \
-             AND id > ?2 ORDER BY id LIMIT ?1",
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session) AND id > ?2 ORDER BY id LIMIT ?1",
         )
         .bind(i64::from(limit))
         .bind(after)
