@@ -310,7 +310,7 @@ async fn a_session_whose_deletion_was_decided_reads_as_not_there_and_is_gone_whe
     assert_eq!(opened.store.kv_get(&owner, MARKER).await.unwrap(), None);
     assert_eq!(
         opened.store.events(&org("rival"), other, 0, 1000).await.unwrap().len(),
-        702
+        703
     );
     assert!(!place.path().join("workspaces").join(doomed.to_string()).exists());
     opened.close().await;
