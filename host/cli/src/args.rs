@@ -99,7 +99,7 @@ pub(crate) enum Command {
         /// The backup: a directory, or a .tar file.
         from: PathBuf,
     },
-    /// Delete what is too old now ([retention]), as a serving host does every hour. While none serves.
+    /// Delete what is too old now (`[retention]`), as a serving host does every hour. While none serves.
     Housekeep,
     /// Look for what is wrong with this installation.
     Doctor(Doctor),
