@@ -98,7 +98,7 @@ pub struct Authority {
     /// Other tools it may call.
     pub call_tools: ToolFilter,
     /// Whether it may be handed on to somebody outside, who ends it later.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
     /// Environment variables it may see.
     pub env: Vec<EnvName>,
