@@ -75,6 +75,16 @@ async fn a_new_tool_in_rust_builds_says_what_it_is_and_is_called() {
     assert!(size < 500_000, "{size}");
     assert!(!built["requests"].as_array().unwrap().is_empty());
 
+    let mut command = place.command(&["--json", "tool", "test", "tide-tables", "--failing-outside"]);
+    let test = with_the_crates_of_this_workspace(&mut command).output();
+    let tested = tokio::time::timeout(BUILD, test)
+        .await
+        .expect("the tests did not end")
+        .unwrap();
+    assert!(tested.status.success(), "{}", said(&tested));
+    let tested: Value = serde_json::from_slice(&tested.stdout).unwrap();
+    assert_eq!((&tested["passed"], &tested["failed"]), (&json!(4), &json!(0)));
+
     // Alone, it carries its manifest.
     let alone = place.path().join("alone.wasm");
     std::fs::copy(&component, &alone).unwrap();

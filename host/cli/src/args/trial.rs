@@ -8,7 +8,7 @@ pub(crate) struct ToolTest {
     /// The tool's folder, with its tests in `tests/*.toml`.
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// The component to test; without it the folder's own, NAME.wasm.
+    /// The component to test. Without it the folder's own: built first, or NAME.wasm in a folder without code.
     #[arg(long, value_name = "FILE")]
     pub(crate) component: Option<PathBuf>,
     /// Only tests with this in their name.

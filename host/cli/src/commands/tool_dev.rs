@@ -4,7 +4,7 @@
 
 use crate::{
     args::{Cli, Command, Tool, ToolCall, ToolDev},
-    commands::{tool_build, tool_call},
+    commands::{tool_build, tool_call, tool_test},
     config::Loaded,
     kit::{Project, Watch, test},
     out::{Out, Style, printable, tell},
@@ -49,8 +49,11 @@ async fn round(out: Out, loaded: &Loaded, args: &ToolDev, dir: &Path) -> anyhow:
     let project = Project::find(dir)?;
     let file = tool_build::built(out, loaded, &project).await?;
     if args.call.is_empty() {
-        if !test(&project).await? {
-            bail!("the tests failed; what they say is above");
+        // Both, so that each save tells all that is wrong.
+        let of_the_language = test(&project).await?;
+        let of_the_component = tool_test::of_built(out, loaded, &project.dir, &file).await?;
+        if !(of_the_language && of_the_component) {
+            bail!("tests failed; what they say is above");
         }
         return Ok(());
     }

@@ -4,8 +4,9 @@ use crate::{
     args::ToolTest,
     config::Loaded,
     fault::OrFault as _,
+    kit::{Language, Project, build},
     out::{Out, Style},
-    trial::{Bent, Finding, Outcome, Snapshots, Trial, Verdict, find},
+    trial::{Bent, Finding, Located, Outcome, Snapshots, Trial, Verdict, find, has_tests},
 };
 use anyhow::{Context as _, bail};
 use fumehood_policy::manifest::Manifest;
@@ -36,21 +37,41 @@ impl Test {
     }
 }
 
-/// Runs them. `true` when all passed.
+/// Builds the component, where the folder has its code and no other file is named, and runs its tests. `true` when all passed.
 pub(crate) async fn test(out: Out, loaded: &Loaded, args: &ToolTest) -> anyhow::Result<bool> {
+    let files = find(&args.dir).or_fault()?;
     let component = match &args.component {
         Some(file) => file.clone(),
+        None if Language::of(&args.dir).is_some() => build(&Project::find(&args.dir)?).await?.file,
         None => own_component(&args.dir).or_fault()?,
     };
-    let files = find(&args.dir).or_fault()?;
-    let trial = Trial::start(loaded, &component).await?;
+    run(out, loaded, args, &files, &component).await
+}
+
+/// Runs the tests of a folder on what was built of it. `true` when all passed, and when there are none.
+pub(crate) async fn of_built(out: Out, loaded: &Loaded, dir: &Path, component: &Path) -> anyhow::Result<bool> {
+    if !has_tests(dir) {
+        return Ok(true);
+    }
+    let args = ToolTest {
+        dir: dir.to_owned(),
+        component: None,
+        name: None,
+        update: false,
+        failing_outside: false,
+    };
+    run(out, loaded, &args, &find(dir).or_fault()?, component).await
+}
+
+async fn run(out: Out, loaded: &Loaded, args: &ToolTest, files: &[Located], component: &Path) -> anyhow::Result<bool> {
+    let trial = Trial::start(loaded, component).await?;
     let how = if args.update {
         Snapshots::Update
     } else {
         Snapshots::Compare
     };
     let mut ran = Vec::new();
-    for located in &files {
+    for located in files {
         let mut tests = Vec::new();
         let chosen = located
             .file
@@ -82,7 +103,7 @@ pub(crate) async fn test(out: Out, loaded: &Loaded, args: &ToolTest) -> anyhow::
     conclude(out, args, &ran)
 }
 
-/// The component that a folder's manifest is about.
+/// The component that the manifest of a folder without code is about.
 fn own_component(dir: &Path) -> anyhow::Result<PathBuf> {
     let path = dir.join("tool.toml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

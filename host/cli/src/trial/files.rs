@@ -37,7 +37,7 @@ pub(crate) fn find(folder: &Path) -> anyhow::Result<Vec<Located>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if is_test_file(&path) {
             paths.push(path);
         }
     }
@@ -49,6 +49,18 @@ pub(crate) fn find(folder: &Path) -> anyhow::Result<Vec<Located>> {
     }
     paths.sort();
     paths.into_iter().map(read).collect()
+}
+
+/// Whether a tool's folder has a test file.
+pub(crate) fn has_tests(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder.join("tests")) else {
+        return false;
+    };
+    entries.flatten().any(|entry| is_test_file(&entry.path()))
+}
+
+fn is_test_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
 }
 
 fn read(path: PathBuf) -> anyhow::Result<Located> {

@@ -12,7 +12,7 @@ mod outside;
 mod run;
 mod snapshot;
 
-pub(crate) use files::find;
+pub(crate) use files::{Located, find, has_tests};
 pub(crate) use judge::{Finding, Verdict};
 pub(crate) use run::{Bent, Outcome, Trial};
 pub(crate) use snapshot::Snapshots;
