@@ -263,6 +263,7 @@ async fn a_test_of_a_tool_that_the_component_does_not_have_says_so() {
 async fn a_folder_without_tests_or_without_a_component_says_what_is_missing() {
     let folder = Folder::with("");
     assert!(folder.refused().await.contains("[[test]]"));
+    let folder = Folder::with("tool = \"http_fetch\"\n[[test]]\nname = \"x\"\n");
     std::fs::remove_file(folder.0.path().join("tool/http.wasm")).unwrap();
     assert!(folder.refused().await.contains("http.wasm"));
 }

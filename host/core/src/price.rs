@@ -133,7 +133,10 @@ mod tests {
             input: Money::from_millionths(u64::MAX),
             ..cheap
         };
-        assert_eq!(millionths(dear, usage(u64::MAX, u64::MAX)), Some(Money::MOST.millionths()));
+        assert_eq!(
+            millionths(dear, usage(u64::MAX, u64::MAX)),
+            Some(Money::MOST.millionths())
+        );
     }
 
     #[test]
