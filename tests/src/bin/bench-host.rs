@@ -24,7 +24,7 @@ const WAITING: usize = 1000;
 const STREAMS: usize = 2000;
 /// What keeps an org from being held back where something else is measured.
 const UNLIMITED: &str =
-    "[org.default.limits]\ntool_calls = \"unlimited\"\negress_requests = \"unlimited\"\nconcurrent_calls = 2000\n";
+    "[org.default.limits]\ntool_calls = \"unlimited\"\negress_requests = \"unlimited\"\nconcurrent_calls = 1250\n";
 /// Calls whose times are taken, in each of a few rounds.
 const TIMED: usize = 2000;
 /// Rounds of the comparison of a quiet host with a crowded one.
