@@ -129,6 +129,10 @@ impl Error {
                 host,
                 why: why("its answer breaks off"),
             },
+            ErrorCode::HttpProtocolError => Self::Failed {
+                host,
+                why: why("the connection broke, or its answer is not HTTP"),
+            },
             ErrorCode::TlsCertificateError => Self::Failed {
                 host,
                 why: why("its certificate is not valid"),
@@ -220,6 +224,12 @@ mod tests {
         ] {
             assert!(matches!(failure(code), Failure::Unavailable { .. }));
         }
+    }
+
+    #[test]
+    fn a_broken_connection_is_told_in_words() {
+        let message = failure(ErrorCode::HttpProtocolError).to_string();
+        assert!(message.contains("the connection broke"), "{message}");
     }
 
     #[test]
