@@ -96,19 +96,19 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
     unusable.collect()
 }
 
-/// Opens the store and starts a host that has no tools yet, and has compiled code elsewhere than in its data directory, if so told.
-pub(crate) async fn start_bare(loaded: &Loaded, compiled: Option<CompiledCode>) -> anyhow::Result<Running> {
-    start_without_tools(loaded, open(&loaded.config).await?, &door(&loaded.config), compiled).await
+/// Opens the store and starts a host that has no tools yet: with this door, and with compiled code elsewhere than in its data directory,
+/// if so told.
+pub(crate) async fn start_bare(
+    loaded: &Loaded,
+    door: &EgressConfig,
+    compiled: Option<CompiledCode>,
+) -> anyhow::Result<Running> {
+    start_without_tools(loaded, open(&loaded.config).await?, door, compiled).await
 }
 
 /// Starts a host that has no tools yet on an opened store.
 pub(crate) async fn start_bare_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
     start_without_tools(loaded, opened, &door(&loaded.config), None).await
-}
-
-/// The same with a door that leads somewhere else.
-pub(crate) async fn start_bare_behind(loaded: &Loaded, door: &EgressConfig) -> anyhow::Result<Running> {
-    start_without_tools(loaded, open(&loaded.config).await?, door, None).await
 }
 
 /// The door as it is configured.

@@ -22,6 +22,7 @@ mod out;
 mod planned;
 mod standard;
 mod telemetry;
+mod temporary;
 mod trial;
 mod unmatched;
 mod watch;

@@ -1,7 +1,4 @@
 //! `fumehood tool call FILE …`: one call of a component file under the real limits, without installing it anywhere.
-//!
-//! A host on a temporary data directory runs it, so that everything is enforced as it would be in service. Only its compiled code is
-//! kept, for the next call.
 
 use crate::{
     args::ToolCall,
@@ -14,6 +11,7 @@ use crate::{
     component_file::ComponentFile,
     config::Loaded,
     out::Out,
+    temporary::Temporary,
 };
 use anyhow::{Context as _, bail};
 use fumehood_agent::{host::NewSession, install::NewGrant, tools::Called};
@@ -41,15 +39,10 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     let grant = grant(args, &file)?;
     let workspace = workspace(args)?;
 
-    let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let mut loaded = loaded.clone();
-    loaded.config.data_dir = dir.path().to_owned();
-    loaded.config.store = Default::default();
-    loaded.config.tool.clear();
     let compiled = CompiledCode::of_user();
     let digest = Digest::of(&file.wasm);
     let kept = compiled.as_ref().is_some_and(|compiled| compiled.has(&digest));
-    let running = boot::start_bare(&loaded, compiled).await?;
+    let running = Temporary::start(loaded, &boot::door(&loaded.config), compiled).await?;
     let org = OrgName::default_org();
 
     let begun = Instant::now();

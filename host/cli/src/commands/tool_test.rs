@@ -138,10 +138,11 @@ fn conclude(out: Out, args: &ToolTest, ran: &[Ran]) -> anyhow::Result<bool> {
 
 fn show(out: Out, test: &Test) {
     let outcome = &test.outcome;
-    let used = format!(
-        "{} ms, {} requests",
-        outcome.metering.duration_ms, outcome.metering.http_requests
-    );
+    let requests = match outcome.metering.http_requests {
+        1 => "1 request".to_owned(),
+        several => format!("{several} requests"),
+    };
+    let used = format!("{} ms, {requests}", outcome.metering.duration_ms);
     out.line(format_args!(
         "{} {}  {}",
         mark(out, outcome.verdict),

@@ -8,11 +8,7 @@ use super::{
     outside::Outside,
     snapshot::Snapshots,
 };
-use crate::{
-    boot::{self, Running},
-    component_file::ComponentFile,
-    config::Loaded,
-};
+use crate::{boot, compiled_code::CompiledCode, component_file::ComponentFile, config::Loaded, temporary::Temporary};
 use anyhow::Context as _;
 use fumehood_agent::{host::NewSession, install::NewGrant, tools::Called};
 use fumehood_core::{
@@ -34,13 +30,11 @@ use tempfile::TempDir;
 
 /// A host with one component, on which tests are run one after the other.
 pub(crate) struct Trial {
-    running: Running,
+    running: Temporary,
     outside: Outside,
     org: OrgName,
     name: ComponentName,
     manifest: Manifest,
-    /// The data directory, removed with this.
-    _dir: TempDir,
 }
 
 /// What came of a test.
@@ -111,11 +105,6 @@ impl Trial {
     pub(crate) async fn start(loaded: &Loaded, file: &Path) -> anyhow::Result<Self> {
         let file = ComponentFile::read(file)?;
         file.tell();
-        let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-        let mut loaded = loaded.clone();
-        loaded.config.data_dir = dir.path().to_owned();
-        loaded.config.store = Default::default();
-        loaded.config.tool.clear();
         let outside = Outside::default();
         let door = EgressConfig {
             resolver: Resolver::Custom(Arc::new(outside.clone())),
@@ -124,7 +113,7 @@ impl Trial {
             idle_timeout: PATIENCE,
             ..boot::door(&loaded.config)
         };
-        let running = boot::start_bare_behind(&loaded, &door).await?;
+        let running = Temporary::start(loaded, &door, CompiledCode::of_user()).await?;
         let org = OrgName::default_org();
         let added = running
             .host
@@ -136,7 +125,6 @@ impl Trial {
             org,
             name: added.component.name,
             manifest: added.component.manifest,
-            _dir: dir,
         })
     }
 
