@@ -108,7 +108,8 @@ impl Retention {
     #[must_use]
     pub fn limit(&self, kind: Kind, time: Time) -> Option<Time> {
         let kept = chrono::TimeDelta::from_std(self.of(kind)?.as_duration()).ok()?;
-        time.checked_sub_signed(kept)
+        // Nothing is from before the clocks of computers begin.
+        time.checked_sub_signed(kept).filter(|limit| *limit >= Time::UNIX_EPOCH)
     }
 }
 
@@ -117,21 +118,25 @@ impl Retention {
 pub struct Followed {
     /// The time that counts.
     pub time: Time,
+    /// What the next round is to take for the time that counted.
+    pub seen: Time,
     /// How far the clock is ahead of it.
     pub ahead: Duration,
 }
 
 /// Follows the clock: never further ahead than a day at once, and back at once. A clock that jumps years ahead does not make
-/// everything too old in one moment, and whoever sets it back finds what was kept; a host that was away for weeks catches up.
+/// everything too old in one moment, and whoever sets it back finds what was kept; a host that was away for weeks catches up. What is
+/// remembered goes back by a day at once as well, so that a clock that was wrong for one round is not followed from there for years.
 ///
-/// `seen` is the time that counted before.
+/// `seen` is what was remembered of the round before.
 // THREAT[T-keep-clock]
 #[must_use]
 pub fn follow(clock: Time, seen: Time) -> Followed {
-    let most = seen.checked_add_signed(chrono::TimeDelta::seconds(DAY.cast_signed()));
-    let time = most.map_or(clock, |most| clock.min(most));
+    let day = chrono::TimeDelta::seconds(DAY.cast_signed());
+    let time = seen.checked_add_signed(day).map_or(clock, |most| clock.min(most));
     Followed {
         time,
+        seen: seen.checked_sub_signed(day).map_or(time, |least| time.max(least)),
         ahead: (clock - time).to_std().unwrap_or_default(),
     }
 }
@@ -168,6 +173,7 @@ mod tests {
             follow(at(3600), at(0)),
             Followed {
                 time: at(3600),
+                seen: at(3600),
                 ahead: Duration::ZERO
             }
         );
@@ -179,14 +185,24 @@ mod tests {
             assert_eq!(followed.ahead.as_secs(), (years - round * day).cast_unsigned());
             seen = followed.time;
         }
-        assert_eq!(
-            follow(at(3600), seen),
-            Followed {
-                time: at(3600),
-                ahead: Duration::ZERO
-            }
-        );
+        let back = follow(at(3600), seen);
+        assert_eq!((back.time, back.ahead), (at(3600), Duration::ZERO));
         assert_eq!(follow(at(3600), at(years)).time, at(3600));
+    }
+
+    #[test]
+    fn a_clock_that_was_years_back_for_one_round_costs_a_day() {
+        let day = i64::try_from(DAY).unwrap();
+        let wrong = follow(at(-3650 * day), at(0));
+        assert_eq!((wrong.time, wrong.seen), (at(-3650 * day), at(-day)));
+        let right = follow(at(3600), wrong.seen);
+        assert_eq!((right.time, right.ahead.as_secs()), (at(0), 3600));
+    }
+
+    #[test]
+    fn what_is_to_be_kept_for_longer_than_there_are_clocks_is_never_too_old() {
+        let kept = Retention::default().with(Kind::Ledger, Some(Span::from_secs(200_000 * DAY)));
+        assert_eq!(kept.limit(Kind::Ledger, at(0)), None);
     }
 
     #[test]

@@ -38,8 +38,7 @@ pub enum Forgettable {
 /// Deleting what is too old. Each step is one short transaction or a few, to be repeated until there is nothing left for it.
 #[async_trait]
 pub trait Housekeeping {
-    /// The time by which things were too old in the last round; before the first, when the newest session changed. `None` in a store
-    /// without a session.
+    /// What the last round remembered of its time; `None` before the first.
     async fn housekeeping_clock(&self) -> Result<Option<Time>>;
     /// Remembers the time by which things are too old in this round.
     async fn set_housekeeping_clock(&self, time: Time) -> Result<()>;

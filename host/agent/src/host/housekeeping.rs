@@ -91,8 +91,8 @@ impl Host {
     /// When the store can't be read or written: what was deleted before stays so.
     pub async fn keep_house_at(&self, clock: Time) -> Result<Housekept, HostError> {
         let store = self.store();
-        let seen = store.housekeeping_clock().await?.unwrap_or(clock);
-        let Followed { time, ahead } = follow(clock, seen);
+        let before = store.housekeeping_clock().await?.unwrap_or(clock);
+        let Followed { time, seen, ahead } = follow(clock, before);
         telemetry::housekeeping_behind(ahead);
         if !ahead.is_zero() {
             tracing::warn!(
@@ -100,15 +100,18 @@ impl Host {
                 "the clock is more than a day ahead of the last housekeeping: what is too old is told by a time that follows it a day in each round; set the clock if it is wrong"
             );
         }
-        // THREAT[T-keep-clock]: before anything is deleted by it. A host that is killed in each round comes no further by that.
-        store.set_housekeeping_clock(time).await?;
+        // THREAT[T-keep-clock]: before anything is deleted by it.
+        store.set_housekeeping_clock(seen).await?;
         let mut kept = Housekept {
             ahead,
             ..Housekept::default()
         };
         kept.add(DELETIONS, store.end_deletions().await?);
         for org in store.orgs().await? {
-            self.keep_org(&org.name, time, &mut kept).await?;
+            // What can't be deleted of one org keeps nothing of the others.
+            if let Err(error) = self.keep_org(&org.name, time, &mut kept).await {
+                tracing::error!(org = %org.name, %error, "what is too old of an org could not be deleted; it is tried again in an hour");
+            }
         }
         let code = store.code_in_use().await?;
         match self.catalog().blobs().retain(code, CODE_GRACE).await {

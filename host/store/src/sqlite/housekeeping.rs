@@ -106,13 +106,11 @@ impl Forgettable {
 #[async_trait]
 impl Housekeeping for SqliteStore {
     async fn housekeeping_clock(&self) -> Result<Option<Time>> {
-        let nanos: Option<i64> = sqlx::query_scalar(
-            "SELECT ifnull((SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1), (SELECT max(updated) FROM sessions))",
-        )
-        .bind(CLOCK)
-        .fetch_one(self.readers())
-        .await
-        .map_err(failed)?;
+        let nanos: Option<i64> = sqlx::query_scalar("SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1")
+            .bind(CLOCK)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
         Ok(nanos.map(decode::from_nanos))
     }
 
@@ -209,8 +207,11 @@ impl Housekeeping for SqliteStore {
     async fn end_deletions(&self) -> Result<u64> {
         let mut ended = 0;
         for session in self.sessions_to_delete().await? {
-            self.end_session(session).await?;
-            ended += 1;
+            match self.end_session(session).await {
+                Ok(()) => ended += 1,
+                // One that can't be deleted keeps none of the others.
+                Err(error) => tracing::warn!(%session, %error, "what is left of a deleted session can't be deleted"),
+            }
         }
         Ok(ended)
     }

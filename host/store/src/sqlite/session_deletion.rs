@@ -5,19 +5,36 @@ use super::{BoxFuture, SqliteStore, decode, failed};
 use crate::{api::Result, faults::Point};
 use fumehood_core::{id::SessionId, name::OrgName, now};
 
-/// Rows of one transaction.
-const BATCH: i64 = 500;
-
-/// What a session may have much of, in the order in which it goes; all else goes with its row.
-const MUCH: [&str; 5] = [
-    "DELETE FROM events WHERE session = ?1 AND seq IN \
-     (SELECT seq FROM events WHERE session = ?1 ORDER BY seq DESC LIMIT ?2)",
-    "DELETE FROM turns WHERE rowid IN (SELECT rowid FROM turns WHERE session = ?1 LIMIT ?2)",
-    "DELETE FROM ledger WHERE rowid IN (SELECT l.rowid FROM sessions s JOIN ledger l ON l.org = s.org AND l.session = s.id \
-     WHERE s.id = ?1 LIMIT ?2)",
-    "DELETE FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries WHERE session = ?1 LIMIT ?2)",
-    "DELETE FROM key_values WHERE rowid IN (SELECT kv.rowid FROM sessions s JOIN key_values kv ON kv.org = s.org \
-     AND kv.session = s.id WHERE s.id = ?1 LIMIT ?2)",
+/// What a session may have much of, in the order in which it goes, and how many rows go in one transaction: few of those that may be
+/// large. All else goes with the session's row.
+const MUCH: [(&str, i64); 6] = [
+    (
+        "DELETE FROM events WHERE session = ?1 AND seq IN \
+         (SELECT seq FROM events WHERE session = ?1 ORDER BY seq DESC LIMIT ?2)",
+        100,
+    ),
+    (
+        "DELETE FROM recordings WHERE rowid IN (SELECT rowid FROM recordings WHERE session = ?1 LIMIT ?2)",
+        10,
+    ),
+    (
+        "DELETE FROM turns WHERE rowid IN (SELECT rowid FROM turns WHERE session = ?1 LIMIT ?2)",
+        100,
+    ),
+    (
+        "DELETE FROM ledger WHERE rowid IN (SELECT l.rowid FROM sessions s JOIN ledger l ON l.org = s.org AND l.session = s.id \
+         WHERE s.id = ?1 LIMIT ?2)",
+        500,
+    ),
+    (
+        "DELETE FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries WHERE session = ?1 LIMIT ?2)",
+        100,
+    ),
+    (
+        "DELETE FROM key_values WHERE rowid IN (SELECT kv.rowid FROM sessions s JOIN key_values kv ON kv.org = s.org \
+         AND kv.session = s.id WHERE s.id = ?1 LIMIT ?2)",
+        100,
+    ),
 ];
 
 impl SqliteStore {
@@ -43,8 +60,8 @@ impl SqliteStore {
 
     /// Deletes a session that nobody uses any more.
     pub(crate) async fn end_session(&self, id: SessionId) -> Result<()> {
-        for statement in MUCH {
-            while self.shrink(id, statement).await? {}
+        for (statement, rows) in MUCH {
+            while self.shrink(id, statement, rows).await? {}
         }
         self.write(Point::SessionEnd, move |connection| -> BoxFuture<'_, Result<()>> {
             Box::pin(async move {
@@ -74,12 +91,12 @@ impl SqliteStore {
     }
 
     /// True if there may be more.
-    async fn shrink(&self, id: SessionId, statement: &'static str) -> Result<bool> {
+    async fn shrink(&self, id: SessionId, statement: &'static str, rows: i64) -> Result<bool> {
         self.write(Point::SessionShrink, move |connection| -> BoxFuture<'_, Result<bool>> {
             Box::pin(async move {
                 let deleted = sqlx::query(statement)
                     .bind(&id.uuid().as_bytes()[..])
-                    .bind(BATCH)
+                    .bind(rows)
                     .execute(connection)
                     .await
                     .map_err(failed)?;

@@ -143,7 +143,7 @@ pub(super) async fn has_as_many(connection: &mut SqliteConnection, org: &OrgName
     let Ok(most) = i64::try_from(most) else {
         return Ok(false);
     };
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE org = ?1")
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE org = ?1 AND deleting IS NULL")
         .bind(org.as_str())
         .fetch_one(connection)
         .await

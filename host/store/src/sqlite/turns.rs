@@ -463,7 +463,8 @@ impl Turns for SqliteStore {
 
     async fn turn(&self, org: &OrgName, id: TurnId) -> Result<Option<Turn>> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT id, org, session, status, first_seq, created, ended FROM turns WHERE org = ?1 AND id = ?2",
+            "SELECT id, org, session, status, first_seq, created, ended FROM turns WHERE org = ?1 AND id = ?2 \
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session)",
         )
         .bind(org.as_str())
         .bind(&id.uuid().as_bytes()[..])
@@ -495,7 +496,7 @@ impl Turns for SqliteStore {
         let rows: Vec<Waiting> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended, waits_until FROM turns \
              WHERE waits_until IS NOT NULL AND status IN ('awaiting_approval', 'awaiting_results') AND (waits_until, id) > (?2, ?3) \
-             ORDER BY waits_until, id LIMIT ?1",
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session) ORDER BY waits_until, id LIMIT ?1",
         )
         .bind(i64::from(limit))
         .bind(until)
@@ -535,7 +536,8 @@ impl Turns for SqliteStore {
         type ToCancel = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>, String);
         let rows: Vec<ToCancel> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended, cancel FROM turns INDEXED BY turns_to_cancel \
-             WHERE cancel IS NOT NULL AND ended IS NULL AND id > ?1 ORDER BY id LIMIT ?2",
+             WHERE cancel IS NOT NULL AND ended IS NULL AND id > ?1 \
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session) ORDER BY id LIMIT ?2",
         )
         .bind(after.map_or_else(Vec::new, |turn| turn.uuid().as_bytes().to_vec()))
         .bind(i64::from(limit))
@@ -554,7 +556,8 @@ impl Turns for SqliteStore {
         let states: Vec<_> = states.iter().map(|status| decode::status_text(*status)).collect();
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended FROM turns \
-             WHERE status IN (SELECT value FROM json_each(?1)) ORDER BY created, id",
+             WHERE status IN (SELECT value FROM json_each(?1)) \
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session) ORDER BY created, id",
         )
         .bind(decode::to_json(&states, "the states")?)
         .fetch_all(self.readers())
