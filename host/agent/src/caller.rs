@@ -403,7 +403,7 @@ impl Caller {
             .await;
         running.ended(&report);
         if let Some(taping) = taping {
-            self.end_recording(taping, &report.result, secrets.guard()).await;
+            self.end_recording(taping, &report, secrets.guard()).await;
         }
         let result = explain(report.result, &report.denials, most);
         // THREAT[T-sec-exfiltration]: what a tool returns is shown to a model, a journal and a client.

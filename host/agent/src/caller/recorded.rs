@@ -1,19 +1,15 @@
 //! The recording of a call, from before its component runs to where it is kept.
 
 use super::{CallScope, Caller};
-use crate::{
-    recording::{Tape, Whole, recorded},
-    redact,
-};
+use crate::recording::{Tape, Whole, recorded};
 use fumehood_core::{
-    call::CallResult,
     digest::Digest,
     id::{CallId, SessionId, TurnId},
     name::OrgName,
 };
 use fumehood_egress::LeakGuard;
 use fumehood_policy::authority::Authority;
-use fumehood_sandbox::{Call, ports::Ports};
+use fumehood_sandbox::{Call, CallReport, ports::Ports};
 use std::sync::Arc;
 
 /// A call that is to be recorded, and of which turn it is.
@@ -82,18 +78,27 @@ impl Caller {
     }
 
     /// Keeps what was taken down, before the call's end is recorded. What can't be kept is told, and changes nothing for the call.
-    pub(super) async fn end_recording(&self, running: Running, result: &CallResult, guard: &LeakGuard) {
+    pub(super) async fn end_recording(&self, running: Running, report: &CallReport, guard: &LeakGuard) {
         let Running {
             taping,
             call,
             mut whole,
             changes_files,
         } = running;
+        if report.instantiated.is_none() {
+            taping.tape.lost("its component did not come to run".to_owned());
+            return;
+        }
         if let (true, Some((_, after))) = (changes_files, &mut whole.files) {
             *after = self.state_of(taping.session).await;
+            if after.is_none() {
+                let why = "the state that it left the session's files in could not be kept";
+                taping.tape.lost(why.to_owned());
+                return;
+            }
         }
-        // As the guest's result is shown, so it is compared.
-        whole.result = redact::result(guard, result.clone());
+        // As the guest gave it: one with a value of a secret is not kept, and a replay is compared with nothing else.
+        whole.result = report.result.clone();
         let Some(content) = taping.tape.finish(whole, guard) else {
             return;
         };

@@ -19,6 +19,8 @@ use std::{
 const READING: u64 = 20;
 /// What a question takes beside its texts.
 const QUESTION: u64 = 200;
+/// What a piece of a body takes besides its bytes.
+const PIECE: u64 = 64;
 
 /// Takes down what one call is answered. Shared by the call's ports; every method returns at once.
 pub(crate) struct Tape {
@@ -118,7 +120,7 @@ impl Tape {
     /// A piece of the body of a response.
     pub(super) fn piece(&self, place: Place, bytes: usize, piece: Piece) {
         let mut state = self.lock();
-        self.charge(&mut state, bytes as u64);
+        self.charge(&mut state, PIECE + bytes as u64);
         if let Some(response) = response(&mut state, place) {
             response.body.push(piece);
         }
@@ -153,6 +155,12 @@ impl Tape {
         if !guard.is_empty() && state.exchanges.iter().any(|exchange| holds_value(exchange, guard)) {
             return Err(HOLDS_A_VALUE.to_owned());
         }
+        // A tool that was called changes files that nobody changes in a replay.
+        let shared = self.shared
+            || state
+                .exchanges
+                .iter()
+                .any(|exchange| matches!(exchange.asked, Asked::Peer { .. }));
         let recording = Recording {
             version: VERSION,
             tool: whole.tool,
@@ -164,11 +172,7 @@ impl Tape {
             monotonic_clock: state.monotonic_clock,
             env: whole.env,
             exchanges: state.exchanges,
-            files: whole.files.map(|(before, after)| FilesSeen {
-                before,
-                after,
-                shared: self.shared,
-            }),
+            files: whole.files.map(|(before, after)| FilesSeen { before, after, shared }),
             result: whole.result,
         };
         let bytes = serde_json::to_vec(&recording).map_err(|error| format!("it can't be written: {error}"))?;
@@ -211,7 +215,7 @@ impl Tape {
         let mut state = self.lock();
         *state = State {
             size: state.size,
-            spoilt: Some("the call was handed on to somebody outside".to_owned()),
+            spoilt: Some("the call was handed on to somebody outside, or was to be".to_owned()),
             ..State::default()
         };
     }

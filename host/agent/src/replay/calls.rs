@@ -136,7 +136,8 @@ async fn ready(
         Some(Err(why)) => return Ok(Err(Missing(why.clone()).into())),
         None => {
             return Ok(Err(
-                "the turn was not recorded when it ran; `record = true` does that".into()
+                "it was not recorded: `record = true` was not set when it ran, or it was refused, cancelled, or cut off by a stop of the host"
+                    .into()
             ));
         }
     };
@@ -238,7 +239,15 @@ async fn run(parts: &ReplayParts, session: SessionId, id: CallId, ready: Ready) 
         .difference()
         .or_else(|| first_difference("the result", &shown(&recording.result), &shown(&report.result)));
     if let (None, Some((dir, files))) = (&difference, &laid_out) {
-        difference = changed_otherwise(parts, session, dir, files).await?;
+        match changed_otherwise(parts, session, dir, files).await? {
+            Left::Alike => {}
+            Left::Otherwise(first) => difference = Some(first),
+            Left::Unknown => {
+                return Ok(Verdict::NotRecorded {
+                    why: "the state that the session's files were left in is not kept any more".to_owned(),
+                });
+            }
+        }
     }
     if let Some((dir, _)) = laid_out {
         // The caller's directory goes as a whole; this only keeps it from growing.
@@ -276,29 +285,45 @@ async fn lay_out(
     Ok(Some(dir))
 }
 
-/// The first file that the call left otherwise than it did. Where others ran beside it, only what it changed itself is looked at.
+/// How a call left the session's files, beside how it left them when it was recorded.
+enum Left {
+    Alike,
+    Otherwise(Difference),
+    /// A state to compare with is not kept any more.
+    Unknown,
+}
+
+/// Compares the files that the call left. Where others ran beside it, only what it changed itself is looked at.
 async fn changed_otherwise(
     parts: &ReplayParts,
     session: SessionId,
     dir: &Path,
     files: &FilesSeen,
-) -> Result<Option<Difference>, ReplayError> {
-    let Some(after) = files.after else { return Ok(None) };
+) -> Result<Left, ReplayError> {
+    let Some(after) = files.after else {
+        return Ok(Left::Alike);
+    };
     let differing = async |state| {
         let found = parts.workspaces.differing(session, state, dir).await;
-        found
-            .map(Option::unwrap_or_default)
-            .map_err(|error| files_failed(&error))
+        found.map_err(|error| files_failed(&error))
     };
-    let mut otherwise: Vec<Differing> = differing(after).await?;
+    let Some(mut otherwise): Option<Vec<Differing>> = differing(after).await? else {
+        return Ok(Left::Unknown);
+    };
     if files.shared {
-        let own: Vec<Differing> = differing(files.before).await?;
+        let Some(own) = differing(files.before).await? else {
+            return Ok(Left::Unknown);
+        };
         otherwise.retain(|one| own.iter().any(|own| own.path == one.path));
     }
-    Ok(otherwise
-        .into_iter()
-        .next()
-        .map(|first| Difference::new(format!("/workspace/{}", first.path), first.kept, first.found)))
+    Ok(match otherwise.into_iter().next() {
+        None => Left::Alike,
+        Some(first) => Left::Otherwise(Difference::new(
+            format!("/workspace/{}", first.path),
+            first.kept,
+            first.found,
+        )),
+    })
 }
 
 fn files_failed(error: &WorkspaceError) -> ReplayError {

@@ -11,7 +11,7 @@ use crate::{
 use fumehood_core::{
     event::{Event, EventBody},
     id::TurnId,
-    turn::BudgetScope,
+    turn::{BudgetScope, WaitingFor},
 };
 use std::time::Duration;
 
@@ -25,7 +25,13 @@ pub(super) fn replay(turn: TurnId, events: &[Event]) -> DecisionsReplayed {
     let mut used_up = false;
     for event in events.iter().filter(|event| event.turn == Some(turn)) {
         worked.apply(&event.body, event.time);
-        used_up |= matches!(event.body, EventBody::BudgetExhausted { .. });
+        used_up |= matches!(
+            event.body,
+            EventBody::BudgetExhausted {
+                scope: BudgetScope::Org | BudgetScope::Session,
+                ..
+            }
+        );
         if let Some(is_it) = expected(&event.body, used_up)
             && replayed.differs.is_none()
         {
@@ -85,9 +91,12 @@ fn expected(body: &EventBody, used_up: bool) -> Option<Expected<'_>> {
             Next::RunCalls(open) => open.iter().any(|open| open.call.id == *call),
             _ => false,
         }),
-        EventBody::TurnPaused { waiting_for } => {
-            Box::new(move |_, next| matches!(next, Next::Park(now) if now == waiting_for))
-        }
+        EventBody::TurnPaused { waiting_for } => Box::new(move |_, next| match next {
+            Next::Park(now) => now == waiting_for,
+            // A person decides first; what a client runs beside that is still to be handed to it.
+            Next::RunCalls(_) => *waiting_for == WaitingFor::Approval,
+            _ => false,
+        }),
         EventBody::OutputValidated { attempt, .. } | EventBody::OutputRejected { attempt, .. } => {
             Box::new(move |_, next| matches!(next, Next::ValidateOutput { attempt: now } if now == attempt))
         }

@@ -278,7 +278,11 @@ async fn deliveries(world: &World) -> Outcome {
 
 async fn clock(world: &World) -> Outcome {
     let store = &world.store;
-    ensure_eq!(store.housekeeping_clock().await?, None, "the time before the first round");
+    ensure_eq!(
+        store.housekeeping_clock().await?,
+        None,
+        "the time before the first round"
+    );
     // Forward and back: which of them counts is not the store's to say.
     for seconds in [1_700_000_000, 1_600_000_000] {
         let time = Time::from_timestamp(seconds, 5).ok_or_else(|| Broken("no such time".into()))?;
