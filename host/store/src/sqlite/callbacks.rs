@@ -1,6 +1,10 @@
 //! Calls whose results come from outside: which there are follows from the journal; what was brought for one is kept until it is there.
 
-use super::{BoxFuture, SqliteStore, decode, failed, journal, turns};
+use super::{
+    BoxFuture, SqliteStore,
+    batch::{Batch, Statement},
+    decode, failed, journal, turns,
+};
 use crate::{
     api::{Callbacks, Result, StoreError},
     callbacks::{Callback, CallbackState, Giving, Report, Reported},
@@ -19,13 +23,13 @@ use fumehood_core::{
 };
 use sqlx::sqlite::SqliteConnection;
 
-/// What an event says of calls that wait for somebody outside, inside a transaction.
-pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) -> Result<()> {
+/// What an event says of calls that wait for somebody outside, in the transaction of the event.
+pub(super) fn project(batch: &mut Batch, event: &Event) -> Result<()> {
     let Some(turn) = event.turn else { return Ok(()) };
     match &event.body {
         EventBody::ResultsRequested { calls } => {
             for call in calls {
-                insert(connection, event, (turn, call.call_id), call.expires, None).await?;
+                insert(batch, event, (turn, call.call_id), call.expires, None)?;
             }
         }
         EventBody::ToolDetached {
@@ -36,79 +40,79 @@ pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) ->
             ..
         } => {
             let callback = Some((*callback, token));
-            insert(connection, event, (turn, *call), *expires, callback).await?;
+            insert(batch, event, (turn, *call), *expires, callback)?;
         }
         EventBody::ToolCompleted { call, .. } => {
             let is_brought = matches!(event.source, Source::Callback { .. });
-            if settle(connection, *call, is_brought).await? {
-                wait_for_the_others(connection, event.session, turn).await?;
-            }
+            batch.add(SETTLE);
+            batch.bind(is_brought).bind(&call.uuid().as_bytes()[..]);
+            wait_for_the_others(batch, event.session, turn, WAIT_IF_SETTLED);
         }
         EventBody::TurnPaused {
             waiting_for: WaitingFor::Results,
-        } => wait_for_the_others(connection, event.session, turn).await?,
+        } => wait_for_the_others(batch, event.session, turn, WAIT),
         _ => {}
     }
     Ok(())
 }
 
-async fn insert(
-    connection: &mut SqliteConnection,
+const INSERT: Statement = Statement::new(
+    "INSERT INTO awaited_calls (call, org, session, turn, expires, callback, token, state) \
+     VALUES (?, ?, ?, ?, ?, ?, ?, 'open')",
+)
+.or_else(|error| match error.as_database_error() {
+    Some(database) if database.is_unique_violation() => StoreError::Invalid {
+        reason: "the call waits, or waited, for somebody outside already".into(),
+    },
+    _ => failed(error),
+});
+
+fn insert(
+    batch: &mut Batch,
     event: &Event,
     (turn, call): (TurnId, CallId),
     expires: Time,
     callback: Option<(CallbackId, &Digest)>,
 ) -> Result<()> {
     let id = callback.map(|(id, _)| id.uuid());
-    sqlx::query(
-        "INSERT INTO awaited_calls (call, org, session, turn, expires, callback, token, state) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'open')",
-    )
-    .bind(&call.uuid().as_bytes()[..])
-    .bind(event.org.as_str())
-    .bind(&event.session.uuid().as_bytes()[..])
-    .bind(&turn.uuid().as_bytes()[..])
-    .bind(decode::to_nanos(expires)?)
-    .bind(id.as_ref().map(|id| &id.as_bytes()[..]))
-    .bind(callback.map(|(_, token)| &token.as_bytes()[..]))
-    .execute(connection)
-    .await
-    .map_err(|error| match error.as_database_error() {
-        Some(database) if database.is_unique_violation() => StoreError::Invalid {
-            reason: format!("{call} waits, or waited, for somebody outside already"),
-        },
-        _ => failed(error),
-    })?;
+    batch.add(INSERT);
+    batch
+        .bind(&call.uuid().as_bytes()[..])
+        .bind(event.org.as_str())
+        .bind(&event.session.uuid().as_bytes()[..])
+        .bind(&turn.uuid().as_bytes()[..])
+        .bind(decode::to_nanos(expires)?)
+        .bind(id.as_ref().map(|id| &id.as_bytes()[..]))
+        .bind(callback.map(|(_, token)| &token.as_bytes()[..]));
     Ok(())
 }
 
-/// Whether the call waited. What somebody brought counts for nothing where the call ended in another way.
-async fn settle(connection: &mut SqliteConnection, call: CallId, is_brought: bool) -> Result<bool> {
-    let settled = sqlx::query(
-        "UPDATE awaited_calls SET state = 'settled', result = NULL, request = CASE WHEN ?2 THEN request END \
-         WHERE call = ?1 AND state <> 'settled'",
-    )
-    .bind(&call.uuid().as_bytes()[..])
-    .bind(is_brought)
-    .execute(connection)
-    .await
-    .map_err(failed)?;
-    Ok(settled.rows_affected() > 0)
-}
+/// The end of a call that waited. What somebody brought counts for nothing where the call ended in another way.
+const SETTLE: Statement = Statement::new(
+    "UPDATE awaited_calls SET state = 'settled', result = NULL, request = CASE WHEN ? THEN request END \
+     WHERE call = ? AND state <> 'settled'",
+);
 
 /// A turn that waits does so until the first of its calls expires that have no end.
-async fn wait_for_the_others(connection: &mut SqliteConnection, session: SessionId, turn: TurnId) -> Result<()> {
-    sqlx::query(
-        "UPDATE turns SET waits_until = soonest.expires FROM \
-             (SELECT min(expires) AS expires FROM awaited_calls WHERE session = ?1 AND turn = ?2 AND state <> 'settled') AS soonest \
-         WHERE session = ?1 AND id = ?2 AND status = 'awaiting_results' AND soonest.expires IS NOT NULL",
-    )
-    .bind(&session.uuid().as_bytes()[..])
-    .bind(&turn.uuid().as_bytes()[..])
-    .execute(connection)
-    .await
-    .map_err(failed)?;
-    Ok(())
+const WAIT: Statement = Statement::new(
+    "UPDATE turns SET waits_until = soonest.expires FROM \
+         (SELECT min(expires) AS expires FROM awaited_calls WHERE session = ? AND turn = ? AND state <> 'settled') AS soonest \
+     WHERE session = ? AND id = ? AND status = 'awaiting_results' AND soonest.expires IS NOT NULL",
+);
+
+/// The same, where the statement before it settled a call.
+const WAIT_IF_SETTLED: Statement = Statement::new(
+    "UPDATE turns SET waits_until = soonest.expires FROM \
+         (SELECT min(expires) AS expires FROM awaited_calls WHERE session = ? AND turn = ? AND state <> 'settled') AS soonest \
+     WHERE changes() > 0 AND session = ? AND id = ? AND status = 'awaiting_results' AND soonest.expires IS NOT NULL",
+);
+
+fn wait_for_the_others(batch: &mut Batch, session: SessionId, turn: TurnId, wait: Statement) {
+    let (session, turn) = (session.uuid(), turn.uuid());
+    batch.add(wait);
+    for _ in 0..2 {
+        batch.bind(&session.as_bytes()[..]).bind(&turn.as_bytes()[..]);
+    }
 }
 
 type Row = (
@@ -172,11 +176,9 @@ async fn report(connection: &mut SqliteConnection, report: Report, event: journa
         .map_err(failed)?;
     let org = decode::name(org, "a callback's org")?;
     let session = SessionId::from_uuid(decode::uuid(&session, "a callback's session")?);
-    let appended = journal::append(connection, &org, session, event).await?;
-    let event = appended.and_then(|mut events| events.pop());
-    event
-        .map(Reported::Recorded)
-        .ok_or(StoreError::Gone { what: "session" })
+    let mut appended = journal::append(connection, &org, session, event).await?;
+    let event = appended.pop().ok_or(StoreError::Gone { what: "session" })?;
+    Ok(Reported::Recorded(event))
 }
 
 #[async_trait]

@@ -1,6 +1,10 @@
 //! The journal, and what follows from its events in the same transaction.
 
-use super::{BoxFuture, SqliteStore, callbacks, decode, failed, leases, spending, webhooks};
+use super::{
+    BoxFuture, SqliteStore,
+    batch::{Answer, Batch, Statement},
+    callbacks, decode, failed, leases, spending, webhooks,
+};
 use crate::{
     api::{Journal, Result, StoreError},
     faults::{Passage, Point},
@@ -101,47 +105,46 @@ pub(super) fn waits_until(body: &EventBody, time: Time) -> Option<Time> {
     }
 }
 
-/// Takes `count` places in the journal of a session and gives the first; `None` if the org has no such session.
-pub(super) async fn take_places(
-    connection: &mut SqliteConnection,
-    org: &OrgName,
-    session: SessionId,
-    count: usize,
-    time: i64,
-) -> Result<Option<i64>> {
-    let count = i64::try_from(count).map_err(|_| decode::corrupt("the number of events"))?;
-    // One row, one writer: places are taken in order and none is left out.
-    let last: Option<i64> = sqlx::query_scalar(
-        "UPDATE sessions SET last_seq = last_seq + ?3, updated = ?4 WHERE org = ?1 AND id = ?2 AND deleting IS NULL \
-         RETURNING last_seq",
-    )
-    .bind(org.as_str())
-    .bind(&session.uuid().as_bytes()[..])
-    .bind(count)
-    .bind(time)
-    .fetch_optional(connection)
-    .await
-    .map_err(failed)?;
-    Ok(last.map(|last| last - count + 1))
-}
-
-/// Appends events to a session of the org, inside a transaction. `None` if there is no such session.
+/// Appends events to a session of the org, inside a transaction.
 pub(super) async fn append(
     connection: &mut SqliteConnection,
     org: &OrgName,
     session: SessionId,
     prepared: Prepared,
-) -> Result<Option<Vec<Event>>> {
+) -> Result<Vec<Event>> {
+    append_behind(Batch::default(), connection, org, session, prepared).await
+}
+
+/// Appends events under a taking of their turn, unless another has taken it since.
+pub(super) async fn append_held(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    fence: Fence,
+    prepared: Prepared,
+) -> Result<Vec<Event>> {
+    let mut batch = Batch::default();
+    leases::hold(&mut batch, session, fence);
+    append_behind(batch, connection, org, session, prepared).await
+}
+
+/// Appends events with all that follows from them, behind what is in the batch.
+async fn append_behind(
+    mut batch: Batch,
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    prepared: Prepared,
+) -> Result<Vec<Event>> {
     let time = now();
     let nanos = decode::to_nanos(time)?;
-    let Some(first) = take_places(connection, org, session, prepared.events.len(), nanos).await? else {
-        return Ok(None);
-    };
+    let count = i64::try_from(prepared.events.len()).map_err(|_| decode::corrupt("the number of events"))?;
+    let places = take_places(&mut batch, org, session, count, nanos);
     let mut events = Vec::with_capacity(prepared.events.len());
-    for (place, new) in (first..).zip(prepared.events) {
+    for (behind, new) in (0..count).rev().zip(prepared.events) {
         let event = Event {
             id: new.id.unwrap_or_else(EventId::new),
-            seq: Some(decode::seq(place)?),
+            seq: None,
             time,
             org: org.clone(),
             session,
@@ -149,72 +152,108 @@ pub(super) async fn append(
             source: new.event.source,
             body: new.event.body,
         };
-        insert(connection, &event, place, nanos, new.source, new.body).await?;
-        if let EventBody::SessionRewound { after, .. } = &event.body {
-            insert_rewind(connection, session, place, *after).await?;
-        }
-        if let (Some(until), Some(turn)) = (waits_until(&event.body, time), event.turn) {
-            wait_until(connection, session, turn, until).await?;
-        }
-        if let (Some(status), Some(turn)) = (projected(&event.body), event.turn) {
-            match (&event.body, status.is_terminal()) {
-                (EventBody::TurnStarted { .. }, _) => place_waited(connection, session, turn, place).await?,
-                (_, true) => place_waited(connection, session, turn, 0).await?,
-                _ => {}
-            }
-            project(connection, session, turn, status, nanos).await?;
-        }
-        callbacks::project(connection, &event).await?;
-        spending::project(connection, &event).await?;
-        webhooks::queue(connection, &event, nanos).await?;
+        insert(&mut batch, &event, behind, nanos, (new.source, new.body));
+        follow(&mut batch, &event, behind, nanos)?;
         events.push(event);
     }
-    Ok(Some(events))
+    let answers = batch.run(connection).await?;
+    let last: Option<i64> = answers.get(places).map(Answer::value).transpose()?.flatten();
+    let last = last.ok_or(StoreError::Gone { what: "session" })?;
+    for (behind, event) in (0..count).rev().zip(&mut events) {
+        event.seq = Some(decode::seq(last - behind)?);
+        refuse_forward(event)?;
+        crate::telemetry::journal_row();
+    }
+    webhooks::queue(connection, org, &events, nanos).await?;
+    Ok(events)
 }
 
-async fn insert(
-    connection: &mut SqliteConnection,
-    event: &Event,
-    place: i64,
-    nanos: i64,
-    source: String,
-    body: String,
-) -> Result<()> {
+/// One row, one writer: places are taken in order and none is left out.
+const PLACES: Statement = Statement::new(
+    "UPDATE sessions SET last_seq = last_seq + ?, updated = ? WHERE org = ? AND id = ? AND deleting IS NULL \
+     RETURNING last_seq",
+)
+.checked(|answer| match answer.value::<i64>()? {
+    Some(_) => Ok(()),
+    None => Err(StoreError::Gone { what: "session" }),
+});
+
+/// Takes `count` places in the journal of a session. Its answer, whose place is given, is the last of them.
+fn take_places(batch: &mut Batch, org: &OrgName, session: SessionId, count: i64, nanos: i64) -> usize {
+    let answer = batch.add(PLACES);
+    batch
+        .bind(count)
+        .bind(nanos)
+        .bind(org.as_str())
+        .bind(&session.uuid().as_bytes()[..]);
+    answer
+}
+
+/// The session is there, its places were just taken.
+const INSERT: Statement = Statement::new(
+    "INSERT INTO events (session, seq, id, time, turn, source, body) \
+     SELECT id, last_seq - ?, ?, ?, ?, ?, ? FROM sessions WHERE id = ?",
+)
+.or_else(|error| match error.as_database_error() {
+    Some(database) if database.is_foreign_key_violation() => StoreError::Invalid {
+        reason: "the event's turn is not of this session".into(),
+    },
+    _ => failed(error),
+});
+
+/// Writes an event, which is so many places behind the last one.
+fn insert(batch: &mut Batch, event: &Event, behind: i64, nanos: i64, (source, body): (String, String)) {
     let turn = event.turn.map(TurnId::uuid);
-    sqlx::query("INSERT INTO events (session, seq, id, time, turn, source, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
-        .bind(&event.session.uuid().as_bytes()[..])
-        .bind(place)
+    batch.add(INSERT);
+    batch
+        .bind(behind)
         .bind(&event.id.uuid().as_bytes()[..])
         .bind(nanos)
         .bind(turn.as_ref().map(|turn| &turn.as_bytes()[..]))
         .bind(source)
         .bind(body)
-        .execute(connection)
-        .await
-        .map_err(|error| match error.as_database_error() {
-            // The session is there, we have just updated it.
-            Some(database) if database.is_foreign_key_violation() => StoreError::Invalid {
-                reason: "the event's turn is not of this session".into(),
-            },
-            _ => failed(error),
-        })?;
-    crate::telemetry::journal_row();
+        .bind(&event.session.uuid().as_bytes()[..]);
+}
+
+/// What follows from an event.
+fn follow(batch: &mut Batch, event: &Event, behind: i64, nanos: i64) -> Result<()> {
+    let session = event.session;
+    if let EventBody::SessionRewound { after, .. } = &event.body {
+        batch.add(REWIND);
+        batch
+            .bind(behind)
+            .bind(decode::from_count(*after)?)
+            .bind(&session.uuid().as_bytes()[..]);
+    }
+    if let Some(turn) = event.turn {
+        if let Some(until) = waits_until(&event.body, event.time) {
+            wait_until(batch, session, turn, until)?;
+        }
+        if let Some(status) = projected(&event.body) {
+            match (&event.body, status.is_terminal()) {
+                (EventBody::TurnStarted { .. }, _) => place_waited(batch, session, turn, BEGINS_HERE, Some(behind)),
+                (_, true) => place_waited(batch, session, turn, BEGAN_NOWHERE, None),
+                _ => {}
+            }
+            project(batch, session, turn, status, nanos);
+        }
+    }
+    callbacks::project(batch, event)?;
+    spending::project(batch, event);
     Ok(())
 }
 
-async fn insert_rewind(connection: &mut SqliteConnection, session: SessionId, place: i64, after: u64) -> Result<()> {
-    let after = i64::try_from(after).ok().filter(|after| *after < place);
-    let after = after.ok_or_else(|| StoreError::Invalid {
-        reason: "a session goes back, not forward".into(),
-    })?;
-    sqlx::query("INSERT INTO rewinds (session, seq, after_seq) VALUES (?1, ?2, ?3)")
-        .bind(&session.uuid().as_bytes()[..])
-        .bind(place)
-        .bind(after)
-        .execute(connection)
-        .await
-        .map_err(failed)?;
-    Ok(())
+const REWIND: Statement = Statement::new(
+    "INSERT INTO rewinds (session, seq, after_seq) SELECT id, last_seq - ?, ? FROM sessions WHERE id = ?",
+);
+
+fn refuse_forward(event: &Event) -> Result<()> {
+    match &event.body {
+        EventBody::SessionRewound { after, .. } if Some(*after) >= event.seq => Err(StoreError::Invalid {
+            reason: "a session goes back, not forward".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether nothing happened in the turn since it was seen.
@@ -228,14 +267,14 @@ pub(super) async fn is_unchanged(connection: &mut SqliteConnection, session: Ses
     Ok(last.map(decode::seq).transpose()? == Some(seen.seq))
 }
 
-async fn wait_until(connection: &mut SqliteConnection, session: SessionId, turn: TurnId, until: Time) -> Result<()> {
-    sqlx::query("UPDATE turns SET waits_until = ?3 WHERE session = ?1 AND id = ?2")
-        .bind(&session.uuid().as_bytes()[..])
-        .bind(&turn.uuid().as_bytes()[..])
+const WAITS_UNTIL: Statement = Statement::new("UPDATE turns SET waits_until = ? WHERE session = ? AND id = ?");
+
+fn wait_until(batch: &mut Batch, session: SessionId, turn: TurnId, until: Time) -> Result<()> {
+    batch.add(WAITS_UNTIL);
+    batch
         .bind(decode::to_nanos(until)?)
-        .execute(connection)
-        .await
-        .map_err(failed)?;
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(&turn.uuid().as_bytes()[..]);
     Ok(())
 }
 
@@ -260,60 +299,63 @@ pub(super) async fn rewinds(reader: impl SqliteExecutor<'_>, org: &OrgName, sess
         .collect()
 }
 
-/// A turn that waited for another has its place where it begins, since what lies before is the other's; one that ends without having
-/// begun has none.
-async fn place_waited(connection: &mut SqliteConnection, session: SessionId, turn: TurnId, place: i64) -> Result<()> {
-    sqlx::query(
-        "UPDATE turns SET first_seq = ?3 WHERE session = ?1 AND id = ?2 AND status = 'queued' AND EXISTS \
-         (SELECT 1 FROM events e WHERE e.session = ?1 AND e.seq > turns.first_seq AND e.turn <> ?2)",
-    )
-    .bind(&session.uuid().as_bytes()[..])
-    .bind(&turn.uuid().as_bytes()[..])
-    .bind(place)
-    .execute(connection)
-    .await
-    .map_err(failed)?;
-    Ok(())
+/// A turn that waited for another has its place where it begins, since what lies before is the other's.
+const BEGINS_HERE: Statement = Statement::new(
+    "UPDATE turns SET first_seq = (SELECT last_seq - ? FROM sessions s WHERE s.id = turns.session) \
+     WHERE session = ? AND id = ? AND status = 'queued' AND EXISTS \
+     (SELECT 1 FROM events e WHERE e.session = turns.session AND e.seq > turns.first_seq AND e.turn <> turns.id)",
+);
+
+/// One that ends without having begun has none.
+const BEGAN_NOWHERE: Statement = Statement::new(
+    "UPDATE turns SET first_seq = 0 WHERE session = ? AND id = ? AND status = 'queued' AND EXISTS \
+     (SELECT 1 FROM events e WHERE e.session = turns.session AND e.seq > turns.first_seq AND e.turn <> turns.id)",
+);
+
+fn place_waited(batch: &mut Batch, session: SessionId, turn: TurnId, place: Statement, behind: Option<i64>) {
+    batch.add(place);
+    if let Some(behind) = behind {
+        batch.bind(behind);
+    }
+    batch
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(&turn.uuid().as_bytes()[..]);
 }
 
-async fn project(
-    connection: &mut SqliteConnection,
-    session: SessionId,
-    turn: TurnId,
-    status: TurnStatus,
-    nanos: i64,
-) -> Result<()> {
-    let updated = sqlx::query(
-        "UPDATE turns SET status = ?3, ended = ?4, waits_until = CASE WHEN ?5 THEN waits_until END, \
-             owner = CASE WHEN ?6 THEN owner END, opening = CASE WHEN ?6 THEN opening END, \
-             leased_until = CASE WHEN ?6 THEN leased_until END \
-         WHERE session = ?1 AND id = ?2 AND ended IS NULL",
-    )
-    .bind(&session.uuid().as_bytes()[..])
-    .bind(&turn.uuid().as_bytes()[..])
-    .bind(decode::status_text(status))
-    .bind(status.is_terminal().then_some(nanos))
-    .bind(matches!(
-        status,
-        TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults
-    ))
+const STATUS: Statement = Statement::new(
+    "UPDATE turns SET status = ?, ended = ?, waits_until = CASE WHEN ? THEN waits_until END, \
+         owner = CASE WHEN ? THEN owner END, opening = CASE WHEN ? THEN opening END, \
+         leased_until = CASE WHEN ? THEN leased_until END \
+     WHERE session = ? AND id = ? AND ended IS NULL",
+)
+.or_else(|error| match error.as_database_error() {
+    // THREAT[T-api-busy]
+    Some(database) if database.is_unique_violation() => StoreError::Invalid {
+        reason: "another turn of the session has begun and not ended".into(),
+    },
+    _ => failed(error),
+})
+.checked(|answer| match answer.affected() {
+    0 => Err(StoreError::Invalid {
+        reason: "the turn has ended: it neither starts nor ends again".into(),
+    }),
+    _ => Ok(()),
+});
+
+fn project(batch: &mut Batch, session: SessionId, turn: TurnId, status: TurnStatus, nanos: i64) {
+    let waits = matches!(status, TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults);
     // What has ended, or waits for somebody outside, is nobody's to work.
-    .bind(matches!(status, TurnStatus::Queued | TurnStatus::Running))
-    .execute(connection)
-    .await
-    .map_err(|error| match error.as_database_error() {
-        // THREAT[T-api-busy]
-        Some(database) if database.is_unique_violation() => StoreError::Invalid {
-            reason: "another turn of the session has begun and not ended".into(),
-        },
-        _ => failed(error),
-    })?;
-    if updated.rows_affected() == 0 {
-        return Err(StoreError::Invalid {
-            reason: "the turn has ended: it neither starts nor ends again".into(),
-        });
-    }
-    Ok(())
+    let is_worked = matches!(status, TurnStatus::Queued | TurnStatus::Running);
+    batch.add(STATUS);
+    batch
+        .bind(decode::status_text(status))
+        .bind(status.is_terminal().then_some(nanos))
+        .bind(waits)
+        .bind(is_worked)
+        .bind(is_worked)
+        .bind(is_worked)
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(&turn.uuid().as_bytes()[..]);
 }
 
 type Row = (Vec<u8>, i64, i64, Vec<u8>, Option<Vec<u8>>, String, String);
@@ -341,11 +383,7 @@ impl Journal for SqliteStore {
         self.write(
             prepared.passage(),
             move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-                Box::pin(async move {
-                    append(connection, &org, session, prepared)
-                        .await?
-                        .ok_or(StoreError::Gone { what: "session" })
-                })
+                Box::pin(async move { append(connection, &org, session, prepared).await })
             },
         )
         .await
@@ -363,12 +401,7 @@ impl Journal for SqliteStore {
         self.write(
             prepared.passage(),
             move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-                Box::pin(async move {
-                    leases::holds(connection, session, fence).await?;
-                    append(connection, &org, session, prepared)
-                        .await?
-                        .ok_or(StoreError::Gone { what: "session" })
-                })
+                Box::pin(async move { append_held(connection, &org, session, fence, prepared).await })
             },
         )
         .await
@@ -391,8 +424,7 @@ impl Journal for SqliteStore {
                     if !is_unchanged(connection, session, seen).await? {
                         return Ok(None);
                     }
-                    let appended = append(connection, &org, session, prepared).await?;
-                    appended.map(Some).ok_or(StoreError::Gone { what: "session" })
+                    append(connection, &org, session, prepared).await.map(Some)
                 })
             },
         )

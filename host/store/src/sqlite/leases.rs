@@ -1,6 +1,10 @@
 //! Which host works which turn. One process at a time has the database, so a lease of an earlier one counts for nothing.
 
-use super::{BoxFuture, SqliteStore, decode, failed, turns};
+use super::{
+    BoxFuture, SqliteStore,
+    batch::{Batch, Statement},
+    decode, failed, turns,
+};
 use crate::{
     api::{Leases, Result, StoreError},
     faults::Point,
@@ -30,20 +34,22 @@ const CAME_FURTHER: &str = "SELECT EXISTS (SELECT 1 FROM events WHERE session = 
              'compaction.completed') \
          OR (json_extract(body, '$.type') = 'tool.completed' AND json_extract(body, '$.data.status') <> 'interrupted')))";
 
-/// Refuses what is written under an earlier taking than the last, inside the transaction that would write it.
-// THREAT[T-turn-two-owners]: looked at by the one writer, in the transaction of what is written.
-pub(super) async fn holds(connection: &mut SqliteConnection, session: SessionId, fence: Fence) -> Result<()> {
-    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM turns WHERE session = ?1 AND id = ?2")
-        .bind(&session.uuid().as_bytes()[..])
-        .bind(&fence.turn().uuid().as_bytes()[..])
-        .fetch_optional(connection)
-        .await
-        .map_err(failed)?;
-    match epoch {
-        Some(epoch) if epoch.cast_unsigned() == fence.epoch() => Ok(()),
-        Some(_) => Err(StoreError::Lost),
+const HELD: Statement = Statement::new("SELECT epoch = ? FROM turns WHERE session = ? AND id = ?").checked(|answer| {
+    match answer.value()? {
+        Some(true) => Ok(()),
+        Some(false) => Err(StoreError::Lost),
         None => Err(StoreError::Gone { what: "turn" }),
     }
+});
+
+/// Refuses what is written under an earlier taking than the last, in the transaction of what follows in the batch.
+// THREAT[T-turn-two-owners]: looked at by the one writer, in the transaction of what is written.
+pub(super) fn hold(batch: &mut Batch, session: SessionId, fence: Fence) {
+    batch.add(HELD);
+    batch
+        .bind(fence.epoch().cast_signed())
+        .bind(&session.uuid().as_bytes()[..])
+        .bind(&fence.turn().uuid().as_bytes()[..]);
 }
 
 /// A turn as far as taking it goes.

@@ -3,6 +3,7 @@
 //! Writes of many tasks share transactions (see `writer`); reads see every write whose future has resolved.
 
 mod agents;
+mod batch;
 mod callbacks;
 pub mod check;
 pub(crate) mod components;

@@ -187,9 +187,7 @@ async fn change(
     // Each part by itself: of two changes at once neither undoes the other's.
     changed.narrowing.network = network.unwrap_or(changed.narrowing.network);
     changed.narrowing.files = files.unwrap_or(changed.narrowing.files);
-    let events = journal::append(connection, org, id, events)
-        .await?
-        .ok_or(StoreError::Gone { what: "session" })?;
+    let events = journal::append(connection, org, id, events).await?;
     changed.updated = journal::time_of(&events).unwrap_or_else(fumehood_core::now);
     changed.archived = match archived {
         None => changed.archived,
@@ -260,9 +258,7 @@ impl Sessions for SqliteStore {
                     });
                 }
                 insert(connection, &row).await?;
-                journal::append(connection, &row.session.org, row.session.id, events)
-                    .await?
-                    .ok_or(StoreError::Gone { what: "session" })
+                journal::append(connection, &row.session.org, row.session.id, events).await
             })
         })
         .await

@@ -1,6 +1,12 @@
 //! What is spent and held. What model calls took is charged with the events that tell it, in one transaction.
 
-use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
+use super::{
+    BoxFuture, SqliteStore,
+    batch::{Batch, Statement},
+    cursor,
+    cursor::List,
+    decode, failed, insert_failed,
+};
 use crate::{
     api::{Result, Spending, StoreError},
     faults::Point,
@@ -10,7 +16,7 @@ use crate::{
 use async_trait::async_trait;
 use fumehood_core::{
     event::{Event, EventBody},
-    id::SessionId,
+    id::{SessionId, TurnId},
     money::Money,
     name::{ModelName, OrgName},
     now,
@@ -55,20 +61,21 @@ impl<'a> Spent<'a> {
     }
 }
 
-/// Charges what an event says was spent and lets go of what was held for it, inside the transaction that appends the event.
-pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) -> Result<()> {
+const BEGUN: Statement = Statement::new("UPDATE turns SET agent = ?, model = ? WHERE id = ?");
+const RELEASE: Statement = Statement::new("DELETE FROM reservations WHERE holder = ?");
+
+/// Charges what an event says was spent and lets go of what was held for it, in the transaction of the event.
+pub(super) fn project(batch: &mut Batch, event: &Event) {
     if let (EventBody::TurnStarted { agent, model, .. }, Some(turn)) = (&event.body, event.turn) {
-        sqlx::query("UPDATE turns SET agent = ?2, model = ?3 WHERE id = ?1")
-            .bind(&turn.uuid().as_bytes()[..])
+        batch.add(BEGUN);
+        batch
             .bind(agent.as_str())
             .bind(model.as_str())
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
+            .bind(&turn.uuid().as_bytes()[..]);
     }
     let spent = Spent::of(&event.body);
     if let Some(spent) = &spent {
-        charge(connection, event, spent).await?;
+        charge(batch, event, spent);
     }
     let session = event.session;
     let done = match (event.turn, &event.body) {
@@ -78,10 +85,14 @@ pub(super) async fn project(connection: &mut SqliteConnection, event: &Event) ->
         }
         _ => None,
     };
-    match done {
-        Some(holder) => release(connection, holder).await,
-        None => Ok(()),
+    if let Some(holder) = done {
+        release(batch, holder);
     }
+}
+
+fn release(batch: &mut Batch, holder: Holder) {
+    batch.add(RELEASE);
+    batch.bind(id(holder));
 }
 
 /// What a holder is known by.
@@ -92,63 +103,59 @@ fn id(holder: Holder) -> Vec<u8> {
     }
 }
 
-async fn release(connection: &mut SqliteConnection, holder: Holder) -> Result<()> {
-    sqlx::query("DELETE FROM reservations WHERE holder = ?1")
-        .bind(id(holder))
-        .execute(connection)
-        .await
-        .map_err(failed)?;
-    Ok(())
-}
+/// Who worked it is the turn's to tell; a session that sums itself up has its agent to tell.
+const CHARGE_DAY: Statement = Statement::new(
+    "INSERT INTO usage_days (org, day, agent, model, calls, unmeasured, \
+         input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost) \
+     SELECT s.org, ?, ifnull(t.agent, s.agent), ifnull(?, ifnull(t.model, '')), 1, ?, ?, ?, ?, ?, ?, ? \
+         FROM sessions s LEFT JOIN turns t ON t.session = s.id AND t.id = ? WHERE s.id = ? \
+     ON CONFLICT (org, day, agent, model) DO UPDATE SET \
+         calls = calls + 1, unmeasured = unmeasured + excluded.unmeasured, \
+         input_tokens = min(coalesce(input_tokens + excluded.input_tokens, input_tokens, excluded.input_tokens), ?), \
+         output_tokens = min(coalesce(output_tokens + excluded.output_tokens, output_tokens, excluded.output_tokens), ?), \
+         cached_input_tokens = min(coalesce(cached_input_tokens + excluded.cached_input_tokens, \
+             cached_input_tokens, excluded.cached_input_tokens), ?), \
+         cache_write_tokens = min(coalesce(cache_write_tokens + excluded.cache_write_tokens, \
+             cache_write_tokens, excluded.cache_write_tokens), ?), \
+         reasoning_tokens = min(coalesce(reasoning_tokens + excluded.reasoning_tokens, \
+             reasoning_tokens, excluded.reasoning_tokens), ?), \
+         cost = min(coalesce(cost + excluded.cost, cost, excluded.cost), ?)",
+);
+/// The sums of a day that grow no further than [`MOST`].
+const SUMS: usize = 6;
 
-async fn charge(connection: &mut SqliteConnection, event: &Event, spent: &Spent<'_>) -> Result<()> {
+const CHARGE_SESSION: Statement = Statement::new(
+    "UPDATE sessions SET spent_tokens = min(spent_tokens + ?, ?), spent_cost = min(spent_cost + ?, ?) WHERE id = ?",
+);
+
+fn charge(batch: &mut Batch, event: &Event, spent: &Spent<'_>) {
     let count = |tokens: Option<u64>| tokens.map(kept);
     let usage = spent.usage.unwrap_or_default();
     let cost = spent.cost.map(|cost| kept(cost.millionths()));
-    // Who worked it is the turn's to tell; a session that sums itself up has its agent to tell.
-    sqlx::query(
-        "INSERT INTO usage_days (org, day, agent, model, calls, unmeasured, \
-             input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost) \
-         SELECT s.org, ?3, ifnull(t.agent, s.agent), ifnull(?4, ifnull(t.model, '')), 1, ?5, ?6, ?7, ?8, ?12, ?9, ?10 \
-             FROM sessions s LEFT JOIN turns t ON t.session = s.id AND t.id = ?2 WHERE s.id = ?1 \
-         ON CONFLICT (org, day, agent, model) DO UPDATE SET \
-             calls = calls + 1, unmeasured = unmeasured + excluded.unmeasured, \
-             input_tokens = min(coalesce(input_tokens + excluded.input_tokens, input_tokens, excluded.input_tokens), ?11), \
-             output_tokens = min(coalesce(output_tokens + excluded.output_tokens, output_tokens, excluded.output_tokens), ?11), \
-             cached_input_tokens = min(coalesce(cached_input_tokens + excluded.cached_input_tokens, \
-                 cached_input_tokens, excluded.cached_input_tokens), ?11), \
-             cache_write_tokens = min(coalesce(cache_write_tokens + excluded.cache_write_tokens, \
-                 cache_write_tokens, excluded.cache_write_tokens), ?11), \
-             reasoning_tokens = min(coalesce(reasoning_tokens + excluded.reasoning_tokens, \
-                 reasoning_tokens, excluded.reasoning_tokens), ?11), \
-             cost = min(coalesce(cost + excluded.cost, cost, excluded.cost), ?11)",
-    )
-    .bind(&event.session.uuid().as_bytes()[..])
-    .bind(event.turn.map(|turn| turn.uuid().as_bytes().to_vec()))
-    .bind(Day::of(event.time).number())
-    .bind(spent.model.map(ModelName::as_str))
-    .bind(!spent.usage.is_some_and(Usage::is_whole))
-    .bind(count(usage.input_tokens))
-    .bind(count(usage.output_tokens))
-    .bind(count(usage.cached_input_tokens))
-    .bind(count(usage.reasoning_tokens))
-    .bind(cost)
-    .bind(kept(MOST))
-    .bind(count(usage.cache_write_tokens))
-    .execute(&mut *connection)
-    .await
-    .map_err(failed)?;
-    sqlx::query(
-        "UPDATE sessions SET spent_tokens = min(spent_tokens + ?2, ?4), spent_cost = min(spent_cost + ?3, ?4) WHERE id = ?1",
-    )
-    .bind(&event.session.uuid().as_bytes()[..])
-    .bind(kept(usage.total()))
-    .bind(cost.unwrap_or(0))
-    .bind(kept(MOST))
-    .execute(connection)
-    .await
-    .map_err(failed)?;
-    Ok(())
+    let (session, turn) = (event.session.uuid(), event.turn.map(TurnId::uuid));
+    batch.add(CHARGE_DAY);
+    batch
+        .bind(Day::of(event.time).number())
+        .bind(spent.model.map(ModelName::as_str))
+        .bind(!spent.usage.is_some_and(Usage::is_whole))
+        .bind(count(usage.input_tokens))
+        .bind(count(usage.output_tokens))
+        .bind(count(usage.cached_input_tokens))
+        .bind(count(usage.cache_write_tokens))
+        .bind(count(usage.reasoning_tokens))
+        .bind(cost)
+        .bind(turn.as_ref().map(|turn| &turn.as_bytes()[..]))
+        .bind(&session.as_bytes()[..]);
+    for _ in 0..SUMS {
+        batch.bind(kept(MOST));
+    }
+    batch.add(CHARGE_SESSION);
+    batch
+        .bind(kept(usage.total()))
+        .bind(kept(MOST))
+        .bind(cost.unwrap_or(0))
+        .bind(kept(MOST))
+        .bind(&session.as_bytes()[..]);
 }
 
 /// What an event charges its session with, as it is kept.
@@ -390,7 +397,11 @@ impl Spending for SqliteStore {
 
     async fn release(&self, holder: Holder) -> Result<()> {
         self.write(Point::SpendingRelease, move |connection| {
-            Box::pin(release(connection, holder))
+            Box::pin(async move {
+                let mut batch = Batch::default();
+                release(&mut batch, holder);
+                batch.run(connection).await.map(drop)
+            })
         })
         .await
     }

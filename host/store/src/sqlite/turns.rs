@@ -1,6 +1,6 @@
 //! Turns: accepting them once, and finding them.
 
-use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal, leases, sessions};
+use super::{BoxFuture, SqliteStore, decode, failed, insert_failed, journal, sessions};
 use crate::{
     api::{Result, StoreError, Turns},
     faults::Point,
@@ -179,7 +179,7 @@ impl Candidate {
                 reason: "what is to end the turn for another does not end it".into(),
             });
         }
-        ended.ok_or(StoreError::Gone { what: "session" })
+        Ok(ended)
     }
 
     /// Writes the turn; `recorded` is what the journal got for it already.
@@ -291,10 +291,8 @@ async fn record(
     session: SessionId,
     event: journal::Prepared,
 ) -> Result<Event> {
-    let events = journal::append(connection, org, session, event).await?;
-    events
-        .and_then(|mut events| events.pop())
-        .ok_or(StoreError::Gone { what: "session" })
+    let mut events = journal::append(connection, org, session, event).await?;
+    events.pop().ok_or(StoreError::Gone { what: "session" })
 }
 
 /// The session's turn that is worked, or the first of those that wait.
@@ -328,9 +326,9 @@ async fn add(
             None => {}
         }
     }
-    leases::holds(connection, session, addition.fence).await?;
-    let events = journal::append(connection, org, session, steered).await?;
-    let event = events.and_then(|mut events| events.pop());
+    let event = journal::append_held(connection, org, session, addition.fence, steered)
+        .await?
+        .pop();
     let event = event.ok_or(StoreError::Gone { what: "session" })?;
     if let Some(idempotency) = &addition.idempotency {
         remember(connection, session, idempotency, addition.fence.turn(), time).await?;

@@ -4,6 +4,7 @@
 //! Each job has a savepoint: one that fails is undone alone. A job's result is told only after the commit.
 //! A job whose caller has gone before it began is not done; once begun it is done whole.
 
+use super::batch::{Batch, Statement};
 use crate::{
     api::{Result, StoreError},
     data_dir::DataDir,
@@ -17,6 +18,14 @@ use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinHandle,
 };
+
+const BEGIN: &[Statement] = &[Statement::new("BEGIN IMMEDIATE"), SAVEPOINT];
+const SAVEPOINT: Statement = Statement::new("SAVEPOINT job");
+const NEXT: &[Statement] = &[Statement::new("RELEASE job"), SAVEPOINT];
+/// Undoes a job and leaves its savepoint to the next.
+const UNDO: &[Statement] = &[Statement::new("ROLLBACK TO job")];
+const COMMIT: Statement = Statement::new("COMMIT");
+const ROLLBACK: Statement = Statement::new("ROLLBACK");
 
 pub(super) type BoxFuture<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
 
@@ -177,7 +186,7 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
         return;
     }
     let (begun, writes) = (Instant::now(), jobs.len());
-    if let Err(error) = run(connection, "BEGIN IMMEDIATE").await {
+    if let Err(error) = run(connection, BEGIN).await {
         for job in jobs.drain(..) {
             job.refuse(copy(&error));
         }
@@ -195,7 +204,7 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
     telemetry::committed(begun, writes, &outcome);
     if outcome.is_err() {
         // Some errors have ended the transaction already; then this one fails, and that is well.
-        let _ = run(connection, "ROLLBACK").await;
+        let _ = run(connection, &[ROLLBACK]).await;
     }
     for one in done {
         (one.tell)(outcome.as_ref().copied());
@@ -211,7 +220,7 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
 async fn durably(connection: &mut SqliteConnection, passages: &[Passage]) -> Result<()> {
     let pass = |moment| passages.iter().for_each(|passage| faults::pass(passage, moment));
     pass(Moment::Before);
-    run(connection, "COMMIT").await?;
+    run(connection, &[COMMIT]).await?;
     pass(Moment::After);
     Ok(())
 }
@@ -224,23 +233,14 @@ async fn in_transaction(
 ) -> Result<()> {
     let mut rest = std::mem::take(jobs).into_iter();
     while let Some(job) = rest.next() {
-        let one = match run(connection, "SAVEPOINT job").await {
-            Ok(()) => job.run(connection).await,
-            Err(error) => {
-                job.refuse(copy(&error));
-                *jobs = rest.collect();
-                return Err(error);
-            }
+        let one = job.run(connection).await;
+        let settled = match (one.succeeded, rest.len()) {
+            (false, _) => run(connection, UNDO).await,
+            // The commit releases the last one.
+            (true, 0) => Ok(()),
+            (true, _) => run(connection, NEXT).await,
         };
-        let succeeded = one.succeeded;
         done.push(one);
-        let mut settled = Ok(());
-        if !succeeded {
-            settled = run(connection, "ROLLBACK TO job").await;
-        }
-        if settled.is_ok() {
-            settled = run(connection, "RELEASE job").await;
-        }
         if settled.is_err() {
             *jobs = rest.collect();
             return settled;
@@ -249,12 +249,12 @@ async fn in_transaction(
     Ok(())
 }
 
-async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
-    sqlx::query(statement)
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(super::failed)
+async fn run(connection: &mut SqliteConnection, statements: &[Statement]) -> Result<()> {
+    let mut batch = Batch::default();
+    for statement in statements {
+        batch.add(*statement);
+    }
+    batch.run(connection).await.map(drop)
 }
 
 /// One failure, told to several callers.

@@ -187,7 +187,6 @@ impl Prepared {
                 }
                 sessions::insert(connection, &session).await?;
                 let created = journal::append(connection, &self.schedule.org, candidate.session(), created).await?;
-                let created = created.ok_or(StoreError::Gone { what: "session" })?;
                 (candidate.session(), candidate, created)
             }
         };

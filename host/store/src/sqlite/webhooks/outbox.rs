@@ -9,6 +9,7 @@ use crate::{
 use fumehood_core::{
     event::Event,
     id::{DeliveryId, EventId, SessionId, TurnId, WebhookId},
+    name::OrgName,
     now,
 };
 use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
@@ -74,29 +75,35 @@ fn delivery(row: Row) -> Result<Delivery> {
     })
 }
 
-/// Writes what the org's webhooks are to be told of an event, in the event's transaction.
+/// Writes what the org's webhooks are to be told of events that were appended together, in their transaction.
 // THREAT[T-webhook-lost]: whoever sees the event in the journal knows that its webhooks are told.
-pub(in crate::sqlite) async fn queue(connection: &mut SqliteConnection, event: &Event, nanos: i64) -> Result<()> {
-    let kind = event.body.type_name();
-    if !is_told(kind) {
+pub(in crate::sqlite) async fn queue(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    events: &[Event],
+    nanos: i64,
+) -> Result<()> {
+    let told_of = || events.iter().filter(|event| is_told(event.body.type_name()));
+    if told_of().next().is_none() {
         return Ok(());
     }
     let webhooks: Vec<(Vec<u8>, String, i64)> =
         sqlx::query_as("SELECT id, events, pending FROM webhooks WHERE org = ?1 AND state = 'active'")
-            .bind(event.org.as_str())
+            .bind(org.as_str())
             .fetch_all(&mut *connection)
             .await
             .map_err(failed)?;
-    for (webhook, events, pending) in webhooks {
-        let told: Vec<Told> = decode::from_json(&events, "a webhook's events")?;
-        if !told.iter().any(|told| told.covers(kind)) {
-            continue;
-        }
-        // THREAT[T-webhook-flood]: an endpoint that takes nothing does not fill the disk.
-        if decode::count(pending, "waiting deliveries")? >= MOST_PENDING {
-            dropped(connection, &webhook).await?;
-        } else {
-            insert(connection, &webhook, event, nanos).await?;
+    for (webhook, subscribed, pending) in webhooks {
+        let told: Vec<Told> = decode::from_json(&subscribed, "a webhook's events")?;
+        let mut pending = decode::count(pending, "waiting deliveries")?;
+        for event in told_of().filter(|event| told.iter().any(|told| told.covers(event.body.type_name()))) {
+            // THREAT[T-webhook-flood]: an endpoint that takes nothing does not fill the disk.
+            if pending >= MOST_PENDING {
+                dropped(connection, &webhook).await?;
+            } else {
+                insert(connection, &webhook, event, nanos).await?;
+                pending += 1;
+            }
         }
     }
     Ok(())
