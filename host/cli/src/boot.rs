@@ -58,7 +58,7 @@ pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
 /// Starts the host on an opened store.
 pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
-    let running = start_without_tools(loaded, opened, &door(&loaded.config), None).await?;
+    let running = start_untooled(loaded, opened).await?;
     let org = OrgName::default_org();
     standard::install(&running.host, &org).await?;
     configured::install(&running.host, loaded, &org).await?;
@@ -96,19 +96,23 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
     unusable.collect()
 }
 
-/// Opens the store and starts a host that has no tools yet: with this door, and with compiled code elsewhere than in its data directory,
-/// if so told.
-pub(crate) async fn start_bare(
-    loaded: &Loaded,
-    door: &EgressConfig,
-    compiled: Option<CompiledCode>,
-) -> anyhow::Result<Running> {
-    start_without_tools(loaded, open(&loaded.config).await?, door, compiled).await
+/// Starts a host that has no tools yet on an opened store.
+pub(crate) async fn start_untooled(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
+    let sandbox = sandbox_of(&loaded.config, &opened)?;
+    start_bare(loaded, opened, &door(&loaded.config), &sandbox).await
 }
 
-/// Starts a host that has no tools yet on an opened store.
-pub(crate) async fn start_bare_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
-    start_without_tools(loaded, opened, &door(&loaded.config), None).await
+/// The sandbox of a host with this store, as it is configured.
+pub(crate) fn sandbox_of(config: &Config, opened: &Opened) -> anyhow::Result<SandboxConfig> {
+    Ok(SandboxConfig {
+        cache_dir: Some(opened.lock.path().join("compiled")),
+        cache_key: CacheKey::new(*opened.master.derive("compiled code")),
+        tmp_dir: Some(opened.lock.path().join("tmp")),
+        max_component_size: config.call_limits().install.component_size.bytes(),
+        compiler: compiler(config),
+        ceilings: config.host_policy().ceilings,
+        ..SandboxConfig::new()?
+    })
 }
 
 /// The door as it is configured.
@@ -119,11 +123,12 @@ pub(crate) fn door(config: &Config) -> EgressConfig {
     }
 }
 
-async fn start_without_tools(
+/// Starts a host that has no tools yet, with this door and this sandbox.
+pub(crate) async fn start_bare(
     loaded: &Loaded,
     opened: Opened,
     door: &EgressConfig,
-    compiled: Option<CompiledCode>,
+    sandbox: &SandboxConfig,
 ) -> anyhow::Result<Running> {
     let config = &loaded.config;
     let store = Arc::clone(&opened.store);
@@ -134,19 +139,7 @@ async fn start_without_tools(
     store.replace_agents(&org, &config.agents()).await?;
     let new_key = keys::first(&*store, &opened.lock, &org).await?;
 
-    let compiled = compiled.unwrap_or_else(|| CompiledCode {
-        dir: opened.lock.path().join("compiled"),
-        key: CacheKey::new(*opened.master.derive("compiled code")),
-    });
-    let sandbox = Sandbox::new(&SandboxConfig {
-        cache_dir: Some(compiled.dir),
-        cache_key: compiled.key,
-        tmp_dir: Some(opened.lock.path().join("tmp")),
-        max_component_size: config.call_limits().install.component_size.bytes(),
-        compiler: compiler(config),
-        ceilings: config.host_policy().ceilings,
-        ..SandboxConfig::new()?
-    })?;
+    let sandbox = Sandbox::new(sandbox)?;
     let policy = config.host_policy();
     let limits = Arc::new(config.limits()?);
     let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));

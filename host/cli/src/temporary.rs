@@ -9,8 +9,12 @@ use crate::{
 };
 use anyhow::Context as _;
 use fumehood_egress::EgressConfig;
+use fumehood_store::StoreUrl;
 use std::ops::Deref;
 use tempfile::TempDir;
+
+/// Calls at once, with those that calls make: the place for each is made at the start, which a command waits for.
+const CALLS_AT_ONCE: u32 = 32;
 
 /// The host, running.
 pub(crate) struct Temporary {
@@ -28,9 +32,15 @@ impl Temporary {
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
         let mut loaded = loaded.clone();
         loaded.config.data_dir = dir.path().to_owned();
-        loaded.config.store = Default::default();
         loaded.config.tool.clear();
-        let running = boot::start_bare(&loaded, door, compiled).await?;
+        let opened = fumehood_store::open_with(dir.path(), &StoreUrl::Temporary, loaded.config.quotas()).await?;
+        let mut sandbox = boot::sandbox_of(&loaded.config, &opened)?;
+        sandbox.max_concurrent_calls = CALLS_AT_ONCE;
+        if let Some(compiled) = compiled {
+            sandbox.cache_dir = Some(compiled.dir);
+            sandbox.cache_key = compiled.key;
+        }
+        let running = boot::start_bare(&loaded, opened, door, &sandbox).await?;
         Ok(Self { running, _dir: dir })
     }
 

@@ -109,6 +109,8 @@ pub enum StoreUrl {
     InDataDir,
     /// A SQLite file: `sqlite:PATH`.
     Sqlite(PathBuf),
+    /// `fumehood.db` in a data directory that goes with its host: nothing waits for the disk. No configuration can ask for it.
+    Temporary,
 }
 
 impl StoreUrl {
@@ -116,7 +118,7 @@ impl StoreUrl {
     #[must_use]
     pub fn file(&self, data_dir: &Path) -> PathBuf {
         match self {
-            Self::InDataDir => data_dir.join("fumehood.db"),
+            Self::InDataDir | Self::Temporary => data_dir.join("fumehood.db"),
             Self::Sqlite(path) => path.clone(),
         }
     }

@@ -22,7 +22,7 @@ pub(crate) async fn housekeep(out: Out, loaded: &Loaded) -> anyhow::Result<()> {
         }
         opened => opened?,
     };
-    let running = boot::start_bare_on(loaded, opened).await?;
+    let running = boot::start_untooled(loaded, opened).await?;
     let kept = running.host.keep_house_at(now()).await;
     running.stop().await;
     let kept = kept?;

@@ -57,7 +57,16 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
         path: file.clone(),
         reason: error.to_string(),
     })?;
-    let mut writer = options(&file).connect().await.map_err(|error| refused(&file, error))?;
+    let synchronous = match url {
+        StoreUrl::Temporary => SqliteSynchronous::Off,
+        // With the log, NORMAL would lose the last commits in a power failure: "durable" would not be true.
+        StoreUrl::InDataDir | StoreUrl::Sqlite(_) => SqliteSynchronous::Full,
+    };
+    let mut writer = options(&file)
+        .synchronous(synchronous)
+        .connect()
+        .await
+        .map_err(|error| refused(&file, error))?;
     if let Err(error) = prepare(&mut writer, &file, &vault).await {
         // The error above counts, whatever closing says.
         let _ = writer.close().await;
@@ -191,7 +200,6 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .filename(file)
         .foreign_keys(true)
         .busy_timeout(BUSY)
-        // With the log, NORMAL would lose the last commits in a power failure: "durable" would not be true.
         .synchronous(SqliteSynchronous::Full)
         // A schema from a tampered file runs no functions.
         .pragma("trusted_schema", "OFF")
@@ -207,22 +215,7 @@ async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> R
     claim(writer, file).await?;
     refuse_newer(writer, file).await?;
     write_ahead(writer, file).await?;
-    // `run` gives a future that is not Send for every lifetime; this is what it calls.
-    MIGRATIONS
-        .run_direct(None, writer, false)
-        .await
-        .map_err(|error| match error {
-            MigrateError::VersionMissing(found) => newer(file, found),
-            MigrateError::VersionMismatch(version) => OpenError::Damaged {
-                path: file.into(),
-                reason: format!("schema {version} was made by a build of another origin"),
-            },
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => refused(file, error),
-            other => OpenError::Unavailable {
-                path: file.into(),
-                reason: other.to_string(),
-            },
-        })?;
+    migrate(writer, file).await?;
     match_key(writer, file, vault).await?;
     settle_log(writer, file).await?;
     if let Err(error) = erase(writer, file).await {
@@ -230,6 +223,29 @@ async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> R
         tracing::warn!(%error, "what was deleted is still in unused pages of the database file, which can't be written anew now; the next start tries again: see to it that the disk has as much room as the database takes");
     }
     Ok(())
+}
+
+/// Brings the schema up to date: whole, or not at all.
+async fn migrate(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    let fail = |error| refused(file, error);
+    let mut all = writer.begin().await.map_err(fail)?;
+    // `run` gives a future that is not Send for every lifetime; this is what it calls.
+    MIGRATIONS
+        .run_direct(None, &mut *all, false)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(found) => newer(file, found),
+            MigrateError::VersionMismatch(version) => OpenError::Damaged {
+                path: file.into(),
+                reason: format!("schema {version} was made by a build of another origin"),
+            },
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => fail(error),
+            other => OpenError::Unavailable {
+                path: file.into(),
+                reason: other.to_string(),
+            },
+        })?;
+    all.commit().await.map_err(fail)
 }
 
 /// Takes everything that the log has into the database file, and begins the log anew.
