@@ -1,6 +1,6 @@
 //! What a call may be that a tool hands on, and the tokens that end one.
 
-use aws_lc_rs::{constant_time, rand};
+use aws_lc_rs::constant_time;
 use fumehood_core::digest::Digest;
 use fumehood_policy::quantity::Span;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -51,7 +51,7 @@ impl Token {
     // THREAT[T-callback-guess]: 256 random bits; the host keeps only their digest.
     pub(crate) fn random() -> Option<Self> {
         let mut random = Zeroizing::new([0; RANDOM_BYTES]);
-        rand::fill(&mut *random).ok()?;
+        getrandom::fill(&mut *random).ok()?;
         Some(Self(SecretString::from(format!("{PREFIX}{}", hex::encode(*random)))))
     }
 

@@ -25,7 +25,7 @@ impl Jitter {
     /// One that nobody foresees; none where the system gives no random bytes.
     pub(crate) fn random() -> Self {
         let mut random = [0; 4];
-        match aws_lc_rs::rand::fill(&mut random) {
+        match getrandom::fill(&mut random) {
             Ok(()) => Self::of(u32::from_le_bytes(random)),
             Err(_) => Self(Self::UNIT),
         }

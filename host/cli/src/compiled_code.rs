@@ -116,7 +116,7 @@ fn key(dir: &Path) -> anyhow::Result<[u8; KEY]> {
         read => return read.with_context(|| format!("cannot read {}", file.display())),
     }
     let mut made = [0; KEY];
-    aws_lc_rs::rand::fill(&mut made).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
+    getrandom::fill(&mut made).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
     let unfinished = tempfile::Builder::new().prefix("key-").make_in(dir, |path| {
         fs::OpenOptions::new()
             .write(true)

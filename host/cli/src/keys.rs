@@ -62,7 +62,7 @@ pub(crate) async fn first(
 
 fn token() -> anyhow::Result<SecretString> {
     let mut random = zeroize::Zeroizing::new([0; RANDOM_BYTES]);
-    aws_lc_rs::rand::fill(&mut *random)
+    getrandom::fill(&mut *random)
         .ok()
         .context("the system gives no random bytes")?;
     // THREAT[T-org-key-theft]: 256 random bits; the store holds only their digest.

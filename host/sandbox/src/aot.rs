@@ -47,8 +47,7 @@ impl CacheKey {
     /// When the system has no randomness.
     pub fn random() -> Result<Self, SandboxError> {
         let mut key = Zeroizing::new([0; 32]);
-        aws_lc_rs::rand::fill(&mut *key)
-            .map_err(|_| SandboxError::Engine("the system gives no random bytes".into()))?;
+        getrandom::fill(&mut *key).map_err(|_| SandboxError::Engine("the system gives no random bytes".into()))?;
         Ok(Self(key))
     }
 }

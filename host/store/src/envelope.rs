@@ -5,10 +5,7 @@
 //! or an older value put under a newer version, does not open. Putting a whole older row back is not noticed.
 
 use crate::{api::StoreError, master::MasterKeys};
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    rand,
-};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use fumehood_core::{
     id::SessionId,
     name::{OrgName, SecretName},
@@ -123,7 +120,7 @@ impl Vault {
         let mut data_key = Zeroizing::new([0_u8; 32]);
         let (mut wrap_nonce, mut nonce) = ([0; NONCE_LEN], [0; NONCE_LEN]);
         for part in [data_key.as_mut_slice(), &mut wrap_nonce, &mut nonce] {
-            rand::fill(part).map_err(|_| no_crypto())?;
+            getrandom::fill(part).map_err(|_| no_crypto())?;
         }
         let envelope = Envelope {
             version: 1,
@@ -170,7 +167,7 @@ impl Vault {
             return Ok(None);
         }
         let data_key = self.unwrap_key(place, &envelope)?;
-        rand::fill(&mut envelope.wrap_nonce).map_err(|_| no_crypto())?;
+        getrandom::fill(&mut envelope.wrap_nonce).map_err(|_| no_crypto())?;
         envelope.wrapped_key = seal(
             &self.first.key,
             envelope.wrap_nonce,

@@ -8,10 +8,7 @@ use crate::{
     faults::{self, Point},
     {disk, error::OpenError},
 };
-use aws_lc_rs::{
-    hkdf::{HKDF_SHA256, KeyType, Salt},
-    rand,
-};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fmt, fs,
@@ -120,7 +117,7 @@ impl MasterKey {
     #[must_use]
     pub fn random() -> Option<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
-        rand::fill(bytes.as_mut_slice()).ok()?;
+        getrandom::fill(bytes.as_mut_slice()).ok()?;
         Some(Self { bytes })
     }
 

@@ -274,7 +274,7 @@ fn key_name(id: WebhookId) -> Result<SecretName, HostError> {
 
 fn new_key() -> Result<SecretString, HostError> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| HostError::Fault)?;
+    getrandom::fill(&mut *bytes).map_err(|_| HostError::Fault)?;
     Ok(format!("whsec_{}", STANDARD.encode(*bytes)).into())
 }
 

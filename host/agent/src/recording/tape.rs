@@ -69,7 +69,7 @@ impl Tape {
     pub(crate) fn new(most: u64, shared: bool) -> Self {
         let mut seed = [0; 32];
         let state = State {
-            spoilt: aws_lc_rs::rand::fill(&mut seed)
+            spoilt: getrandom::fill(&mut seed)
                 .err()
                 .map(|_| "the system gave no random bytes to begin with".to_owned()),
             ..State::default()
