@@ -139,13 +139,10 @@ async fn a_call_that_is_handed_on_ends_by_its_callback_and_the_turn_goes_on() {
     assert_eq!(view["detached"], json!([]));
     // The same again is no other; another one is.
     assert_eq!(ticket.bring(&host, &built).await["status"], "completed");
-    refused(
-        ticket.request(&host, &json!({"content": "other"})),
-        409,
-        "callback_settled",
-    )
-    .await;
-    refused(ticket.request(&host, &progress), 409, "callback_settled").await;
+    for body in [&json!({"content": "other"}), &progress] {
+        let told = refused(ticket.request(&host, body), 409, "callback_settled").await;
+        assert_eq!(told["reason"], "given", "{told}");
+    }
 
     let events = host.events(&session).await;
     let end = result(&events);
@@ -189,7 +186,7 @@ async fn of_many_callbacks_at_once_one_ends_the_call() {
     let (session, turn) = parked(&host, "build").await;
     let ticket = ticket(&host, &session).await;
     let answers = (0..8).map(|number| {
-        let body = json!({"content": format!("result {number}")});
+        let body = json!({"content": number.to_string().repeat(100_000)});
         let request = ticket.request(&host, &body);
         async move { request.send().await.unwrap().status().as_u16() }
     });
@@ -198,8 +195,19 @@ async fn of_many_callbacks_at_once_one_ends_the_call() {
     assert_eq!(answers, [200, 409, 409, 409, 409, 409, 409, 409]);
     assert_eq!(ended(&host, &turn).await["status"], "completed");
     let events = host.events(&session).await;
-    assert_eq!(result(&events)["data"]["status"], "ok");
+    let end = &result(&events)["data"];
+    assert_eq!(end["status"], "ok");
     assert_eq!(count(&events, "turn.resumed"), 1);
+    // Of the long results the one that counts is kept, and no other.
+    let listed = host.get(&format!("/v1/sessions/{session}/files?list")).await;
+    let files: Vec<_> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|file| file["path"].as_str().filter(|path| path.starts_with("tool-outputs/")))
+        .collect();
+    let shown = end["output"]["content"][0]["text"].as_str().unwrap();
+    assert!(files.len() == 1 && shown.contains(files[0]), "{files:?}");
     host.stop().await;
 }
 
@@ -266,12 +274,13 @@ async fn a_call_that_nobody_ends_in_time_fails_also_over_a_restart() {
         (&end["status"], &end["error"]["deadline"]),
         (&json!("timeout"), &json!("callback"))
     );
-    refused(
+    let told = refused(
         late.request(&host, &json!({"content": "late"})),
         409,
         "callback_settled",
     )
     .await;
+    assert_eq!(told["reason"], "expired", "{told}");
 
     let (session, turn) = parked(&host, "longer").await;
     host.kill().await;
@@ -322,24 +331,24 @@ async fn a_cancelled_turn_and_one_that_gives_way_end_their_calls() {
     let path = format!("/v1/turns/{}/cancel", turn["id"].as_str().unwrap());
     assert_eq!(host.post(&path, json!({})).await["status"], "cancelled");
     assert_eq!(result(&host.events(&session).await)["data"]["status"], "cancelled");
-    refused(
-        cancelled.request(&host, &json!({"content": "late"})),
-        409,
-        "callback_settled",
-    )
-    .await;
+    // Who tells how far the work is, is told to stop it.
+    let progress = json!({"progress": {"message": "half of it"}});
+    for body in [&progress, &json!({"content": "late"})] {
+        let told = refused(cancelled.request(&host, body), 409, "callback_settled").await;
+        assert_eq!(told["reason"], "cancelled", "{told}");
+    }
 
     let (session, turn) = parked(&host, "build").await;
     let abandoned = ticket(&host, &session).await;
     assert_eq!(host.turn(&session, "never mind").await["status"], "completed");
     assert_eq!(ended(&host, &turn).await["status"], "cancelled");
-    assert_eq!(result(&host.events(&session).await)["data"]["status"], "cancelled");
-    refused(
-        abandoned.request(&host, &json!({"content": "late"})),
-        409,
-        "callback_settled",
-    )
-    .await;
+    let events = host.events(&session).await;
+    let end = &result(&events)["data"];
+    assert_eq!(end["status"], "cancelled");
+    let said = end["error"]["message"].as_str().unwrap();
+    assert!(said.contains("the work may go on outside"), "{said}");
+    let told = refused(abandoned.request(&host, &progress), 409, "callback_settled").await;
+    assert_eq!(told["reason"], "cancelled", "{told}");
     host.stop().await;
 }
 
@@ -368,18 +377,42 @@ async fn a_tool_that_fails_after_it_handed_its_call_on_ends_it_as_that() {
         assert_eq!(result(&events)["data"]["status"], status, "{input}");
         assert_eq!(count(&events, "tool.provisional"), 0, "{input}");
         let ticket = ticket(&host, &session).await;
-        refused(
+        let told = refused(
             ticket.request(&host, &json!({"content": "late"})),
             409,
             "callback_settled",
         )
         .await;
+        assert_eq!(told["reason"], "failed", "{input}: {told}");
     }
     let (session, _) = parked(&host, "leak").await;
     let ticket = ticket(&host, &session).await;
     let events = Value::from(host.events(&session).await).to_string();
     assert!(!events.contains(&ticket.token), "the journal tells what ends the call");
-    assert!(events.matches("[secret:CALLBACK_TOKEN]").count() >= 3, "{events}");
+    assert!(!events.contains(&ticket.token[20..]), "also in pieces");
+    assert!(events.matches("[secret:CALLBACK_TOKEN]").count() >= 4, "{events}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn who_reads_events_and_ledger_is_not_told_what_ends_a_call_that_went_out_in_a_url() {
+    let world = World::start().await;
+    let reached = json!({"tell": world.url("/hooks")});
+    let denied = json!({"tell": "http://10.0.0.1/hooks"});
+    let (_place, host) = place(&[("reached", &[("detach", reached)]), ("denied", &[("detach", denied)])]).await;
+    for (input, how) in [("reached", "egress.allowed"), ("denied", "egress.denied")] {
+        let session = host.session(json!({})).await;
+        host.turn(&session, input).await;
+        let ticket = ticket(&host, &session).await;
+        let events = host.events(&session).await;
+        let told = find(&events, how, |_| true).expect(how);
+        assert_eq!(told["path"], "/hooks/[secret:CALLBACK_TOKEN]", "{told}");
+        let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
+        assert_eq!(ledger["items"][0]["path"], "/hooks/[secret:CALLBACK_TOKEN]", "{ledger}");
+        for shown in [Value::from(events), ledger] {
+            assert!(!shown.to_string().contains(&ticket.token), "{shown}");
+        }
+    }
     host.stop().await;
 }
 

@@ -411,7 +411,8 @@ impl Caller {
         let result = match events {
             Some(events) => {
                 events.ended(&report.stdout, &report.stderr);
-                events.hidden(result)
+                // A tool that made the call may be given back what it gave.
+                if nested { result } else { events.hidden(result) }
             }
             None => result,
         };
@@ -469,7 +470,8 @@ impl Caller {
         let events = scope.observe.clone().map(|observe| {
             let guard = secrets.guard().clone();
             let observe = (observe, scope.telling(&*installed));
-            Arc::new(CallEvents::new(observe, scope.turn, id, tool.clone(), guard))
+            let events = CallEvents::new(observe, scope.turn, id, tool.clone(), guard);
+            Arc::new(events.sharing(scope.token.clone()))
         });
         let ports = self
             .ports(

@@ -1,9 +1,12 @@
 //! Results that are too long for a model: it gets their beginning and their end, and the whole is kept as a file of the session.
+//!
+//! A call has one result of its own, and its file is named by the call. From outside several may be brought at the same time, of which
+//! one counts: each has a file of its own, and those of the others go again.
 
 use fumehood_core::{
     call::{CallResult, Output},
     content::Content,
-    id::{CallId, SessionId},
+    id::{CallId, EventId, SessionId},
 };
 use fumehood_store::{
     Workspaces,
@@ -13,8 +16,15 @@ use fumehood_store::{
 /// Where whole results are kept, below `/workspace`.
 const KEPT_IN: &str = "tool-outputs";
 
-/// The result as a model is to have it: whole, if its text is not longer than `most` bytes; else an excerpt that says where the
-/// whole is. Pictures and sounds are not text, and stay.
+/// A result that somebody outside brings, as a model is to have it if it counts.
+pub(crate) struct Fitted {
+    pub(crate) result: CallResult,
+    /// The file that has the whole of it, where there is one.
+    pub(crate) whole: Option<WorkspacePath>,
+}
+
+/// The result of a tool as a model is to have it: whole, if its text is not longer than `most` bytes; else an excerpt that says where
+/// the whole is. Pictures and sounds are not text, and stay.
 ///
 /// Cancel-safe: a dropped future may leave the file behind.
 pub(crate) async fn fitting(
@@ -24,12 +34,46 @@ pub(crate) async fn fitting(
     result: CallResult,
     most: usize,
 ) -> CallResult {
-    let output = result?;
-    let Some(whole) = text_of(&output).filter(|text| text.len() > most) else {
-        return Ok(output);
+    fitted(workspaces, session, &call.to_string(), result, most)
+        .await
+        .result
+}
+
+/// The same of a result from outside. Where it turns out to count for nothing, its file is to be [taken away](discard).
+///
+/// Cancel-safe as the other.
+pub(crate) async fn fitting_brought(
+    workspaces: &Workspaces,
+    session: SessionId,
+    call: CallId,
+    result: CallResult,
+    most: usize,
+) -> Fitted {
+    let stem = format!("{call}-{}", EventId::new().uuid().simple());
+    fitted(workspaces, session, &stem, result, most).await
+}
+
+/// Takes away the file of a result that counts for nothing.
+pub(crate) async fn discard(workspaces: &Workspaces, session: SessionId, whole: &WorkspacePath) {
+    if let Err(error) = workspaces.delete(session, whole, Precondition::Any).await {
+        tracing::warn!(%session, %error, "the file of a result that counts for nothing stays");
+    }
+}
+
+async fn fitted(workspaces: &Workspaces, session: SessionId, stem: &str, result: CallResult, most: usize) -> Fitted {
+    let as_it_is = |result| Fitted { result, whole: None };
+    let output = match result {
+        Ok(output) => output,
+        Err(error) => return as_it_is(Err(error)),
     };
-    let kept = keep(workspaces, session, call, &whole).await;
-    Ok(excerpt(output, &whole, most, &kept))
+    let Some(text) = text_of(&output).filter(|text| text.len() > most) else {
+        return as_it_is(Ok(output));
+    };
+    let (whole, kept) = keep(workspaces, session, stem, &text).await;
+    Fitted {
+        result: Ok(excerpt(output, &text, most, &kept)),
+        whole,
+    }
 }
 
 /// What a model reads of an output: its texts and values, or its structured value where it has no content.
@@ -47,25 +91,27 @@ fn text_of(output: &Output) -> Option<String> {
 }
 
 /// Keeps the whole text, and says where, or why not.
-async fn keep(workspaces: &Workspaces, session: SessionId, call: CallId, whole: &str) -> String {
-    let name = format!("{KEPT_IN}/{call}.txt");
+async fn keep(workspaces: &Workspaces, session: SessionId, stem: &str, text: &str) -> (Option<WorkspacePath>, String) {
+    let name = format!("{KEPT_IN}/{stem}.txt");
     let written = match WorkspacePath::new(&name) {
         Ok(path) => {
-            let bytes = whole.as_bytes().to_vec();
-            workspaces.write(session, &path, bytes, Precondition::Any).await
+            let bytes = text.as_bytes().to_vec();
+            let written = workspaces.write(session, &path, bytes, Precondition::Any).await;
+            written.map(|_| path)
         }
         Err(error) => Err(WorkspaceError::BadRequest {
             reason: error.to_string(),
         }),
     };
     match written {
-        Ok(_) => format!("the whole is in the file /workspace/{name}"),
+        Ok(path) => (Some(path), format!("the whole is in the file /workspace/{name}")),
         Err(WorkspaceError::Quota { of, limit }) => {
-            format!("the whole could not be kept: the session may have {limit} {of}")
+            let why = format!("the whole could not be kept: the session may have {limit} {of}");
+            (None, why)
         }
         Err(error) => {
-            tracing::warn!(%session, %call, %error, "a long result could not be kept as a file");
-            "the whole could not be kept as a file".to_owned()
+            tracing::warn!(%session, stem, %error, "a long result could not be kept as a file");
+            (None, "the whole could not be kept as a file".to_owned())
         }
     }
 }

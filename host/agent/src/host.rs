@@ -24,7 +24,7 @@ mod work;
 
 pub(crate) use approvals::cleaned;
 pub use approvals::{Decide, Decision, LONGEST_FEEDBACK};
-pub use callbacks::{Brought, BroughtResult, CallbackRefused, Took};
+pub use callbacks::{Brought, BroughtResult, CallbackRefused, Took, WhySettled};
 pub use compaction::Compacted;
 pub use error::HostError;
 pub use fumehood_store::record::CancelAt;

@@ -127,7 +127,7 @@ problem_codes! {
     ResultsExpired, "results_expired", CONFLICT, "The time for the results is over";
     /// A result of a call makes no sense, and none was taken: the turn waits for no such call, or the result is empty or too long. `field` names the place.
     InvalidResult, "invalid_result", UNPROCESSABLE_ENTITY, "A result makes no sense";
-    /// The call that a tool handed on has its end already, or was given another result. Nothing was changed; who sends the same request again is answered as before.
+    /// The call that a tool handed on has its end already, or was given another result; `reason` says which: `given` (another result came first), `expired`, `cancelled` (also: its turn ended otherwise), `failed` (the tool itself, after it had handed the call on). But for `given` the work can stop. Nothing was changed; who sends the same request again is answered as before.
     CallbackSettled, "callback_settled", CONFLICT, "The call has ended already";
     /// What is to be made exists already, or is in use.
     Conflict, "conflict", CONFLICT, "It exists already";

@@ -38,7 +38,9 @@ impl From<HostError> for Problem {
                 }
             },
             HostError::Callback(refused) => match refused {
-                CallbackRefused::Settled => Self::new(ProblemCode::CallbackSettled, detail),
+                CallbackRefused::Settled(why) => {
+                    Self::new(ProblemCode::CallbackSettled, detail).with("reason", why.as_str())
+                }
                 CallbackRefused::Senseless { field, .. } => {
                     Self::new(ProblemCode::InvalidResult, detail).with("field", field)
                 }

@@ -5,7 +5,7 @@ use crate::{
     catalog::InstalledTool,
     hooks::Hooks,
     limits::Limited,
-    ports::{CallEvents, Observe, Waits},
+    ports::{CallEvents, HiddenToken, Observe, Waits},
     recording::Tape,
 };
 use fumehood_core::{
@@ -43,6 +43,8 @@ pub struct CallScope {
     pub(super) guarded: Guarded,
     pub(super) recorded: Option<Result<Arc<Authority>, CallError>>,
     pub(super) observe: Option<Observe>,
+    /// What ends the turn's call, if its tool hands that on; the calls that it makes may be given it.
+    pub(super) token: HiddenToken,
     /// The turn's call that would run again after a stop of the host, from which it is made.
     repeatable: Option<Arc<Repeatable>>,
     /// Whether it began before, under a host that stopped.
@@ -68,6 +70,7 @@ impl CallScope {
             guarded: Guarded::Not,
             recorded: None,
             observe: None,
+            token: HiddenToken::default(),
             repeatable: None,
             run: Run::First,
             files: None,
@@ -98,6 +101,7 @@ impl CallScope {
             guarded: Guarded::Already,
             recorded: Some(recorded),
             observe: Some(observe),
+            token: HiddenToken::default(),
             ..self.clone()
         }
     }

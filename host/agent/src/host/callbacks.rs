@@ -10,13 +10,14 @@ use crate::{
     callbacks::is_token,
     caller::CallScope,
     driver::{arguments_of, note_on, noted},
-    excerpt, hooks,
+    excerpt::{self, Fitted},
+    hooks,
     machine::{HandedOn, TurnMachine},
     redact,
     schema::Schema,
 };
 use fumehood_core::{
-    call::{CallError, CallErrorCode, CallResult, Output},
+    call::{CallError, CallErrorCode, Output},
     content::Content,
     digest::Digest,
     event::{EventBody, NewEvent, Source},
@@ -73,12 +74,42 @@ pub enum Took {
     Ended,
 }
 
+/// Why a call takes nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WhySettled {
+    /// Another result came first.
+    #[error("the call was given another result already")]
+    Given,
+    /// Nobody ended it in time.
+    #[error("the time to end the call is over; stop the work, because nobody waits for it")]
+    Expired,
+    /// Its turn waits for it no more: it was cancelled, or gave way to a new input, or failed.
+    #[error("the turn was cancelled or ended otherwise before the call; stop the work, because nobody waits for it")]
+    Cancelled,
+    /// The tool itself failed after it had handed the call on.
+    #[error("the tool that handed the call on failed after that; stop the work, because nobody waits for it")]
+    Failed,
+}
+
+impl WhySettled {
+    /// The word, as on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Why it is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackRefused {
     /// It has its end, or another result.
-    #[error("the call has ended already, or was given another result; nothing was changed")]
-    Settled,
+    #[error("{0}; nothing was changed")]
+    Settled(WhySettled),
     /// It makes no sense.
     #[error("{field}: {reason}")]
     Senseless {
@@ -153,7 +184,7 @@ impl Host {
                 Ok(Took::Waits)
             }
             Reported::TooMany => Err(CallbackRefused::TooManyReports.into()),
-            Reported::Late => Err(CallbackRefused::Settled.into()),
+            Reported::Late => Err(self.settled(callback).await?),
         }
     }
 
@@ -164,15 +195,18 @@ impl Host {
         brought: BroughtResult,
     ) -> Result<Took, HostError> {
         if callback.state == CallbackState::Open && callback.expires > now() {
-            let result = self.judged_as_brought(callback, brought).await?;
+            let fitted = self.judged_as_brought(callback, brought).await?;
             let giving = Giving {
                 callback: callback.id,
                 request,
-                result,
+                result: fitted.result,
                 at: now(),
             };
             // Should somebody else be first, the state says with what.
-            self.store().give(&giving).await?;
+            let counts = self.store().give(&giving).await?;
+            if let Some(file) = fitted.whole.filter(|_| !counts) {
+                excerpt::discard(self.workspaces(), callback.session, &file).await;
+            }
         }
         let turn = self.store().turn(&callback.org, callback.turn).await?;
         let turn = turn.ok_or(HostError::NotFound("callback"))?;
@@ -183,8 +217,32 @@ impl Host {
         match state.ok_or(HostError::NotFound("callback"))? {
             CallbackState::Given { request: first } if first == request => Ok(Took::Accepted),
             CallbackState::Settled { request: Some(first) } if first == request => Ok(Took::Ended),
-            _ => Err(CallbackRefused::Settled.into()),
+            _ => Err(self.settled(callback).await?),
         }
+    }
+
+    /// Why a call takes nothing more: whoever does the work is told whether to stop.
+    async fn settled(&self, callback: &Callback) -> Result<HostError, HostError> {
+        let now_is = self.store().callback(callback.id).await?;
+        let why = match now_is.ok_or(HostError::NotFound("callback"))?.state {
+            CallbackState::Given { .. } | CallbackState::Settled { request: Some(_) } => WhySettled::Given,
+            CallbackState::Open => WhySettled::Expired,
+            CallbackState::Settled { request: None } => {
+                let events = self.store().turn_events(&callback.org, callback.turn).await?;
+                let ended = events.iter().find_map(|event| match &event.body {
+                    EventBody::ToolCompleted { call, error, .. } if *call == callback.call => {
+                        Some((&event.source, error.as_ref().map(|error| error.code)))
+                    }
+                    _ => None,
+                });
+                match ended {
+                    Some((Source::Tool { .. }, _)) => WhySettled::Failed,
+                    Some((_, Some(CallErrorCode::Timeout))) => WhySettled::Expired,
+                    _ => WhySettled::Cancelled,
+                }
+            }
+        };
+        Ok(CallbackRefused::Settled(why).into())
     }
 
     /// Brings what was given to the calls of a turn that waits into its journal.
@@ -202,7 +260,7 @@ impl Host {
     }
 
     /// The result as the journal is to have it: without secrets, judged by the guards, and not longer than it may be.
-    async fn judged_as_brought(&self, callback: &Callback, brought: BroughtResult) -> Result<CallResult, HostError> {
+    async fn judged_as_brought(&self, callback: &Callback, brought: BroughtResult) -> Result<Fitted, HostError> {
         let Callback { org, session, turn, .. } = callback;
         if brought.content.is_empty() && brought.structured.is_none() {
             return Err(senseless(
@@ -213,7 +271,9 @@ impl Host {
         let events = self.store().turn_events(org, *turn).await?;
         let mut machine = TurnMachine::new(*turn);
         machine.apply_all(&events);
-        let handed = machine.detached(callback.call).ok_or(CallbackRefused::Settled)?;
+        let Some(handed) = machine.detached(callback.call) else {
+            return Err(self.settled(callback).await?);
+        };
         let agent = machine.agent().ok_or(HostError::NotFound("agent"))?;
         let chain = self.chain(org, agent).await?;
         let most = chain.last().map_or(usize::MAX, |leaf| leaf.tool_output.as_usize());
@@ -243,8 +303,11 @@ impl Host {
             Err(_) if hooks::any_guard(&chain, HookPoint::AfterToolCall, None) => Err(unjudged(&handed)),
             Err(_) => result,
         };
-        let result = excerpt::fitting(self.workspaces(), *session, handed.call.id, result, most).await;
-        Ok(noted(result, note_on(&handed)))
+        let fitted = excerpt::fitting_brought(self.workspaces(), *session, handed.call.id, result, most).await;
+        Ok(Fitted {
+            result: noted(fitted.result, note_on(&handed)),
+            whole: fitted.whole,
+        })
     }
 }
 

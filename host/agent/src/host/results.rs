@@ -21,7 +21,7 @@ use fumehood_core::{
     call::{CallError, CallErrorCode, CallResult, DeadlineOwner, Output},
     content::Content,
     event::{EventBody, NewEvent, Source},
-    id::{CallId, TurnId},
+    id::{CallId, SessionId, TurnId},
     name::OrgName,
     now,
     turn::{TurnStatus, WaitingFor},
@@ -29,6 +29,7 @@ use fumehood_core::{
 use fumehood_store::{
     StoreError,
     record::{Ending, Seen, Turn},
+    workspace::WorkspacePath,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
@@ -71,6 +72,14 @@ pub enum ResultsRefused {
     },
 }
 
+/// Results as the model is to have them, if they count.
+struct Judged {
+    results: BTreeMap<CallId, CallResult>,
+    session: SessionId,
+    /// Those that have the whole of what was too long.
+    files: Vec<WorkspacePath>,
+}
+
 impl Host {
     /// Takes results of calls that a turn waits for, all of these or none, and goes on with the turn when it has them all.
     ///
@@ -84,10 +93,28 @@ impl Host {
     }
 
     async fn take_results(&self, org: &OrgName, id: TurnId, results: Vec<GivenResult>) -> Result<(), HostError> {
-        let mut ready: Option<BTreeMap<CallId, CallResult>> = None;
+        let mut ready = None;
+        let taken = self.end_with(org, id, &results, &mut ready).await;
+        // What the store could not say is taken, perhaps.
+        if let (Err(HostError::Results(_)), Some(Judged { session, files, .. })) = (&taken, ready) {
+            for file in files {
+                excerpt::discard(self.workspaces(), session, &file).await;
+            }
+        }
+        taken
+    }
+
+    /// Ends the calls with these results; they are judged once, and kept in `ready`.
+    async fn end_with(
+        &self,
+        org: &OrgName,
+        id: TurnId,
+        results: &[GivenResult],
+        ready: &mut Option<Judged>,
+    ) -> Result<(), HostError> {
         loop {
             let awaiting = self.awaiting(org, id).await?.map_err(ResultsRefused::NotAwaiting)?;
-            awaiting.check(&results)?;
+            awaiting.check(results)?;
             // By the clock, whether or not the wait was ended already.
             if let Some(expires) = awaiting.client_expires().filter(|expires| *expires <= now()) {
                 if self.miss_results(awaiting).await? {
@@ -96,16 +123,15 @@ impl Host {
                 continue;
             }
             // The guards are asked once, however often others come first.
-            let judged = match ready.take() {
+            let judged = match ready {
                 Some(judged) => judged,
-                None => self.judged(&awaiting, &results).await?,
+                None => ready.insert(self.judged(&awaiting, results).await?),
             };
-            let ended = awaiting.ends(&judged, &Source::Client);
+            let ended = awaiting.ends(&judged.results, &Source::Client);
+            // Whoever came first ended a call or the turn: this ends too.
             if self.end_calls(awaiting, ended).await? {
                 return Ok(());
             }
-            // Whoever came first ended a call or the turn: this ends too.
-            ready = Some(judged);
         }
     }
 
@@ -135,11 +161,7 @@ impl Host {
     }
 
     /// The results as the model is to have them: without secrets, judged by the guards, and not longer than they may be.
-    async fn judged(
-        &self,
-        awaiting: &Awaiting,
-        results: &[GivenResult],
-    ) -> Result<BTreeMap<CallId, CallResult>, HostError> {
+    async fn judged(&self, awaiting: &Awaiting, results: &[GivenResult]) -> Result<Judged, HostError> {
         let turn = &awaiting.turn;
         let agent = awaiting.machine.agent().ok_or(HostError::NotFound("agent"))?;
         let chain = self.chain(&turn.org, agent).await?;
@@ -147,7 +169,7 @@ impl Host {
         let scope = CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain)
             .with_hooks(Arc::clone(self.hooks()));
         let guard = self.guard(&turn.org, Some(turn.session)).await?;
-        let mut judged = BTreeMap::new();
+        let (mut judged, mut files) = (BTreeMap::new(), Vec::new());
         for given in results {
             let Some(call) = awaiting.calls.iter().find(|call| call.call_id == given.call) else {
                 continue;
@@ -163,10 +185,15 @@ impl Host {
                 let tool = Arc::clone(tool) as Arc<dyn Callable>;
                 result = scope.judge_given(call.call_id, tool, &call.arguments, result).await;
             }
-            let result = excerpt::fitting(self.workspaces(), turn.session, call.call_id, result, most).await;
-            judged.insert(call.call_id, result);
+            let fitted = excerpt::fitting_brought(self.workspaces(), turn.session, call.call_id, result, most).await;
+            judged.insert(call.call_id, fitted.result);
+            files.extend(fitted.whole);
         }
-        Ok(judged)
+        Ok(Judged {
+            results: judged,
+            session: turn.session,
+            files,
+        })
     }
 
     /// Ends the calls whose time is up, and goes on with the turn if no other waits. False if something else happened in the turn
@@ -248,10 +275,7 @@ impl Host {
             Ok(Err(_)) | Err(HostError::NotFound(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let message = "the user sent a new message instead of the result of this call; it may have run all the same";
-        let error = CallError::new(CallErrorCode::Cancelled, message);
-        let abandoned = awaiting.without_end().map(|call| (call, Err(error.clone())));
-        let mut events = awaiting.ends(&abandoned.collect(), &Source::Host);
+        let mut events = awaiting.ends(&awaiting.abandoned(), &Source::Host);
         let Awaiting { mut machine, seen, .. } = awaiting;
         for event in &events {
             machine.apply(&event.body);

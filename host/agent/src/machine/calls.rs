@@ -111,6 +111,8 @@ pub(super) enum Unsettled {
     AtHand,
     /// It began under who worked the turn before: it may have taken effect.
     Left,
+    /// Its tool handed it on: the work may go on outside.
+    HandedOn,
 }
 
 /// The calls of one step, in the order of the requests.
@@ -312,9 +314,10 @@ impl Calls {
     pub(super) fn unsettled(&self) -> impl Iterator<Item = (&RequestedCall, Unsettled)> {
         let unsettled = |state: &&CallState| !matches!(state.progress, Progress::Settled(_));
         self.0.iter().filter(unsettled).map(|state| {
-            let how = match state.left {
-                true => Unsettled::Left,
-                false => Unsettled::AtHand,
+            let how = match (&state.progress, state.left) {
+                (Progress::Detached(..), _) => Unsettled::HandedOn,
+                (_, true) => Unsettled::Left,
+                (_, false) => Unsettled::AtHand,
             };
             (&state.call, how)
         })

@@ -13,6 +13,9 @@ use fumehood_core::{
 const LEFT: &str =
     "the host stopped while the call ran, and the turn ended before it could run again; it may have taken effect";
 
+/// What is added to why a call ended that a tool had handed on.
+const GOES_ON: &str = "; its tool had handed it on, and the work may go on outside all the same";
+
 impl TurnMachine {
     /// An event of this turn, by the host.
     #[must_use]
@@ -139,6 +142,10 @@ impl TurnMachine {
                     Unsettled::Left if why.code != CallErrorCode::Interrupted => {
                         CallError::new(CallErrorCode::Interrupted, LEFT)
                     }
+                    Unsettled::HandedOn => CallError {
+                        message: format!("{}{GOES_ON}", why.message),
+                        ..why.clone()
+                    },
                     _ => why.clone(),
                 };
                 let body = EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default());

@@ -187,18 +187,18 @@ impl Drop for Watched {
 #[async_trait]
 impl Ledger for StoreLedger {
     async fn open(&self, entry: &LedgerEntry) -> Result<(), LedgerError> {
-        let written = || self.store.ledger_open(entry);
         let failed = |error: fumehood_store::StoreError| LedgerError(error.to_string());
-        match self.watcher(entry.scope.call) {
-            None => written().await.map_err(failed)?,
-            Some(events) => {
-                // A place for the events before the entry is there: no entry is without them.
-                let places = events.places(1 + entry.secrets.len()).await;
-                written().await.map_err(failed)?;
-                events.decided(places, entry);
-            }
-        }
-        telemetry::egress_decided(entry);
+        let Some(events) = self.watcher(entry.scope.call) else {
+            self.store.ledger_open(entry).await.map_err(failed)?;
+            telemetry::egress_decided(entry);
+            return Ok(());
+        };
+        let entry = events.hidden_entry(entry);
+        // A place for the events before the entry is there: no entry is without them.
+        let places = events.places(1 + entry.secrets.len()).await;
+        self.store.ledger_open(&entry).await.map_err(failed)?;
+        events.decided(places, &entry);
+        telemetry::egress_decided(&entry);
         Ok(())
     }
 

@@ -16,9 +16,12 @@ use fumehood_core::{
 use fumehood_egress::{LeakGuard, Redactor};
 use fumehood_sandbox::ports::Observer;
 use secrecy::SecretString;
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -140,6 +143,16 @@ pub(crate) enum Telling {
     WhenAllowed,
 }
 
+/// Knows what ends a call, if that was handed on, in it and in the calls that it makes.
+#[derive(Clone, Default)]
+pub(crate) struct HiddenToken(Arc<OnceLock<LeakGuard>>);
+
+impl HiddenToken {
+    fn guard(&self) -> Option<&LeakGuard> {
+        self.0.get()
+    }
+}
+
 /// Turns what a call does into events.
 pub(crate) struct CallEvents {
     observe: Observe,
@@ -147,13 +160,49 @@ pub(crate) struct CallEvents {
     call: CallId,
     tool: ToolName,
     guard: LeakGuard,
-    /// Knows what ends the call, if it was handed on.
-    token: OnceLock<LeakGuard>,
+    token: HiddenToken,
     reports_left: AtomicU32,
     /// What the tool says, until that is allowed. Absent: it is told at once.
     held: Option<Mutex<Vec<NewEvent>>>,
     /// What a tool writes to a channel in pieces is one text: a value may lie over several.
-    channels: Mutex<Vec<(String, Redactor)>>,
+    channels: Mutex<Vec<Channel>>,
+}
+
+/// What a tool writes to one channel, on its way.
+struct Channel {
+    name: String,
+    /// Takes out the values of secrets.
+    secrets: Redactor,
+    /// Takes out what ends the call, from when there is that.
+    token: Option<Redactor>,
+}
+
+impl Channel {
+    /// What may be shown once this was written.
+    fn push(&mut self, chunk: &str, token: Option<&LeakGuard>) -> Bytes {
+        let passed = self.secrets.push(Bytes::copy_from_slice(chunk.as_bytes()));
+        match self.token_with(token) {
+            Some(token) => token.push(passed),
+            None => passed,
+        }
+    }
+
+    /// What was held back, once nothing more is written.
+    fn finish(mut self, token: Option<&LeakGuard>) -> (String, Vec<u8>) {
+        let held = self.secrets.finish();
+        let rest = match self.token_with(token) {
+            Some(token) => [token.push(held), token.finish()].concat(),
+            None => held.to_vec(),
+        };
+        (self.name, rest)
+    }
+
+    fn token_with(&mut self, token: Option<&LeakGuard>) -> Option<&mut Redactor> {
+        if self.token.is_none() {
+            self.token = token.map(LeakGuard::redactor);
+        }
+        self.token.as_mut()
+    }
 }
 
 impl CallEvents {
@@ -171,20 +220,25 @@ impl CallEvents {
             call,
             tool,
             guard,
-            token: OnceLock::new(),
+            token: HiddenToken::default(),
             reports_left: AtomicU32::new(REPORTS),
             channels: Mutex::default(),
         }
+    }
+
+    /// The same, of a call that another may have made: what ends that one is known to both.
+    pub(crate) fn sharing(self, token: HiddenToken) -> Self {
+        Self { token, ..self }
     }
 
     /// The call is over: what its channels still hold back, and what the component wrote to its standard streams, which the
     /// sandbox has bounded.
     pub(crate) fn ended(&self, stdout: &str, stderr: &str) {
         let channels = std::mem::take(&mut *self.channels());
-        for (channel, mut redactor) in channels {
-            let rest = redactor.finish();
+        for channel in channels {
+            let (name, rest) = channel.finish(self.token.guard());
             if !rest.is_empty() {
-                self.wrote(&channel, &rest);
+                self.wrote(&name, &rest);
             }
         }
         for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
@@ -204,16 +258,37 @@ impl CallEvents {
     // THREAT[T-callback-shown]: who reads a journal can end no call.
     pub(crate) fn hide(&self, token: &SecretString) {
         if let Ok(name) = SecretName::new(TOKEN) {
-            let _ = self.token.set(LeakGuard::new([(name, token)]));
+            let _ = self.token.0.set(LeakGuard::new([(name, token)]));
         }
     }
 
     /// A result without what ends the call.
     pub(crate) fn hidden(&self, result: CallResult) -> CallResult {
-        match self.token.get() {
+        match self.token.guard() {
             Some(token) => redact::result(token, result),
             None => result,
         }
+    }
+
+    /// What a request's entry in the ledger says, without what ends the call: a tool may hand that on in a URL.
+    // THREAT[T-callback-shown]: who reads a ledger can end no call.
+    pub(crate) fn hidden_entry<'e>(&self, entry: &'e LedgerEntry) -> Cow<'e, LedgerEntry> {
+        let Some(token) = self.token.guard() else {
+            return Cow::Borrowed(entry);
+        };
+        let hide = |text: &mut String| {
+            if let Cow::Owned(clean) = token.redact_str(text) {
+                *text = clean;
+            }
+        };
+        let mut entry = entry.clone();
+        for text in [&mut entry.method, &mut entry.host, &mut entry.path, &mut entry.rule] {
+            hide(text);
+        }
+        if let EgressOutcome::Denied { reason } | EgressOutcome::Failed { reason } = &mut entry.outcome {
+            hide(reason);
+        }
+        Cow::Owned(entry)
     }
 
     /// The call's result is allowed, and with it what was held back. Waits for room.
@@ -323,7 +398,7 @@ impl CallEvents {
     /// A text without the values of secrets, and without what ends the call.
     pub(crate) fn cleaned(&self, text: &str) -> String {
         let clean = self.guard.redact_str(text);
-        match self.token.get() {
+        match self.token.guard() {
             Some(token) => token.redact_str(&clean).into_owned(),
             None => clean.into_owned(),
         }
@@ -332,23 +407,23 @@ impl CallEvents {
     /// What may be shown now of a channel, or nothing if there are too many channels.
     fn next_of(&self, channel: &str, chunk: &str) -> Option<Bytes> {
         let mut channels = self.channels();
-        let at = match channels.iter().position(|(known, _)| known == channel) {
+        let at = match channels.iter().position(|known| known.name == channel) {
             Some(at) => at,
             None if channels.len() < CHANNELS => {
-                channels.push((channel.to_owned(), self.guard.redactor()));
+                channels.push(Channel {
+                    name: channel.to_owned(),
+                    secrets: self.guard.redactor(),
+                    token: None,
+                });
                 channels.len() - 1
             }
             None => return None,
         };
-        Some(channels[at].1.push(Bytes::copy_from_slice(chunk.as_bytes())))
+        Some(channels[at].push(chunk, self.token.guard()))
     }
 
     fn wrote(&self, channel: &str, chunk: &[u8]) {
-        let chunk = String::from_utf8_lossy(chunk);
-        let (chunk, truncated) = match self.token.get() {
-            Some(token) => cut(&token.redact_str(&chunk)),
-            None => cut(&chunk),
-        };
+        let (chunk, truncated) = cut(&String::from_utf8_lossy(chunk));
         let (channel, _) = self.clean(channel);
         self.by_tool(EventBody::ToolOutput {
             call: self.call,
@@ -358,7 +433,7 @@ impl CallEvents {
         });
     }
 
-    fn channels(&self) -> MutexGuard<'_, Vec<(String, Redactor)>> {
+    fn channels(&self) -> MutexGuard<'_, Vec<Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -420,6 +495,49 @@ mod tests {
         assert_eq!(told(), ["secret.used"]);
         call.allowed().await;
         assert_eq!(told(), ["tool.progress", "tool.output", "tool.output"]);
+    }
+
+    fn said(observed: &mut Observed) -> String {
+        let said = std::iter::from_fn(|| observed.ready());
+        said.map(|event| match event.body {
+            EventBody::ToolOutput { chunk, .. } => chunk,
+            other => panic!("no output: {other:?}"),
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn what_ends_a_call_is_hidden_also_where_it_is_written_in_pieces_and_by_calls_that_it_makes() {
+        let (observe, mut observed) = observe();
+        let call = call(&observe);
+        call.output("log", "before; ");
+        let token = SecretString::from("fhcb_0123456789abcdef0123456789abcdef");
+        call.hide(&token);
+        for piece in [
+            "the token is fhcb_01234567",
+            "89abcdef0123456789",
+            "abcdef",
+            ", and fhcb_0123",
+        ] {
+            call.output("log", piece);
+        }
+        call.ended("", "");
+        assert_eq!(
+            said(&mut observed),
+            "before; the token is [secret:CALLBACK_TOKEN], and fhcb_0123"
+        );
+        let made = super::CallEvents::new(
+            (observe, Telling::AtOnce),
+            None,
+            CallId::new(),
+            ToolName::new("peer").unwrap(),
+            LeakGuard::default(),
+        );
+        let made = made.sharing(call.token);
+        made.output("log", "fhcb_0123456789abcdef");
+        made.output("log", "0123456789abcdef");
+        made.ended("", "");
+        assert_eq!(said(&mut observed), "[secret:CALLBACK_TOKEN]");
     }
 
     #[tokio::test]

@@ -113,7 +113,10 @@ impl Jobs for InTurn {
 }
 
 fn unavailable(why: &str) -> CallError {
-    let message = format!("this call was not handed on: {why}; try again later");
+    // It is handed on once: the guest has no second try.
+    let message = format!(
+        "this call was not handed on: {why}; start nothing that would end it, and return an error that says so"
+    );
     CallError::new(CallErrorCode::Unavailable, message)
 }
 
@@ -176,6 +179,10 @@ mod tests {
         );
         let refused = jobs.detach(None, None).await.unwrap_err();
         assert_eq!(refused.code, CallErrorCode::Unavailable);
+        assert!(
+            !refused.message.contains("try again"),
+            "a call is handed on once: {refused:?}"
+        );
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ mod signer;
 
 pub use door::StoreLedger;
 pub(crate) use door::door;
-pub(crate) use events::{CallEvents, Observe, Observed, Telling, observe};
+pub(crate) use events::{CallEvents, HiddenToken, Observe, Observed, Telling, observe};
 pub(crate) use files::files;
 pub(crate) use jobs::{Waits, jobs};
 pub(crate) use key_values::key_values;

@@ -267,10 +267,19 @@ fn a_call_that_was_handed_on_never_runs_again_and_ends_no_step_before_it_has_its
         assert_eq!(waiting.iter().map(|handed| handed.call.id).collect::<Vec<_>>(), [a.id]);
         assert_eq!(after(&events).calls_awaited(), []);
         let ends = after(&events).cancellation();
-        let ends = ends
-            .iter()
-            .filter(|event| matches!(event.body, EventBody::ToolCompleted { call, .. } if call == a.id));
-        assert_eq!(ends.count(), 1, "a cancelled turn ends it");
+        let why = ends.iter().filter_map(|event| match &event.body {
+            EventBody::ToolCompleted {
+                call,
+                error: Some(error),
+                ..
+            } if *call == a.id => Some(error.message.as_str()),
+            _ => None,
+        });
+        let why: Vec<_> = why.collect();
+        assert!(
+            why.len() == 1 && why[0].contains("the work may go on outside"),
+            "a cancelled turn ends it, and says what that does not end: {why:?}"
+        );
         events.push(settles(&a));
         events.push(EventBody::TurnResumed {
             waited_for: WaitingFor::Results,

@@ -425,15 +425,119 @@ pub(crate) fn refused(file: &Path, error: sqlx::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::decode;
+    use fumehood_core::{
+        awaited::AwaitedCall,
+        call::{Arguments, Metering, Output},
+        event::EventBody,
+        id::{CallId, EventId, SessionId, TurnId},
+        now,
+    };
+
+    /// A database as it was before the migration `version`.
+    async fn before(version: i64) -> SqliteConnection {
+        let mut database = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let earlier = MIGRATIONS.iter().filter(|migration| migration.version < version);
+        let earlier = Migrator {
+            migrations: earlier.cloned().collect::<Vec<_>>().into(),
+            ..Migrator::DEFAULT
+        };
+        earlier.run_direct(None, &mut database, false).await.unwrap();
+        database
+    }
+
+    fn asked(calls: &[CallId]) -> EventBody {
+        let calls = calls.iter().map(|call| AwaitedCall {
+            call_id: *call,
+            tool: "look".parse().unwrap(),
+            arguments: Arguments::new(),
+            expires: now(),
+            note: None,
+        });
+        let calls = calls.collect();
+        EventBody::ResultsRequested { calls }
+    }
+
+    fn ended(call: CallId) -> EventBody {
+        EventBody::tool_completed(call, "look".into(), Ok(Output::default()), Metering::default())
+    }
+
+    /// A turn in a session of its own, as it was kept before calls that wait had rows.
+    async fn turn(database: &mut SqliteConnection, status: &str, until: Option<i64>, events: &[EventBody]) -> Vec<u8> {
+        let (session, turn) = (SessionId::new().uuid(), TurnId::new().uuid());
+        let (session, turn) = (session.as_bytes().to_vec(), turn.as_bytes().to_vec());
+        sqlx::query(
+            "INSERT INTO sessions (id, org, agent, metadata, narrowing, created, updated) VALUES (?1, 'acme', 'a', '{}', '{}', 0, 0)",
+        )
+        .bind(&session)
+        .execute(&mut *database)
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO turns (id, org, session, status, first_seq, created, ended, waits_until) \
+             VALUES (?1, 'acme', ?2, ?3, 1, 0, CASE WHEN ?3 = 'completed' THEN 9 END, ?4)",
+        )
+        .bind(&turn)
+        .bind(&session)
+        .bind(status)
+        .bind(until)
+        .execute(&mut *database)
+        .await
+        .unwrap();
+        for (seq, body) in (1_i64..).zip(events) {
+            sqlx::query(
+                "INSERT INTO events (session, seq, id, time, turn, source, body) VALUES (?1, ?2, ?3, 0, ?4, '{}', ?5)",
+            )
+            .bind(&session)
+            .bind(seq)
+            .bind(EventId::new().uuid().as_bytes().to_vec())
+            .bind(&turn)
+            .bind(decode::to_json(body, "an event").unwrap())
+            .execute(&mut *database)
+            .await
+            .unwrap();
+        }
+        turn
+    }
+
+    #[tokio::test]
+    async fn calls_that_clients_run_just_now_wait_on_in_a_database_of_an_earlier_version() {
+        let mut database = before(23).await;
+        sqlx::raw_sql("INSERT INTO orgs (name, created) VALUES ('acme', 0)")
+            .execute(&mut database)
+            .await
+            .unwrap();
+        // One waits for the second of the two calls of its second step.
+        let calls: [CallId; 5] = std::array::from_fn(|_| CallId::new());
+        let events = [
+            asked(&calls[..1]),
+            ended(calls[0]),
+            asked(&calls[1..3]),
+            ended(calls[1]),
+        ];
+        let waits = turn(&mut database, "awaiting_results", Some(70), &events).await;
+        // The others wait for a person, and for nobody.
+        turn(
+            &mut database,
+            "awaiting_approval",
+            Some(80),
+            &[asked(&calls[3..4]), ended(calls[3])],
+        )
+        .await;
+        turn(&mut database, "completed", None, &[asked(&calls[4..])]).await;
+        MIGRATIONS.run_direct(None, &mut database, false).await.unwrap();
+        type Row = (Vec<u8>, String, Vec<u8>, i64, String, Option<Vec<u8>>);
+        let rows: Vec<Row> = sqlx::query_as("SELECT call, org, turn, expires, state, callback FROM awaited_calls")
+            .fetch_all(&mut database)
+            .await
+            .unwrap();
+        let call = calls[2].uuid().as_bytes().to_vec();
+        assert_eq!(rows, [(call, "acme".to_owned(), waits, 70, "open".to_owned(), None)]);
+    }
 
     #[tokio::test]
     async fn grants_of_an_earlier_database_are_for_what_the_installed_version_asks() {
-        let mut database = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        let first = Migrator {
-            migrations: MIGRATIONS.iter().take(1).cloned().collect::<Vec<_>>().into(),
-            ..Migrator::DEFAULT
-        };
-        first.run_direct(None, &mut database, false).await.unwrap();
+        let mut database = before(2).await;
         let rows = "INSERT INTO orgs (name, created) VALUES ('acme', 0);
             INSERT INTO components VALUES ('acme', 'a', x'02', '{\"name\":\"a\"}', '[]', 0);
             INSERT INTO grants VALUES ('acme', 'a', x'01', 'of a version before'), ('acme', 'a', x'02', 'of this one');";

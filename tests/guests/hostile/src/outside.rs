@@ -223,6 +223,8 @@ pub fn detach(
     note: Option<String>,
     /// The workspace file that the ticket is written to; `ticket.json` if not given.
     file: Option<String>,
+    /// Whom it tells what ends the call, as the last of this URL's path.
+    tell: Option<String>,
     /// What comes after that; it returns if not given.
     then: Option<Then>,
 ) -> Result<Output, Failure> {
@@ -239,6 +241,9 @@ pub fn detach(
     });
     let file = file.unwrap_or_else(|| "ticket.json".to_owned());
     std::fs::write(format!("/workspace/{file}"), written.to_string())?;
+    if let Some(url) = tell {
+        http::post(format!("{url}/{}", ticket.token())).send()?;
+    }
     match then.unwrap_or(Then::Return) {
         Then::Return => Ok(Output::new("handed on")),
         Then::ReturnError => Ok(Output::new("handed on, and it did not work").as_error()),
@@ -248,6 +253,9 @@ pub fn detach(
         Then::Leak => {
             println!("the token is {}", ticket.token());
             fumehood::progress::report(format!("the token is {}", ticket.token()), None);
+            let (half, rest) = ticket.token().split_at(20);
+            fumehood::progress::emit("log", half);
+            fumehood::progress::emit("log", rest);
             Ok(Output::new(format!("the token is {}", ticket.token())))
         }
         Then::Spin => loop {

@@ -9,7 +9,7 @@ use crate::{
 use fumehood_core::{
     Time,
     awaited::AwaitedCall,
-    call::{CallResult, Metering},
+    call::{CallError, CallErrorCode, CallResult, Metering},
     event::{Event, EventBody, NewEvent, Source},
     id::{CallId, CallbackId},
     now,
@@ -97,9 +97,19 @@ impl Awaiting {
         self.detached.iter().any(brought)
     }
 
-    pub(super) fn without_end(&self) -> impl Iterator<Item = CallId> {
-        let detached = self.detached.iter().map(|handed| handed.call.id);
-        detached.chain(self.calls.iter().map(|call| call.call_id))
+    /// What becomes of those without an end when the user goes on with something else.
+    pub(super) fn abandoned(&self) -> BTreeMap<CallId, CallResult> {
+        let cancelled = |message| Err(CallError::new(CallErrorCode::Cancelled, message));
+        let of_client = self.calls.iter().map(|call| {
+            let words = "the user sent a new message instead of the result of this call; it may have run all the same";
+            (call.call_id, cancelled(words))
+        });
+        let handed_on = self.detached.iter().map(|handed| {
+            let words = "the user sent a new message instead of waiting for this call, which its tool had handed on; the work may go \
+                         on outside all the same";
+            (handed.call.id, cancelled(words))
+        });
+        of_client.chain(handed_on).collect()
     }
 
     /// Whether the results are such that the turn waits for.

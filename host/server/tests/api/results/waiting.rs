@@ -44,6 +44,19 @@ fn here(turn: &Value) -> Value {
     json!([{"call_id": call(turn, 0), "content": "here"}])
 }
 
+/// A result that a model is told the beginning and the end of.
+fn long(turn: &Value, text: &str) -> Value {
+    json!([{"call_id": call(turn, 0), "content": text.repeat(100_000)}])
+}
+
+/// The files that have the whole of what was too long.
+async fn kept(house: &House, session: &str) -> Vec<String> {
+    let listed = house.get(&format!("{session}/files?list")).answer().await.json();
+    let paths = listed["items"].as_array().unwrap().iter();
+    let paths = paths.map(|file| file["path"].as_str().unwrap().to_owned());
+    paths.filter(|path| path.starts_with("tool-outputs/")).collect()
+}
+
 #[tokio::test]
 async fn a_turn_waits_through_a_restart_and_goes_on_with_the_result() {
     let house = House::new().await;
@@ -210,7 +223,7 @@ async fn a_result_that_is_being_judged_when_the_turn_is_cancelled_is_not_taken()
     let house = watched(&outside, "after_tool_call").await;
     let session = house.session().await;
     let turn = asked(&house, &session, &[("locate", json!({}))]).await;
-    let giving = give(&house, &turn, here(&turn));
+    let giving = give(&house, &turn, long(&turn, "a"));
     let cancelling = async {
         outside.until(|came| came.len() == 1).await;
         let cancelled = house.post(&format!("{}/cancel", path(&turn))).answer().await;
@@ -225,6 +238,11 @@ async fn a_result_that_is_being_judged_when_the_turn_is_cancelled_is_not_taken()
     );
     let events = to_the_end(&house, &session, &turn).await;
     assert_eq!(completed(&events, call(&turn, 0))["data"]["status"], "cancelled");
+    assert_eq!(
+        kept(&house, &session).await,
+        Vec::<String>::new(),
+        "nothing of it is kept"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -233,7 +251,8 @@ async fn of_results_for_one_call_that_come_at_once_one_is_taken() {
     let house = watched(&outside, "after_tool_call").await;
     let session = house.session().await;
     let turn = asked(&house, &session, &[("locate", json!({}))]).await;
-    let all = futures::future::join_all((0..3).map(|_| give(&house, &turn, here(&turn))));
+    let texts = ["a", "b", "c"];
+    let all = futures::future::join_all(texts.map(|text| give(&house, &turn, long(&turn, text))));
     let opening = async {
         // Each was looked at while the turn still waited.
         outside.until(|came| came.len() == 3).await;
@@ -242,9 +261,22 @@ async fn of_results_for_one_call_that_come_at_once_one_is_taken() {
         }
     };
     let (given, ()) = tokio::join!(all, opening);
-    let taken = given.iter().filter(|answer| answer.status == StatusCode::OK);
-    assert_eq!(taken.count(), 1);
+    let taken = texts
+        .iter()
+        .zip(&given)
+        .filter(|(_, answer)| answer.status == StatusCode::OK);
+    let taken: Vec<_> = taken.map(|(text, _)| *text).collect();
+    assert_eq!(taken.len(), 1);
     let events = to_the_end(&house, &session, &turn).await;
-    completed(&events, call(&turn, 0));
+    let end = completed(&events, call(&turn, 0));
+    let shown = end["data"]["output"]["content"][0]["text"].as_str().unwrap();
+    let files = kept(&house, &session).await;
+    assert!(files.len() == 1 && shown.contains(&files[0]), "{files:?}");
+    let whole = house.get(&format!("{session}/files/{}", files[0])).answer().await;
+    assert_eq!(
+        whole.text(),
+        taken[0].repeat(100_000),
+        "the file is that of the one that was taken"
+    );
     assert_eq!(of_type(&events, "turn.resumed").len(), 1);
 }
