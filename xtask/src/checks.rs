@@ -13,6 +13,7 @@ use crate::languages;
 use crate::mock_provider;
 use crate::process::{self, Ending};
 use crate::progress::{Outcome, Progress, Step};
+use crate::registry;
 use crate::servers;
 use crate::setup;
 use crate::toolchain::Toolchain;
@@ -50,9 +51,10 @@ const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) ->
 }
 
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 19] = [
     check(Rank::Ground, "setup", setup::everything),
     check(Rank::Always, "servers", servers::ready),
+    check(Rank::Always, "registry", registry::ready),
     check(Rank::Always, "tracer", tracer::ready),
     check(Rank::Always, "mock provider", mock_provider::ready),
     check(Rank::Always, "fmt", fmt),
@@ -181,6 +183,9 @@ fn tests(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     // What is there is not skipped by mistake.
     if servers::is_there(workspace) {
         nextest.env("TESTS_REQUIRE_REDIS", "1");
+    }
+    if registry::is_there(workspace) {
+        nextest.env("TESTS_REQUIRE_REGISTRY", "1");
     }
     if mock_provider::is_there(workspace) {
         nextest.env("TESTS_REQUIRE_MOCK_PROVIDER", "1");

@@ -13,6 +13,7 @@ mod languages;
 mod mock_provider;
 mod process;
 mod progress;
+mod registry;
 mod servers;
 mod setup;
 mod soak;
@@ -120,6 +121,7 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Setup => {
             progress.step("setup", |step| setup::everything(workspace, step))?;
             progress.step("servers", |step| servers::ready(workspace, step))?;
+            progress.step("registry", |step| registry::ready(workspace, step))?;
             progress.step("tracer", |step| tracer::ready(workspace, step))?;
             progress.step("mock provider", |step| mock_provider::ready(workspace, step))?;
         }

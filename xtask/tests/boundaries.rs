@@ -44,7 +44,8 @@ const RESERVED: [Reserved; 6] = [
     },
     Reserved {
         // Egress is the one door for addresses that tenants choose. Models are reached at
-        // addresses that the operator configured; the command line talks to its own host.
+        // addresses that the operator configured; the command line talks to its own host, and
+        // to where its user has it fetch components.
         what: "an HTTP client",
         libraries: &["reqwest", "ureq", "isahc", "curl", "hyper-rustls", "tokio-rustls"],
         owners: &["fumehood-egress", "fumehood-model", "fumehood-cli", "fumehood-tests"],

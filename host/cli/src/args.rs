@@ -1,10 +1,12 @@
 //! The command line. What `--help` prints is written here.
 
+mod distribution;
 mod kit;
 mod schedule;
 mod trial;
 mod webhook;
 
+pub(crate) use distribution::{ToolAdd, ToolPublish, Way};
 pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
 pub(crate) use trial::ToolTest;
@@ -167,17 +169,10 @@ pub(crate) enum Tool {
     Call(ToolCall),
     /// Run the tests of a tool's folder: the real component behind an outside that is written down.
     Test(ToolTest),
-    /// Add a component, or replace the one of its name.
-    Add {
-        /// The .wasm file.
-        source: PathBuf,
-        /// What it may do, as a file.
-        #[arg(long, value_name = "FILE", conflicts_with = "yes")]
-        grant: Option<PathBuf>,
-        /// Grant all that it asks for.
-        #[arg(long)]
-        yes: bool,
-    },
+    /// Add a component, or replace the one of its name: from a file, a web server or a registry.
+    Add(ToolAdd),
+    /// Publish a component in a registry.
+    Publish(ToolPublish),
     /// The installed components.
     List,
     /// What a component asks for, what it may do, and which layer cut what.

@@ -29,7 +29,7 @@ pub(crate) struct CompiledCode {
 impl CompiledCode {
     /// That of the user who runs this, made if it is not there. None, with a line in the log, where it can't be trusted.
     pub(crate) fn of_user() -> Option<Self> {
-        let opened = user_folder().and_then(|dir| Self::open(&dir));
+        let opened = user_cache().and_then(|dir| Self::open(&dir.join("compiled")));
         opened
             .inspect_err(|error| tracing::warn!("compiled code is not kept: {error:#}"))
             .ok()
@@ -64,8 +64,8 @@ impl CompiledCode {
     }
 }
 
-/// `$XDG_CACHE_HOME/fumehood/compiled`, else `~/.cache/fumehood/compiled`.
-fn user_folder() -> anyhow::Result<PathBuf> {
+/// `$XDG_CACHE_HOME/fumehood`, else `~/.cache/fumehood`.
+pub(crate) fn user_cache() -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -75,7 +75,7 @@ fn user_folder() -> anyhow::Result<PathBuf> {
         Some(base) => base,
         None => absolute("HOME").context("HOME is not set")?.join(".cache"),
     };
-    Ok(base.join("fumehood/compiled"))
+    Ok(base.join("fumehood"))
 }
 
 /// Refuses a folder that others can look into or change, and one that others can put another in the place of.

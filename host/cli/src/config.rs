@@ -20,6 +20,7 @@ mod shape;
 mod shutdown;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub(crate) use agent::EffectiveAgent;
 pub(crate) use effective::Effective;
@@ -28,6 +29,7 @@ pub(crate) use keys::{VARIABLES, meanings};
 pub(crate) use limits::InstallLimits;
 pub(crate) use shape::{Key, keys};
 
+use crate::compiled_code;
 use anyhow::{Context as _, bail};
 use fumehood_agent::host::RetentionRules;
 use fumehood_core::{
@@ -120,6 +122,9 @@ pub(crate) struct Config {
     /// The skills, by the names agents use.
     #[serde(default)]
     pub(crate) skill: BTreeMap<SkillName, SkillSection>,
+    /// Where components come from.
+    #[serde(default)]
+    pub(crate) tools: tools::ToolsSection,
     /// Components to install at start.
     #[serde(default)]
     pub(crate) tool: BTreeMap<ComponentName, ToolSection>,
@@ -233,6 +238,14 @@ impl Loaded {
         let Some(file) = &self.file else { return error };
         let text = std::fs::read_to_string(file).unwrap_or_default();
         faults::located(error, &file.display().to_string(), &text)
+    }
+
+    /// Where components that were fetched are kept.
+    pub(crate) fn tool_cache(&self) -> anyhow::Result<PathBuf> {
+        match &self.config.tools.cache {
+            Some(dir) => Ok(self.base().join(dir)),
+            None => Ok(compiled_code::user_cache()?.join("components")),
+        }
     }
 
     /// The directory that relative paths of the configuration start from.
@@ -399,6 +412,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
         org.retention.check(&format!("org.{name}.retention"))?;
     }
     config.callbacks.check()?;
+    config.tools.check()?;
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);

@@ -13,6 +13,7 @@ mod config;
 mod configured;
 mod connect;
 mod crash;
+mod distribution;
 mod events;
 mod fault;
 mod interrupt;
@@ -31,6 +32,7 @@ use args::{Cli, Command, Secret, Tool};
 use clap::Parser as _;
 use commands::{policy::Tested, run::Ended};
 use config::Loaded;
+use distribution::LockFile;
 use fumehood_server::AdoptTrace;
 use out::Out;
 use std::{path::Path, process::ExitCode};
@@ -140,6 +142,18 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Tool(Tool::Test(args)) => {
             return Ok(succeeded(commands::tool_test::test(out, &loaded, args).await?));
         }
+        Command::Tool(Tool::Publish(args)) => commands::tool_publish::publish(out, &loaded, args).await?,
+        Command::Tool(Tool::Add(args)) => {
+            // Before a host is started for it: what can't be had, or may not be, changes nothing.
+            let components = commands::tool_add::fetch(&loaded, args).await?;
+            return over_http(&loaded, async |connection| {
+                for component in components {
+                    component.add(out, &connection.client).await?;
+                }
+                Ok(DONE)
+            })
+            .await;
+        }
         Command::Tool(Tool::Call(args)) if is_file(&args.component) => {
             return Ok(succeeded(commands::tool_call::call_file(out, &loaded, args).await?));
         }
@@ -163,7 +177,12 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                     Command::Tool(Tool::Call(args)) => {
                         return Ok(succeeded(commands::tool::call_installed(out, client, args).await?));
                     }
-                    Command::Tool(command) => commands::tool::tool(out, client, command).await?,
+                    Command::Tool(command) => {
+                        commands::tool::tool(out, client, command).await?;
+                        if let Tool::Remove { name } = command {
+                            LockFile::of(&loaded).forget(name)?;
+                        }
+                    }
                     Command::Session(command) => commands::session::session(out, client, command).await?,
                     Command::Turn(command) => commands::session::turn(out, client, command).await?,
                     Command::Webhook(command) => commands::webhook::webhook(out, client, command).await?,

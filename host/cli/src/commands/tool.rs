@@ -76,7 +76,6 @@ pub(crate) fn read_grant(file: &Path) -> anyhow::Result<Grant> {
 
 pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::Result<()> {
     match command {
-        Tool::Add { source, grant, yes } => add(out, client, source, &Decision::read(grant.as_deref(), *yes)?).await?,
         Tool::List => {
             let page = json!({
                 "items": client.every("/v1/tools").await?,
@@ -133,7 +132,15 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
             decision.warn(&component);
             out.either(&component, |component| show(out, component));
         }
-        Tool::New(_) | Tool::Build(_) | Tool::Dev(_) | Tool::Check { .. } | Tool::Call(_) | Tool::Test(_) => {}
+        // They need no host, or something else before it.
+        Tool::New(_)
+        | Tool::Build(_)
+        | Tool::Dev(_)
+        | Tool::Check { .. }
+        | Tool::Call(_)
+        | Tool::Test(_)
+        | Tool::Add(_)
+        | Tool::Publish(_) => {}
     }
     Ok(())
 }
@@ -149,6 +156,12 @@ fn everything_requested(component: &Value) -> anyhow::Result<Grant> {
 pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Decision) -> anyhow::Result<()> {
     let file = ComponentFile::read(source)?;
     file.tell();
+    added(out, &post(client, &file, decision).await?, decision);
+    Ok(())
+}
+
+/// Has the host add a component, and returns it as the host has it.
+pub(crate) async fn post(client: &Client, file: &ComponentFile, decision: &Decision) -> anyhow::Result<Value> {
     let mut body = json!({"wasm": STANDARD.encode(&file.wasm), "grant": match decision {
         Decision::Nothing => json!("none"),
         Decision::Requested => json!("requested"),
@@ -160,9 +173,13 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
     if let Some(beside) = &file.manifest {
         body["manifest"] = json!(beside.text);
     }
-    let component = client.post("/v1/tools", &body).await?;
-    decision.warn(&component);
-    out.either(&component, |component| {
+    client.post("/v1/tools", &body).await
+}
+
+/// Says what a component that was added asks for and what it got.
+pub(crate) fn added(out: Out, component: &Value, decision: &Decision) {
+    decision.warn(component);
+    out.either(component, |component| {
         show(out, component);
         if let Some(update) = component.get("update") {
             authority::update(out, update);
@@ -177,7 +194,6 @@ pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Dec
             ));
         }
     });
-    Ok(())
 }
 
 fn row(component: &Value) -> Vec<String> {

@@ -47,6 +47,15 @@ pub(crate) struct Effective {
     orgs: BTreeMap<OrgName, org_limits::Shown>,
     budgets: BTreeMap<OrgName, OrgBudget>,
     tools: BTreeMap<ComponentName, EffectiveTool>,
+    /// Where components come from.
+    distribution: EffectiveDistribution,
+}
+
+#[derive(Debug, Serialize)]
+struct EffectiveDistribution {
+    /// Nothing where the user has no cache.
+    cache: Option<PathBuf>,
+    timeout: Span,
 }
 
 #[derive(Debug, Serialize)]
@@ -228,6 +237,10 @@ impl Effective {
                 .collect(),
             budgets: config.budgets(),
             tools: tools.collect(),
+            distribution: EffectiveDistribution {
+                cache: loaded.tool_cache().ok(),
+                timeout: config.tools.timeout(),
+            },
         }
     }
 }

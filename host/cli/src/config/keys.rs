@@ -3,8 +3,9 @@
 
 use super::{
     InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, retention::FOREVER,
-    shutdown,
+    shutdown, tools,
 };
+use crate::distribution::CREDENTIALS_VARIABLE;
 use fumehood_agent::{
     callbacks::CallbackLimits, catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits, recording::RECORDING_BYTES,
 };
@@ -439,6 +440,18 @@ fn hooks() -> Vec<Meaning> {
 fn components() -> Vec<Meaning> {
     vec![
         key(
+            "tools.cache",
+            "Where [components that were fetched](../operators/installing-tools.md) are kept, for the time when they can't be; a relative path begins at the \
+             file's directory.",
+        )
+        .takes(A_PATH)
+        .default("`components` in the user's cache, `~/.cache/fumehood`"),
+        key(
+            "tools.timeout",
+            "How long a registry or web server that has components may send nothing, from 1 second to 10 minutes.",
+        )
+        .default(tools::TIMEOUT),
+        key(
             "tool.NAME.source",
             "The component's file; a relative path begins at the file's directory. Needed.",
         )
@@ -518,6 +531,10 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     (
         "FUMEHOOD_KEY",
         "For commands: which API key to use, when it is not the one in the file `key` in the data directory.",
+    ),
+    (
+        CREDENTIALS_VARIABLE,
+        "For commands: a [login to a registry](../operators/installing-tools.md), as `user:password@registry`, before those of `docker login`.",
     ),
     (
         "FUMEHOOD_STANDARD_TOOLS",

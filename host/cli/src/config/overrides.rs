@@ -45,6 +45,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         "callbacks",
         "metrics",
         "log",
+        "tools",
     ];
     let mut found = Vec::new();
     for (variable, text) in variables {

@@ -1,0 +1,61 @@
+//! `fumehood tool add|publish`
+
+use crate::distribution::{PlainHttp, Reference, Source};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolAdd {
+    /// A .wasm file, https://…/x.wasm or oci://registry/repository:tag; the latter two perhaps with @sha256:… behind, for exactly that.
+    #[arg(required_unless_present = "locked")]
+    pub(crate) source: Option<Source>,
+    /// What it may do, as a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "yes", requires = "source")]
+    pub(crate) grant: Option<PathBuf>,
+    /// Grant all that it asks for.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Take it also if it is older than what fumehood.lock has under its name or from somewhere else, or if its place has something else
+    /// now than when it was locked.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Exactly what fumehood.lock has for it, without a network where it was fetched before; without a source, all that is there.
+    #[arg(long, conflicts_with = "replace")]
+    pub(crate) locked: bool,
+    #[command(flatten)]
+    pub(crate) way: Way,
+}
+
+/// How what is elsewhere is reached.
+#[derive(Debug, Args)]
+pub(crate) struct Way {
+    /// Also without TLS. To this machine that needs no asking.
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl Way {
+    /// Where requests may go without TLS.
+    pub(crate) const fn plain(&self) -> PlainHttp {
+        if self.plain_http {
+            PlainHttp::Anywhere
+        } else {
+            PlainHttp::Loopback
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct ToolPublish {
+    /// A component that was built, or a tool's folder that has one.
+    #[arg(default_value = ".", value_name = "DIR|FILE")]
+    pub(crate) component: PathBuf,
+    /// Where: oci://registry/repository, with a tag behind unless it is to be the component's version.
+    pub(crate) to: Reference,
+    /// Put it in the place of another component that is published as the same version.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) way: Way,
+}

@@ -1,0 +1,182 @@
+//! `fumehood tool add`: a component from wherever it is, fetched, checked against what was pinned, installed, and pinned.
+
+use crate::{
+    args::{ToolAdd, Way},
+    client::Client,
+    commands::tool::{self, Decision},
+    config::Loaded,
+    distribution::{Cache, Candidate, Entry, Fetched, LockFile, Outside, Replacing, Source, place_from},
+    out::{Out, Style, printable, text},
+};
+use anyhow::{Context as _, ensure};
+use fumehood_core::name::ComponentName;
+use serde_json::{Value, json};
+
+/// A component that is here, and what was decided about it. Nothing is changed yet.
+pub(crate) struct Adding {
+    fetched: Fetched,
+    decision: Decision,
+    /// Where it is to be pinned; none where it is.
+    lock: Option<LockFile>,
+}
+
+/// Whatever is to be added, fetched.
+pub(crate) async fn fetch(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> {
+    match &args.source {
+        _ if args.locked => locked(loaded, args).await,
+        Some(source) => Ok(vec![Adding::fetch(loaded, args, source).await?]),
+        // The command line requires one.
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What the lock has, and nothing else.
+async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> {
+    let file = LockFile::of(loaded);
+    let lock = file.read()?;
+    let wanted: Vec<&Entry> = match &args.source {
+        None => lock.entries().iter().collect(),
+        Some(source) => {
+            let place = place_from(source, file.dir());
+            let entry = lock.at(&place);
+            vec![entry.with_context(|| {
+                format!("fumehood.lock has nothing from {place}; add it without --locked, which pins it")
+            })?]
+        }
+    };
+    ensure!(
+        !wanted.is_empty(),
+        "fumehood.lock has nothing; `fumehood tool add SOURCE` pins what it adds"
+    );
+    let (outside, cache) = (
+        outside(loaded, &args.way)?,
+        loaded.tool_cache().map(|dir| Cache::new(&dir)),
+    );
+    let mut adding = Vec::new();
+    for entry in wanted {
+        let source = entry.source_in(file.dir())?;
+        let kept = cache.as_ref().ok().and_then(|cache| cache.get(&entry.digest));
+        let fetched = match kept.filter(|_| source.is_remote()) {
+            Some(wasm) => Fetched::kept(source, wasm, entry.artifact),
+            None => outside.fetch(&source).await.with_context(|| entry.name.to_string())?,
+        };
+        // THREAT[T-supply-moved-tag]
+        ensure!(
+            fetched.digest == entry.digest,
+            "{}: {} has {}, and fumehood.lock says {}: it was changed; nothing was added. Add it without --locked if the change is meant",
+            entry.name,
+            entry.source,
+            fetched.digest,
+            entry.digest
+        );
+        if fetched.source.is_remote() {
+            keep(loaded, &fetched);
+        }
+        adding.push(Adding {
+            fetched,
+            decision: Decision::read(args.grant.as_deref(), args.yes)?,
+            lock: None,
+        });
+    }
+    Ok(adding)
+}
+
+/// The way out, as it is configured and asked for.
+pub(crate) fn outside(loaded: &Loaded, way: &Way) -> anyhow::Result<Outside> {
+    let config = &loaded.config;
+    let largest = config.call_limits().install.component_size.bytes();
+    Outside::new(way.plain(), config.tools.timeout().as_duration(), largest)
+}
+
+impl Adding {
+    /// Fetches it, and refuses what may not take the place of what is locked.
+    async fn fetch(loaded: &Loaded, args: &ToolAdd, source: &Source) -> anyhow::Result<Self> {
+        let decision = Decision::read(args.grant.as_deref(), args.yes)?;
+        let lock = LockFile::of(loaded);
+        let fetched = outside(loaded, &args.way)?.fetch(source).await?;
+        fetched.file.tell();
+        let replacing = match args.replace {
+            true => Replacing::Anything,
+            false => Replacing::Newer,
+        };
+        allowed(&fetched, &lock, replacing)?;
+        if fetched.source.is_remote() {
+            lock.check_writable()?;
+            keep(loaded, &fetched);
+        }
+        Ok(Self {
+            fetched,
+            decision,
+            lock: Some(lock),
+        })
+    }
+
+    /// Installs it, and pins it.
+    pub(crate) async fn add(self, out: Out, client: &Client) -> anyhow::Result<()> {
+        let mut component = tool::post(client, &self.fetched.file, &self.decision).await?;
+        let Some(lock) = &self.lock else {
+            tool::added(out, &component, &self.decision);
+            return Ok(());
+        };
+        let entry = self.entry(&component, lock)?;
+        component["locked"] = json!(entry);
+        tool::added(out, &component, &self.decision);
+        let source = entry.source.clone();
+        match lock.record(entry) {
+            Ok(()) if out.json || !self.fetched.source.is_remote() => Ok(()),
+            Ok(()) => {
+                out.line(out.style(
+                    Style::Dim,
+                    format_args!("\npinned in fumehood.lock: {}", printable(&source)),
+                ));
+                Ok(())
+            }
+            Err(error) if !self.fetched.source.is_remote() => {
+                // Pinning one's own file is worth something where it can be had.
+                eprintln!("warning: the component is added, but not pinned: {error:#}");
+                Ok(())
+            }
+            Err(error) => Err(error.context("the component is added, but not pinned")),
+        }
+    }
+
+    fn entry(&self, component: &Value, lock: &LockFile) -> anyhow::Result<Entry> {
+        let name = text(component, "name").parse();
+        let version = Some(text(component, "version")).filter(|version| !version.is_empty());
+        Ok(Entry {
+            name: name.context("the host's answer has no name")?,
+            version: version.map(str::to_owned),
+            source: place_from(&self.fetched.source, lock.dir()),
+            artifact: self.fetched.artifact,
+            digest: self.fetched.digest,
+        })
+    }
+}
+
+/// Refuses what the lock stands against.
+fn allowed(fetched: &Fetched, lock: &LockFile, replacing: Replacing) -> anyhow::Result<()> {
+    let manifest = fetched.file.manifest_in_force()?;
+    let named: Option<&ComponentName> = manifest
+        .as_ref()
+        .map(|manifest| &manifest.name)
+        .or(fetched.file.name.as_ref());
+    // The host says what is the matter with one that has no name.
+    let Some(name) = named else { return Ok(()) };
+    let candidate = Candidate {
+        name,
+        version: manifest.as_ref().map(|manifest| manifest.version.as_str()),
+        source: &fetched.source,
+        digest: fetched.digest,
+    };
+    Ok(lock.read()?.decide(&candidate, replacing)?)
+}
+
+/// Keeps it for the time when it can't be fetched. Where that is not possible it is installed all the same.
+fn keep(loaded: &Loaded, fetched: &Fetched) {
+    let kept = loaded
+        .tool_cache()
+        .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm));
+    if let Err(error) = kept {
+        eprintln!("warning: it can't be installed again without a network: {error:#}");
+    }
+}

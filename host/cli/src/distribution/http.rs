@@ -1,0 +1,255 @@
+//! HTTP towards registries and web servers, bounded in every direction.
+//!
+//! A redirect is followed only where the caller allows it, never from https to http, and never with a credential to another origin. A body
+//! is read as far as it may go and no further. What stands in a URL's query is in no message.
+
+use anyhow::{Context as _, bail, ensure};
+use reqwest::{
+    Body, Method, Response, StatusCode, Url,
+    header::{self, HeaderMap},
+    redirect::Policy,
+};
+use std::{error::Error as _, net::IpAddr, time::Duration};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a whole exchange may take, with a component's bytes in it.
+const WHOLE: Duration = Duration::from_secs(15 * 60);
+const MOST_REDIRECTS: usize = 5;
+
+/// Where requests may go without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlainHttp {
+    /// To this machine only.
+    Loopback,
+    /// Anywhere: somebody asked for it.
+    Anywhere,
+}
+
+/// Where a redirect may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Redirects {
+    /// Nowhere but within the origin.
+    Within,
+    /// Elsewhere, too, but with no credential.
+    Elsewhere,
+}
+
+/// A request.
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    /// Those for the origin; of them, `authorization` stays with it.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<&'a [u8]>,
+    pub(super) redirects: Redirects,
+}
+
+impl Ask<'static> {
+    /// A request without a body.
+    pub(super) fn get(url: Url, redirects: Redirects) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: None,
+            redirects,
+        }
+    }
+}
+
+/// Sends requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    plain: PlainHttp,
+}
+
+impl Http {
+    /// `silence`: how long a server may send nothing.
+    pub(super) fn new(plain: PlainHttp, silence: Duration) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT.min(silence))
+            .read_timeout(silence)
+            .timeout(WHOLE)
+            .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("cannot set up HTTP")?;
+        Ok(Self { client, plain })
+    }
+
+    /// `https` or, where that is allowed, `http`: how a registry is reached.
+    pub(super) fn scheme_of(&self, registry: &str) -> &'static str {
+        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+        match self.plain {
+            PlainHttp::Loopback if is_loopback(host) => "http",
+            PlainHttp::Anywhere => "http",
+            PlainHttp::Loopback => "https",
+        }
+    }
+
+    /// Sends it, and follows where it may be redirected. Any status but a redirect is the caller's to judge.
+    pub(super) async fn send(&self, ask: Ask<'_>) -> anyhow::Result<Response> {
+        let Ask {
+            method,
+            mut url,
+            mut headers,
+            body,
+            redirects,
+        } = ask;
+        for _ in 0..=MOST_REDIRECTS {
+            self.check(&url)?;
+            let mut request = self
+                .client
+                .request(method.clone(), url.clone())
+                .headers(headers.clone());
+            if let Some(body) = body {
+                request = request.body(Body::from(body.to_vec()));
+            }
+            let response = request.send().await.map_err(|error| failed(&url, &error))?;
+            if !is_redirect(response.status()) {
+                return Ok(response);
+            }
+            let next = target(&url, &response)?;
+            let same = next.origin() == url.origin();
+            ensure!(
+                same || redirects == Redirects::Elsewhere,
+                "{} redirects to {}, which is another server; it is not asked in its place",
+                shown(&url),
+                shown(&next)
+            );
+            // THREAT[T-supply-registry]: neither does a redirect take TLS away, nor a credential along.
+            ensure!(
+                next.scheme() == url.scheme() || next.scheme() == "https",
+                "{} redirects to {}, which is not https; what comes from there could be anybody's",
+                shown(&url),
+                shown(&next)
+            );
+            if !same {
+                headers.remove(header::AUTHORIZATION);
+            }
+            url = next;
+        }
+        bail!("{} redirects more than {MOST_REDIRECTS} times", shown(&url));
+    }
+
+    fn check(&self, url: &Url) -> anyhow::Result<()> {
+        match (url.scheme(), self.plain) {
+            ("https", _) | ("http", PlainHttp::Anywhere) => Ok(()),
+            ("http", PlainHttp::Loopback) if url.host_str().is_some_and(is_loopback) => Ok(()),
+            ("http", PlainHttp::Loopback) => bail!(
+                "{} is plain http, where anybody between can put something else in its place; use https, or say that you mean it with \
+                 --plain-http",
+                shown(url)
+            ),
+            (other, _) => bail!("{} is neither https nor http but {other}", shown(url)),
+        }
+    }
+}
+
+/// A whole body.
+pub(super) async fn body(mut response: Response, most: u64, what: &str) -> anyhow::Result<Vec<u8>> {
+    let url = response.url().clone();
+    // THREAT[T-supply-registry]: a body counts as it comes, whatever was said of its length.
+    let too_large = || {
+        format!(
+            "{what} from {} is larger than the {most} bytes that are allowed; nothing of it was kept",
+            shown(&url)
+        )
+    };
+    ensure!(
+        response.content_length().is_none_or(|length| length <= most),
+        too_large()
+    );
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failed(&url, &error))? {
+        ensure!((bytes.len() + chunk.len()) as u64 <= most, too_large());
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// A URL without its query, in which may be a key to what it names.
+pub(super) fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.into()
+}
+
+fn target(from: &Url, response: &Response) -> anyhow::Result<Url> {
+    let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+    location
+        .and_then(|to| from.join(to).ok())
+        .with_context(|| format!("{} redirects to nowhere", shown(from)))
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What went wrong on the way, in words.
+fn failed(url: &Url, error: &reqwest::Error) -> anyhow::Error {
+    let place = shown(url);
+    if error.is_timeout() {
+        return anyhow::anyhow!(
+            "{place} did not answer in time; try again, or raise `timeout` in [tools] if it is only slow"
+        );
+    }
+    let mut cause = error.source();
+    while let Some(deeper) = cause.and_then(std::error::Error::source) {
+        cause = Some(deeper);
+    }
+    let why = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    if error.is_connect() {
+        anyhow::anyhow!("{place} can't be reached{why}; check its name, and that it is up")
+    } else {
+        anyhow::anyhow!("the connection to {place} broke{why}; try again")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(plain: PlainHttp) -> Http {
+        Http::new(plain, Duration::from_secs(1)).unwrap()
+    }
+
+    #[test]
+    fn plain_http_goes_to_this_machine_only_unless_asked_for() {
+        let careful = http(PlainHttp::Loopback);
+        for (url, allowed) in [
+            ("https://a.example/x", true),
+            ("http://127.0.0.1:5000/x", true),
+            ("http://[::1]/x", true),
+            ("http://localhost/x", true),
+            ("http://localhost.a.example/x", false),
+            ("http://10.0.0.1/x", false),
+            ("file:///etc/passwd", false),
+        ] {
+            assert_eq!(careful.check(&url.parse().unwrap()).is_ok(), allowed, "{url}");
+        }
+        assert!(
+            http(PlainHttp::Anywhere)
+                .check(&"http://10.0.0.1/x".parse().unwrap())
+                .is_ok()
+        );
+        assert_eq!(careful.scheme_of("localhost:5000"), "http");
+        assert_eq!(careful.scheme_of("ghcr.io"), "https");
+        assert_eq!(http(PlainHttp::Anywhere).scheme_of("ghcr.io"), "http");
+    }
+
+    #[test]
+    fn what_a_url_may_hide_is_in_no_message() {
+        let url = "https://u:p@a.example/x?signature=secret#y".parse().unwrap();
+        assert_eq!(shown(&url), "https://a.example/x#y");
+    }
+}

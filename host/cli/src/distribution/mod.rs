@@ -1,0 +1,27 @@
+//! Where components come from and where they go: files, https, and OCI registries.
+//!
+//! What is fetched is whole, of the size that is allowed and of the digest that was promised before anybody else sees it; nothing is written
+//! until then. All of this is the operator's own traffic: what tools may reach does not count for it, nor do tools cause any of it.
+//!
+//! What a component may do is decided elsewhere, and whether it can run is for the sandbox to say.
+
+mod artifact;
+mod cache;
+mod credentials;
+mod fetch;
+mod http;
+mod interfaces;
+mod lock;
+mod push;
+mod reference;
+mod registry;
+mod source;
+
+pub(crate) use cache::Cache;
+pub(crate) use credentials::VARIABLE as CREDENTIALS_VARIABLE;
+pub(crate) use fetch::{Fetched, Outside, place_from};
+pub(crate) use http::PlainHttp;
+pub(crate) use lock::{Candidate, Entry, LockFile, Replacing};
+pub(crate) use push::{Overwrite, Release, push};
+pub(crate) use reference::Reference;
+pub(crate) use source::Source;

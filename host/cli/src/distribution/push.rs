@@ -1,0 +1,134 @@
+//! A component, published: its artifact in a registry, at a tag.
+
+use super::{
+    artifact::{Artifact, config_descriptor, layer_descriptor},
+    fetch::Outside,
+    interfaces::interfaces,
+    reference::Reference,
+    registry::Registry,
+};
+use anyhow::{Context as _, bail};
+use fumehood_core::digest::Digest;
+use fumehood_policy::manifest::Manifest;
+use semver::Version;
+use std::collections::BTreeMap;
+
+/// What is published.
+pub(crate) struct Release<'a> {
+    pub(crate) wasm: &'a [u8],
+    pub(crate) manifest: &'a Manifest,
+}
+
+/// Whether a version that is already there may become another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overwrite {
+    Never,
+    Asked,
+}
+
+/// What was published.
+pub(crate) struct Pushed {
+    /// Where.
+    pub(crate) reference: Reference,
+    /// Its artifact.
+    pub(crate) artifact: Digest,
+    /// Whether it was there already.
+    pub(crate) unchanged: bool,
+}
+
+/// Publishes a component. The tag is set last: whoever fetches meanwhile has what was there, or all of the new one.
+pub(crate) async fn push(
+    outside: &Outside,
+    release: &Release<'_>,
+    to: &Reference,
+    overwrite: Overwrite,
+) -> anyhow::Result<Pushed> {
+    let tag = tag(to, &release.manifest.version)?;
+    let artifact = Artifact::of(release.wasm, &interfaces(release.wasm), annotations(release.manifest));
+    let digest = Digest::of(&artifact.manifest);
+    let mut registry = Registry::new(&outside.http, to)?;
+    let there = registry.find(&tag).await.with_context(|| to.to_string())?;
+    let unchanged = there.as_ref().is_some_and(|there| there.digest == digest);
+    if let Some(there) = there.filter(|_| !unchanged && Version::parse(&tag).is_ok() && overwrite == Overwrite::Never) {
+        bail!(
+            "{} is already published, as {}; whoever has it pinned would be told that it was tampered with. Give the component a new version, or \
+             say that you mean it with --replace",
+            to.at(&tag).place(),
+            there.digest
+        );
+    }
+    if !unchanged {
+        let push = async {
+            registry
+                .put_blob(&config_descriptor(&artifact.config), &artifact.config)
+                .await?;
+            registry.put_blob(&layer_descriptor(release.wasm), release.wasm).await?;
+            registry.put_manifest(&tag, &artifact.manifest).await
+        };
+        push.await.with_context(|| to.at(&tag).to_string())?;
+    }
+    Ok(Pushed {
+        reference: Reference {
+            digest: Some(digest),
+            ..to.at(&tag)
+        },
+        artifact: digest,
+        unchanged,
+    })
+}
+
+/// The tag that is meant: the one given, else the version.
+fn tag(to: &Reference, version: &str) -> anyhow::Result<String> {
+    if to.digest.is_some() {
+        bail!("{to}: what is published gets its digest from its bytes; leave `@sha256:…` out");
+    }
+    let Some(tag) = &to.tag else {
+        if !super::reference::is_tag(version) {
+            bail!(
+                "the version `{version}` can't be a tag; give one, as in {}:latest",
+                to.repository_place()
+            );
+        }
+        return Ok(version.to_owned());
+    };
+    if Version::parse(tag).is_ok() && tag != version {
+        bail!(
+            "the tag says {tag}, and the component calls itself {version}; set `version` in its tool.toml and build it, or give the other tag"
+        );
+    }
+    Ok(tag.clone())
+}
+
+/// What registries show of it.
+fn annotations(manifest: &Manifest) -> BTreeMap<String, String> {
+    let annotations = [
+        ("org.opencontainers.image.title", manifest.name.as_str()),
+        ("org.opencontainers.image.version", &manifest.version),
+        ("org.opencontainers.image.description", &manifest.description),
+    ];
+    annotations
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_is_the_version_unless_another_is_given() {
+        let reference = |text: &str| text.parse::<Reference>().unwrap();
+        assert_eq!(tag(&reference("ghcr.io/a/x"), "1.2.0").unwrap(), "1.2.0");
+        assert_eq!(tag(&reference("ghcr.io/a/x:latest"), "1.2.0").unwrap(), "latest");
+        assert_eq!(tag(&reference("ghcr.io/a/x:1.2.0"), "1.2.0").unwrap(), "1.2.0");
+        for (to, version) in [
+            ("ghcr.io/a/x:1.3.0", "1.2.0"),
+            ("ghcr.io/a/x", "1.2.0+linux"),
+            (&*format!("ghcr.io/a/x@{}", Digest::of(b"")), "1.2.0"),
+        ] {
+            assert!(tag(&reference(to), version).is_err(), "{to}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! `tool publish` and `tool add`, with registries and servers that are honest and with such as are not.
+
+use crate::{
+    component, digest, lock, publish, refused_without_a_trace,
+    registry::{Lie, Registry},
+    said, write,
+};
+use fumehood_tests::{Place, world::World};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_component_is_published_and_added_and_does_its_work() {
+    let registry = Registry::start().await;
+    let place = Place::new("");
+    let wasm = component("sums", "1.2.0", "");
+    write(&place, "sums.wasm", &wasm);
+    let published = place
+        .json(&["tool", "publish", "sums.wasm", &registry.source("acme/sums")])
+        .await;
+    let source = registry.source("acme/sums:1.2.0");
+    assert_eq!(
+        published["source"],
+        format!("{source}@{}", published["artifact"].as_str().unwrap())
+    );
+    assert_eq!(published["digest"], digest(&wasm));
+    let manifest = registry.manifest("acme/sums:1.2.0");
+    assert_eq!(
+        (&manifest["config"]["mediaType"], &manifest["layers"][0]["mediaType"]),
+        (
+            &json!("application/vnd.wasm.config.v0+json"),
+            &json!("application/wasm")
+        )
+    );
+    assert_eq!(manifest["annotations"]["org.opencontainers.image.title"], "sums");
+
+    let added = place.json(&["tool", "add", &source, "--yes"]).await;
+    assert_eq!(
+        (&added["name"], &added["digest"]),
+        (&json!("sums"), &published["digest"])
+    );
+    let called = place
+        .json(&["tool", "call", "sums", "add", r#"{"a": 2, "b": 3}"#])
+        .await;
+    assert_eq!(called["status"], "ok", "{called}");
+    let pinned = lock(&place);
+    for part in [
+        &source,
+        "name = \"sums\"",
+        "version = \"1.2.0\"",
+        published["artifact"].as_str().unwrap(),
+        &digest(&wasm),
+    ] {
+        assert!(pinned.contains(part), "{part} in {pinned}");
+    }
+    // By digest, too, and with one that it has not.
+    place
+        .json(&["tool", "add", published["source"].as_str().unwrap()])
+        .await;
+    place.json(&["tool", "remove", "sums"]).await;
+    assert!(!lock(&place).contains("sums"));
+}
+
+#[tokio::test]
+async fn publishing_the_same_again_changes_nothing_and_another_as_the_same_version_is_refused() {
+    let registry = Registry::start().await;
+    let to = registry.source("acme/sums");
+    let place = Place::compiled("");
+    write(&place, "a.wasm", &component("sums", "1.2.0", ""));
+    write(
+        &place,
+        "b.wasm",
+        &component("sums", "1.2.0", "[kv]\naccess = \"read\"\n"),
+    );
+    let first = place.json(&["tool", "publish", "a.wasm", &to]).await;
+    assert_eq!(first["unchanged"], false);
+    let again = place.json(&["tool", "publish", "a.wasm", &to]).await;
+    assert_eq!(
+        (&again["unchanged"], &again["artifact"]),
+        (&json!(true), &first["artifact"])
+    );
+    let other = place.run(&["tool", "publish", "b.wasm", &to]).await;
+    assert_eq!(other.status.code(), Some(1));
+    assert!(said(&other).contains("already published"), "{}", said(&other));
+    let asked = place.json(&["tool", "publish", "b.wasm", &to, "--replace"]).await;
+    assert_ne!(asked["artifact"], first["artifact"]);
+    let wrong = place
+        .run(&["tool", "publish", "b.wasm", &registry.source("acme/sums:1.3.0")])
+        .await;
+    assert!(said(&wrong).contains("calls itself 1.2.0"), "{}", said(&wrong));
+}
+
+#[tokio::test]
+async fn what_carries_no_manifest_or_another_than_lies_beside_it_is_not_published() {
+    let registry = Registry::start().await;
+    let to = registry.source("acme/sums");
+    let place = Place::compiled("");
+    write(&place, "sums.wasm", &fumehood_tests::hand_written("plain"));
+    let bare = place.run(&["tool", "publish", "sums.wasm", &to]).await;
+    assert!(said(&bare).contains("tool build"), "{}", said(&bare));
+    write(&place, "sums.wasm", &component("sums", "1.2.0", ""));
+    write(&place, "tool.toml", b"name = \"sums\"\nversion = \"1.3.0\"\n");
+    let stale = place.run(&["tool", "publish", "sums.wasm", &to]).await;
+    assert!(said(&stale).contains("tool build"), "{}", said(&stale));
+    assert!(registry.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_component_of_a_web_server_is_added_if_it_is_the_one_that_was_named() {
+    let files = Files::start(component("sums", "1.2.0", "")).await;
+    let place = Place::new("");
+    let pinned = format!("{}@{}", files.url("/sums.wasm"), digest(&files.wasm));
+    let added = place.json(&["tool", "add", &pinned]).await;
+    assert_eq!(added["name"], "sums");
+    assert!(lock(&place).contains(&files.url("/sums.wasm")));
+
+    let place = Place::empty("");
+    let other = format!("{}@{}", files.url("/sums.wasm"), digest(b"other"));
+    let refused = refused_without_a_trace(&place, &["tool", "add", &other]).await;
+    assert!(
+        refused.contains(&digest(b"other")) && refused.contains("changed"),
+        "{refused}"
+    );
+    let page = refused_without_a_trace(&place, &["tool", "add", &files.url("/page.html")]).await;
+    assert!(page.contains("no WebAssembly"), "{page}");
+    let nothing = refused_without_a_trace(&place, &["tool", "add", &files.url("/nothing.wasm")]).await;
+    assert!(nothing.contains("nothing at"), "{nothing}");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_down_is_said_to_be() {
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:1.2.0");
+    let place = Place::empty("");
+    registry.lie(Lie::Broken);
+    let broken = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(broken.contains("502") && broken.contains("try again later"), "{broken}");
+    drop(registry);
+    let down = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(
+        down.contains("can't be reached") && down.contains("127.0.0.1"),
+        "{down}"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_never_answers_is_not_waited_for() {
+    let registry = Registry::start().await;
+    registry.lie(Lie::Silent);
+    let place = Place::empty("[tools]\ntimeout = \"1s\"\n");
+    let slow = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/sums:1.2.0")]).await;
+    assert!(slow.contains("did not answer in time"), "{slow}");
+}
+
+#[tokio::test]
+async fn a_registry_that_lies_about_a_digest_is_caught() {
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:0.1.0");
+    publish("sums", "0.1.0", &source).await;
+    let place = Place::empty("");
+    for lie in [Lie::OtherBlobs, Lie::OtherManifests] {
+        registry.lie(lie);
+        let caught = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+        assert!(caught.contains("promised") && caught.contains("sha256:"), "{caught}");
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_that_is_no_component_is_said_to_be_what_it_is() {
+    let registry = Registry::start().await;
+    let place = Place::empty("");
+    let source = registry.source("acme/x:1");
+    let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2});
+    let image = "application/vnd.oci.image.manifest.v1+json";
+    for (manifest, says) in [
+        (
+            json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}),
+            "an index of several artifacts",
+        ),
+        (
+            json!({"schemaVersion": 2, "mediaType": image, "config": config, "layers": []}),
+            "application/vnd.oci.image.config.v1+json",
+        ),
+        (json!({"schemaVersion": 1, "name": "old"}), "`application/json`"),
+        (json!({"schemaVersion": 2, "mediaType": image}), "can't be read"),
+    ] {
+        registry.put("acme/x:1", &manifest);
+        let refused = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+        assert!(refused.contains(says), "{refused}");
+    }
+    let absent = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/x:2")]).await;
+    assert!(absent.contains("has no acme/x `2`"), "{absent}");
+}
+
+#[tokio::test]
+async fn a_component_that_is_too_large_is_not_fetched_and_one_without_an_end_is_cut_off() {
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:0.1.0");
+    publish("sums", "0.1.0", &source).await;
+    let small = Place::empty("[limits.install]\ncomponent_size = \"100B\"\n");
+    let large = refused_without_a_trace(&small, &["tool", "add", &source]).await;
+    assert!(
+        large.contains("more than the 100") && large.contains("component_size"),
+        "{large}"
+    );
+    let fetched = registry
+        .requests()
+        .iter()
+        .any(|(line, _)| line.starts_with("GET") && line.contains("/blobs/"));
+    assert!(!fetched, "not even asked for");
+    let place = Place::empty("");
+    registry.lie(Lie::Endless);
+    let endless = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(endless.contains("larger than"), "{endless}");
+}
+
+#[tokio::test]
+async fn a_redirect_does_not_lead_off_loopback_without_tls_nor_take_a_login_along() {
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:0.1.0");
+    publish("sums", "0.1.0", &source).await;
+    let place = Place::empty("");
+    registry.lie(Lie::Redirect("http://files.example/x".into()));
+    let plain = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(
+        plain.contains("http://files.example/x") && plain.contains("plain http"),
+        "{plain}"
+    );
+    registry.lie(Lie::Redirect("file:///etc/passwd".into()));
+    let file = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(file.contains("not https"), "{file}");
+    // To another server that has other bytes.
+    let world = World::start().await;
+    registry.lie(Lie::Redirect(world.url("/hello?signature=s3cret")));
+    let other = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(other.contains("promised") && !other.contains("s3cret"), "{other}");
+    assert_eq!(world.arrived().len(), 1);
+    assert!(!world.arrived()[0].headers.contains_key("authorization"));
+    let round = format!("http://{}/v2/acme/sums/blobs/{}", registry.host, digest(b""));
+    registry.lie(Lie::Redirect(round));
+    let round = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(
+        round.contains("has no acme/sums") || round.contains("redirects more than"),
+        "{round}"
+    );
+}
+
+#[tokio::test]
+async fn a_login_is_asked_for_used_and_refused_in_words() {
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:0.1.0");
+    publish("sums", "0.1.0", &source).await;
+    registry.lie(Lie::Login("me", "p@ss:word"));
+    let place = Place::empty("");
+    let none = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+    assert!(none.contains("refuses") || none.contains("docker login"), "{none}");
+
+    let docker = place.path().join("docker");
+    std::fs::create_dir(&docker).unwrap();
+    let login = |password: &str| {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let auth = STANDARD.encode(format!("me:{password}"));
+        let config = json!({"auths": {registry.host.as_str(): {"auth": auth}}});
+        std::fs::write(docker.join("config.json"), config.to_string()).unwrap();
+    };
+    login("wr0ng");
+    let wrong = place
+        .command(&["tool", "add", &source])
+        .env("DOCKER_CONFIG", &docker)
+        .output()
+        .await
+        .unwrap();
+    assert!(said(&wrong).contains("refuses the login of `me`"), "{}", said(&wrong));
+    assert!(!said(&wrong).contains("wr0ng"), "{}", said(&wrong));
+
+    login("p@ss:word");
+    let place = Place::new("");
+    let right = place
+        .command(&["tool", "add", &source])
+        .env("DOCKER_CONFIG", &docker)
+        .output()
+        .await
+        .unwrap();
+    assert!(right.status.success(), "{}", said(&right));
+    let by_variable = place
+        .command(&["tool", "add", &source])
+        .env("FUMEHOOD_REGISTRY_AUTH", format!("me:p@ss:word@{}", registry.host))
+        .output()
+        .await
+        .unwrap();
+    assert!(by_variable.status.success(), "{}", said(&by_variable));
+}
+
+#[tokio::test]
+async fn plain_http_is_for_this_machine_and_for_those_who_ask() {
+    let place = Place::empty("[tools]\ntimeout = \"1s\"\n");
+    let plain = refused_without_a_trace(&place, &["tool", "add", "http://files.example/x.wasm"]).await;
+    assert!(plain.contains("--plain-http"), "{plain}");
+    for (source, says) in [
+        ("https://user:pw@a.example/x.wasm", "password"),
+        ("ftp://a.example/x.wasm", "no source"),
+        ("oci://acme/x:1", "no registry"),
+    ] {
+        let usage = place.run(&["tool", "add", source]).await;
+        assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
+        assert!(said(&usage).contains(says), "{}", said(&usage));
+    }
+}
+
+/// A web server with one component.
+pub(crate) struct Files {
+    pub(crate) wasm: Vec<u8>,
+    host: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Files {
+    pub(crate) async fn start(wasm: Vec<u8>) -> Self {
+        use axum::{Router, routing::get};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let served = wasm.clone();
+        let app = Router::new()
+            .route("/sums.wasm", get(move || std::future::ready(served.clone())))
+            .route("/page.html", get(|| std::future::ready("<html>")));
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { wasm, host, task }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.host)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
