@@ -18,6 +18,7 @@ mod key_values;
 mod keys;
 mod leases;
 mod ledger;
+mod log;
 pub(crate) mod open;
 mod orgs;
 mod recordings;

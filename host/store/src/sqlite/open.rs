@@ -1,6 +1,6 @@
 //! Opening the database: what is checked before anything is written, how it is set up, and bringing its schema up to date.
 
-use super::deletion::ERASE;
+use super::{deletion::ERASE, log};
 use crate::{
     data_dir::{DataDir, StoreUrl},
     disk,
@@ -16,7 +16,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -57,6 +57,7 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
         path: file.clone(),
         reason: error.to_string(),
     })?;
+    certain(url, &file, log::make_certain).await?;
     let synchronous = match url {
         StoreUrl::Temporary => SqliteSynchronous::Off,
         // With the log, NORMAL would lose the last commits in a power failure: "durable" would not be true.
@@ -67,7 +68,7 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
         .connect()
         .await
         .map_err(|error| refused(&file, error))?;
-    if let Err(error) = prepare(&mut writer, &file, &vault).await {
+    if let Err(error) = prepare(&mut writer, (&file, url), &vault).await {
         // The error above counts, whatever closing says.
         let _ = writer.close().await;
         return Err(error);
@@ -134,9 +135,7 @@ pub(crate) async fn look(file: &Path, others: Others) -> Result<Option<Looked>, 
         Ok(metadata) if metadata.len() == 0 => return Ok(None),
         Ok(_) => {}
     }
-    let mut log = file.as_os_str().to_owned();
-    log.push("-wal");
-    let has_log = Path::new(&log).metadata().is_ok_and(|log| log.len() > 0);
+    let has_log = log::of(file).metadata().is_ok_and(|log| log.len() > 0);
     // Read as it lies there, where nothing is to be added from a log and nobody writes: then not even an index of one is made.
     let unchanging = others == Others::KeptOut && !has_log;
     let mut connection = options(file)
@@ -211,10 +210,16 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-async fn prepare(writer: &mut SqliteConnection, file: &Path, vault: &Vault) -> Result<(), OpenError> {
+async fn prepare(
+    writer: &mut SqliteConnection,
+    (file, url): (&Path, &StoreUrl),
+    vault: &Vault,
+) -> Result<(), OpenError> {
     claim(writer, file).await?;
     refuse_newer(writer, file).await?;
     write_ahead(writer, file).await?;
+    // The look above has made the log, where there was none.
+    certain(url, file, log::make_name_certain).await?;
     migrate(writer, file).await?;
     match_key(writer, file, vault).await?;
     settle_log(writer, file).await?;
@@ -252,7 +257,7 @@ async fn migrate(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenE
 ///
 /// A host that ended after a sync of the log had failed may have left there what the system still shows and the disk does not have. A log
 /// that goes on behind it would end there after a power failure, with all that was acknowledged since. In the same process the next
-/// write takes the place of the one that failed; only who opens anew has to see to it.
+/// write takes the place of the one that failed; only who opens anew has to see to it. The log was made certain before ([`log`]).
 async fn settle_log(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
     let (others, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)")
         .fetch_one(&mut *writer)
@@ -326,19 +331,30 @@ async fn claim(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Turns the write-ahead log on; readers don't wait for the writer then, and a commit is one write and one sync.
+/// Turns the write-ahead log on, and looks into the database, which makes its log; readers don't wait for the writer then, and a commit is one write and one sync.
 async fn write_ahead(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL")
         .fetch_one(&mut *writer)
         .await
         .map_err(|error| refused(file, error))?;
     if mode == "wal" {
-        return Ok(());
+        return found(writer, file).await.map(drop);
     }
     Err(OpenError::Unavailable {
         path: file.into(),
         reason: "its file system can't keep a write-ahead log: use a local disk".into(),
     })
+}
+
+/// Sees to it that the disk has what is there of the log, where anybody waits for the disk.
+async fn certain(url: &StoreUrl, file: &Path, make: fn(&Path) -> io::Result<()>) -> Result<(), OpenError> {
+    if matches!(url, StoreUrl::Temporary) {
+        return Ok(());
+    }
+    let database = file.to_owned();
+    let made = tokio::task::spawn_blocking(move || make(&database)).await;
+    let made = made.unwrap_or_else(|_| Err(io::Error::other("the process is stopping")));
+    made.map_err(|error| OpenError::io(file, &error))
 }
 
 /// Looks before migrating, so that nothing of a newer version is touched.

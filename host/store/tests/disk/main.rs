@@ -57,7 +57,10 @@ async fn missing(data: &Path, told: &[Told]) -> Vec<String> {
         Ok(opened) => opened,
         Err(error) => return vec![format!("it does not open: {error}")],
     };
-    let mut missing: Vec<String> = opened.check().await.unwrap().iter().map(ToString::to_string).collect();
+    let mut missing: Vec<String> = match opened.check().await {
+        Ok(problems) => problems.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![format!("it can't be looked at: {error}")],
+    };
     missing.extend(undone(&*opened.store, told).await);
     opened.close().await;
     missing
@@ -166,6 +169,7 @@ async fn after_a_failed_sync_what_is_told_survives_a_power_failure() {
     assert!(syncs > 10, "{syncs} syncs");
     let mut refused = 0;
     for at in tried(syncs, 5) {
+        println!("sync {at} of {syncs} fails");
         let place = Place::new().await;
         let platter = place.platter();
         // The host goes on in the same process, on a disk that has dropped what it could not write.
@@ -189,6 +193,7 @@ async fn what_a_failed_sync_left_in_memory_is_not_built_upon_after_a_restart() {
     let syncs = place.run().live().most_by_one_thread(Call::is_sync);
     let mut ended = 0;
     for at in tried(syncs, 6) {
+        println!("sync {at} of {syncs} fails");
         let place = Place::new().await;
         let platter = place.platter();
         // The host ends with the first refusal, as one that is killed. The system still shows what it could not write.
