@@ -9,7 +9,7 @@
 use fumehood_tests::{Host, Place, find, guest, world::World};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::process::Output;
 
 const LOOPBACK: &str = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n";
@@ -58,6 +58,23 @@ turns:
     steps:
       - tool_calls: [ {{ tool: http_fetch, arguments: {{ url: "{hello}" }} }} ]
       - text: "Fetched."
+  - match: "/^read$/"
+    steps:
+      - tool_calls: [ {{ tool: read_file, arguments: {{ path: "/workspace/mine.txt" }} }}, {{ tool: random, arguments: {{}} }} ]
+      - text: "Read."
+  - match: "/^write$/"
+    steps:
+      - tool_calls: [ {{ tool: write_file, arguments: {{ path: "/workspace/large", kib: 200 }} }} ]
+      - text: "Written."
+  - match: "/^let another write$/"
+    steps:
+      - tool_calls:
+          - {{ tool: peer_call, arguments: {{ tool: "write_file", arguments: {{ path: "/workspace/by-another", kib: 1 }} }} }}
+      - text: "Let."
+  - match: "/^wait$/"
+    steps:
+      - tool_calls: [ {{ tool: sleep, arguments: {{ ms: 50000 }} }}, {{ tool: nobody, arguments: {{}} }} ]
+      - text: "Waited."
   - match: "/^ask$/"
     steps:
       - tool_calls: [ {{ tool: files_write, arguments: {{ path: "a", content: "b" }} }} ]
@@ -80,6 +97,11 @@ async fn id_of_turn(host: &Host, session: &str, body: Value) -> String {
 
 /// A place with a turn of this input that has ended, and nothing outside any more.
 async fn worked(config: &str, input: Value) -> (Place, String, Vec<Value>) {
+    worked_on(config, "as it was", input).await
+}
+
+/// The same with this in the session's file.
+async fn worked_on(config: &str, mine: &'static str, input: Value) -> (Place, String, Vec<Value>) {
     let world = World::start().await;
     let place = Place::scripted(&everything(&world), config);
     let host = place.serve_with(&[("FUMEHOOD_GUEST_TZ", "Europe/Zurich")]).await;
@@ -87,7 +109,7 @@ async fn worked(config: &str, input: Value) -> (Place, String, Vec<Value>) {
     let grant = json!({"network": {"allow": [world.url("")]}});
     host.put("/v1/tools/http/grant", grant).await;
     let session = host.session(json!({"secrets": {"HOSTILE_KEY": KEY}})).await;
-    host.put_file(&session, "mine.txt", "as it was").await;
+    host.put_file(&session, "mine.txt", mine).await;
     let turn = id_of_turn(&host, &session, input).await;
     let events = host.events(&session).await;
     // What comes after is nothing to the replay.
@@ -258,11 +280,153 @@ async fn a_request_that_was_not_made_is_shown_beside_the_one_that_was() {
     assert!(side("replayed").contains("user-agent: fumehood-http/0.2"), "{call}");
 }
 
+/// Why nothing is kept of a call of this tool.
+fn missing<'e>(events: &'e [Value], tool: &str) -> &'e str {
+    let asked = find(events, "tool.requested", |data| data["call"]["tool"] == tool).unwrap();
+    let told = find(events, "tool.recorded", |data| data["call"] == asked["call"]["id"]).unwrap();
+    told["missing"].as_str().unwrap_or_else(|| panic!("{told}"))
+}
+
+async fn database(place: &Place) -> SqliteConnection {
+    let database = SqliteConnectOptions::new().filename(place.data().join("fumehood.db"));
+    database.connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_result_with_the_value_of_a_secret_in_it_is_not_kept_though_a_tool_read_it_from_a_file() {
+    let (place, turn, events) = worked_on(&agent("record = true"), KEY, json!({"input": "read"})).await;
+    assert_eq!(missing(&events, "read_file"), "it would hold the value of a secret");
+    let kept: Vec<Vec<u8>> = sqlx::query_scalar("SELECT content FROM recordings")
+        .fetch_all(&mut database(&place).await)
+        .await
+        .unwrap();
+    let has_value = |content: &Vec<u8>| content.windows(KEY.len()).any(|bytes| bytes == KEY.as_bytes());
+    assert!(kept.len() == 1 && !kept.iter().any(has_value), "of the other call");
+    let (code, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(
+        (code, verdicts(&replayed)),
+        (Some(0), vec![("read_file", "not_recorded"), ("random", "identical")])
+    );
+    assert_eq!(replayed["calls"][0]["why"], "it would hold the value of a secret");
+}
+
+#[tokio::test]
+async fn a_call_whose_files_are_not_kept_as_it_left_them_is_not_recorded() {
+    let little = format!("[files]\nsnapshots = \"64KiB\"\n{}", agent("record = true"));
+    let (place, turn, events) = worked(&little, json!({"input": "write"})).await;
+    let why = missing(&events, "write_file");
+    assert!(why.contains("left the session's files in"), "{why}");
+    let (_, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(verdicts(&replayed), [("write_file", "not_recorded")]);
+    assert_eq!(replayed["calls"][0]["why"], why);
+}
+
+#[tokio::test]
+async fn a_call_whose_files_are_not_kept_any_more_as_it_left_them_can_not_be_compared() {
+    let (place, turn, _) = worked(&agent("record = true"), json!({"input": "write"})).await;
+    let content: Vec<u8> = sqlx::query_scalar("SELECT content FROM recordings")
+        .fetch_one(&mut database(&place).await)
+        .await
+        .unwrap();
+    let recording: Value = serde_json::from_slice(&content).unwrap();
+    let (before, after) = (&recording["files"]["before"], &recording["files"]["after"]);
+    assert_ne!(before, after);
+    let (_, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(verdicts(&replayed), [("write_file", "identical")], "{replayed:#}");
+    forget_state(&place, after.as_str().unwrap());
+    let (code, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(
+        (code, verdicts(&replayed)),
+        (Some(0), vec![("write_file", "not_recorded")])
+    );
+    let why = replayed["calls"][0]["why"].as_str().unwrap();
+    assert!(why.contains("left in is not kept any more"), "{why}");
+}
+
+/// As where there was no room for it.
+fn forget_state(place: &Place, state: &str) {
+    let name = state.strip_prefix("sha256:").unwrap();
+    let mut directories = vec![place.data().join("snapshots")];
+    let mut removed = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            } else if entry.file_name().to_string_lossy().contains(name) {
+                std::fs::remove_file(entry.path()).unwrap();
+                removed += 1;
+            }
+        }
+    }
+    assert_eq!(removed, 1, "{state}");
+}
+
+#[tokio::test]
+async fn what_a_tool_that_was_called_did_to_files_is_not_held_against_the_one_that_called_it() {
+    let (place, turn, _) = worked(&agent("record = true"), json!({"input": "let another write"})).await;
+    let (code, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(
+        (code, verdicts(&replayed)),
+        (Some(0), vec![("peer_call", "identical")]),
+        "{replayed:#}"
+    );
+}
+
+#[tokio::test]
+async fn calls_that_were_refused_or_did_not_come_to_run_are_not_recorded_and_nothing_differs() {
+    let rule = "record = true\n[[agent.assistant.approval]]\ntool = \"random\"\ndecide = \"deny\"";
+    let (place, turn, events) = worked(&agent(rule), json!({"input": "sleep"})).await;
+    let refused = find(&events, "tool.requested", |data| data["call"]["tool"] == "random").unwrap();
+    let recorded = |data: &Value| data["call"] == refused["call"]["id"];
+    assert!(find(&events, "tool.recorded", recorded).is_none(), "it never ran");
+    let (code, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(
+        (code, verdicts(&replayed)),
+        (Some(0), vec![("sleep", "identical"), ("random", "skipped")]),
+        "{replayed:#}"
+    );
+}
+
+#[tokio::test]
+async fn a_turn_that_was_cancelled_is_replayed_as_far_as_it_came() {
+    let world = World::start().await;
+    let place = Place::scripted(&everything(&world), &agent("record = true"));
+    let host = place.serve().await;
+    host.add_guest("hostile", None).await;
+    let session = host.session(json!({})).await;
+    let begin = host
+        .request(Method::POST, &format!("/v1/sessions/{session}/turns"))
+        .header("prefer", "respond-async")
+        .json(&json!({"input": "wait"}));
+    let begun = fumehood_tests::expect_json(begin.send().await.unwrap()).await;
+    let turn = begun["id"].as_str().unwrap().to_owned();
+    let runs = async {
+        while find(&host.events(&session).await, "tool.started", |data| {
+            data["tool"] == "sleep"
+        })
+        .is_none()
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(fumehood_tests::PATIENCE, runs).await.unwrap();
+    let ended = host.post(&format!("/v1/turns/{turn}/cancel"), json!({})).await;
+    assert_eq!(ended["status"], "cancelled", "{ended}");
+    host.stop().await;
+    let (code, replayed) = replay(&place, &turn, &[]).await;
+    assert_eq!(
+        (code, verdicts(&replayed)),
+        (Some(0), vec![("sleep", "not_recorded"), ("nobody", "skipped")]),
+        "{replayed:#}"
+    );
+    assert!(replayed["decisions"]["compared"].as_u64().unwrap() >= 4, "{replayed}");
+}
+
 #[tokio::test]
 async fn a_recording_that_was_changed_is_noticed() {
     let (place, turn, _) = worked(&agent("record = true"), json!({"input": "sleep"})).await;
-    let database = SqliteConnectOptions::new().filename(place.data().join("fumehood.db"));
-    let mut database = database.connect().await.unwrap();
+    let mut database = database(&place).await;
     sqlx::query("UPDATE recordings SET content = CAST(replace(CAST(content AS TEXT), 'slept', 'woken') AS BLOB)")
         .execute(&mut database)
         .await

@@ -61,7 +61,7 @@ pub(crate) struct FilesSeen {
     pub(crate) before: Digest,
     /// After; absent where the call could change nothing, or the state could not be kept.
     pub(crate) after: Option<Digest>,
-    /// Whether other calls of the step, which may have changed files as well, ran at the same time.
+    /// Whether others may have changed files meanwhile: calls of the step that ran at the same time, or tools that it called.
     pub(crate) shared: bool,
 }
 

@@ -142,7 +142,9 @@ async fn ready(
         }
     };
     let Some(content) = parts.store.recording(&turn.org, turn.id, call.id).await? else {
-        return Ok(Err("its recording is not there any more".into()));
+        return Ok(Err(
+            "its recording is not kept any more: recordings go once they are too old (`[retention] recordings`)".into(),
+        ));
     };
     let there = Digest::of(&content);
     if there != *digest {
@@ -237,6 +239,7 @@ async fn run(parts: &ReplayParts, session: SessionId, id: CallId, ready: Ready) 
     let report = parts.sandbox.call(&code, call, authority.into(), ports).await;
     let mut difference = answers
         .difference()
+        .await
         .or_else(|| first_difference("the result", &shown(&recording.result), &shown(&report.result)));
     if let (None, Some((dir, files))) = (&difference, &laid_out) {
         match changed_otherwise(parts, session, dir, files).await? {

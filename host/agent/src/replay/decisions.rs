@@ -11,7 +11,7 @@ use crate::{
 use fumehood_core::{
     event::{Event, EventBody},
     id::TurnId,
-    turn::{BudgetScope, WaitingFor},
+    turn::{BudgetScope, TurnErrorCode, WaitingFor},
 };
 use std::time::Duration;
 
@@ -110,6 +110,10 @@ fn expected(body: &EventBody, used_up: bool) -> Option<Expected<'_>> {
             let completion = machine.completion(*stop_reason);
             decided && completion.last().is_some_and(|last| same_answer(&last.body, body))
         }),
+        // Other failures are the model's, a hook's or the host's; a cancel is the client's.
+        EventBody::TurnFailed { error, .. } if error.code == TurnErrorCode::OutputInvalid => {
+            Box::new(|_, next| matches!(next, Next::Fail(now) if now.code == TurnErrorCode::OutputInvalid))
+        }
         _ => return None,
     })
 }
@@ -192,6 +196,209 @@ mod tests {
             .unwrap();
         assert_eq!(differs.at, "the decision before event 6");
         assert_eq!(differs.recorded, "turn.completed");
+    }
+
+    const CALL: &str = "call_018f3c5b7d2a7c3e9f00112233445566";
+    const OTHER: &str = "call_018f3c5b7d2a7c3e9f00112233445567";
+
+    fn queued() -> Value {
+        json!({"type": "turn.queued", "data": {"input": [Content::text("hi")]}})
+    }
+
+    fn begun() -> Vec<Value> {
+        vec![
+            queued(),
+            json!({"type": "turn.started", "data": {"agent": "a", "model": "main", "tools": [], "budget": {}}}),
+            json!({"type": "step.started", "data": {"step": 1}}),
+        ]
+    }
+
+    fn asks(call: &str) -> Value {
+        json!({"type": "tool.requested", "data": {"step": 1, "call": {"id": call, "tool": "build", "arguments": {}}}})
+    }
+
+    fn asked() -> Value {
+        json!({"type": "step.completed", "data": {"step": 1, "stop_reason": "tool_calls"}})
+    }
+
+    fn starts(call: &str, attempt: u32) -> Value {
+        let component = json!({"name": "builder", "digest": format!("sha256:{}", "0".repeat(64))});
+        json!({"type": "tool.started", "data": {
+            "call": call, "tool": "build", "component": component, "effect": "pure", "attempt": attempt,
+        }})
+    }
+
+    fn ends(call: &str) -> Value {
+        json!({"type": "tool.completed", "data": {
+            "call": call, "tool": "build", "status": "ok", "output": {"content": []},
+            "metering": fumehood_core::call::Metering::default(),
+        }})
+    }
+
+    fn pauses(waiting_for: &str) -> Value {
+        json!({"type": "turn.paused", "data": {"waiting_for": waiting_for}})
+    }
+
+    fn resumes(waited_for: &str) -> Value {
+        json!({"type": "turn.resumed", "data": {"waited_for": waited_for}})
+    }
+
+    /// The rest of a turn whose calls have ended.
+    fn answered() -> Vec<Value> {
+        let output = json!([Content::text("built")]);
+        vec![
+            json!({"type": "step.started", "data": {"step": 2}}),
+            json!({"type": "text.completed", "data": {"step": 2, "text": "built"}}),
+            json!({"type": "step.completed", "data": {"step": 2, "stop_reason": "stop"}}),
+            json!({"type": "turn.completed", "data": {"stop_reason": "end_turn", "output": output}}),
+        ]
+    }
+
+    fn differs(bodies: &[Value]) -> Option<(String, String)> {
+        let turn = TurnId::new();
+        let differs = super::replay(turn, &journal(turn, bodies)).differs;
+        differs.map(|one| (one.at, one.replayed))
+    }
+
+    fn handed_on() -> Value {
+        json!({"type": "tool.detached", "data": {
+            "call": CALL, "tool": "build", "callback": "cbk_018f3c5b7d2a7c3e9f00112233445566",
+            "token": format!("sha256:{}", "0".repeat(64)), "expires": "2026-01-01T00:00:00Z",
+        }})
+    }
+
+    #[test]
+    fn a_call_that_was_handed_on_and_ended_outside_is_decided_so_again() {
+        let parked = [
+            begun(),
+            vec![asks(CALL), asked(), starts(CALL, 1), handed_on(), pauses("results")],
+        ]
+        .concat();
+        let ended = [parked.clone(), vec![ends(CALL), resumes("results")], answered()].concat();
+        assert_eq!(differs(&ended), None);
+        // Without its result there is nothing to go on with.
+        let early = [parked, vec![resumes("results")], answered()].concat();
+        assert_eq!(
+            differs(&early),
+            Some(("the decision before event 10".into(), "to wait for somebody".into()))
+        );
+    }
+
+    #[test]
+    fn calls_and_a_step_that_began_anew_after_a_stop_are_decided_so_again() {
+        let again = [
+            begun(),
+            // The model is asked anew, and then a call runs again beside one that had ended.
+            vec![json!({"type": "step.restarted", "data": {"step": 1}})],
+            vec![asks(CALL), asks(OTHER), asked()],
+            vec![
+                starts(CALL, 1),
+                starts(OTHER, 1),
+                ends(OTHER),
+                starts(CALL, 2),
+                ends(CALL),
+            ],
+            answered(),
+        ]
+        .concat();
+        assert_eq!(differs(&again), None);
+        let mut ended = again;
+        // One that has its end does not run again.
+        let place = ended.iter().position(|body| *body == starts(CALL, 2)).unwrap();
+        ended[place] = starts(OTHER, 2);
+        let (at, _) = differs(&ended).unwrap();
+        assert_eq!(at, format!("the decision before event {}", place + 1));
+    }
+
+    #[test]
+    fn a_call_that_waited_for_a_decision_is_decided_so_again_and_runs_not_before() {
+        let waits = |call: &str| {
+            json!({"type": "approval.requested", "data": {"calls": [{
+                "call_id": call, "tool": "build", "arguments": {}, "rule": "ask", "fingerprint": format!("sha256:{}", "0".repeat(64)),
+                "expires": "2026-01-01T00:00:00Z",
+            }]}})
+        };
+        let decided = json!({"type": "approval.resolved", "data": {"decisions": [
+            {"call_id": CALL, "decision": "approved"},
+        ]}});
+        let parked = [
+            begun(),
+            vec![asks(CALL), asks(OTHER), asked(), starts(OTHER, 1), ends(OTHER)],
+            vec![waits(CALL), pauses("approval")],
+        ]
+        .concat();
+        let approved = [
+            parked.clone(),
+            vec![decided, resumes("approval"), starts(CALL, 1), ends(CALL)],
+            answered(),
+        ]
+        .concat();
+        assert_eq!(differs(&approved), None);
+        let unasked = [parked, vec![starts(CALL, 1), ends(CALL)], answered()].concat();
+        assert_eq!(
+            differs(&unasked),
+            Some(("the decision before event 11".into(), "to go on waiting".into()))
+        );
+    }
+
+    fn used_up(scope: &str) -> Value {
+        json!({"type": "budget.exhausted", "data": {"scope": scope, "budget": "tokens", "used": 9, "limit": 9}})
+    }
+
+    fn ends_for_want() -> Value {
+        json!({"type": "turn.completed", "data": {"stop_reason": "token_limit", "output": []}})
+    }
+
+    #[test]
+    fn a_budget_that_others_spend_from_excuses_the_end_of_a_turn_and_its_own_does_not() {
+        for (scope, excused) in [("org", true), ("session", true), ("turn", false)] {
+            let mut ended = begun();
+            ended.pop();
+            ended.extend([used_up(scope), ends_for_want()]);
+            assert_eq!(differs(&ended).is_none(), excused, "{scope}");
+        }
+    }
+
+    fn rejected(attempt: u32) -> Vec<Value> {
+        vec![
+            json!({"type": "step.started", "data": {"step": attempt, "notes": []}}),
+            json!({"type": "text.completed", "data": {"step": attempt, "text": "no"}}),
+            json!({"type": "step.completed", "data": {"step": attempt, "stop_reason": "stop"}}),
+            json!({"type": "output.rejected", "data": {"attempt": attempt, "faults": ["no"]}}),
+        ]
+    }
+
+    #[test]
+    fn a_turn_whose_answer_was_rejected_too_often_fails_then_and_not_before() {
+        let failed = |code: &str| json!({"type": "turn.failed", "data": {"error": {"code": code, "message": "no"}}});
+        let turn = |attempts: u32, end: Value| {
+            let mut queued = queued();
+            queued["data"]["output_schema"] = json!({"type": "object"});
+            let started = begun()[1].clone();
+            let mut bodies = vec![queued, started];
+            for attempt in 1..=attempts {
+                let mut attempt = rejected(attempt);
+                if bodies.len() > 2 {
+                    // What the model is told of the last attempt.
+                    let turn = TurnId::new();
+                    let mut machine = TurnMachine::new(turn);
+                    machine.apply_all(&journal(turn, &bodies));
+                    let Next::BeginStep { notes, .. } = machine.decide(&Seen::default()) else {
+                        panic!("no step follows")
+                    };
+                    attempt[0]["data"]["notes"] = serde_json::to_value(notes).unwrap();
+                }
+                bodies.extend(attempt);
+            }
+            bodies.push(end);
+            bodies
+        };
+        assert_eq!(differs(&turn(3, failed("output_invalid"))), None);
+        let (_, now) = differs(&turn(2, failed("output_invalid"))).unwrap();
+        assert_eq!(now, "to begin a step");
+        // That the model was out of reach is nobody's decision.
+        assert_eq!(differs(&turn(1, failed("model_unavailable"))), None);
+        assert_eq!(differs(&turn(1, json!({"type": "turn.cancelled", "data": {}}))), None);
     }
 
     #[test]

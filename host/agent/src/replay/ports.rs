@@ -5,11 +5,14 @@
 //! beyond that they stand still but for a nanosecond at each look.
 
 use super::Difference;
-use crate::recording::{Answered, Asked, Blob, BodyEnd, Exchange, HttpResponse, Piece, Recording, Summary, asked_for};
+use crate::recording::{
+    Answered, Asked, Blob, BodyEnd, Exchange, HttpRequest, HttpResponse, Piece, Recording, Summary, asked_for,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult},
+    digest::Digesting,
     name::{SecretName, ToolName},
 };
 use fumehood_sandbox::ports::{
@@ -27,6 +30,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+use tokio::task::JoinSet;
+
+/// How long bodies of requests may take to end that end with their call.
+const BODIES_END: Duration = Duration::from_secs(5);
 
 const NOT_RECORDED: &str = "the replay has no answer to this: it was not asked when the call was recorded";
 
@@ -42,6 +49,8 @@ struct State {
     /// By their places.
     exchanges: Vec<Option<Exchange>>,
     asked: usize,
+    /// Bodies of requests that were answered before they were read to their end. They end with the call, or with this.
+    bodies: JoinSet<()>,
     wall_clock: Readings,
     monotonic_clock: Readings,
     difference: Option<Difference>,
@@ -76,6 +85,7 @@ impl Answers {
             state: Arc::new(Mutex::new(State {
                 exchanges: recording.exchanges.iter().cloned().map(Some).collect(),
                 asked: 0,
+                bodies: JoinSet::new(),
                 wall_clock: Readings::new(&recording.wall_clock),
                 monotonic_clock: Readings::new(&recording.monotonic_clock),
                 difference: None,
@@ -101,8 +111,11 @@ impl Answers {
         }
     }
 
-    /// The first question that was not asked then, or that was and is not asked now.
-    pub(super) fn difference(&self) -> Option<Difference> {
+    /// The first question that was not asked then, or that was and is not asked now. To be asked when the call is over.
+    pub(super) async fn difference(&self) -> Option<Difference> {
+        let bodies = std::mem::take(&mut self.lock().bodies);
+        // They have ended with the call. One that has not is aborted, and was not read to its end.
+        let _ = tokio::time::timeout(BODIES_END, bodies.join_all()).await;
         let mut state = self.lock();
         let unasked = state.exchanges.iter().position(Option::is_some);
         state.difference.take().or_else(|| {
@@ -150,6 +163,44 @@ impl Answers {
         None
     }
 
+    /// The one exchange that is left whose request has this head; none where there are several, or none.
+    fn only_of_head(&self, request: &HttpRequest) -> Option<(usize, Exchange)> {
+        let mut state = self.lock();
+        let same_head =
+            |exchange: &Exchange| matches!(&exchange.asked, Asked::Http(recorded) if request.is_as(recorded));
+        let mut left = (0..state.exchanges.len()).filter(|place| {
+            state
+                .exchanges
+                .get(*place)
+                .is_some_and(|left| left.as_ref().is_some_and(same_head))
+        });
+        let (place, None) = (left.next()?, left.next()) else {
+            return None;
+        };
+        state.asked += 1;
+        let number = state.asked;
+        state
+            .exchanges
+            .get_mut(place)?
+            .take()
+            .map(|exchange| (number, exchange))
+    }
+
+    /// Reads the body of a request that is answered meanwhile, and notes where it is another than it was.
+    fn follow(&self, body: Body, number: usize, (recorded, mut now): (HttpRequest, HttpRequest)) {
+        let state = Arc::downgrade(&self.state);
+        self.lock().bodies.spawn(async move {
+            now.body = summary_of(body).await;
+            let Some(state) = state.upgrade().filter(|_| !now.is_as(&recorded)) else {
+                return;
+            };
+            let (recorded, now) = (Asked::Http(recorded).to_string(), Asked::Http(now).to_string());
+            let difference = Difference::new(format!("request {number} to the host"), recorded, now);
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.difference.get_or_insert(difference);
+        });
+    }
+
     fn note(&self, difference: Difference) {
         self.lock().difference.get_or_insert(difference);
     }
@@ -182,10 +233,21 @@ impl Door for Answers {
     async fn send(&self, request: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, DoorError> {
         let (head, body) = request.into_parts();
         let mut request = asked_for(&head);
-        // A body that breaks off is none that was sent to its end.
-        request.body = body.collect().await.ok().map(|body| Summary::of(&body.to_bytes()));
+        // Answered while its body is still written, as a server may; only where bodies tell requests apart it is awaited.
+        let answered = match self.only_of_head(&request) {
+            Some((number, Exchange { asked, answered })) => {
+                if let Asked::Http(recorded) = asked {
+                    self.follow(body, number, (recorded, request.clone()));
+                }
+                Some(answered)
+            }
+            None => {
+                request.body = summary_of(body).await;
+                self.answer(&Asked::Http(request.clone()))
+            }
+        };
         let asked = Asked::Http(request);
-        match self.answer(&asked) {
+        match answered {
             Some(Answered::Http(Ok(response))) => self.response(asked, response).ok_or(DoorError::Internal),
             Some(Answered::Http(Err(error))) => Err(error),
             // No answer came before the call ended, so none comes now.
@@ -195,6 +257,19 @@ impl Door for Answers {
     }
 
     async fn refuse(&self, _: http::Request<Body>, _: &'static str, _: String) {}
+}
+
+/// What is compared of a body; none of one that breaks off, which is none that was sent to its end.
+async fn summary_of(mut body: Body) -> Option<Summary> {
+    let (mut bytes, mut seen) = (0, Digesting::default());
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            bytes += data.len() as u64;
+            seen.update(&data);
+        }
+    }
+    let digest = seen.finish();
+    Some(Summary { bytes, digest })
 }
 
 impl Answers {
@@ -358,6 +433,8 @@ mod tests {
     use super::*;
     use crate::recording::VERSION;
     use fumehood_core::call::Output;
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
 
     fn recording(exchanges: Vec<Exchange>) -> Recording {
         Recording {
@@ -392,14 +469,14 @@ mod tests {
         let answers = answers(vec![get("a", "1"), get("a", "2")]);
         assert_eq!(answers.get("a").await, Ok(Some(b"1".to_vec())));
         assert_eq!(answers.get("a").await, Ok(Some(b"2".to_vec())));
-        assert_eq!(answers.difference(), None);
+        assert_eq!(answers.difference().await, None);
     }
 
     #[tokio::test]
     async fn a_question_that_was_not_asked_is_the_difference_with_what_was_asked() {
         let answers = answers(vec![get("a", "1")]);
         assert!(answers.get("b").await.is_err());
-        let difference = answers.difference().unwrap();
+        let difference = answers.difference().await.unwrap();
         assert_eq!(difference.at, "request 1 to the host");
         assert_eq!(difference.recorded, "the key-value `a`");
         assert_eq!(difference.replayed, "the key-value `b`");
@@ -409,10 +486,75 @@ mod tests {
     async fn a_question_that_is_not_asked_any_more_is_the_difference() {
         let answers = answers(vec![get("a", "1"), get("b", "2")]);
         answers.get("a").await.unwrap();
-        let difference = answers.difference().unwrap();
+        let difference = answers.difference().await.unwrap();
         assert_eq!(difference.at, "request 2 to the host");
         assert_eq!(difference.recorded, "the key-value `b`");
         assert!(difference.replayed.contains("nothing is asked"), "{difference:?}");
+    }
+
+    fn posted(body: &[u8], answer: u16) -> Exchange {
+        let request = HttpRequest {
+            method: "POST".into(),
+            url: "https://a.example/".into(),
+            headers: Vec::new(),
+            body: Some(Summary::of(body)),
+        };
+        let response = HttpResponse {
+            status: answer,
+            headers: Vec::new(),
+            body: Vec::new(),
+            end: BodyEnd::Complete,
+        };
+        Exchange {
+            asked: Asked::Http(request),
+            answered: Answered::Http(Ok(response)),
+        }
+    }
+
+    /// A request whose body is written by whoever has the other end.
+    fn post() -> (http::Request<Body>, mpsc::UnboundedSender<&'static [u8]>) {
+        let (sender, pieces) = mpsc::unbounded_channel::<&'static [u8]>();
+        let pieces = futures::stream::unfold(pieces, |mut pieces| async {
+            let piece = pieces.recv().await?;
+            Some((Ok(Frame::data(Bytes::from_static(piece))), pieces))
+        });
+        let body = StreamBody::new(pieces).boxed_unsync();
+        (http::Request::post("https://a.example/").body(body).unwrap(), sender)
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_before_its_body_has_ended_and_the_body_is_compared_all_the_same() {
+        for (written, same) in [(&b"all"[..], true), (b"other", false)] {
+            let answers = answers(vec![posted(b"all", 201)]);
+            let (request, sender) = post();
+            let answered = answers.send(request, Timeouts::default());
+            let answered = tokio::time::timeout(Duration::from_secs(60), answered).await;
+            assert_eq!(answered.unwrap().unwrap().status(), 201, "nothing was written so far");
+            sender.send(written).unwrap();
+            drop(sender);
+            let difference = answers.difference().await;
+            assert_eq!(difference.is_none(), same, "{difference:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_only_their_bodies_tell_apart_are_told_apart_by_them() {
+        let answers = answers(vec![posted(b"one", 201), posted(b"two", 202)]);
+        let mut status = Vec::new();
+        for written in [&b"two"[..], b"one"] {
+            let (request, sender) = post();
+            sender.send(written).unwrap();
+            drop(sender);
+            status.push(
+                answers
+                    .send(request, Timeouts::default())
+                    .await
+                    .unwrap()
+                    .status()
+                    .as_u16(),
+            );
+        }
+        assert_eq!((status, answers.difference().await), (vec![202, 201], None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     NotKept, Snapshots,
-    manifest::{Found, Manifest, What, walk},
+    manifest::{Found, Manifest, Marked, What, walk},
     shelf,
 };
 use crate::workspace::laid_out::Differing;
@@ -59,9 +59,17 @@ fn between(kept: &Manifest, found: &Manifest) -> Vec<Differing> {
 fn words(what: Option<&What>) -> String {
     match what {
         None => "nothing".to_owned(),
-        Some(What::File { digest, size, .. }) => format!("a file of {size} bytes, {digest}"),
-        Some(What::Directory { .. }) => "a directory".to_owned(),
+        Some(What::File { digest, size, marked }) => format!("a {}file of {size} bytes, {digest}", mark(*marked)),
+        Some(What::Directory { marked }) => format!("a {}directory", mark(*marked)),
         Some(What::Link { target }) => format!("a link to {target}"),
+    }
+}
+
+/// What a tool or a client may set of a file besides its bytes.
+const fn mark(marked: Marked) -> &'static str {
+    match marked {
+        Marked::ReadOnly => "read-only ",
+        Marked::Not => "",
     }
 }
 
@@ -93,5 +101,20 @@ mod tests {
         assert_ne!(differing[0].kept, differing[0].found);
         assert_eq!(differing[1].found, "nothing");
         assert_eq!(differing[2].found, "a directory");
+    }
+
+    #[test]
+    fn what_is_only_marked_otherwise_is_told_by_its_mark() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient_dir(temporary.path(), ambient_authority()).unwrap();
+        dir.write("file", "").unwrap();
+        let before = read(&dir).unwrap();
+        let mut permissions = dir.metadata("file").unwrap().permissions();
+        permissions.set_readonly(true);
+        dir.set_permissions("file", permissions).unwrap();
+        let differing = between(&before, &read(&dir).unwrap());
+        assert_eq!(differing.len(), 1, "{differing:?}");
+        assert!(differing[0].kept.starts_with("a file of"), "{differing:?}");
+        assert!(differing[0].found.starts_with("a read-only file of"), "{differing:?}");
     }
 }
