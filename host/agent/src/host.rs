@@ -78,10 +78,14 @@ use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
+
+/// To how much it is known when a session was used last by something that its journal does not tell.
+const USE_COUNTED: Duration = Duration::from_secs(60);
 
 /// A session to be made.
 #[derive(Debug, Clone, Default)]
@@ -411,6 +415,19 @@ impl Host {
             None => Ok(session),
             Some(_) => Err(StoreError::Archived.into()),
         }
+    }
+
+    /// One session in which something is done that its journal does not tell: it counts as used from now on, to [`USE_COUNTED`].
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`]; the store's `Archived`.
+    pub async fn use_session(&self, org: &OrgName, id: SessionId) -> Result<Session, HostError> {
+        let session = self.session_in_use(org, id).await?;
+        // What was used a moment ago is not too old for a long time: it costs no write.
+        if session.updated < now() - USE_COUNTED && !self.inner.store.touch_session(org, id).await? {
+            return Err(HostError::NotFound("session"));
+        }
+        Ok(session)
     }
 
     /// Changes a session: how it narrows its calls from the next call on, the agent from the next turn on.

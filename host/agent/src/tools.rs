@@ -110,7 +110,7 @@ impl Host {
     }
 
     async fn session_scope(&self, org: &OrgName, id: SessionId) -> Result<CallScope, HostError> {
-        let session = self.session_in_use(org, id).await?;
+        let session = self.use_session(org, id).await?;
         let chain = self.chain(org, &session.agent).await?;
         Ok(CallScope::new(org.clone(), Some(id), None, chain).with_hooks(Arc::clone(self.hooks())))
     }

@@ -27,11 +27,13 @@ pub enum Kind {
     ScheduleRuns,
     /// What models took, by day.
     Usage,
+    /// What calls were answered from outside.
+    Recordings,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sessions,
         Self::ArchivedSessions,
         Self::Ledger,
@@ -39,6 +41,7 @@ impl Kind {
         Self::DeadDeliveries,
         Self::ScheduleRuns,
         Self::Usage,
+        Self::Recordings,
     ];
 
     /// Its name, in the configuration and in metrics.
@@ -52,6 +55,7 @@ impl Kind {
             Self::DeadDeliveries => "dead_deliveries",
             Self::ScheduleRuns => "schedule_runs",
             Self::Usage => "usage",
+            Self::Recordings => "recordings",
         }
     }
 
@@ -61,7 +65,7 @@ impl Kind {
         match self {
             Self::Sessions | Self::ArchivedSessions | Self::Usage => None,
             Self::Ledger => Some(Span::from_secs(365 * DAY)),
-            Self::Deliveries => Some(Span::from_secs(30 * DAY)),
+            Self::Deliveries | Self::Recordings => Some(Span::from_secs(30 * DAY)),
             Self::DeadDeliveries | Self::ScheduleRuns => Some(Span::from_secs(90 * DAY)),
         }
     }

@@ -198,9 +198,12 @@ pub trait Sessions {
         change: &SessionChange,
         events: &[NewEvent],
     ) -> Result<Option<(Session, Vec<Event>)>>;
+    /// Notes that a session is used by something that its journal does not tell, so that it is not too old. `false` if there is none.
+    async fn touch_session(&self, org: &OrgName, id: SessionId) -> Result<bool>;
     /// Deletes a session with its turns, journal, key-values, secrets and ledger. `false` if there is none.
     ///
-    /// Once this is decided the session reads as not there. Rows go in small transactions then; those that can't be deleted now, for
+    /// Once this is decided the session reads as not there: whatever is asked of it, of its turns, or of what else is of it is answered as
+    /// for one that never was, and nothing of it is listed, planned or told. Rows go in small transactions then; those that can't be deleted now, for
     /// want of a disk that works, go when the store is opened next.
     async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool>;
 }
@@ -451,6 +454,9 @@ pub trait Webhooks {
     /// Keeps a new webhook, or gives the one that the same idempotency key and request made within a day. [`StoreError::KeyReused`] if the
     /// request was another, [`StoreError::TooMany`] if the org has as many as `most`, [`StoreError::Gone`] if there is no such org.
     async fn create_webhook(&self, webhook: &NewWebhook, most: u64) -> Result<Webhook>;
+    /// What the same idempotency key and request made within a day; `None` if nothing is known of the key.
+    /// [`Webhooks::create_webhook`] decides, should the same request arrive meanwhile.
+    async fn repeated_webhook(&self, org: &OrgName, key: &str, request: &Digest) -> Result<Option<Webhook>>;
     /// One webhook.
     async fn webhook(&self, org: &OrgName, id: WebhookId) -> Result<Option<Webhook>>;
     /// The org's webhooks, newest first.

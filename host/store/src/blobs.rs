@@ -283,6 +283,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn code_that_nobody_refers_to_is_removed_once_nobody_has_put_it_for_its_grace() {
+        let (_dir, blobs) = blobs().await;
+        let grace = Duration::from_millis(50);
+        let before = Instant::now();
+        let loose = blobs.put(b"loose".to_vec()).await.unwrap();
+        let gone = async {
+            loop {
+                let removed = blobs.retain(BTreeSet::new(), grace).await.unwrap();
+                if removed == [loose] {
+                    return Instant::now();
+                }
+                assert_eq!(removed, []);
+                tokio::task::yield_now().await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+        assert!(gone - before >= grace, "before its grace");
+        assert_eq!(blobs.get(&loose).await.unwrap(), None);
+    }
+
+    #[tokio::test]
     async fn code_that_is_put_again_while_it_is_swept_is_there_afterwards() {
         let (_dir, blobs) = blobs().await;
         for round in 0..50_u32 {

@@ -50,6 +50,8 @@ points! {
     SessionCreate = "session.create",
     /// A session is changed.
     SessionUpdate = "session.update",
+    /// A session is used by something that its journal does not tell.
+    SessionTouch = "session.touch",
     /// The deletion of a session is decided.
     SessionDelete = "session.delete",
     /// The deletion of a session that is too old is decided.

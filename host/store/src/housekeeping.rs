@@ -33,6 +33,20 @@ pub enum Forgettable {
     ScheduleRuns,
     /// What models took, by day.
     Usage,
+    /// What calls were answered from outside.
+    Recordings,
+}
+
+impl Forgettable {
+    /// So many at once keep nobody waiting for long.
+    #[must_use]
+    pub const fn at_once(self) -> u32 {
+        match self {
+            // Each may be of megabytes.
+            Self::Recordings => 10,
+            _ => 500,
+        }
+    }
 }
 
 /// Deleting what is too old. Each step is one short transaction or a few, to be repeated until there is nothing left for it.
@@ -45,6 +59,7 @@ pub trait Housekeeping {
     /// Sessions of the org that are too old and that nothing holds, in the order of their ids from the one on that comes after `after`,
     /// at most `limit`.
     ///
+    /// Its age is told by its row alone: when it was made, changed or used ([`crate::Sessions::touch_session`]).
     /// A session is held by a turn that hasn't ended; by what an active webhook is still to be told of it; and, if it is in use, by a
     /// schedule of it that hasn't ended.
     async fn idle_sessions(

@@ -58,7 +58,7 @@ pub struct Session {
     pub narrowing: SessionNarrowing,
     /// When it was made.
     pub created: Time,
-    /// When it, its journal or its key-values last changed.
+    /// When it, its journal, its key-values or its secrets last changed, or something used it that its journal does not tell.
     pub updated: Time,
     /// Since when it is archived: it takes no turns then. `None`: it takes them.
     pub archived: Option<Time>,

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use async_trait::async_trait;
+use fumehood_core::id::SessionId;
 use fumehood_store::{
     DataDir, MasterKey, SqliteStore, Store, StoreUrl,
     conformance::{self, Factory, Failure},
 };
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -48,6 +50,18 @@ impl Factory for Sqlite {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(self.reopen().await)
     }
+
+    async fn decide_deletion(&self, session: SessionId) {
+        let options = SqliteConnectOptions::new().filename(self.dir.path().join("fumehood.db"));
+        let mut database = options.connect().await.unwrap();
+        let decided = sqlx::query("UPDATE sessions SET deleting = 1 WHERE id = ?1")
+            .bind(&session.uuid().as_bytes()[..])
+            .execute(&mut database)
+            .await
+            .unwrap();
+        assert_eq!(decided.rows_affected(), 1);
+        database.close().await.unwrap();
+    }
 }
 
 struct WithFault {
@@ -59,6 +73,10 @@ struct WithFault {
 impl Factory for WithFault {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(Broken::new(self.sound.reopen().await, self.fault))
+    }
+
+    async fn decide_deletion(&self, session: SessionId) {
+        self.sound.decide_deletion(session).await;
     }
 }
 
@@ -245,6 +263,24 @@ async fn a_store_that_keeps_what_was_deleted_is_caught() {
     caught(
         Fault::ForgetsDeletions,
         "a deleted session is gone with everything of it",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_uses_what_is_being_deleted_is_caught() {
+    caught(
+        Fault::UsesWhatGoes,
+        "a session whose deletion is decided is answered for as one that never was, before its rows are gone",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_ends_no_deletion_is_caught() {
+    caught(
+        Fault::EndsNoDeletion,
+        "what is left of a decided deletion is deleted by who ends deletions",
     )
     .await;
 }

@@ -43,6 +43,8 @@ enum Doing {
     CommandAfterDamage(&'static [&'static str]),
     /// The same where a session is too old.
     CommandAfterAge(&'static [&'static str]),
+    /// It serves where a session is too old, and a client uses that.
+    ServingAfterAge,
     /// It restores a backup of what was there before.
     Restoring,
     /// It deletes an org.
@@ -51,7 +53,7 @@ enum Doing {
 
 use Doing::{
     Command, CommandAfterAge, CommandAfterDamage, CommandAfterNoChange, DeletingAnOrg, FirstStart, Restoring, Serving,
-    StartAfter,
+    ServingAfterAge, StartAfter,
 };
 
 /// Where the process is killed, and what it does then.
@@ -84,6 +86,7 @@ const MATRIX: &[(&str, Doing)] = &[
     ("session.rewind", Serving),
     ("session.create", Serving),
     ("session.update", Serving),
+    ("session.touch", ServingAfterAge),
     ("session.delete", Serving),
     ("session.shrink", Serving),
     ("session.shrink:2", Serving),
@@ -248,6 +251,14 @@ async fn attempt(case: Case) {
     let mut life = Life::new(&world);
     match case.doing {
         Serving => {
+            let host = serve(&place, &case.fault).await;
+            dies_living(&mut life, host, &case).await;
+        }
+        ServingAfterAge => {
+            let host = place.serve().await;
+            life.until_secrets(&host).await;
+            host.stop().await;
+            age(&place).await;
             let host = serve(&place, &case.fault).await;
             dies_living(&mut life, host, &case).await;
         }

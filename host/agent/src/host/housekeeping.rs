@@ -7,23 +7,15 @@ use super::{Host, HostError};
 use crate::{retry::Jitter, telemetry};
 use fumehood_core::{Time, id::SessionId, name::OrgName, now};
 use fumehood_policy::retention::{Followed, Kind, Retention, follow};
-use fumehood_store::{
-    housekeeping::{Forgettable, Idle},
-    record::PageRequest,
-    workspace::{Depth, ListRequest},
-};
+use fumehood_store::housekeeping::{Forgettable, Idle};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// When the first round begins: a start has other things to do.
 const FIRST: Duration = Duration::from_secs(60);
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(60 * 60);
-/// Rows that are forgotten in one transaction.
-const ROWS: u32 = 500;
 /// Sessions that are looked for together.
 const SESSIONS: u32 = 100;
-/// Entries of a session's files that are looked at together.
-const ENTRIES: u32 = 1000;
 /// Code that was put less long ago is perhaps being added.
 const CODE_GRACE: Duration = Duration::from_secs(60 * 60);
 
@@ -133,6 +125,7 @@ impl Host {
                 Kind::DeadDeliveries => self.forget(org, Forgettable::DeadDeliveries, since).await?,
                 Kind::ScheduleRuns => self.forget(org, Forgettable::ScheduleRuns, since).await?,
                 Kind::Usage => self.forget(org, Forgettable::Usage, since).await?,
+                Kind::Recordings => self.forget(org, Forgettable::Recordings, since).await?,
             };
             kept.add(kind.as_str(), count);
         }
@@ -140,11 +133,11 @@ impl Host {
     }
 
     async fn forget(&self, org: &OrgName, what: Forgettable, before: Time) -> Result<u64, HostError> {
-        let mut count = 0;
+        let (mut count, rows) = (0, what.at_once());
         while !self.is_draining() {
-            let forgotten = self.store().forget(org, what, before, ROWS).await?;
+            let forgotten = self.store().forget(org, what, before, rows).await?;
             count += forgotten;
-            if forgotten < u64::from(ROWS) {
+            if forgotten < u64::from(rows) {
                 break;
             }
         }
@@ -181,35 +174,10 @@ impl Host {
         if self.refuse_while_summed_up(session).is_err() {
             return Ok(false);
         }
-        if let Idle::Unused { since } = idle
-            && self.has_newer_files(session, since).await?
-        {
-            return Ok(false);
-        }
         let (store, owner) = (Arc::clone(self.store()), org.clone());
         self.delete_with_files(org, session, async move {
             Ok(store.delete_idle_session(&owner, session, idle).await?)
         })
         .await
-    }
-
-    /// Whether a client has changed a file since: that is not in the journal.
-    async fn has_newer_files(&self, session: SessionId, since: Time) -> Result<bool, HostError> {
-        let mut after = None;
-        loop {
-            let request = ListRequest {
-                directory: None,
-                depth: Depth::Below,
-                page: PageRequest { after, limit: ENTRIES },
-            };
-            let page = self.workspaces().list(session, request).await?;
-            if page.items.iter().any(|entry| entry.modified >= since) {
-                return Ok(true);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(false),
-            }
-        }
     }
 }

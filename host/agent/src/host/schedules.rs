@@ -392,8 +392,8 @@ impl Host {
         let size = serde_json::to_string(plan).map_err(|_| HostError::Fault)?.len();
         if size > LARGEST_PLAN {
             return Err(HostError::Invalid(format!(
-                "a schedule is at most {LARGEST_PLAN} bytes with all that belongs to it, and this one has {size}; put what is large into \
-                 a file of its session"
+                "a schedule is at most {LARGEST_PLAN} bytes with its input, instructions, schema and metadata, and this one has {size}; shorten \
+                 the longest of them, and let the agent's instructions say what all its schedules have in common"
             )));
         }
         Ok(())

@@ -97,6 +97,17 @@ impl Host {
             events,
             idempotency,
         } = request;
+        // First: a key that is made for nothing would be a change of the org's secrets.
+        if let Some((key, request)) = &idempotency
+            && let Some(earlier) = self
+                .store()
+                .repeated_webhook(org, key, request)
+                .await
+                .map_err(made_before)?
+        {
+            let key = self.key_of(&earlier).await?;
+            return Ok((earlier, key));
+        }
         let id = WebhookId::new();
         let settings = Settings {
             title,

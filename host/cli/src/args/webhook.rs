@@ -33,7 +33,7 @@ pub(crate) enum Webhook {
         #[arg(long, value_enum, value_name = "STATUS")]
         status: Option<WebhookStatus>,
     },
-    /// Give a webhook another secret. For a day its requests are signed with both.
+    /// Give a webhook another secret. For a day its requests are signed with both. At most four times within a day.
     Rotate {
         /// Its id.
         id: WebhookId,

@@ -265,7 +265,7 @@ fn sessions() -> Vec<Meaning> {
 fn retention() -> Vec<Meaning> {
     let text = |kind| match kind {
         Kind::Sessions => {
-            "Sessions, from their last change on, unless [something holds them](../operators/keeping-data.md#how-long-things-are-kept)."
+            "Sessions, from their last change or use on, unless [something holds them](../operators/keeping-data.md#how-long-things-are-kept)."
         }
         Kind::ArchivedSessions => "Archived sessions, from when they were archived.",
         Kind::Ledger => "Entries of the ledger.",
@@ -275,6 +275,7 @@ fn retention() -> Vec<Meaning> {
             "What came of the times of schedules; the last thousand of a schedule at most, and its latest in any case."
         }
         Kind::Usage => "What models took, by day.",
+        Kind::Recordings => "[Recordings](../operators/replay.md) of calls, from when the call ended.",
     };
     let words = |span: Option<Span>| span.map_or_else(|| FOREVER.to_owned(), |span| span.to_string());
     let meanings = Kind::ALL.into_iter().flat_map(|kind| {

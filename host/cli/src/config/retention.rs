@@ -56,6 +56,8 @@ pub(crate) struct RetentionSection {
     schedule_runs: Option<Setting>,
     #[serde(default)]
     usage: Option<Setting>,
+    #[serde(default)]
+    recordings: Option<Setting>,
 }
 
 impl RetentionSection {
@@ -68,6 +70,7 @@ impl RetentionSection {
             Kind::DeadDeliveries => self.dead_deliveries,
             Kind::ScheduleRuns => self.schedule_runs,
             Kind::Usage => self.usage,
+            Kind::Recordings => self.recordings,
         }
     }
 

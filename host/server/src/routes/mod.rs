@@ -25,10 +25,10 @@ pub(crate) mod webhooks;
 use crate::{app::App, auth::Client, input::session_id, problem::Answer};
 use fumehood_core::id::SessionId;
 
-/// The session that a path names, if the client's org has it and its files may be changed.
+/// The session that a path names, if the client's org has it and its files may be changed: it counts as used.
 pub(crate) async fn own_session_in_use(app: &App, client: &Client, text: &str) -> Answer<SessionId> {
     let id = session_id(text)?;
-    app.host.session_in_use(&client.org, id).await?;
+    app.host.use_session(&client.org, id).await?;
     Ok(id)
 }
 

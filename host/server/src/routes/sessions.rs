@@ -59,7 +59,8 @@ pub(crate) struct Session {
     files: Option<FileAccess>,
     #[schema(value_type = String, format = DateTime)]
     created: Time,
-    /// When it, its journal or its key-values last changed.
+    /// When it, its journal, its key-values or its secrets last changed; or when one of its files was written by a client, or a tool called
+    /// without a turn, to the minute.
     #[schema(value_type = String, format = DateTime)]
     updated: Time,
     /// Whether it is archived: it takes no turns, and its files and key-values stay as they are.

@@ -254,8 +254,8 @@ async fn delete_webhook(State(app): State<Arc<App>>, client: Client, At(webhook)
 
 /// Give a webhook another secret
 ///
-/// For a day its requests have the signatures of both, so that its server can change in between. The answer has the new one; it is not
-/// shown again.
+/// For a day its requests have the signatures of both, so that its server can change in between; after four within a day another is
+/// refused. The answer has the new one; it is not shown again.
 #[utoipa::path(post, path = "/v1/webhooks/{webhook}/secret", tag = "webhooks", params(("webhook" = String, Path, description = "`whk_…`")),
     responses((status = 200, body = WebhookWithSecret, description = "The webhook as it is now")))]
 async fn rotate_secret(

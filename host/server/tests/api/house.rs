@@ -39,6 +39,7 @@ use serde_json::Value;
 use sqlx::Connection as _;
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::Path,
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
@@ -337,6 +338,11 @@ impl House {
             policy: kept,
             dir,
         }
+    }
+
+    /// The data directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A connection of its own to the database.

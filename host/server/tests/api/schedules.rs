@@ -524,7 +524,11 @@ async fn a_schedule_is_only_so_large() {
         (refused.status, refused.problem().as_str()),
         (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request")
     );
-    assert!(refused.text().contains("at most"), "{}", refused.text());
+    let said = refused.text();
+    assert!(
+        said.contains("at most 262144 bytes") && said.contains("shorten"),
+        "{said}"
+    );
     let fits = made(&house, json!({"input": "x".repeat(100_000)})).await;
     let change = json!({"system": "x".repeat(300_000)});
     let refused = house.ask(Method::PATCH, &path(&fits)).json(&change).answer().await;

@@ -448,8 +448,12 @@ async fn the_same_request_with_the_same_key_makes_one_webhook_and_shows_its_secr
     };
     let first = create(json!({"url": "https://example.com/"})).await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
+    let org = OrgName::default_org();
+    let stamp = async || house.host.store().secrets_stamp(&org, None).await.unwrap().unwrap();
+    let before = stamp().await;
     let again = create(json!({"url": "https://example.com/", "events": ["turn.*"]})).await;
     assert_eq!(again.json(), first.json());
+    assert_eq!(stamp().await, before, "no secret was written for it");
     let reused = create(json!({"url": "https://example.com/elsewhere"})).await;
     assert_eq!(reused.problem(), "idempotency_key_reused");
     let secrets = house.get("/v1/secrets").answer().await.json();

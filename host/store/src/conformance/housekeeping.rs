@@ -5,6 +5,7 @@ use super::{
     archive::archive,
     completed, ensure, ensure_eq, promises, remark,
     schedules::{firing, fresh, in_fresh, new_schedule},
+    spending::{self, all_usage, at_work, say, step},
     values::new_entry,
     webhooks::{attempt, made, next},
 };
@@ -14,15 +15,24 @@ use crate::{
     schedules::{Place, State},
     webhooks::{DeliveryState, WebhookState, Which},
 };
-use fumehood_core::{Time, id::SessionId, name::OrgName, now};
+use fumehood_core::{
+    Time,
+    id::{CallId, SessionId},
+    name::{OrgName, SecretName},
+    now,
+};
+use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 
 promises! {
     "a session in which nothing happened is found by its age and deleted" => by_age,
+    "a session that is used is not too old, though its journal tells nothing of it" => used,
     "a session that is held is not deleted for its age" => held,
     "an archived session is too old by when it was archived" => archived,
     "a session that is used again in the moment of its deletion is there or gone, not both" => race,
     "what is forgotten row by row is what is older, of one org" => rows,
+    "what models took is forgotten by its day" => usage,
+    "what calls were answered is forgotten by when it was kept" => recordings,
     "of a schedule's times the latest is remembered" => latest_run,
     "what webhooks could not be told is forgotten by itself" => deliveries,
     "the time by which things are too old is remembered" => clock,
@@ -79,6 +89,46 @@ async fn by_age(world: &World) -> Outcome {
     let ledger = store.ledger(&org, first, &PageRequest::default()).await?.items;
     ensure_eq!(ledger, [], "its ledger");
     ensure!(store.session(&org, second).await?.is_some(), "the other one is gone");
+    Ok(())
+}
+
+async fn used(world: &World) -> Outcome {
+    let store = &world.store;
+    let (org, other) = (world.org().await?, world.org().await?);
+    let owner = |session| Owner::Session(org.clone(), session);
+    let name = SecretName::new("NAME").map_err(|error| Broken(error.to_string()))?;
+    let mut sessions = Vec::new();
+    for _ in 0..5 {
+        sessions.push(world.session(&org).await?.id);
+    }
+    store
+        .secret_set(&owner(sessions[3]), &name, &SecretString::from("value"))
+        .await?;
+    let before = Idle::Unused { since: now() };
+    ensure_eq!(found(world, &org, before).await?, sessions, "what is older");
+    let [touched, valued, sealed, opened, left] = sessions[..] else {
+        return Err(Broken("not as many sessions as were made".into()));
+    };
+    ensure!(store.touch_session(&org, touched).await?, "it is not there to be used");
+    store.kv_set(&owner(valued), "key", b"value").await?;
+    store
+        .secret_set(&owner(sealed), &name, &SecretString::from("value"))
+        .await?;
+    ensure!(
+        store.secret_delete(&owner(opened), &name).await?,
+        "there was no secret to delete"
+    );
+    ensure_eq!(found(world, &org, before).await?, [left], "what is still older");
+    ensure!(
+        !store.delete_idle_session(&org, touched, before).await?,
+        "one that was used was deleted"
+    );
+    for (org, session) in [(&other, touched), (&org, SessionId::new())] {
+        ensure!(
+            !store.touch_session(org, session).await?,
+            "one that is not there was used"
+        );
+    }
     Ok(())
 }
 
@@ -211,6 +261,62 @@ async fn rows(world: &World) -> Outcome {
         0,
         "where there is nothing"
     );
+    Ok(())
+}
+
+async fn usage(world: &World) -> Outcome {
+    let store = &world.store;
+    let (org, other) = (world.org().await?, world.org().await?);
+    for org in [&org, &other] {
+        let turn = at_work(world, org).await?;
+        say(world, &turn, step(Some(spending::usage(5, 2)), Some(3))).await?;
+    }
+    // The suite may run over midnight: a row is of today or of yesterday.
+    let days = |days: u64| now() + Duration::from_secs(days * 24 * 60 * 60);
+    let forgotten = store.forget(
+        &org,
+        Forgettable::Usage,
+        now() - Duration::from_secs(2 * 24 * 60 * 60),
+        9,
+    );
+    ensure_eq!(forgotten.await?, 0, "what is newer");
+    ensure_eq!(
+        store.forget(&org, Forgettable::Usage, days(1), 9).await?,
+        1,
+        "what is older"
+    );
+    ensure_eq!(all_usage(&**store, &org).await?, [], "what is left of it");
+    ensure_eq!(all_usage(&**store, &other).await?.len(), 1, "the other org's");
+    Ok(())
+}
+
+async fn recordings(world: &World) -> Outcome {
+    let store = &world.store;
+    let (org, other) = (world.org().await?, world.org().await?);
+    let mut kept = Vec::new();
+    for org in [&org, &other] {
+        let session = world.session(org).await?.id;
+        let turn = world.turn(org, session).await?.id;
+        let call = CallId::new();
+        store.keep_recording(org, (session, turn), call, b"x".to_vec()).await?;
+        kept.push((turn, call));
+    }
+    let earlier = now() - Duration::from_secs(60);
+    ensure_eq!(
+        store.forget(&org, Forgettable::Recordings, earlier, 9).await?,
+        0,
+        "what is newer"
+    );
+    ensure_eq!(
+        store.forget(&org, Forgettable::Recordings, later(), 9).await?,
+        1,
+        "what is older"
+    );
+    let there = [
+        store.recording(&org, kept[0].0, kept[0].1).await?.is_some(),
+        store.recording(&other, kept[1].0, kept[1].1).await?.is_some(),
+    ];
+    ensure_eq!(there, [false, true], "what is left of it, and the other org's");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod archive;
 mod callbacks;
+mod deletion;
 mod housekeeping;
 mod leases;
 mod orders;
@@ -53,6 +54,8 @@ pub const KV_QUOTA: KvQuota = KvQuota {
 pub trait Factory: Send + Sync {
     /// Opens the same data again. Stores given before are not used any more.
     async fn open(&self) -> Arc<dyn Store>;
+    /// Decides, in the store that was opened last, that a session is deleted, and does no more of it: as if the process had died then.
+    async fn decide_deletion(&self, session: SessionId);
 }
 
 /// A promise that was broken.
@@ -91,6 +94,13 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
     for promise in chapters.into_iter().flatten() {
         note(&mut failures, promise.text, (promise.holds)(&world).await);
     }
+    let decided = deletion::reads_as_not_there(&world, factory).await;
+    note(&mut failures, deletion::READS_AS_NOT_THERE, decided);
+    note(
+        &mut failures,
+        deletion::IS_ENDED,
+        deletion::is_ended(&world, factory).await,
+    );
     note(&mut failures, restart::TEXT, restart::everything_is_kept(factory).await);
     failures
 }

@@ -66,14 +66,14 @@ pub(super) fn started() -> Result<EventBody, Broken> {
 }
 
 /// A turn at work in a session of its own.
-async fn at_work(world: &World, org: &OrgName) -> Result<Turn, Broken> {
+pub(super) async fn at_work(world: &World, org: &OrgName) -> Result<Turn, Broken> {
     let session = world.session(org).await?.id;
     let turn = world.turn(org, session).await?;
     say(world, &turn, started()?).await?;
     Ok(turn)
 }
 
-async fn say(world: &World, turn: &Turn, body: EventBody) -> Outcome {
+pub(super) async fn say(world: &World, turn: &Turn, body: EventBody) -> Outcome {
     world
         .store
         .append(&turn.org, turn.session, &[of_turn(turn.id, body)])
@@ -201,7 +201,7 @@ pub(super) fn org_cap(limit: u64) -> Cap {
     }
 }
 
-fn session_cap(part: Part, limit: u64) -> Cap {
+pub(super) fn session_cap(part: Part, limit: u64) -> Cap {
     Cap {
         account: Account::Session,
         part,

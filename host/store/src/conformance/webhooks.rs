@@ -131,7 +131,31 @@ async fn made_once(world: &World) -> Outcome {
             ..new_webhook(&org, &["*"])?
         })
     };
+    let before = world
+        .store
+        .repeated_webhook(&org, "a key", &Digest::of(b"a request"))
+        .await?;
+    ensure_eq!(before, None, "what the request led to before it came");
     let first = world.store.create_webhook(&new(b"a request")?, 1).await?;
+    let known = world
+        .store
+        .repeated_webhook(&org, "a key", &Digest::of(b"a request"))
+        .await?;
+    ensure_eq!(known.as_ref(), Some(&first), "what the request led to");
+    let other = world.org().await?;
+    let foreign = world
+        .store
+        .repeated_webhook(&other, "a key", &Digest::of(b"a request"))
+        .await?;
+    ensure_eq!(foreign, None, "what another org's request led to");
+    let another = world
+        .store
+        .repeated_webhook(&org, "a key", &Digest::of(b"another"))
+        .await;
+    ensure!(
+        matches!(another, Err(StoreError::KeyReused)),
+        "what another request led to: {another:?}"
+    );
     let again = world.store.create_webhook(&new(b"a request")?, 1).await?;
     ensure_eq!(again, first, "the same request, where there are as many as may be");
     let reused = world.store.create_webhook(&new(b"another")?, 100).await;

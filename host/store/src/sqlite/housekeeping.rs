@@ -91,6 +91,9 @@ impl Forgettable {
                 "DELETE FROM usage_days WHERE (org, day, agent, model) IN \
                  (SELECT org, day, agent, model FROM usage_days WHERE org = ?1 AND day < ?2 LIMIT ?3)"
             }
+            Self::Recordings => {
+                "DELETE FROM recordings WHERE rowid IN (SELECT rowid FROM recordings WHERE org = ?1 AND recorded < ?2 LIMIT ?3)"
+            }
         }
     }
 

@@ -279,7 +279,7 @@ fn wait_until(batch: &mut Batch, session: SessionId, turn: TurnId, until: Time) 
 }
 
 const REWINDS: &str = "SELECT r.after_seq, r.seq FROM sessions s JOIN rewinds r ON r.session = s.id \
-     WHERE s.org = ?1 AND s.id = ?2 ORDER BY r.seq";
+     WHERE s.org = ?1 AND s.id = ?2 AND s.deleting IS NULL ORDER BY r.seq";
 
 /// Where a session went back.
 pub(super) async fn rewinds(reader: impl SqliteExecutor<'_>, org: &OrgName, session: SessionId) -> Result<Vec<Rewind>> {
@@ -439,7 +439,7 @@ impl Journal for SqliteStore {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT e.id, e.seq, e.time, e.session, e.turn, e.source, e.body FROM sessions s \
              JOIN events e ON e.session = s.id AND e.seq > ?3 \
-             WHERE s.org = ?1 AND s.id = ?2 ORDER BY e.seq LIMIT ?4",
+             WHERE s.org = ?1 AND s.id = ?2 AND s.deleting IS NULL ORDER BY e.seq LIMIT ?4",
         )
         .bind(org.as_str())
         .bind(&session.uuid().as_bytes()[..])
@@ -452,12 +452,13 @@ impl Journal for SqliteStore {
     }
 
     async fn last_seq(&self, org: &OrgName, session: SessionId) -> Result<Option<u64>> {
-        let last: Option<i64> = sqlx::query_scalar("SELECT last_seq FROM sessions WHERE org = ?1 AND id = ?2")
-            .bind(org.as_str())
-            .bind(&session.uuid().as_bytes()[..])
-            .fetch_optional(self.readers())
-            .await
-            .map_err(failed)?;
+        let last: Option<i64> =
+            sqlx::query_scalar("SELECT last_seq FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL")
+                .bind(org.as_str())
+                .bind(&session.uuid().as_bytes()[..])
+                .fetch_optional(self.readers())
+                .await
+                .map_err(failed)?;
         Ok(last.map(i64::cast_unsigned))
     }
 
@@ -469,7 +470,8 @@ impl Journal for SqliteStore {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT e.id, e.seq, e.time, e.session, e.turn, e.source, e.body FROM turns t \
              JOIN events e ON e.session = t.session AND e.turn = t.id \
-             WHERE t.org = ?1 AND t.id = ?2 ORDER BY e.seq",
+             WHERE t.org = ?1 AND t.id = ?2 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = t.session) \
+             ORDER BY e.seq",
         )
         .bind(org.as_str())
         .bind(&turn.uuid().as_bytes()[..])

@@ -63,13 +63,16 @@ fn end_of(prefix: &str) -> Option<String> {
 
 /// What a key holds, by its length.
 async fn length_of(connection: &mut SqliteConnection, owner: &Owner, key: &str) -> Result<Option<i64>> {
-    sqlx::query_scalar("SELECT length(value) FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 AND key = ?3")
-        .bind(owner.org().as_str())
-        .bind(session_bytes(owner))
-        .bind(key)
-        .fetch_optional(connection)
-        .await
-        .map_err(failed)
+    sqlx::query_scalar(
+        "SELECT length(value) FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 AND key = ?3 \
+         AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = ?2 AND deleting IS NOT NULL)",
+    )
+    .bind(owner.org().as_str())
+    .bind(session_bytes(owner))
+    .bind(key)
+    .fetch_optional(connection)
+    .await
+    .map_err(failed)
 }
 
 /// What a change makes of what a session's key-values take.
@@ -129,13 +132,16 @@ async fn account(connection: &mut SqliteConnection, owner: &Owner, growth: Growt
 #[async_trait]
 impl KeyValues for SqliteStore {
     async fn kv_get(&self, owner: &Owner, key: &str) -> Result<Option<Vec<u8>>> {
-        sqlx::query_scalar("SELECT value FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 AND key = ?3")
-            .bind(owner.org().as_str())
-            .bind(session_bytes(owner))
-            .bind(key)
-            .fetch_optional(self.readers())
-            .await
-            .map_err(failed)
+        sqlx::query_scalar(
+            "SELECT value FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 AND key = ?3 \
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = ?2 AND deleting IS NOT NULL)",
+        )
+        .bind(owner.org().as_str())
+        .bind(session_bytes(owner))
+        .bind(key)
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)
     }
 
     async fn kv_set(&self, owner: &Owner, key: &str, value: &[u8]) -> Result<()> {
@@ -192,7 +198,8 @@ impl KeyValues for SqliteStore {
         let after: Option<String> = cursor::place(page, List::KeyValues)?;
         let keys: Vec<String> = sqlx::query_scalar(
             "SELECT key FROM key_values WHERE org = ?1 AND ifnull(session, x'') = ?2 \
-             AND key >= ?3 AND (?4 IS NULL OR key < ?4) AND (?5 IS NULL OR key > ?5) ORDER BY key LIMIT ?6",
+             AND key >= ?3 AND (?4 IS NULL OR key < ?4) AND (?5 IS NULL OR key > ?5) \
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = ?2 AND deleting IS NOT NULL) ORDER BY key LIMIT ?6",
         )
         .bind(owner.org().as_str())
         .bind(session_bytes(owner))

@@ -23,6 +23,7 @@ use uuid::Uuid;
 /// Those whose turn it is, and that nobody works; in the order in which they came.
 const TO_TAKE: &str = "SELECT id, org, session, status, first_seq, created, ended FROM turns t INDEXED BY turns_to_work \
      WHERE t.status IN ('queued', 'running') AND t.id > ?2 \
+       AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = t.session) \
        AND (t.owner IS NULL OR t.opening IS NOT ?3 OR t.leased_until <= ?1) \
        AND NOT EXISTS (SELECT 1 FROM turns o WHERE o.session = t.session AND o.ended IS NULL AND o.id <> t.id \
            AND (o.status <> 'queued' OR (t.status = 'queued' AND o.first_seq < t.first_seq))) \
@@ -79,7 +80,8 @@ impl Taking {
     async fn take(self, connection: &mut SqliteConnection) -> Result<Option<Taken>> {
         let row: Option<Row> = sqlx::query_as(
             "SELECT session, ended IS NOT NULL AS has_ended, owner, opening, leased_until, epoch, recoveries, recovered_after, \
-                 cancel FROM turns WHERE org = ?1 AND id = ?2",
+                 cancel FROM turns WHERE org = ?1 AND id = ?2 \
+                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session)",
         )
         .bind(self.org.as_str())
         .bind(&self.turn.uuid().as_bytes()[..])

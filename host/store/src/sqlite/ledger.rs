@@ -2,7 +2,7 @@
 
 use super::{SqliteStore, cursor, cursor::List, decode, failed, insert_failed};
 use crate::{
-    api::{Ledger, Result, Settlement},
+    api::{Ledger, Result, Settlement, StoreError},
     faults::Point,
     record::{Page, PageRequest},
 };
@@ -51,8 +51,9 @@ impl Ledger for SqliteStore {
         self.write(Point::LedgerOpen, move |connection| {
             Box::pin(async move {
                 let session = session.map(SessionId::uuid);
-                sqlx::query(
-                    "INSERT INTO ledger (id, org, session, time, settled, entry) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                let opened = sqlx::query(
+                    "INSERT INTO ledger (id, org, session, time, settled, entry) SELECT ?1, ?2, ?3, ?4, ?5, ?6 \
+                     WHERE ?3 IS NULL OR (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?3)",
                 )
                 .bind(&id.uuid().as_bytes()[..])
                 .bind(org.as_str())
@@ -63,7 +64,10 @@ impl Ledger for SqliteStore {
                 .execute(connection)
                 .await
                 .map_err(|error| insert_failed(error, "session", || format!("the ledger entry {id}")))?;
-                Ok(())
+                match opened.rows_affected() {
+                    0 => Err(StoreError::Gone { what: "session" }),
+                    _ => Ok(()),
+                }
             })
         })
         .await
@@ -84,7 +88,8 @@ impl Ledger for SqliteStore {
             None => (i64::MIN, None),
         };
         let rows: Vec<String> = sqlx::query_scalar(
-            "SELECT entry FROM ledger WHERE org = ?1 AND session = ?2 AND (time, id) > (?3, ?4) ORDER BY time, id LIMIT ?5",
+            "SELECT entry FROM ledger WHERE org = ?1 AND session = ?2 AND (time, id) > (?3, ?4) \
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2) ORDER BY time, id LIMIT ?5",
         )
         .bind(org.as_str())
         .bind(&session.uuid().as_bytes()[..])

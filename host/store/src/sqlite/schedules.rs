@@ -30,9 +30,12 @@ use sqlx::sqlite::SqliteConnection;
 type Row = (Vec<u8>, String, String, String, Option<i64>, i64, i64, i64, i64);
 
 const ONE: &str = "SELECT id, org, plan, state, next_at, runs, revision, created, updated FROM schedules \
-                   WHERE org = ?1 AND id = ?2";
+                   WHERE org = ?1 AND id = ?2 \
+                   AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = session AND deleting IS NOT NULL)";
 const PLANNED: &str = "SELECT id, org, plan, state, next_at, runs, revision, created, updated FROM schedules \
-                       WHERE next_at IS NOT NULL AND (next_at, id) > (?2, ?3) ORDER BY next_at, id LIMIT ?1";
+                       WHERE next_at IS NOT NULL AND (next_at, id) > (?2, ?3) \
+                       AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = session AND deleting IS NOT NULL) \
+                       ORDER BY next_at, id LIMIT ?1";
 
 fn schedule((id, org, plan, state, next_at, runs, revision, created, updated): Row) -> Result<Schedule> {
     Ok(Schedule {
@@ -143,7 +146,8 @@ async fn insert(connection: &mut SqliteConnection, new: NewSchedule, plan: Strin
 async fn replace(connection: &mut SqliteConnection, seen: &Schedule, plan: &str) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE schedules SET plan = ?4, state = ?5, next_at = ?6, runs = ?7, updated = ?8, revision = revision + 1 \
-         WHERE org = ?1 AND id = ?2 AND revision = ?3",
+         WHERE org = ?1 AND id = ?2 AND revision = ?3 \
+         AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = session AND deleting IS NOT NULL)",
     )
     .bind(seen.org.as_str())
     .bind(&seen.id.uuid().as_bytes()[..])
@@ -286,7 +290,9 @@ impl Schedules for SqliteStore {
         };
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, org, plan, state, next_at, runs, revision, created, updated FROM schedules \
-             WHERE org = ?1 AND (created, id) < (?2, ?3) ORDER BY created DESC, id DESC LIMIT ?4",
+             WHERE org = ?1 AND (created, id) < (?2, ?3) \
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = session AND deleting IS NOT NULL) \
+             ORDER BY created DESC, id DESC LIMIT ?4",
         )
         .bind(org.as_str())
         .bind(before)
@@ -323,12 +329,15 @@ impl Schedules for SqliteStore {
         let org = org.clone();
         self.write(Point::ScheduleDelete, move |connection| {
             Box::pin(async move {
-                let result = sqlx::query("DELETE FROM schedules WHERE org = ?1 AND id = ?2")
-                    .bind(org.as_str())
-                    .bind(&id.uuid().as_bytes()[..])
-                    .execute(connection)
-                    .await
-                    .map_err(failed)?;
+                let result = sqlx::query(
+                    "DELETE FROM schedules WHERE org = ?1 AND id = ?2 \
+                     AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = session AND deleting IS NOT NULL)",
+                )
+                .bind(org.as_str())
+                .bind(&id.uuid().as_bytes()[..])
+                .execute(connection)
+                .await
+                .map_err(failed)?;
                 Ok(result.rows_affected() > 0)
             })
         })

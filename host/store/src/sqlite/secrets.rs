@@ -5,6 +5,7 @@ use super::{
     cursor::List,
     decode, failed, insert_failed,
     key_values::{owner_word, session_bytes, session_of},
+    sessions,
     writer::BoxFuture,
 };
 use crate::{
@@ -38,6 +39,14 @@ fn bytes_of_values(count: i64, stored: i64, envelope: &str, value_bytes: usize) 
     let length = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX / 4);
     let frame = length(envelope.len()) - length(value_bytes) * 4 / 3;
     (stored - count * frame).max(0) * 3 / 4 + length(value_bytes)
+}
+
+/// Notes that a session is used, if it is a session's. `false`: there is none (any more).
+async fn use_owner(connection: &mut SqliteConnection, owner: &Owner) -> Result<bool> {
+    match owner {
+        Owner::Org(_) => Ok(true),
+        Owner::Session(org, session) => sessions::touch(connection, org, *session).await,
+    }
 }
 
 /// The value of a row: its session, its version and what it seals.
@@ -88,6 +97,9 @@ impl SqliteStore {
         self.change_secret((owner, Point::SecretSet), move |connection| {
             let owner = of;
             Box::pin(async move {
+                if !use_owner(connection, &owner).await? {
+                    return Err(StoreError::Gone { what: "session" });
+                }
                 let (others, bytes): (i64, i64) = sqlx::query_as(
                     "SELECT count(*), ifnull(sum(length(envelope)), 0) FROM secrets \
                      WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name <> ?3",
@@ -146,7 +158,9 @@ impl SqliteStore {
     async fn rows_of(&self, org: &OrgName, session: Option<SessionId>) -> Result<Vec<Row>> {
         sqlx::query_as(
             "SELECT session, name, version, envelope FROM secrets \
-             WHERE org = ?1 AND ifnull(session, x'') IN (x'', ?2) ORDER BY session IS NOT NULL, name",
+             WHERE org = ?1 AND ifnull(session, x'') IN (x'', ?2) \
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = session AND deleting IS NOT NULL) \
+             ORDER BY session IS NOT NULL, name",
         )
         .bind(org.as_str())
         .bind(session.map(|id| id.uuid().as_bytes().to_vec()).unwrap_or_default())
@@ -205,6 +219,9 @@ impl Secrets for SqliteStore {
         let (of, name) = (owner.clone(), name.clone());
         self.change_secret((owner, Point::SecretDelete), move |connection| {
             Box::pin(async move {
+                if !use_owner(connection, &of).await? {
+                    return Ok(false);
+                }
                 let result =
                     sqlx::query("DELETE FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name = ?3")
                         .bind(of.org().as_str())
@@ -223,7 +240,8 @@ impl Secrets for SqliteStore {
         let limit = cursor::limit(page);
         let after: Option<String> = cursor::place(page, List::Secrets)?;
         let names: Vec<String> = sqlx::query_scalar(
-            "SELECT name FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name > ?3 ORDER BY name LIMIT ?4",
+            "SELECT name FROM secrets WHERE org = ?1 AND ifnull(session, x'') = ?2 AND name > ?3 \
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = ?2 AND deleting IS NOT NULL) ORDER BY name LIMIT ?4",
         )
         .bind(owner.org().as_str())
         .bind(session_bytes(owner))

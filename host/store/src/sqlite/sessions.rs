@@ -11,6 +11,7 @@ use fumehood_core::{
     event::{Event, NewEvent},
     id::{EventId, SessionId},
     name::OrgName,
+    now,
 };
 use sqlx::sqlite::SqliteConnection;
 use std::collections::HashSet;
@@ -91,6 +92,19 @@ pub(super) async fn standing(
 pub(super) async fn in_use(connection: &mut SqliteConnection, org: &OrgName, session: SessionId) -> Result<()> {
     let standing = standing(connection, org, session).await?;
     standing.ok_or(StoreError::Gone { what: "session" })?.refuse_archived()
+}
+
+/// Notes that a session is used, inside a transaction. `false`: the org has none of that id.
+pub(super) async fn touch(connection: &mut SqliteConnection, org: &OrgName, session: SessionId) -> Result<bool> {
+    let touched =
+        sqlx::query("UPDATE sessions SET updated = max(updated, ?3) WHERE org = ?1 AND id = ?2 AND deleting IS NULL")
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .bind(decode::to_nanos(now())?)
+            .execute(connection)
+            .await
+            .map_err(failed)?;
+    Ok(touched.rows_affected() > 0)
 }
 
 /// A session with its stored texts.
@@ -311,6 +325,14 @@ impl Sessions for SqliteStore {
         let (org, what) = (org.clone(), what.clone());
         self.write(Point::SessionUpdate, move |connection| {
             Box::pin(async move { change(connection, &org, id, what, events).await })
+        })
+        .await
+    }
+
+    async fn touch_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
+        let org = org.clone();
+        self.write(Point::SessionTouch, move |connection| -> BoxFuture<'_, Result<bool>> {
+            Box::pin(async move { touch(connection, &org, id).await })
         })
         .await
     }

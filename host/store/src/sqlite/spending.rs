@@ -5,7 +5,7 @@ use super::{
     batch::{Batch, Statement},
     cursor,
     cursor::List,
-    decode, failed, insert_failed,
+    decode, failed, insert_failed, sessions,
 };
 use crate::{
     api::{Result, Spending, StoreError},
@@ -207,8 +207,12 @@ async fn used(connection: &mut SqliteConnection, org: &OrgName, session: Session
         }
         Account::Session => {
             let sum = match cap.part {
-                Part::Tokens => "SELECT ifnull(sum(spent_tokens), 0) FROM sessions WHERE org = ?1 AND id = ?2",
-                Part::Cost => "SELECT ifnull(sum(spent_cost), 0) FROM sessions WHERE org = ?1 AND id = ?2",
+                Part::Tokens => {
+                    "SELECT ifnull(sum(spent_tokens), 0) FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL"
+                }
+                Part::Cost => {
+                    "SELECT ifnull(sum(spent_cost), 0) FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL"
+                }
             };
             sqlx::query_scalar(sum)
                 .bind(org.as_str())
@@ -246,11 +250,13 @@ async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, cap: &Cap) -> R
     let sum = match cap.part {
         Part::Tokens => {
             "SELECT ifnull(sum(tokens), 0) FROM reservations \
-             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND holder <> ?4"
+             WHERE org = ?1 AND until > ?3 AND holder <> ?4 AND (?2 IS NULL OR session = ?2 \
+                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2))"
         }
         Part::Cost => {
             "SELECT ifnull(sum(cost), 0) FROM reservations \
-             WHERE org = ?1 AND (?2 IS NULL OR session = ?2) AND until > ?3 AND holder <> ?4"
+             WHERE org = ?1 AND until > ?3 AND holder <> ?4 AND (?2 IS NULL OR session = ?2 \
+                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2))"
         }
     };
     let session = match cap.account {
@@ -304,12 +310,13 @@ async fn reserve(
         Holder::Turn { .. } => (
             "INSERT INTO reservations (holder, org, session, tokens, cost, until) \
              SELECT t.id, t.org, t.session, ?4, ?5, ?6 FROM turns t WHERE t.org = ?1 AND t.session = ?2 AND t.id = ?3 \
+                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = t.session) \
              ON CONFLICT (holder) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
             "turn",
         ),
         Holder::Session(_) => (
             "INSERT INTO reservations (holder, org, session, tokens, cost, until) \
-             SELECT ?3, s.org, s.id, ?4, ?5, ?6 FROM sessions s WHERE s.org = ?1 AND s.id = ?2 \
+             SELECT ?3, s.org, s.id, ?4, ?5, ?6 FROM sessions s WHERE s.org = ?1 AND s.id = ?2 AND s.deleting IS NULL \
              ON CONFLICT (holder) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
             "session",
         ),
@@ -334,7 +341,12 @@ async fn reserve(
 async fn tell_once(connection: &mut SqliteConnection, org: &OrgName, notice: Notice) -> Result<bool> {
     let (session, since) = match notice.cap.account {
         Account::Org { since } => (None, since.number()),
-        Account::Session => (Some(notice.session.uuid().as_bytes().to_vec()), 0),
+        Account::Session => {
+            if sessions::standing(connection, org, notice.session).await?.is_none() {
+                return Err(StoreError::Gone { what: "session" });
+            }
+            (Some(notice.session.uuid().as_bytes().to_vec()), 0)
+        }
     };
     // What was told of another window or another limit is told again of this one.
     let written = sqlx::query(

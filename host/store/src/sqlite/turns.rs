@@ -25,6 +25,7 @@ const REMEMBERED: i64 = 24 * 60 * 60 * 1_000_000_000;
 /// By those of the session that have not ended, which are few; `+` keeps the org's turns from being gone through instead.
 const NEXT: &str = "SELECT id, org, session, status, first_seq, created, ended FROM turns \
                     WHERE +org = ?1 AND session = ?2 AND ended IS NULL \
+                    AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2) \
                     ORDER BY status = 'queued', first_seq LIMIT 1";
 
 pub(super) type Row = (Vec<u8>, String, Vec<u8>, String, i64, i64, Option<i64>);
@@ -316,6 +317,9 @@ async fn add(
     addition: &Addition,
     steered: journal::Prepared,
 ) -> Result<Added> {
+    if sessions::standing(connection, org, session).await?.is_none() {
+        return Err(StoreError::Gone { what: "turn" });
+    }
     let time = decode::to_nanos(now())?;
     if let Some((key, request)) = &addition.idempotency {
         let before = time - REMEMBERED;
@@ -475,7 +479,7 @@ impl Turns for SqliteStore {
     async fn turns(&self, org: &OrgName, session: SessionId) -> Result<Vec<Turn>> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, org, session, status, first_seq, created, ended FROM turns \
-             WHERE org = ?1 AND session = ?2 ORDER BY first_seq",
+             WHERE org = ?1 AND session = ?2 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2) ORDER BY first_seq",
         )
         .bind(org.as_str())
         .bind(&session.uuid().as_bytes()[..])
@@ -516,7 +520,8 @@ impl Turns for SqliteStore {
             Box::pin(async move {
                 let kept = sqlx::query(
                     "UPDATE turns SET cancel = CASE cancel WHEN 'now' THEN cancel ELSE ?3 END \
-                     WHERE org = ?1 AND id = ?2 AND ended IS NULL",
+                     WHERE org = ?1 AND id = ?2 AND ended IS NULL \
+                     AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session)",
                 )
                 .bind(org.as_str())
                 .bind(&id.uuid().as_bytes()[..])

@@ -20,6 +20,7 @@ use crate::{
 use async_trait::async_trait;
 use fumehood_core::{
     Time,
+    digest::Digest,
     id::{DeliveryId, WebhookId},
     name::OrgName,
     now,
@@ -78,13 +79,25 @@ struct Texts {
     events: String,
 }
 
+async fn repeated(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    idempotency: (&str, &Digest),
+) -> Result<Option<Webhook>> {
+    match earlier(connection, Made::Webhook, org, idempotency).await? {
+        None => Ok(None),
+        Some(id) => {
+            let id = WebhookId::from_uuid(decode::uuid(&id, "a webhook's id")?);
+            one(connection, org, id).await
+        }
+    }
+}
+
 async fn insert(connection: &mut SqliteConnection, new: NewWebhook, texts: Texts, most: u64) -> Result<Webhook> {
     if let Some((key, request)) = &new.idempotency
-        && let Some(id) = earlier(connection, Made::Webhook, &new.org, (key, request)).await?
+        && let Some(earlier) = repeated(connection, &new.org, (key, request)).await?
     {
-        let id = WebhookId::from_uuid(decode::uuid(&id, "a webhook's id")?);
-        let earlier = one(connection, &new.org, id).await?;
-        return earlier.ok_or(StoreError::Gone { what: "webhook" });
+        return Ok(earlier);
     }
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM webhooks WHERE org = ?1")
         .bind(new.org.as_str())
@@ -153,6 +166,11 @@ impl Webhooks for SqliteStore {
         .await
     }
 
+    async fn repeated_webhook(&self, org: &OrgName, key: &str, request: &Digest) -> Result<Option<Webhook>> {
+        let mut connection = self.readers().acquire().await.map_err(failed)?;
+        repeated(&mut connection, org, (key, request)).await
+    }
+
     async fn webhook(&self, org: &OrgName, id: WebhookId) -> Result<Option<Webhook>> {
         let mut connection = self.readers().acquire().await.map_err(failed)?;
         one(&mut connection, org, id).await
@@ -215,7 +233,8 @@ impl Webhooks for SqliteStore {
     async fn webhooks_to_tell(&self) -> Result<Vec<ToTell>> {
         let rows: Vec<(Vec<u8>, String, String, Option<i64>)> = sqlx::query_as(
             "SELECT w.id, w.org, w.settings ->> '$.url', (SELECT min(d.next_at) FROM deliveries d \
-                                  WHERE d.webhook = w.id AND d.next_at IS NOT NULL) AS at \
+                 WHERE d.webhook = w.id AND d.next_at IS NOT NULL \
+                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = d.session)) AS at \
              FROM webhooks w WHERE w.state = 'active' AND w.pending > 0 ORDER BY at, w.id",
         )
         .fetch_all(self.readers())

@@ -79,6 +79,10 @@ pub(crate) enum Fault {
     ForgetsDeletions,
     /// Deletes a session for its age, whatever holds it.
     DeletesWhatIsHeld,
+    /// Cancels a turn of a session that is being deleted.
+    UsesWhatGoes,
+    /// Says that deletions are ended, and leaves what is left of them.
+    EndsNoDeletion,
     /// Tells everybody who gives a result that it was kept.
     TakesEveryResult,
 }
@@ -88,6 +92,7 @@ pub(crate) struct Broken {
     fault: Fault,
     owners: Mutex<HashMap<SessionId, OrgName>>,
     values: Mutex<HashMap<(Owner, String), Vec<u8>>>,
+    cancelled: Mutex<BTreeSet<TurnId>>,
     everybody: HostId,
 }
 
@@ -98,6 +103,7 @@ impl Broken {
             fault,
             owners: Mutex::default(),
             values: Mutex::default(),
+            cancelled: Mutex::default(),
             everybody: HostId::new(),
         }
     }
@@ -188,6 +194,7 @@ pass!(Recordings {
 
 pass!(Webhooks {
     fn create_webhook(webhook: &NewWebhook, most: u64) -> Webhook;
+    fn repeated_webhook(org: &OrgName, key: &str, request: &Digest) -> Option<Webhook>;
     fn webhook(org: &OrgName, id: WebhookId) -> Option<Webhook>;
     fn webhooks(org: &OrgName, page: &PageRequest) -> Page<Webhook>;
     fn change_webhook(webhook: &Webhook) -> Option<Webhook>;
@@ -273,9 +280,10 @@ impl Schedules for Broken {
         loop {
             let (org, id) = (&firing.schedule.org, firing.schedule.id);
             let mut firing = firing.clone();
-            if let Some(schedule) = self.sound.schedule(org, id).await? {
-                firing.schedule = schedule;
-            }
+            let Some(schedule) = self.sound.schedule(org, id).await? else {
+                return Ok(Fired::Stale);
+            };
+            firing.schedule = schedule;
             if let Some((due, _)) = &mut firing.fire {
                 *due += Duration::from_nanos(firing.schedule.revision);
             }
@@ -355,6 +363,10 @@ impl Sessions for Broken {
         self.sound.update_session(org, id, change, events).await
     }
 
+    async fn touch_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
+        self.sound.touch_session(org, id).await
+    }
+
     async fn delete_session(&self, org: &OrgName, id: SessionId) -> Result<bool> {
         if self.fault == Fault::ForgetsDeletions {
             return Ok(self.sound.session(org, id).await?.is_some());
@@ -416,6 +428,10 @@ impl Turns for Broken {
         if self.fault == Fault::ForgetsCancels {
             return Ok(self.sound.turn(org, id).await?.is_some());
         }
+        if self.fault == Fault::UsesWhatGoes && self.cancelled.lock().unwrap().contains(&id) {
+            return Ok(true);
+        }
+        self.cancelled.lock().unwrap().insert(id);
         self.sound.keep_cancel(org, id, at).await
     }
 
@@ -610,6 +626,9 @@ impl Housekeeping for Broken {
     }
 
     async fn end_deletions(&self) -> Result<u64> {
+        if self.fault == Fault::EndsNoDeletion {
+            return Ok(0);
+        }
         self.sound.end_deletions().await
     }
 

@@ -17,7 +17,7 @@ use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 /// Firings at the same time.
 const AT_ONCE: usize = 32;
@@ -29,6 +29,8 @@ const PAGE: u32 = 100;
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How long to leave alone what could not be read or fired.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// The longest that those are left alone that are due, between one look at them and the next because a firing has ended.
+const LONGEST_BREATH: Duration = Duration::from_secs(1);
 /// A clock that differs by less was not set.
 const SLACK: Duration = Duration::from_secs(5);
 /// Times that were decided about, and that a clock that went back comes to again.
@@ -101,6 +103,15 @@ impl UnderWay {
         self.rest.contains_key(&schedule)
     }
 
+    /// Leaves one alone for a while. False if that is so already.
+    fn lay_to_rest(&mut self, schedule: ScheduleId) -> bool {
+        let rested = self.rests(schedule);
+        if !rested {
+            self.rest.insert(schedule, Instant::now() + AFTER_FAILURE);
+        }
+        !rested
+    }
+
     fn longest_sleep(&self) -> Duration {
         match self.rest.is_empty() {
             true => LONGEST_SLEEP,
@@ -113,16 +124,33 @@ impl UnderWay {
         self.fires.insert(task, one);
     }
 
-    /// Waits until one has ended. Never, where there is none. Cancel-safe.
+    /// The same, not before this has passed.
+    async fn ended_after(&mut self, breath: Duration) {
+        tokio::time::sleep(breath).await;
+        self.ended().await;
+    }
+
+    /// Waits until one has ended, and takes the others that have as well. Never, where there is none. Cancel-safe.
     async fn ended(&mut self) {
-        let (task, fired) = match self.tasks.join_next_with_id().await {
-            Some(Ok(ended)) => ended,
-            Some(Err(error)) => {
-                tracing::error!(%error, "firing a schedule broke");
-                (error.id(), Fired::Badly)
-            }
+        match self.tasks.join_next_with_id().await {
+            Some(joined) => self.is_over(joined),
             None => std::future::pending().await,
-        };
+        }
+        self.take_ended();
+    }
+
+    /// Takes those that have ended by now.
+    fn take_ended(&mut self) {
+        while let Some(joined) = self.tasks.try_join_next_with_id() {
+            self.is_over(joined);
+        }
+    }
+
+    fn is_over(&mut self, joined: Result<(Id, Fired), JoinError>) {
+        let (task, fired) = joined.unwrap_or_else(|error| {
+            tracing::error!(%error, "firing a schedule broke");
+            (error.id(), Fired::Badly)
+        });
         if let Some(one) = self.fires.remove(&task)
             && fired == Fired::Badly
         {
@@ -143,6 +171,7 @@ impl Host {
             if anew && let Err(error) = self.plan_anew(looked.wall).await {
                 tracing::error!(%error, "schedules can't be planned anew by the clock");
             }
+            under_way.take_ended();
             let sleep = match self.start_due_schedules(&mut under_way, looked.wall).await {
                 Ok(sleep) => sleep,
                 Err(error) => {
@@ -150,12 +179,14 @@ impl Host {
                     AFTER_FAILURE
                 }
             };
+            // A look reads all that are due: no more than half of the time is spent on looking because a firing has ended.
+            let breath = looked.steady.elapsed().min(LONGEST_BREATH);
             tokio::select! {
                 () = self.inner.draining.cancelled() => return,
                 // One was made or changed, perhaps for sooner than those that are known.
                 () = self.inner.schedules.changed.notified() => {}
                 // That makes room, and it may be due once more.
-                () = under_way.ended() => {}
+                () = under_way.ended_after(breath) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
             anew = looked.went_back(Clocks::now());
@@ -178,9 +209,10 @@ impl Host {
                 }
                 match planned.schedule {
                     Ok(schedule) => self.start_if_free(under_way, &mut waits, (schedule, planned.at), time),
-                    Err(error) => {
-                        tracing::error!(schedule = %planned.id, %error, "a schedule that is due can't be read");
+                    Err(error) if under_way.lay_to_rest(planned.id) => {
+                        tracing::error!(schedule = %planned.id, %error, "a schedule that is due can't be read; it is tried again later");
                     }
+                    Err(_) => {}
                 }
             }
         }
@@ -311,6 +343,28 @@ mod tests {
         under_way.ended().await;
         assert!(under_way.rests(other.schedule), "it could not be fired");
         assert!(under_way.has_room_for(&fires("other", None)));
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_read_is_told_once_and_left_alone_then() {
+        let mut under_way = UnderWay::default();
+        let unreadable = ScheduleId::new();
+        assert!(under_way.lay_to_rest(unreadable));
+        assert!(!under_way.lay_to_rest(unreadable) && under_way.rests(unreadable));
+        assert_eq!(under_way.longest_sleep(), AFTER_FAILURE);
+    }
+
+    #[tokio::test]
+    async fn firings_that_end_together_are_one_reason_to_look() {
+        let mut under_way = UnderWay::default();
+        for _ in 0..10 {
+            under_way.begin(fires("one", Some(SessionId::new())), async { Fired::Well });
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        under_way.ended().await;
+        assert!(under_way.fires.is_empty(), "{:?}", under_way.fires);
     }
 
     #[test]

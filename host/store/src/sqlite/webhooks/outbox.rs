@@ -143,7 +143,8 @@ async fn insert(connection: &mut SqliteConnection, webhook: &[u8], event: &Event
 pub(super) async fn next(reader: impl SqliteExecutor<'_>, webhook: WebhookId, until: i64) -> Result<Option<Delivery>> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT id, webhook, org, session, seq, event, type, turn, state, next_at, attempts, status, message, created, updated \
-         FROM deliveries WHERE webhook = ?1 AND next_at IS NOT NULL AND next_at <= ?2 ORDER BY next_at, id LIMIT 1",
+         FROM deliveries WHERE webhook = ?1 AND next_at IS NOT NULL AND next_at <= ?2 \
+         AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session) ORDER BY next_at, id LIMIT 1",
     )
     .bind(&webhook.uuid().as_bytes()[..])
     .bind(until)
@@ -176,7 +177,8 @@ pub(super) async fn settle(connection: &mut SqliteConnection, attempt: Attempt) 
     };
     let settled = sqlx::query(
         "UPDATE deliveries SET state = ?3, next_at = ?4, attempts = attempts + ?8, status = ?5, message = ?6, updated = ?7 \
-         WHERE id = ?1 AND state = 'pending' AND attempts = ?2",
+         WHERE id = ?1 AND state = 'pending' AND attempts = ?2 \
+         AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session)",
     )
     .bind(&delivery.id.uuid().as_bytes()[..])
     .bind(i64::from(delivery.attempts))
@@ -277,7 +279,8 @@ pub(super) async fn list(
     };
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT id, webhook, org, session, seq, event, type, turn, state, next_at, attempts, status, message, created, updated \
-         FROM deliveries WHERE webhook = ?1 AND id < ?2 AND (?3 IS NULL OR state = ?3) ORDER BY id DESC LIMIT ?4",
+         FROM deliveries WHERE webhook = ?1 AND id < ?2 AND (?3 IS NULL OR state = ?3) \
+         AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session) ORDER BY id DESC LIMIT ?4",
     )
     .bind(&webhook.uuid().as_bytes()[..])
     .bind(&before.uuid().as_bytes()[..])
@@ -300,7 +303,8 @@ pub(super) async fn replay(
     let only = only.map(DeliveryId::uuid);
     let done = sqlx::query(
         "UPDATE deliveries SET state = 'pending', next_at = ?2, attempts = 0, updated = ?2 \
-         WHERE webhook = ?1 AND ((?3 IS NULL AND state = 'dead') OR id = ?3)",
+         WHERE webhook = ?1 AND ((?3 IS NULL AND state = 'dead') OR id = ?3) \
+         AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = session)",
     )
     .bind(&webhook.uuid().as_bytes()[..])
     .bind(time)
