@@ -10,6 +10,7 @@ mod answers;
 mod approvals;
 mod archive;
 mod budgets;
+mod clocks;
 mod compaction;
 mod deadlines;
 mod described;
