@@ -80,7 +80,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -197,6 +197,8 @@ struct Inner {
     hub: Arc<Hub>,
     hooks: Arc<Hooks>,
     running: Mutex<HashMap<TurnId, Control>>,
+    /// Had by the turn that is worked without others that may end their hosts.
+    alone: Arc<Semaphore>,
     /// A turn began to wait for somebody.
     expiry: Notify,
     schedules: schedules::Schedules,
@@ -256,6 +258,7 @@ impl Host {
                 chains: Chains::default(),
                 hub,
                 running: Mutex::default(),
+                alone: Arc::new(Semaphore::new(1)),
                 expiry: Notify::new(),
                 schedules: schedules::Schedules::new(schedules),
                 retention,

@@ -16,9 +16,11 @@ use fumehood_store::{
     record::{self, CancelAt},
 };
 use std::{
+    convert::Infallible,
     sync::{Arc, Weak},
     time::Duration,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// How long a turn is held without being renewed.
@@ -27,18 +29,53 @@ const HELD: Duration = Duration::from_secs(30);
 const RENEWED: Duration = Duration::from_secs(10);
 /// How often in a row a turn is gone on with without coming any further.
 const RECOVERIES: u32 = 3;
+/// From so many recoveries in a row on, a turn may be what ends its hosts: those begin one after the other.
+const SUSPECT: u32 = 2;
+/// How long such a turn is worked before the next of them begins: what ends a host has mostly done so by then.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// What a host may do with a turn that it wants to work.
 pub(super) enum Hold {
     /// Work it, to its cancelled end if that was asked for.
-    Work(Fence, Option<CancelAt>),
+    Work(Fence, Option<CancelAt>, Company),
     /// End it: going on with it has led nowhere.
     Seal(Fence),
     /// Nothing: it has ended.
     Ended,
 }
 
+/// Beside what a turn may be worked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Beside every other.
+    Any,
+    /// Not beside another that may have ended its hosts as well: of several that were worked when they ended, one did it.
+    NoSuspect,
+}
+
+/// The right to work a turn that may be what ends its hosts.
+pub(super) struct Alone(OwnedSemaphorePermit);
+
+impl Alone {
+    /// Leaves it to the next after a while. Never ends.
+    pub(super) async fn for_a_while(self) -> Infallible {
+        tokio::time::sleep(ALONE).await;
+        drop(self.0);
+        std::future::pending().await
+    }
+}
+
 impl Host {
+    /// The right to work such a turn, if nobody has it.
+    pub(super) fn alone(&self) -> Option<Alone> {
+        Arc::clone(&self.inner.alone).try_acquire_owned().ok().map(Alone)
+    }
+
+    /// The same once nobody has it any more. Cancel-safe.
+    pub(super) async fn alone_in_turn(&self) -> Option<Alone> {
+        Arc::clone(&self.inner.alone).acquire_owned().await.ok().map(Alone)
+    }
+
     /// Takes a turn, or says that it has ended.
     ///
     /// # Errors
@@ -51,14 +88,18 @@ impl Host {
                 fence,
                 recoveries: 0,
                 cancel,
-            }) => Ok(Hold::Work(fence, cancel)),
+            }) => Ok(Hold::Work(fence, cancel, Company::Any)),
             Some(Taken::Mine {
                 fence,
                 recoveries,
                 cancel,
             }) if recoveries <= RECOVERIES => {
                 tracing::warn!(turn = %turn.id, recoveries, "a turn is gone on with that a host left without letting go of it");
-                Ok(Hold::Work(fence, cancel))
+                let company = match recoveries {
+                    SUSPECT.. => Company::NoSuspect,
+                    _ => Company::Any,
+                };
+                Ok(Hold::Work(fence, cancel, company))
             }
             Some(Taken::Mine { fence, .. }) => Ok(Hold::Seal(fence)),
             Some(Taken::Held) => Err(StoreError::Lost),

@@ -2,7 +2,7 @@
 
 use super::{
     Host, HostError,
-    leases::{Hold, led_nowhere},
+    leases::{Alone, Company, Hold, led_nowhere},
 };
 use crate::{
     driver::{CutOff, Driver, Setback},
@@ -259,8 +259,11 @@ impl Host {
         if reins.leaves() && !reins.cancel.is_cancelled() {
             return Ok(turn.status);
         }
-        let (fence, seal) = match self.hold(turn).await? {
-            Hold::Work(fence, cancel) => {
+        let Some((hold, alone)) = self.hold_in_turn(turn, &reins).await? else {
+            return Ok(turn.status);
+        };
+        let (fence, seal) = match hold {
+            Hold::Work(fence, cancel, _) => {
                 reins.asked_to_cancel(cancel);
                 (fence, None)
             }
@@ -283,7 +286,13 @@ impl Host {
                 let end = |machine: &TurnMachine| machine.failure_of_calls(error, &why);
                 self.end_without_work(recorder, end).await.map_err(Left::from)
             }
-            (Ok(recorder), None) => self.work_held(turn, reins, recorder).await,
+            (Ok(recorder), None) => match alone {
+                None => self.work_held(turn, reins, recorder).await,
+                Some(alone) => tokio::select! {
+                    worked = self.work_held(turn, reins, recorder) => worked,
+                    never = alone.for_a_while() => match never {},
+                },
+            },
         };
         if let Err(left) = &worked
             && matches!(left.error, HostError::Store(StoreError::Unavailable { .. }))
@@ -293,6 +302,33 @@ impl Host {
             self.let_go(fence).await;
         }
         worked
+    }
+
+    /// Takes the turn, with the right to work it alone where it needs that. None where the host is to end first.
+    // THREAT[T-org-starve]: one that ends its host each time would take those with it that are worked beside it.
+    async fn hold_in_turn(
+        &self,
+        turn: &record::Turn,
+        reins: &Reins,
+    ) -> Result<Option<(Hold, Option<Alone>)>, StoreError> {
+        let mut alone = None;
+        loop {
+            let hold = self.hold(turn).await?;
+            let Hold::Work(fence, _, Company::NoSuspect) = hold else {
+                return Ok(Some((hold, alone)));
+            };
+            alone = alone.or_else(|| self.alone());
+            if alone.is_some() || reins.cancel.is_cancelled() {
+                return Ok(Some((hold, alone)));
+            }
+            // Not held while it waits, so that a stop of the host meanwhile does not count against it.
+            self.let_go(fence).await;
+            tokio::select! {
+                in_turn = self.alone_in_turn() => alone = in_turn,
+                () = reins.cancel.cancelled() => {}
+                () = self.inner.draining.cancelled() => return Ok(None),
+            }
+        }
     }
 
     /// Ends a turn whose journal can't be read: nothing is known of it, so nothing is said but that.

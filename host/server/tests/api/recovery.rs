@@ -135,6 +135,45 @@ async fn a_turn_that_ends_its_host_each_time_is_given_up_with_a_reason() {
 }
 
 #[tokio::test]
+async fn turns_that_may_be_what_ends_their_hosts_are_gone_on_with_one_after_the_other() {
+    let mut house = House::new().await;
+    let mut held = Vec::new();
+    let mut turns = Vec::new();
+    for number in 1..=3 {
+        held.push(house.next_answer());
+        let session = house.session().await;
+        let submitted = house
+            .post(&format!("{session}/turns"))
+            .json(&json!({"input": "hi"}))
+            .with("prefer", "respond-async");
+        let turn: TurnId = submitted.answer().await.json()["id"].as_str().unwrap().parse().unwrap();
+        house.has_asked(number).await;
+        turns.push((session, turn));
+    }
+    // A host that worked all of them, and was gone; the one before had been as well.
+    let gone = HostId::new();
+    for (_, turn) in &turns {
+        let (_, recoveries) = taken_over(&house, *turn, gone, now()).await;
+        assert_eq!(recoveries, 1);
+    }
+    drop(held);
+    let first = house.next_answer();
+    house = house.restarted().await;
+    house.host.recover().await.unwrap();
+    house.has_asked(4).await;
+    for _ in 0..200 {
+        house.host.recover().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.asked().len(), 4, "one of them is worked");
+    first.says("Hello.");
+    for (session, turn) in &turns {
+        let events = events_at_the_end(&house, session, *turn).await;
+        assert_eq!(of(&events, "turn.completed").len(), 1, "{events:?}");
+    }
+}
+
+#[tokio::test]
 async fn stops_that_let_go_of_a_turn_do_not_count_against_it() {
     let mut house = House::new().await;
     let mut never = vec![house.next_answer()];
