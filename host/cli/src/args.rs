@@ -1,11 +1,13 @@
 //! The command line. What `--help` prints is written here.
 
+mod check;
 mod distribution;
 mod kit;
 mod schedule;
 mod trial;
 mod webhook;
 
+pub(crate) use check::{Deny, ToolCheck};
 pub(crate) use distribution::{ToolAdd, ToolPublish, Way};
 pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
@@ -160,11 +162,8 @@ pub(crate) enum Tool {
     Build(ToolBuild),
     /// Build after each save, and call a tool or run the tests each time, until Ctrl-C.
     Dev(ToolDev),
-    /// Say what a component is, what it asks for, and whether this host can run it.
-    Check {
-        /// The .wasm file.
-        file: PathBuf,
-    },
+    /// Say what a component is, what it asks for, whether this host can run it, and what could be better.
+    Check(ToolCheck),
     /// Run one tool of a component file, or of an installed component, once.
     Call(ToolCall),
     /// Run the tests of a tool's folder: the real component behind an outside that is written down.

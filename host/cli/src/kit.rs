@@ -18,4 +18,4 @@ pub(crate) use language::Language;
 pub(crate) use project::Project;
 pub(crate) use sections::embedded_manifest;
 pub(crate) use templates::{New, make};
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Watch, saved_since};

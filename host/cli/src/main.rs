@@ -5,6 +5,7 @@
 
 mod args;
 mod boot;
+mod check;
 mod client;
 mod commands;
 mod compiled_code;
@@ -138,7 +139,9 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Tool(Tool::New(args)) => commands::tool_new::new(out, args)?,
         Command::Tool(Tool::Build(args)) => commands::tool_build::command(out, &loaded, args).await?,
         Command::Tool(Tool::Dev(args)) => commands::tool_dev::dev(out, &loaded, args).await?,
-        Command::Tool(Tool::Check { file }) => commands::tool::check(out, &loaded, file).await?,
+        Command::Tool(Tool::Check(args)) => {
+            return Ok(succeeded(commands::tool_check::check(out, &loaded, args).await?));
+        }
         Command::Tool(Tool::Test(args)) => {
             return Ok(succeeded(commands::tool_test::test(out, &loaded, args).await?));
         }

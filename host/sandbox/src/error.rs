@@ -57,6 +57,75 @@ pub enum LoadError {
          or turn it into a component with `wasm-tools component new`"
     )]
     CoreModule,
+    /// A core module for WASI preview 1 that runs from its beginning to its end.
+    #[error(
+        "this is a core WebAssembly module, not a component: a command for WASI preview 1 (wasip1), which runs once and has no \
+         functions to offer; write what it does as a library for the target wasm32-wasip2, such as what `fumehood tool new` makes"
+    )]
+    Preview1Command,
+    /// A core module for WASI preview 1 with functions.
+    #[error(
+        "this is a core WebAssembly module, not a component: a library for WASI preview 1 (wasip1); build it for the target \
+         wasm32-wasip2, or turn it into a component with `wasm-tools component new --adapt` and the adapter for preview 1"
+    )]
+    Preview1Library,
+    /// A core module with the calling convention of other hosts.
+    #[error(
+        "this is a core WebAssembly module for {made_for}, which calls modules in a way of its own; build it anew as a \
+         component for the target wasm32-wasip2, which exports the interface fumehood:tool/tools, or plain functions"
+    )]
+    ForeignModule {
+        /// Which hosts.
+        made_for: &'static str,
+    },
+    /// A component of another version of the binary format.
+    #[error(
+        "this is a component in version 0x{version:02x} of the binary format, where this host reads version 0x0d; build it with \
+         current tools, such as `fumehood tool build`"
+    )]
+    OtherFormat {
+        /// The version.
+        version: u16,
+    },
+    /// Built for another contract.
+    #[error(
+        "the component was built for another version of the contract ({}), where this host speaks fumehood:tool {} and every \
+         other 0.1.x; build it against the WIT files of this host",
+        .names.join(", "), crate::world::CONTRACT_VERSION
+    )]
+    ContractVersion {
+        /// The interfaces, as the component has them.
+        names: Vec<String>,
+    },
+    /// Built for another WASI.
+    #[error(
+        "the component was built for another version of WASI ({}), where this host has WASI 0.2; build it for the target \
+         wasm32-wasip2",
+        .names.join(", ")
+    )]
+    WasiVersion {
+        /// The interfaces, as the component has them.
+        names: Vec<String>,
+    },
+    /// It exports interfaces of the contract, and none that this host calls.
+    #[error(
+        "the component exports {}, which this host does not know; export the interface fumehood:tool/tools, \
+         fumehood:tool/hooks, or plain functions",
+        .names.join(", ")
+    )]
+    UnknownExports {
+        /// The interfaces, as the component has them.
+        names: Vec<String>,
+    },
+    /// It was made to be run or asked in another way.
+    #[error(
+        "the component is {what}, and exports nothing that can be offered as a tool; make what it does a library that exports \
+         the interface fumehood:tool/tools, or plain functions"
+    )]
+    NotATool {
+        /// What it is.
+        what: &'static str,
+    },
     /// It ends too early or is damaged.
     #[error("the component is damaged or cut off ({0}); get or build it again")]
     Malformed(String),
@@ -132,7 +201,7 @@ pub enum LoadError {
     #[error("one instance of the component needs {0}; make it smaller")]
     TooDemanding(String),
     /// A plain function has a type that JSON cannot carry.
-    #[error("the function {function} uses a {what}, which this host has no JSON form for; use plain values")]
+    #[error("the function {function} uses {what}, which this host has no JSON form for; {}", plainly(.what))]
     UnsupportedType {
         /// The function.
         function: String,
@@ -195,6 +264,20 @@ pub enum LoadError {
     /// The host failed; the details are in its log.
     #[error("the host failed to load the component; its log says why")]
     Internal,
+}
+
+/// What to use in the place of a type that JSON cannot carry.
+fn plainly(what: &str) -> &'static str {
+    match what {
+        "a resource" => {
+            "a resource lives in the instance that made it, and each call has an instance of its own: return its data as a \
+             record, and take a name or a number of it in the next call"
+        }
+        "a stream" | "a future" | "an asynchronous signature" => {
+            "a call has one result, at its end: return a list or a value, and report what is done meanwhile as progress"
+        }
+        _ => "use plain values",
+    }
 }
 
 /// A definition's name breaks the rule.

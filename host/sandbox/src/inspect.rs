@@ -1,11 +1,27 @@
 //! Looks at a component's bytes before wasmtime does, for what wasmtime would not say so well, and for
-//! what it does not keep: the embedded manifest.
+//! what it does not keep: the embedded manifest, and what it is made of.
 
-use crate::error::LoadError;
+use crate::{error::LoadError, world};
 use fumehood_policy::manifest::MAX_MANIFEST;
-use wasmparser::{Encoding, Instance, Parser, Payload};
+use std::collections::BTreeMap;
+use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Instance, Parser, Payload};
 
 const MANIFEST_SECTION: &str = "fumehood:manifest";
+/// The first bytes of a component, before its version.
+const MAGIC: &[u8; 4] = b"\0asm";
+/// What follows the magic in components: the version of the format, and that it is a component.
+const COMPONENT_VERSION: [u8; 4] = [0x0d, 0, 1, 0];
+
+/// What a component is made of, as its bytes show it. Nothing of it was compiled or run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Anatomy {
+    /// The interfaces and functions that it imports, under their full names, such as `wasi:http/outgoing-handler@0.2.0`.
+    pub imports: Vec<String>,
+    /// The interfaces and functions that it exports.
+    pub exports: Vec<String>,
+    /// Its custom sections, those of its parts included: names, and the bytes that those of a name have together.
+    pub sections: BTreeMap<String, u64>,
+}
 
 /// What the bytes show.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,24 +29,41 @@ pub(crate) struct Inspection {
     pub(crate) manifest: Option<String>,
     /// Core instances that one instance of the component makes.
     pub(crate) core_instances: u32,
+    pub(crate) anatomy: Anatomy,
 }
 
-/// Checks that the bytes are a whole component and reads what is wanted of it.
+/// What a component is made of.
+///
+/// # Errors
+/// When the bytes are not those of a component that was made for a host like this one: the same as loading it says.
+pub fn anatomy(bytes: &[u8]) -> Result<Anatomy, LoadError> {
+    Ok(inspect(bytes)?.anatomy)
+}
+
+/// Checks that the bytes are a whole component for hosts like this one, and reads what is wanted of it.
 ///
 /// The manifest is the outermost section of its name, since a composed component carries those of its
 /// parts as well; a compiler that only knows core modules leaves it in the inner one.
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
-    if !bytes.starts_with(b"\0asm") {
+    let Some(version) = bytes.strip_prefix(MAGIC) else {
         return Err(LoadError::NotWasm);
+    };
+    if let Some(&[format, other, 1, 0]) = version.first_chunk::<4>()
+        && [format, other, 1, 0] != COMPONENT_VERSION
+    {
+        return Err(LoadError::OtherFormat {
+            version: u16::from_le_bytes([format, other]),
+        });
     }
     let mut depth = 0_u32;
     let mut manifest: Option<(u32, &[u8])> = None;
     let mut core_instances = 0;
+    let mut anatomy = Anatomy::default();
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| malformed(&error))?;
         match payload {
             Payload::Version { encoding, .. } if depth == 0 && encoding == Encoding::Module => {
-                return Err(LoadError::CoreModule);
+                return Err(world::core_module(bytes));
             }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -41,31 +74,49 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
                     }
                 }
             }
-            Payload::CustomSection(section)
-                if section.name() == MANIFEST_SECTION && manifest.is_none_or(|(found, _)| depth < found) =>
-            {
-                manifest = Some((depth, section.data()));
+            Payload::ComponentImportSection(reader) if depth == 0 => {
+                for import in reader {
+                    let import = import.map_err(|error| malformed(&error))?;
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        anatomy.imports.push(import.name.name.to_owned());
+                    }
+                }
+            }
+            Payload::ComponentExportSection(reader) if depth == 0 => {
+                for export in reader {
+                    let export = export.map_err(|error| malformed(&error))?;
+                    if export.kind != ComponentExternalKind::Type {
+                        anatomy.exports.push(export.name.name.to_owned());
+                    }
+                }
+            }
+            Payload::CustomSection(section) => {
+                *anatomy.sections.entry(section.name().to_owned()).or_default() += section.data().len() as u64;
+                if section.name() == MANIFEST_SECTION && manifest.is_none_or(|(found, _)| depth < found) {
+                    manifest = Some((depth, section.data()));
+                }
             }
             _ => {}
         }
     }
-    // THREAT[T-box-compile]
-    if let Some((_, text)) = manifest
-        && text.len() > MAX_MANIFEST
-    {
+    world::check(&anatomy)?;
+    Ok(Inspection {
+        manifest: manifest.map(|(_, text)| manifest_text(text)).transpose()?,
+        core_instances,
+        anatomy,
+    })
+}
+
+// THREAT[T-box-compile]
+fn manifest_text(text: &[u8]) -> Result<String, LoadError> {
+    if text.len() > MAX_MANIFEST {
         return Err(LoadError::TooLong {
             what: "manifest",
             actual: text.len(),
             limit: MAX_MANIFEST,
         });
     }
-    let manifest = manifest
-        .map(|(_, text)| String::from_utf8(text.to_vec()).map_err(|_| LoadError::ManifestNotText))
-        .transpose()?;
-    Ok(Inspection {
-        manifest,
-        core_instances,
-    })
+    String::from_utf8(text.to_vec()).map_err(|_| LoadError::ManifestNotText)
 }
 
 fn malformed(error: &wasmparser::BinaryReaderError) -> LoadError {
@@ -126,6 +177,32 @@ mod tests {
         };
         assert!(inspect(&of(MAX_MANIFEST)).is_ok());
         assert!(matches!(inspect(&of(MAX_MANIFEST + 1)), Err(LoadError::TooLong { .. })));
+    }
+
+    #[test]
+    fn what_it_is_made_of_is_told_and_of_its_parts_only_the_sections() {
+        let bytes = component(
+            r#"(component
+                (import "acme:rocket/launch@1.0.0" (instance $i (export "go" (func))))
+                (import "t" (type (sub resource)))
+                (core module (import "inner" "f" (func)) (@custom ".debug_info" "12345"))
+                (component (@custom ".debug_info" "678") (import "deep" (func)))
+                (export "again" (instance $i)))"#,
+        );
+        let anatomy = anatomy(&bytes).unwrap();
+        assert_eq!(anatomy.imports, ["acme:rocket/launch@1.0.0"]);
+        assert_eq!(anatomy.exports, ["again"]);
+        assert_eq!(anatomy.sections.get(".debug_info"), Some(&8));
+    }
+
+    #[test]
+    fn a_component_of_another_format_is_told_from_a_damaged_one() {
+        let mut bytes = component("(component)");
+        bytes[4] = 0x0c;
+        assert_eq!(inspect(&bytes), Err(LoadError::OtherFormat { version: 0x0c }));
+        bytes[4] = 0x0d;
+        bytes[6] = 7;
+        assert!(matches!(inspect(&bytes), Err(LoadError::Malformed(_))));
     }
 
     #[test]

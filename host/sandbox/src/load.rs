@@ -10,27 +10,15 @@ use crate::{
     hook,
     inspect::{Inspection, inspect},
     linker::is_linked,
-    meter::Metered,
     plain,
-    ports::Ports,
     sandbox::{Sandbox, Shared},
     share::ShareKey,
     slots::Slot,
-    stdio::CallLog,
-    telemetry, trap,
+    telemetry, world,
 };
 use bytes::Bytes;
-use fumehood_core::{call::CallError, digest::Digest, id::CallId, tool::ToolDefinition};
-use fumehood_policy::{
-    authority::{Authority, Origins},
-    files::{Access, Files},
-    limits::{Limits, LimitsRequest},
-    network::{Layer, NetworkList, NetworkPolicy},
-    quantity::{ByteSize, Span},
-    tool_pattern::ToolFilter,
-};
+use fumehood_core::{digest::Digest, tool::ToolDefinition};
 use std::{
-    pin::pin,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -221,14 +209,23 @@ impl Shared {
         let unknown: Vec<String> = ty
             .imports(&self.engine)
             .filter(|(name, import)| !matches!(import.ty, ComponentItem::Type(_)) && !is_linked(name))
-            .map(|(name, _)| name.chars().take(200).collect())
+            .map(|(name, _)| name.to_owned())
             .collect();
         if !unknown.is_empty() {
-            return Err(LoadError::UnknownImports { names: few(unknown) });
+            return Err(LoadError::UnknownImports {
+                names: world::few(unknown),
+            });
         }
-        self.linker
-            .instantiate_pre(compiled)
-            .map_err(|error| LoadError::ImportMismatch(one_line(&error)))
+        self.linker.instantiate_pre(compiled).map_err(|error| {
+            let mut why = one_line(&error);
+            if let Some(newer) = world::newer_contract(ty.imports(&self.engine).map(|(name, _)| name)) {
+                why.push_str(&format!(
+                    "; it was built for fumehood:tool {newer}, which is newer than this host's {}",
+                    world::CONTRACT_VERSION
+                ));
+            }
+            LoadError::ImportMismatch(why)
+        })
     }
 
     /// Learns the tools of a component.
@@ -241,8 +238,9 @@ impl Shared {
         let (kind, entry, tools) = match exports {
             Exports::Tools(exports) => {
                 let definitions = self
-                    .definitions(&pre, &exports.definitions, inspection.core_instances)
-                    .await?;
+                    .start(&pre, Some(&exports.definitions), inspection.core_instances)
+                    .await?
+                    .definitions;
                 let tools = definitions::check(definitions)?;
                 (ComponentKind::FumehoodTool, Entry::Tools(exports.call), tools)
             }
@@ -261,62 +259,6 @@ impl Shared {
             entry,
         })
     }
-
-    /// Runs `definitions` once, in an instance that may do nothing.
-    async fn definitions(
-        &self,
-        pre: &InstancePre<crate::state::CallState>,
-        index: &ComponentExportIndex,
-        core_instances: u32,
-    ) -> Result<Vec<Definition>, LoadError> {
-        let authority = Arc::new(nothing(&self.ceilings));
-        let limits = authority.limits;
-        if core_instances > limits.instances {
-            return Err(LoadError::TooDemanding(format!("{core_instances} core instances")));
-        }
-        let ports = Ports::denied();
-        let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
-        let within = Instant::now() + limits.time.as_duration();
-        let _slot = self
-            .slots
-            .take(ShareKey::default(), within)
-            .await
-            .ok_or(LoadError::Busy)?;
-        let _running = (self.ticker.run(), telemetry::Living::new());
-        // On nobody's account: what runs at install runs for all.
-        let share = ShareKey::default();
-        let mut store = self.store(authority, ports, &log, share, Instant::now());
-        let clock = store.data().meter.clock();
-        let run = async {
-            let instance = pre.instantiate_async(&mut store).await?;
-            let function = instance.get_typed_func::<(), (Vec<Definition>,)>(&mut store, index)?;
-            function.call_async(&mut store, ()).await
-        };
-        let timed = {
-            let metered = pin!(Metered {
-                clock,
-                call: Box::pin(run),
-            });
-            let gated = self.gate.run(share, metered);
-            tokio::time::timeout(limits.time.as_duration(), gated).await
-        };
-        match timed {
-            Ok(Ok((definitions,))) => Ok(definitions),
-            Ok(Err(error)) => {
-                let CallError { message, trap, .. } =
-                    trap::classify(&error, &store.data().meter, &limits, &CallId::new());
-                Err(if trap.is_some() {
-                    LoadError::DefinitionsFailed(message)
-                } else {
-                    LoadError::Busy
-                })
-            }
-            Err(_) => Err(LoadError::DefinitionsFailed(format!(
-                "it took longer than {}",
-                limits.time
-            ))),
-        }
-    }
 }
 
 /// A component that was compiled and linked just now.
@@ -334,13 +276,13 @@ enum Exports {
     Hook(ComponentExportIndex),
 }
 
-struct ToolsExports {
-    definitions: ComponentExportIndex,
+pub(crate) struct ToolsExports {
+    pub(crate) definitions: ComponentExportIndex,
     call: ComponentExportIndex,
 }
 
 /// The exports of `fumehood:tool/tools`, if the component has it.
-fn tools_exports(compiled: &Compiled) -> Result<Option<ToolsExports>, LoadError> {
+pub(crate) fn tools_exports(compiled: &Compiled) -> Result<Option<ToolsExports>, LoadError> {
     let Some(interface) = compiled.get_export_index(None, TOOLS_INTERFACE) else {
         return Ok(None);
     };
@@ -357,46 +299,6 @@ fn tools_exports(compiled: &Compiled) -> Result<Option<ToolsExports>, LoadError>
         .map_err(mismatch)?;
     crate::call::typecheck(&call_type, &ty).map_err(mismatch)?;
     Ok(Some(ToolsExports { definitions, call }))
-}
-
-/// No authority, and little room: what `definitions` runs under.
-fn nothing(ceilings: &Limits) -> Authority {
-    let little = Limits {
-        memory: ByteSize::mib(64),
-        cpu: Span::from_secs(2),
-        time: Span::from_secs(10),
-        tmp: ByteSize(0),
-        host_calls: 10_000,
-        http_requests: 0,
-        ..Limits::default()
-    };
-    let unasked = LimitsRequest::default();
-    Authority {
-        network: NetworkPolicy {
-            layers: vec![(Layer::Host, NetworkList::nothing())],
-        },
-        credentials: Vec::new(),
-        files: Files::none(),
-        kv: Access::None,
-        sign: Vec::new(),
-        call_tools: ToolFilter::all_of([Vec::new()]),
-        detach: false,
-        env: Vec::new(),
-        limits: Limits::effective(&little, &unasked, &unasked, ceilings),
-        rate: None,
-        origins: Origins::default(),
-    }
-}
-
-/// The first of the names, and how many more there are: nobody reads a hundred thousand.
-fn few(mut names: Vec<String>) -> Vec<String> {
-    const SHOWN: usize = 10;
-    let more = names.len().saturating_sub(SHOWN);
-    names.truncate(SHOWN);
-    if more > 0 {
-        names.push(format!("and {more} more"));
-    }
-    names
 }
 
 /// An error of wasmtime for whoever installs: what is wrong with the component, on one line.

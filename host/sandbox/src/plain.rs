@@ -16,6 +16,7 @@ pub(crate) use work::{Stopped, Work};
 use crate::{
     definitions::{MAX_TEXT, MAX_TOOLS},
     error::LoadError,
+    world,
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, Output},
@@ -60,6 +61,9 @@ pub(crate) fn functions(
         room: Room::new(MAX_TEXT),
     };
     for (name, export) in component.component_type().exports(engine) {
+        if world::is_for_others(name) {
+            continue;
+        }
         match export.ty {
             ComponentItem::ComponentFunc(function) => found.add(None, name, &function)?,
             ComponentItem::ComponentInstance(instance) => {
@@ -115,10 +119,10 @@ impl Found<'_> {
             return Err(LoadError::TooManyTools { limit: MAX_TOOLS });
         }
         if function.async_() {
-            return Err(unfit(Unfit::Unsupported("asynchronous signature")));
+            return Err(unfit(Unfit::Unsupported("an asynchronous signature")));
         }
         if function.params().len() > MAX_PARAMS {
-            return Err(unfit(Unfit::Unsupported("list of more than 256 parameters")));
+            return Err(unfit(Unfit::Unsupported("a list of more than 256 parameters")));
         }
         let tool_name = tool_name(interface.map(|(interface, _)| interface), name, &full_name)?;
         if !self.names.insert(tool_name.clone()) {

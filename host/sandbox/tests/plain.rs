@@ -194,7 +194,7 @@ async fn functions_that_take_resources_are_refused_with_words() {
     let digest = Digest::of(&wasm);
     let error = sandbox().load(wasm, digest).await.unwrap_err();
     assert!(
-        matches!(error, LoadError::UnsupportedType { what: "resource", .. }),
+        matches!(error, LoadError::UnsupportedType { what: "a resource", .. }),
         "{error}"
     );
 }

@@ -24,6 +24,7 @@ pub(crate) mod tool;
 pub(crate) mod tool_add;
 pub(crate) mod tool_build;
 pub(crate) mod tool_call;
+pub(crate) mod tool_check;
 pub(crate) mod tool_dev;
 pub(crate) mod tool_new;
 pub(crate) mod tool_publish;

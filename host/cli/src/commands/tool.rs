@@ -1,4 +1,4 @@
-//! `fumehood tool check|add|list|show|remove|grant`
+//! `fumehood tool add|list|show|remove|grant`
 
 use crate::{
     args::Tool,
@@ -136,7 +136,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
         Tool::New(_)
         | Tool::Build(_)
         | Tool::Dev(_)
-        | Tool::Check { .. }
+        | Tool::Check(_)
         | Tool::Call(_)
         | Tool::Test(_)
         | Tool::Add(_)
@@ -271,16 +271,6 @@ pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>
     for line in lines {
         out.line(format_args!("  {line}"));
     }
-}
-
-/// `tool check`: needs no host.
-pub(crate) async fn check(out: Out, loaded: &Loaded, file: &Path) -> anyhow::Result<()> {
-    let value = checked(loaded, file).await?;
-    out.either(&value, |value| {
-        show(out, value);
-        out.line(format_args!("\n{}", out.style(Style::Good, "this host can run it")));
-    });
-    Ok(())
 }
 
 /// What a component file is, as this host sees it.

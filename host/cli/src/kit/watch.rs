@@ -26,6 +26,21 @@ const MADE: [&str; 7] = [
     "target",
 ];
 
+/// What builds do not read: tests, and what is for people.
+const UNBUILT: [&str; 3] = ["test", "tests", "tool.toml"];
+
+/// A file that a build reads and that was saved after that time, if there is one.
+pub(crate) fn saved_since(dir: &Path, built: SystemTime) -> anyhow::Result<Option<PathBuf>> {
+    let Seen(files) = Seen::now(dir)?;
+    let is_built = |file: &Path| {
+        let below = file.strip_prefix(dir).unwrap_or(file);
+        let first = below.components().next().and_then(|part| part.as_os_str().to_str());
+        !first.is_some_and(|first| UNBUILT.contains(&first)) && below.extension().is_none_or(|kind| kind != "md")
+    };
+    let newer = |(file, (saved, _)): &(PathBuf, (SystemTime, u64))| *saved > built && is_built(file);
+    Ok(files.into_iter().find(newer).map(|(file, _)| file))
+}
+
 /// What the files of a folder were.
 #[derive(PartialEq, Eq)]
 struct Seen(BTreeMap<PathBuf, (SystemTime, u64)>);

@@ -74,7 +74,7 @@ impl Room {
 
 fn few(names: usize) -> Result<(), Unfit> {
     if names > MAX_NAMES {
-        return Err(Unfit::Unsupported("type of more than 1000 names"));
+        return Err(Unfit::Unsupported("a type of more than 1000 names"));
     }
     Ok(())
 }
@@ -174,11 +174,11 @@ fn of(ty: &Type, room: &mut Room) -> Result<Value, Unfit> {
                 "items": { "type": "string", "enum": room.names(flags.names())? }
             })
         }
-        Type::Own(_) | Type::Borrow(_) => return Err(Unfit::Unsupported("resource")),
-        Type::Future(_) => return Err(Unfit::Unsupported("future")),
-        Type::Stream(_) => return Err(Unfit::Unsupported("stream")),
-        Type::ErrorContext => return Err(Unfit::Unsupported("error context")),
-        Type::Map(_) => return Err(Unfit::Unsupported("map")),
+        Type::Own(_) | Type::Borrow(_) => return Err(Unfit::Unsupported("a resource")),
+        Type::Future(_) => return Err(Unfit::Unsupported("a future")),
+        Type::Stream(_) => return Err(Unfit::Unsupported("a stream")),
+        Type::ErrorContext => return Err(Unfit::Unsupported("an error context")),
+        Type::Map(_) => return Err(Unfit::Unsupported("a map")),
     })
 }
 
