@@ -121,6 +121,10 @@ impl Found<'_> {
         if function.async_() {
             return Err(unfit(Unfit::Unsupported("an asynchronous signature")));
         }
+        // `[constructor]thing`, `[method]thing.do`, `[static]thing.make`
+        if name.starts_with('[') {
+            return Err(unfit(Unfit::Unsupported("a resource")));
+        }
         if function.params().len() > MAX_PARAMS {
             return Err(unfit(Unfit::Unsupported("a list of more than 256 parameters")));
         }

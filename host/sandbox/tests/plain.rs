@@ -119,6 +119,112 @@ async fn arguments_and_results_are_converted() {
     }
 }
 
+/// The identity on types that are made of others.
+fn compound() -> Vec<u8> {
+    wat::parse_str(
+        r#"(component
+  (core module $m
+    (memory (export "memory") 1)
+    (global $heap (mut i32) (i32.const 1024))
+    (func (export "realloc") (param i32 i32 i32) (param $size i32) (result i32)
+      (global.get $heap)
+      (global.set $heap (i32.and (i32.add (i32.add (global.get $heap) (local.get $size)) (i32.const 7)) (i32.const -8))))
+    (func (export "same") (param i32) (result i32) (local.get 0))
+    (func (export "pair") (param i32 i32) (result i32)
+      (i32.store (i32.const 16) (local.get 0)) (i32.store (i32.const 20) (local.get 1)) (i32.const 16))
+    (func (export "point") (param i32 i32 i32) (result i32)
+      (i32.store (i32.const 48) (local.get 0)) (i32.store8 (i32.const 52) (local.get 1))
+      (i32.store (i32.const 56) (local.get 2)) (i32.const 48))
+    (func (export "shape") (param i32 i32 i32) (result i32)
+      (i32.store8 (i32.const 64) (local.get 0)) (i32.store (i32.const 68) (local.get 1))
+      (i32.store (i32.const 72) (local.get 2)) (i32.const 64))
+    (func (export "both") (param i32 i64) (result i32)
+      (i32.store8 (i32.const 80) (local.get 0)) (i64.store (i32.const 88) (local.get 1)) (i32.const 80))
+    (func (export "maybe") (param i32 i32) (result i32)
+      (i32.store8 (i32.const 96) (local.get 0)) (i32.store (i32.const 100) (local.get 1)) (i32.const 96)))
+  (core instance $i (instantiate $m))
+  (alias core export $i "memory" (core memory $memory))
+  (alias core export $i "realloc" (core func $realloc))
+  (type $point' (record (field "x" s32) (field "last-y" (option s32))))
+  (export $point "point" (type $point'))
+  (type $shape' (variant (case "dot") (case "circle" f32) (case "label" string)))
+  (export $shape "shape" (type $shape'))
+  (type $may' (flags "look" "change-it"))
+  (export $may "may" (type $may'))
+  (func (export "to-point") (param "p" $point) (result $point)
+    (canon lift (core func $i "point") (memory $memory)))
+  (func (export "to-points") (param "all" (list $point)) (result (list $point))
+    (canon lift (core func $i "pair") (memory $memory) (realloc $realloc)))
+  (func (export "to-shape") (param "s" $shape) (result $shape)
+    (canon lift (core func $i "shape") (memory $memory) (realloc $realloc)))
+  (func (export "to-both") (param "b" (tuple u8 s64)) (result (tuple u8 s64))
+    (canon lift (core func $i "both") (memory $memory)))
+  (func (export "to-maybe") (param "m" (option u32)) (result (option u32))
+    (canon lift (core func $i "maybe") (memory $memory)))
+  (func (export "to-may") (param "m" $may) (result $may) (canon lift (core func $i "same"))))"#,
+    )
+    .unwrap()
+}
+
+#[tokio::test]
+async fn records_variants_lists_tuples_options_and_flags_are_converted_both_ways() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, compound()).await;
+    for (tool, arguments, result) in [
+        (
+            "to_point",
+            r#"{"p": {"x": -1, "last-y": 4}}"#,
+            json!({"x": -1, "last-y": 4}),
+        ),
+        ("to_point", r#"{"p": {"x": -1}}"#, json!({"x": -1, "last-y": null})),
+        (
+            "to_points",
+            r#"{"all": [{"x": 1, "last-y": 2}, {"x": 3}]}"#,
+            json!([{"x": 1, "last-y": 2}, {"x": 3, "last-y": null}]),
+        ),
+        ("to_shape", r#"{"s": {"tag": "dot"}}"#, json!({"tag": "dot"})),
+        (
+            "to_shape",
+            r#"{"s": {"tag": "circle", "value": 1.5}}"#,
+            json!({"tag": "circle", "value": 1.5}),
+        ),
+        (
+            "to_shape",
+            r#"{"s": {"tag": "label", "value": "a"}}"#,
+            json!({"tag": "label", "value": "a"}),
+        ),
+        ("to_both", r#"{"b": [7, -3]}"#, json!([7, -3])),
+        ("to_maybe", "{}", json!(null)),
+        ("to_maybe", r#"{"m": 5}"#, json!(5)),
+        ("to_may", r#"{"m": ["change-it"]}"#, json!(["change-it"])),
+        ("to_may", r#"{"m": []}"#, json!([])),
+    ] {
+        let report = run(&sandbox, &component, tool, arguments).await;
+        let output = report
+            .result
+            .unwrap_or_else(|error| panic!("{tool} {arguments}: {error}"));
+        assert_eq!(
+            output.structured,
+            Some(json!({ "result": result })),
+            "{tool} {arguments}"
+        );
+    }
+    for (tool, arguments) in [
+        ("to_point", r#"{"p": {"last-y": 4}}"#),
+        ("to_shape", r#"{"s": {"tag": "square"}}"#),
+        ("to_shape", r#"{"s": {"tag": "circle"}}"#),
+        ("to_both", r#"{"b": [7]}"#),
+        ("to_may", r#"{"m": ["destroy"]}"#),
+    ] {
+        let error = error(run(&sandbox, &component, tool, arguments).await);
+        assert_eq!(
+            error.code,
+            CallErrorCode::InvalidArguments,
+            "{tool} {arguments}: {error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_error_result_is_an_error_that_shows_its_value() {
     let output = output("small", r#"{"n": 10}"#).await;
@@ -197,6 +303,22 @@ async fn functions_that_take_resources_are_refused_with_words() {
         matches!(error, LoadError::UnsupportedType { what: "a resource", .. }),
         "{error}"
     );
+    assert!(error.to_string().contains("return its data as a record"), "{error}");
+}
+
+#[tokio::test]
+async fn functions_that_belong_to_a_resource_are_explained_by_that() {
+    let constructor = r#"(component
+  (type $t' (resource (rep i32)))
+  (core func $new (canon resource.new $t'))
+  (core module $m (import "h" "new" (func $new (param i32) (result i32)))
+    (func (export "c") (result i32) (call $new (i32.const 1))))
+  (core instance $i (instantiate $m (with "h" (instance (export "new" (func $new))))))
+  (export $thing "thing" (type $t'))
+  (func (export "[constructor]thing") (result (own $thing)) (canon lift (core func $i "c"))))"#;
+    let error = refused(wat::parse_str(constructor).unwrap()).await;
+    let told = error.to_string();
+    assert!(told.contains("[constructor]thing uses a resource"), "{told}");
 }
 
 /// A function that takes a value of this type.
