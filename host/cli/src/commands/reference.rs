@@ -1,6 +1,7 @@
 //! `fumehood reference DIR`: the reference pages that are made of the code, so that they can't say anything else.
 
 mod configuration;
+mod wit;
 
 use crate::{
     args::{Cli, Reference},
@@ -28,6 +29,7 @@ pub(crate) fn reference(out: Out, args: &Reference) -> anyhow::Result<bool> {
         ("cli.md", command_line()),
         ("metrics.md", metrics()),
         ("configuration.md", configuration::page()?),
+        ("wit.md", wit::page()),
         ("openapi.json", openapi + "\n"),
     ];
     let mut good = true;
