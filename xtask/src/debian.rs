@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt;
 use crate::process::output_of;
 use crate::progress::Step;
 use crate::toolchain::TARGET;
@@ -105,18 +106,12 @@ fn sweep(cache: &Path) {
 }
 
 fn install_packages(workspace: &Workspace, step: &mut Step) -> Result<()> {
-    if output_of(Command::new("id").arg("-u")).as_deref() != Some("0") {
-        bail!("installing packages needs root: apt-get install {}", PACKAGES.join(" "));
+    if apt::installs(workspace, step, &PACKAGES)? {
+        return Ok(());
     }
-    step.say(&format!("apt-get install {}", PACKAGES.join(" ")));
-    step.run(workspace.command("apt-get").args(["-q", "update"]), APT_LIMIT)?;
-    step.run(
-        workspace
-            .command("apt-get")
-            .args(["install", "-y", "-q", "--no-install-recommends"])
-            .args(PACKAGES)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-        APT_LIMIT,
+    bail!(
+        "apt could not install its packages; as root: apt-get install {}",
+        PACKAGES.join(" ")
     )
 }
 

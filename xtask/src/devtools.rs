@@ -185,6 +185,8 @@ pub(crate) fn pip_install(workspace: &Workspace, requirements: &Path, into: &Pat
             "--require-hashes",
         ])
         .args(["--disable-pip-version-check", "--no-input", "--root-user-action=ignore"])
+        // On a closed network it would wait for long, several times over.
+        .args(["--retries", "1", "--timeout", "15"])
         .arg("--target")
         .arg(into)
         .arg("-r")
@@ -202,6 +204,13 @@ mod tests {
         assert!(line.starts_with("typos==1.52.0 --hash=sha256:418fd85f"), "{line}");
         assert_eq!(line.matches("--hash=sha256:").count(), 3);
         assert!(line.ends_with('\n'));
+    }
+
+    #[test]
+    fn pip_does_not_wait_long_for_a_registry_that_can_not_be_reached() {
+        let workspace = Workspace::locate().unwrap();
+        let line = crate::process::line(&pip_install(&workspace, Path::new("r.txt"), Path::new("/")));
+        assert!(line.contains("--retries 1 --timeout 15"), "{line}");
     }
 
     #[test]

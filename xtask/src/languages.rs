@@ -69,6 +69,25 @@ pub(crate) fn languages(workspace: &Workspace, progress: &mut Progress) -> Resul
     Ok(())
 }
 
+/// Installs what the languages need that are built within seconds.
+pub(crate) fn install(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let port = port(workspace)?;
+    let (mut ready, mut missing) = (Vec::new(), Vec::new());
+    for language in QUICK {
+        let project = Project::new(workspace, language, port);
+        project.write()?;
+        match toolkit::ready(language, &project, workspace, step)? {
+            Readiness::Missing(why) => missing.push(format!("{}: {why}", language.name())),
+            Readiness::Ready(_) => ready.push(language.name()),
+        }
+    }
+    Ok(if missing.is_empty() {
+        Outcome::Noted(ready.join(", "))
+    } else {
+        Outcome::Skipped(missing.join("; "))
+    })
+}
+
 /// The languages that are built within seconds, against the host that is built.
 pub(crate) fn quick(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     every(workspace, step, &QUICK)
@@ -178,13 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn every_manifest_asks_for_the_same() {
+    fn every_template_asks_for_the_same_and_has_the_same_tests() {
         let templates = Workspace::locate().unwrap().root().join("sdk/templates");
-        let manifest =
-            |language: Language| fs::read_to_string(templates.join(language.name()).join("tool.toml")).unwrap();
-        assert!(
-            ALL.iter()
-                .all(|language| manifest(*language) == manifest(Language::Rust))
-        );
+        for file in ["tool.toml", "tests/forecast.toml"] {
+            let text = |language: Language| fs::read_to_string(templates.join(language.name()).join(file)).unwrap();
+            assert!(
+                ALL.iter().all(|language| text(*language) == text(Language::Rust)),
+                "{file}"
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: the only developer tool of this repository.
 #![forbid(unsafe_code)]
 
+mod apt;
 mod bench;
 mod checks;
 mod debian;
@@ -40,12 +41,12 @@ Usage: cargo xtask COMMAND
 Commands:
   demo               Build the host and its tools, and watch one turn
   test [--quick]     Everything CI runs; --quick: what is worth it before a commit
-  setup              Install what is missing: guest compiler, developer tools, what tests need
+  setup              Install what is missing: guest compiler, developer tools, what `test` needs
   tools              Build the guests: standard tools and the hostile test guest
   build [--release]  Build the guests, then the `fumehood` binary
   bench [FILTER]     Run the benchmarks in release mode
   fuzz [TARGET] [--seconds N]  Fuzz what reads hostile bytes, 300 seconds each
-  languages          Build the templates of tools in every language, and try each in a host
+  languages          Build the templates of tools in every language, Rust and Go too, and try each in a host
   soak [CALLS]       100,000 mixed calls; the host must end where it began
   doc                Check the book's links and build the API documentation
   help               Print this
@@ -124,6 +125,7 @@ fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
             progress.step("registry", |step| registry::ready(workspace, step))?;
             progress.step("tracer", |step| tracer::ready(workspace, step))?;
             progress.step("mock provider", |step| mock_provider::ready(workspace, step))?;
+            progress.step("languages", |step| languages::install(workspace, step))?;
         }
         Command::Tools => demo::tools(workspace, &mut progress)?,
         Command::Build(profile) => demo::build(workspace, &mut progress, profile)?,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::apt;
 use crate::process::{Ending, output_of};
 use crate::progress::{Outcome, Step};
-use crate::servers;
 use crate::workspace::Workspace;
 
 /// The files that pin it, and where they are.
@@ -34,7 +34,7 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
         let text = format!("{why}: the tests with a provider that others wrote are skipped");
         Ok(Outcome::Skipped(text))
     };
-    if !node_will_do(workspace) && !servers::apt_installs(workspace, step, &["nodejs", "npm"])? {
+    if !node_will_do(workspace) && !apt::installs(workspace, step, &["nodejs", "npm"])? {
         return skipped(&format!("no node {NODE} and npm, and apt could not install them"));
     }
     if !node_will_do(workspace) {

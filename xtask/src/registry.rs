@@ -4,8 +4,8 @@
 
 use anyhow::Result;
 
+use crate::apt;
 use crate::progress::{Outcome, Step};
-use crate::servers;
 use crate::workspace::Workspace;
 
 /// The program, and its package.
@@ -14,7 +14,7 @@ const PROGRAM: &str = "docker-registry";
 /// Installs it if it is missing, where that is possible.
 pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     if !is_there(workspace) {
-        servers::apt_installs(workspace, step, &[PROGRAM])?;
+        apt::installs(workspace, step, &[PROGRAM])?;
     }
     if is_there(workspace) {
         return Ok(Outcome::Noted(PROGRAM.into()));

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::apt;
+use crate::process::output_of;
 use crate::progress::{Outcome, Step};
-use crate::servers;
 use crate::workspace::Workspace;
 
 const PROGRAM: &str = "strace";
@@ -20,7 +21,7 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
         ));
     }
     if workspace.find_program(PROGRAM).is_none() {
-        servers::apt_installs(workspace, step, &[PROGRAM])?;
+        apt::installs(workspace, step, &[PROGRAM])?;
     }
     if is_there(workspace) {
         return Ok(Outcome::Noted(PROGRAM.into()));
@@ -32,8 +33,6 @@ pub(crate) fn ready(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
 /// Whether it is there and may trace.
 pub(crate) fn is_there(workspace: &Workspace) -> bool {
     workspace.find_program(PROGRAM).is_some()
-        && Command::new(PROGRAM)
-            .args(["-qq", "-o", "/dev/null", "true"])
-            .status()
-            .is_ok_and(|status| status.success())
+        // What it says where it may not is for nobody: the summary says it in our words.
+        && output_of(Command::new(PROGRAM).args(["-qq", "-o", "/dev/null", "true"])).is_some()
 }

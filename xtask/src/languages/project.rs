@@ -1,7 +1,9 @@
 //! A template as a new project below `target/languages`: named, with the contract beside it, and asking an API on loopback.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -18,8 +20,19 @@ const API_HOST: &str = "api.forecast.example";
 const SUFFIX: &str = ".template";
 /// Where the SDK is for a project outside of the work tree.
 const PUBLISHED_SDK: &str = "git = \"https://github.com/fumehood/fumehood\"";
-/// Made by installing and building.
-const NOT_SOURCES: [&str; 5] = ["node_modules", "__pycache__", "target", "test_tool", "built"];
+/// What a template's own build or an editor leaves behind is no part of it.
+const LEFT_BEHIND: [&str; 6] = [
+    ".gitignore",
+    ".venv",
+    "Cargo.lock",
+    "__pycache__",
+    "node_modules",
+    "target",
+];
+/// What of a project was copied, a path a line: the sources, and what goes when a template has it no more.
+const COPIED: &str = "copied";
+/// Says as what it was built.
+const BUILT: &str = "built";
 
 /// One new project.
 pub(super) struct Project {
@@ -64,38 +77,74 @@ impl Project {
         }
     }
 
-    /// Copies the template. What has not changed keeps its time, so that nothing is built anew.
+    /// Copies the template, and removes what an earlier one had. What has not changed keeps its time, so that nothing is built anew.
     pub(super) fn write(&self) -> Result<()> {
+        let mut copied = BTreeSet::new();
         let template = self.root.join("sdk/templates").join(self.language.name());
-        self.copy(&template, &self.folder)?;
+        self.copy(&template, Path::new(""), &mut copied)?;
         if self.language == Language::Rust {
-            // The versions that the workspace is tested with.
-            return self.copy_file(&self.root.join("Cargo.lock"), &self.folder.join("Cargo.lock"));
+            // The versions that the workspace is tested with. Not among what is copied: cargo changes it.
+            self.copy_file(&self.root.join("Cargo.lock"), &self.folder.join("Cargo.lock"))?;
+        } else {
+            self.copy(&self.root.join("sdk/templates/wit"), Path::new("wit"), &mut copied)?;
+            self.copy(&self.root.join("wit/deps"), Path::new("wit/deps"), &mut copied)?;
+            for entry in fs::read_dir(self.root.join("wit"))? {
+                let path = entry?.path();
+                if path.is_file() {
+                    let inside = Path::new("wit/deps/fumehood-tool").join(file_name(&path));
+                    self.copy_file(&path, &self.folder.join(&inside))?;
+                    copied.insert(inside);
+                }
+            }
         }
-        let wit = self.folder.join("wit");
-        self.copy(&self.root.join("sdk/templates/wit"), &wit)?;
-        self.copy(&self.root.join("wit/deps"), &wit.join("deps"))?;
-        for entry in fs::read_dir(self.root.join("wit"))? {
+        self.note_copied(&copied)
+    }
+
+    /// Copies what are sources of a folder of the work tree to a place in the project.
+    fn copy(&self, from: &Path, inside: &Path, copied: &mut BTreeSet<PathBuf>) -> Result<()> {
+        for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
             let path = entry?.path();
-            if path.is_file() {
-                self.copy_file(&path, &wit.join("deps/fumehood-tool").join(file_name(&path)))?;
+            let name = file_name(&path);
+            if LEFT_BEHIND.contains(&&*name)
+                || name.ends_with('~')
+                || name.ends_with(".wasm")
+                || name.ends_with(".partial")
+            {
+                continue;
+            }
+            let inside = inside.join(name.strip_suffix(SUFFIX).unwrap_or(&name));
+            if path.is_dir() {
+                self.copy(&path, &inside, copied)?;
+            } else {
+                self.copy_file(&path, &self.folder.join(&inside))?;
+                copied.insert(inside);
             }
         }
         Ok(())
     }
 
-    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
-        for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
-            let path = entry?.path();
-            let name = file_name(&path);
-            let target = to.join(name.strip_suffix(SUFFIX).unwrap_or(&name));
-            if path.is_dir() {
-                self.copy(&path, &target)?;
-            } else {
-                self.copy_file(&path, &target)?;
+    /// Notes what was copied, and removes what was before and is not now.
+    fn note_copied(&self, copied: &BTreeSet<PathBuf>) -> Result<()> {
+        for stale in self.copied()?.difference(copied) {
+            match fs::remove_file(self.folder.join(stale)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", stale.display()));
+                }
+                _ => {}
             }
         }
+        let lines: String = copied.iter().map(|path| format!("{}\n", path.display())).collect();
+        fs::write(self.folder.join(COPIED), lines)?;
         Ok(())
+    }
+
+    /// What was copied when it was last written.
+    fn copied(&self) -> Result<BTreeSet<PathBuf>> {
+        match fs::read_to_string(self.folder.join(COPIED)) {
+            Ok(lines) => Ok(lines.lines().map(PathBuf::from).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            Err(error) => Err(error).with_context(|| format!("cannot read what {} has", self.folder.display())),
+        }
     }
 
     fn copy_file(&self, from: &Path, to: &Path) -> Result<()> {
@@ -124,7 +173,7 @@ impl Project {
         if self.language == Language::Rust {
             return Ok(false);
         }
-        let built = fs::read_to_string(self.folder.join("built"));
+        let built = fs::read_to_string(self.folder.join(BUILT));
         Ok(self.component().is_file() && built.is_ok_and(|built| self.fingerprint().is_ok_and(|now| now == built)))
     }
 
@@ -135,35 +184,18 @@ impl Project {
         if component != beside {
             keep(&component, &beside)?;
         }
-        fs::write(self.folder.join("built"), self.fingerprint()?)?;
+        fs::write(self.folder.join(BUILT), self.fingerprint()?)?;
         Ok(())
     }
 
     fn fingerprint(&self) -> Result<String> {
         let mut hasher = DefaultHasher::new();
-        hash(&self.folder, &mut hasher)?;
+        for path in self.copied()? {
+            path.hash(&mut hasher);
+            fs::read(self.folder.join(&path))?.hash(&mut hasher);
+        }
         Ok(format!("{:016x}", hasher.finish()))
     }
-}
-
-fn hash(folder: &Path, hasher: &mut DefaultHasher) -> Result<()> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<_>>()?;
-    paths.retain(|path| {
-        let name = file_name(path);
-        !NOT_SOURCES.contains(&name.as_str()) && !name.ends_with(".wasm") && !name.ends_with(".o")
-    });
-    paths.sort();
-    for path in paths {
-        file_name(&path).hash(hasher);
-        if path.is_dir() {
-            hash(&path, hasher)?;
-        } else {
-            fs::read(&path)?.hash(hasher);
-        }
-    }
-    Ok(())
 }
 
 fn file_name(path: &Path) -> String {
@@ -180,6 +212,43 @@ mod tests {
         let text = project.filled("name = \"weather\"\nallow = [\"GET https://api.forecast.example/v1/\"]\nhosts = [\"api.forecast.example\"]");
         let expected = "name = \"weather-js\"\nallow = [\"GET http://127.0.0.1:7171/v1/\"]\nhosts = [\"127.0.0.1\"]";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_template_has_no_more_goes_and_what_a_build_left_in_it_is_not_copied() {
+        let root = std::env::temp_dir().join(format!("xtask-project-{}", std::process::id()));
+        let template = root.join("sdk/templates/c");
+        let project = Project {
+            language: Language::C,
+            root: root.clone(),
+            folder: root.join("target/languages/c"),
+            port: 1,
+        };
+        for folder in ["sdk/templates/c/target", "sdk/templates/wit", "wit/deps"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for (file, text) in [
+            ("tool.c", "weather"),
+            ("old.h", ""),
+            ("target/tool.o", ""),
+            ("weather.wasm", ""),
+        ] {
+            fs::write(template.join(file), text).unwrap();
+        }
+        project.write().unwrap();
+        let there = |name: &str| project.folder.join(name).exists();
+        assert!(
+            there("tool.c") && there("old.h") && !there("target") && !there("weather-c.wasm") && !there("weather.wasm")
+        );
+
+        fs::write(project.folder.join("weather-c.wasm"), "built").unwrap();
+        project.note_built().unwrap();
+        assert!(project.is_built().unwrap());
+        fs::remove_file(template.join("old.h")).unwrap();
+        project.write().unwrap();
+        assert!(there("tool.c") && !there("old.h") && there("weather-c.wasm"));
+        assert!(!project.is_built().unwrap(), "it has other sources now");
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

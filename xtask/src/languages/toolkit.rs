@@ -163,7 +163,7 @@ impl Toolkit {
                 build: with_packages(command(&["sh", "build.sh"]), folder, workspace),
             },
             Self::C(folder) => Commands {
-                test: command(&["sh", "-c", "cc test_tool.c -o test_tool && ./test_tool"]),
+                test: with_packages(command(&["sh", "test.sh"]), folder, workspace),
                 build: with_packages(command(&["sh", "build.sh"]), folder, workspace),
             },
         }
