@@ -104,7 +104,8 @@ fn collect(dir: &Path, inside: &Path, files: &mut Vec<(PathBuf, PathBuf)>) -> Fa
     for entry in sorted(dir)? {
         let name = name_of(&entry);
         let inside = inside.join(&name);
-        if LEFT_BEHIND.contains(&&*name) || name.ends_with('~') || name.ends_with(".wasm") {
+        if LEFT_BEHIND.contains(&&*name) || name.ends_with('~') || name.ends_with(".wasm") || name.ends_with(".partial")
+        {
             continue;
         }
         if entry.is_dir() {

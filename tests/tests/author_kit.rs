@@ -177,6 +177,117 @@ fn quick_project(place: &Place) -> std::path::PathBuf {
     dir
 }
 
+#[tokio::test]
+async fn a_component_of_an_earlier_build_is_not_taken_for_that_of_this_one() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    let component = dir.join("sums.wasm");
+    let built = place.json(&["tool", "build", "sums"]).await;
+    assert_eq!(built["name"], "sums");
+    let before = std::fs::read(&component).unwrap();
+
+    std::fs::write(dir.join("build.sh"), "cp made elsewhere.wasm\n").unwrap();
+    let refused = place.run(&["tool", "build", "sums"]).await;
+    let told = said(&refused);
+    assert!(
+        !refused.status.success() && told.contains("of an earlier build") && told.contains("COMPONENT"),
+        "{told}"
+    );
+    assert_eq!(std::fs::read(&component).unwrap(), before, "it stays as it is");
+    std::fs::remove_file(&component).unwrap();
+    let refused = place.run(&["tool", "build", "sums"]).await;
+    assert!(said(&refused).contains("left no"), "{}", said(&refused));
+}
+
+#[tokio::test]
+async fn a_build_that_writes_where_it_is_told_leaves_the_component_alone_until_it_is_finished() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    let component = dir.join("sums.wasm");
+    std::fs::write(&component, "of an earlier build").unwrap();
+    let build = "head -c 20 made > \"$COMPONENT\"\ncp sums.wasm meanwhile\ncp made \"$COMPONENT\"\n";
+    std::fs::write(dir.join("build.sh"), build).unwrap();
+    assert_eq!(place.json(&["tool", "build", "sums"]).await["name"], "sums");
+    assert_eq!(std::fs::read(dir.join("meanwhile")).unwrap(), b"of an earlier build");
+    assert!(std::fs::read(&component).unwrap().starts_with(b"\0asm"));
+    let names = || std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names()
+        .filter(|name| name.to_string_lossy().contains("partial"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Has programs of a folder before those of the machine.
+fn with_programs(command: &mut Command, programs: &Path) {
+    let path = std::env::var_os("PATH").unwrap();
+    let all = [programs.to_owned()].into_iter().chain(std::env::split_paths(&path));
+    command.env("PATH", std::env::join_paths(all).unwrap());
+}
+
+fn program(path: &Path, script: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, format!("#!/bin/sh\n{script}")).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn what_could_not_be_installed_is_installed_with_the_next_build_and_then_not_again() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    let (programs, log) = (place.path().join("programs"), place.path().join("log"));
+    let fails_once = |name: &str, then: &str| {
+        let (log, failed) = (log.display(), place.path().join(format!("{name}-failed")));
+        let failed = failed.display();
+        format!(
+            "echo {name} >> {log}\nif [ ! -e {failed} ]; then touch {failed}; echo no network; exit 1; fi\n{then}\n"
+        )
+    };
+    // As npm does: the folder first, and this file last.
+    let npm = fails_once("npm", "echo '{}' > node_modules/.package-lock.json");
+    program(&programs.join("npm"), &format!("mkdir -p node_modules\n{npm}"));
+    program(&place.path().join("pip"), &fails_once("pip", ""));
+    let pip = place.path().join("pip");
+    program(
+        &programs.join("python3"),
+        &format!("mkdir -p .venv/bin\ncp {} .venv/bin/pip\n", pip.display()),
+    );
+    std::fs::write(dir.join("package-lock.json"), "{}").unwrap();
+    std::fs::write(dir.join("requirements.txt"), "a==1\n").unwrap();
+    let build = async || {
+        let mut command = place.command(&["tool", "build", "sums"]);
+        with_programs(&mut command, &programs);
+        let output = command.env_remove("CC").output().await.unwrap();
+        (output.status.success(), said(&output))
+    };
+    for failing in ["npm ci", "pip install"] {
+        let (built, told) = build().await;
+        assert!(
+            !built && told.contains("no network") && told.contains(failing),
+            "{told}"
+        );
+    }
+    for _ in 0..2 {
+        let (built, told) = build().await;
+        assert!(built, "{told}");
+    }
+    let log = || std::fs::read_to_string(&log).unwrap();
+    assert_eq!(log().lines().collect::<Vec<_>>(), ["npm", "npm", "pip", "pip"]);
+    std::fs::write(dir.join("requirements.txt"), "a==2\n").unwrap();
+    assert!(build().await.0);
+    assert_eq!(log().lines().count(), 5, "other pins are installed");
+}
+
+#[tokio::test]
+async fn tests_run_with_the_programs_that_were_installed_in_the_folder() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    std::fs::write(dir.join("go.mod"), "module sums\n").unwrap();
+    program(&dir.join(".venv/bin/go"), "echo the go of the folder: $1\n");
+    let mut dev = Dev::begin(place.command(&["tool", "dev", "sums"]));
+    let told = dev.waits().await;
+    assert!(told.contains("the go of the folder: test"), "{told}");
+}
+
 /// `tool dev` at work.
 struct Dev {
     process: Child,
@@ -316,6 +427,15 @@ async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_i
     ] {
         assert!(said(&text).contains(part), "{part}: {}", said(&text));
     }
+    // What another version of this program compiled is of no use to this one.
+    let compiled = place.path().join("cache/fumehood/compiled");
+    for entry in std::fs::read_dir(&compiled).unwrap() {
+        let path = entry.unwrap().path();
+        if let Some((digest, _)) = path.to_str().unwrap().rsplit_once('-') {
+            let _ = std::fs::rename(&path, format!("{digest}-0123456789abcdef.aot"));
+        }
+    }
+    assert_eq!(explained(&[]).await["time"]["code"], "compiled");
     // Where others could have put something, nothing is kept.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(place.path().join("cache/fumehood/compiled"), open).unwrap();

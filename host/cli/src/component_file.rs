@@ -1,7 +1,10 @@
 //! A component as a file: the `.wasm`, and the `tool.toml` beside it if that is its own. Read the same way whether it is
 //! checked, called, added or configured.
 
-use crate::kit::embedded_manifest;
+use crate::{
+    kit::embedded_manifest,
+    out::{printable, tell},
+};
 use anyhow::Context as _;
 use fumehood_agent::install::{NewComponent, NewGrant};
 use fumehood_core::name::ComponentName;
@@ -76,7 +79,7 @@ impl ComponentFile {
     /// Tells the note on standard error.
     pub(crate) fn tell(&self) {
         if let Some(note) = &self.note {
-            eprintln!("note: {note}");
+            tell(&printable(&format!("note: {note}\n")));
         }
     }
 

@@ -1,8 +1,9 @@
-// Makes weather.wasm of `main.js`: QuickJS with the program already loaded, so that a call begins where the program is.
+// Makes weather.wasm, or the file that COMPONENT names, of `main.js`: QuickJS with the program already loaded, so that a call begins
+// where the program is. Whole, or not at all.
 //
 // The program is loaded while it is built, on a host that has no `wasi:http` and mistakes the one that is imported.
 // So there it goes by another name, of the same length, and gets its own back at the end.
-import { cp, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, readdir, rename as move, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { componentize } from "componentize-qjs";
@@ -30,7 +31,9 @@ try {
     sync: true,
   });
   for (let at; (at = component.indexOf(MEANWHILE)) >= 0; ) component.write(NAME, at);
-  await writeFile("weather.wasm", component);
+  const file = process.env.COMPONENT ?? "weather.wasm";
+  await writeFile(`${file}.partial`, component);
+  await move(`${file}.partial`, file);
   console.log(`weather.wasm: ${component.length} bytes`);
 } finally {
   await rm(folder, { recursive: true, force: true });

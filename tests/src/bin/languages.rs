@@ -1,6 +1,5 @@
 //! `cargo xtask languages`: the templates of `sdk/templates`, built, in a real host against an API on loopback. What each must answer is
-//! asserted; what it costs is a Markdown table in the file that
-//! `LANGUAGES_REPORT` names.
+//! asserted, and its own tests have to pass; what it costs is a Markdown table in the file that `LANGUAGES_REPORT` names.
 //!
 //! Arguments: the folder of the built projects, the port that they were built to ask, and their languages.
 #![allow(
@@ -31,6 +30,8 @@ use std::{
 };
 use tokio::net::TcpListener;
 
+/// How long compiling a component may take, on a machine that does other work.
+const COMPILED: Duration = Duration::from_secs(5 * 60);
 /// Calls of which the median is taken.
 const CALLS: usize = 20;
 /// What the operator keeps, and no component sees.
@@ -85,6 +86,7 @@ async fn trial(language: &str, project: &Path, served: &AtomicU64) -> String {
     );
     assert_eq!(served.load(Ordering::Relaxed), 0, "a request left without a grant");
     host.stop().await;
+    own_tests(&place, language, project).await;
     format!(
         "| {language} | {} | {} | {} | {} | {} | {} |\n",
         size(wasm.len()),
@@ -94,6 +96,23 @@ async fn trial(language: &str, project: &Path, served: &AtomicU64) -> String {
         millis(cost.cpu),
         size(cost.memory)
     )
+}
+
+/// The tests that a template comes with, as its author runs them.
+async fn own_tests(place: &Place, language: &str, project: &Path) {
+    let (folder, component) = (
+        project.display().to_string(),
+        project.join(format!("weather-{language}.wasm")),
+    );
+    let component = component.display().to_string();
+    let mut command = place.command(&["tool", "test", &folder, "--component", &component]);
+    let tested = tokio::time::timeout(COMPILED, command.output()).await;
+    let tested = tested.expect("the tests did not end").unwrap();
+    let said = String::from_utf8_lossy(&[tested.stdout, tested.stderr].concat()).into_owned();
+    assert!(
+        tested.status.success() && said.contains("4 passed"),
+        "{language}: {said}"
+    );
 }
 
 /// What each template promises.

@@ -1,10 +1,15 @@
 //! From a tool's folder to its component: built by its language, stripped, with the folder's manifest in it.
 
-use super::{Language, Project, process, project::component_file, rust, sections};
+use super::{
+    Language, Project, install, process, rust, sections,
+    step::{in_folder, step_with},
+};
 use anyhow::{Context as _, bail};
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// A component that was built.
@@ -20,12 +25,12 @@ pub(crate) struct Built {
 /// Builds the component of a folder. Dropped, it stops the compiler, and the component is the one before or the new one.
 pub(crate) async fn build(project: &Project) -> anyhow::Result<Built> {
     let made = match project.language {
-        Language::Rust => rust::build(&project.dir).await?,
+        Language::Rust => Made::ByCargo(rust::build(&project.dir).await?),
         Language::Js | Language::Python | Language::C | Language::Go => by_script(project).await?,
     };
-    let bytes = fs::read(&made).with_context(|| format!("cannot read {}", made.display()))?;
+    let bytes = fs::read(made.path()).with_context(|| format!("cannot read {}", made.path().display()))?;
     let finished = sections::finish(&bytes, &project.text)
-        .with_context(|| format!("{} was built, but can't be used", made.display()))?;
+        .with_context(|| format!("{} was built, but can't be used", project.component().display()))?;
     let file = project.component();
     write_atomically(&file, &finished)?;
     Ok(Built {
@@ -37,101 +42,109 @@ pub(crate) async fn build(project: &Project) -> anyhow::Result<Built> {
 
 /// Runs the tests of a folder, as its language does; whether they passed.
 pub(crate) async fn test(project: &Project) -> anyhow::Result<bool> {
-    match project.language {
-        Language::Rust => rust::test(&project.dir).await,
-        language => {
-            let command: (&str, &[&str]) = match language {
-                _ if project.dir.join("test.sh").is_file() => ("sh", &["test.sh"]),
-                Language::Js => ("npm", &["test"]),
-                Language::Python => ("python3", &["-m", "unittest"]),
-                Language::Go => ("go", &["test", "./..."]),
-                _ => bail!(
-                    "a tool in {language} is tested by {}, which is not there; or say what to call: `fumehood tool dev -- TOOL JSON`",
-                    project.dir.join("test.sh").display()
-                ),
-            };
-            let mut command = process::command(command.0, command.1, &project.dir)?;
-            Ok(process::run(&mut command).await?.success())
+    let words: &[&str] = match project.language {
+        Language::Rust => return rust::test(&project.dir).await,
+        _ if project.dir.join("test.sh").is_file() => &["sh", "test.sh"],
+        Language::Js => &["npm", "test"],
+        Language::Python => &["python3", "-m", "unittest"],
+        Language::Go => &["go", "test", "./..."],
+        Language::C => bail!(
+            "a tool in {} is tested by {}, which is not there; or say what to call: `fumehood tool dev -- TOOL JSON`",
+            project.language,
+            project.dir.join("test.sh").display()
+        ),
+    };
+    install::ready(project.language, &project.dir).await?;
+    let mut command = in_folder(&project.dir, words)?;
+    Ok(process::run(&mut command).await?.success())
+}
+
+/// What a build made.
+enum Made {
+    /// The file that cargo named.
+    ByCargo(PathBuf),
+    /// The file that the script was told to write, removed with this.
+    Apart(tempfile::TempPath),
+    /// The component itself, written in its place.
+    InPlace(PathBuf),
+}
+
+impl Made {
+    fn path(&self) -> &Path {
+        match self {
+            Self::ByCargo(path) | Self::InPlace(path) => path,
+            Self::Apart(path) => path,
         }
     }
 }
 
 /// Has the folder's own build make it, with what it needs and the machine lacks installed in the folder.
-async fn by_script(project: &Project) -> anyhow::Result<PathBuf> {
+///
+/// The build is told where to leave the component: a file that was not there before, in the component's own folder. One that writes
+/// to `NAME.wasm` all the same has to have written it, or it would be that of an earlier build.
+async fn by_script(project: &Project) -> anyhow::Result<Made> {
     let (language, dir) = (project.language, &*project.dir);
-    let has = |name: &str| dir.join(name).exists();
-    if has("package-lock.json") && !has("node_modules") {
-        // What the lock file pins, and none of its packages' own scripts.
-        step(dir, &["npm", "ci", "--ignore-scripts"]).await?;
-    }
-    if has("requirements.txt") && !has(ENVIRONMENT) && lacks_its_compiler(language) {
-        step(dir, &["python3", "-m", "venv", ENVIRONMENT]).await?;
-        let pip = dir.join(ENVIRONMENT).join("bin/pip").display().to_string();
-        // Also what pip would take on trust has to be what the file pins.
-        step(
-            dir,
-            &[&pip, "install", "--quiet", "--require-hashes", "-r", "requirements.txt"],
-        )
-        .await?;
-    }
-    if has("build.sh") {
-        step(dir, &["sh", "build.sh"]).await?;
+    install::ready(language, dir).await?;
+    let words: &[&str] = if dir.join("build.sh").exists() {
+        &["sh", "build.sh"]
     } else if language == Language::Js {
-        step(dir, &["npm", "run", "build"]).await?;
+        &["npm", "run", "build"]
     } else {
         bail!(
-            "a tool in {language} is built by {}, which is not there: write one that leaves {} beside it, or take that of `fumehood tool \
-             new NAME --lang {language}`",
-            dir.join("build.sh").display(),
-            component_file(&project.manifest.name)
+            "a tool in {language} is built by {}, which is not there: write one that leaves the component in the file that the variable \
+             {COMPONENT} names, or take that of `fumehood tool new NAME --lang {language}`",
+            dir.join("build.sh").display()
         );
+    };
+    let component = project.component();
+    let apart = tempfile::TempPath::try_from_path(unfinished(&component, "built"))?;
+    // Of an earlier process of this number.
+    let _ = fs::remove_file(&apart);
+    let before = Written::now(&component);
+    step_with(dir, words, &[(COMPONENT, &apart)]).await?;
+    if apart.is_file() {
+        return Ok(Made::Apart(apart));
     }
-    let made = project.component();
-    if !made.is_file() {
-        bail!("the build left no {}", made.display());
+    let shown = component.display();
+    match Written::now(&component) {
+        None => bail!("the build left no {shown}: let it write to the file that the variable {COMPONENT} names"),
+        after if after == before => bail!(
+            "the build did not write {shown}, which is of an earlier build: let it write to the file that the variable {COMPONENT} names"
+        ),
+        Some(_) => Ok(Made::InPlace(component)),
     }
-    Ok(made)
 }
 
-/// Where a folder has programs of Python's packages.
-const ENVIRONMENT: &str = ".venv";
+/// Tells a build where to leave the component.
+const COMPONENT: &str = "COMPONENT";
 
-/// Whether what the template's `requirements.txt` brings is not there in another way.
-fn lacks_its_compiler(language: Language) -> bool {
-    match language {
-        Language::Rust | Language::Js => false,
-        Language::Python => !process::is_there("componentize-py"),
-        Language::C => std::env::var_os("CC").is_none(),
-        Language::Go => !process::is_there("go"),
+/// What tells that a file was written: it is another one, or of another time or size.
+#[derive(PartialEq, Eq)]
+struct Written {
+    file: u64,
+    modified: SystemTime,
+    len: u64,
+}
+
+impl Written {
+    fn now(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some(Self {
+            file: metadata.ino(),
+            modified: metadata.modified().ok()?,
+            len: metadata.len(),
+        })
     }
 }
 
-/// Runs one command of a build, with the folder's own programs before those of the machine. Each is said.
-async fn step(dir: &Path, words: &[&str]) -> anyhow::Result<()> {
-    let [program, args @ ..] = words else { return Ok(()) };
-    let shown = words.join(" ");
-    crate::out::tell(&format!("{shown}\n"));
-    let mut command = process::command(program, args, dir)?;
-    let programs = dir.join(ENVIRONMENT).join("bin");
-    if programs.is_dir() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        command.env(
-            "PATH",
-            std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)))?,
-        );
-    }
-    let status = process::run(&mut command)
-        .await
-        .with_context(|| format!("`{shown}` can't be run"))?;
-    if !status.success() {
-        bail!("`{shown}` failed ({status}); what it says is above");
-    }
-    Ok(())
+/// A file beside another that nobody takes for it.
+fn unfinished(file: &Path, what: &str) -> PathBuf {
+    file.with_extension(format!("wasm.{}.{what}.partial", std::process::id()))
 }
 
 /// Whoever reads the file meanwhile has the component before or the new one.
 fn write_atomically(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let unfinished = file.with_extension(format!("wasm.{}.partial", std::process::id()));
+    let unfinished = unfinished(file, "finished");
     let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, file));
     if written.is_err() {
         let _ = fs::remove_file(&unfinished);

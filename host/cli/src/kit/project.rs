@@ -2,7 +2,7 @@
 
 use super::Language;
 use crate::fault::OrFault as _;
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use fumehood_policy::manifest::Manifest;
 use std::{
     io,
@@ -35,16 +35,7 @@ impl Project {
                 dir.display()
             )
         })?;
-        let file = dir.join("tool.toml");
-        let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => anyhow!(
-                "{} is not there: it says what the component is and asks for; write at least\n  name = \"…\"\n  version = \"0.1.0\"\n  \
-                 description = \"…\"",
-                file.display()
-            ),
-            _ => anyhow!(error).context(format!("cannot read {}", file.display())),
-        })?;
-        let manifest = Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", file.display()))?;
+        let (manifest, text) = manifest(&dir)?;
         Ok(Self {
             dir,
             language,
@@ -57,6 +48,36 @@ impl Project {
     pub(crate) fn component(&self) -> PathBuf {
         self.dir.join(component_file(&self.manifest.name))
     }
+}
+
+/// The component of a folder that has its manifest and need not have its code.
+pub(crate) fn finished_component(dir: &Path) -> anyhow::Result<PathBuf> {
+    let find = || {
+        let (manifest, _) = manifest(dir)?;
+        let component = dir.join(component_file(&manifest.name));
+        ensure!(
+            component.is_file(),
+            "there is no {}: build it there, or name a component with --component",
+            component.display()
+        );
+        Ok(component)
+    };
+    find().or_fault()
+}
+
+/// The manifest of a folder, and as its author wrote it.
+fn manifest(dir: &Path) -> anyhow::Result<(Manifest, String)> {
+    let file = dir.join("tool.toml");
+    let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow!(
+            "{} is not there: it says what the component is and asks for; write at least\n  name = \"…\"\n  version = \"0.1.0\"\n  \
+             description = \"…\"",
+            file.display()
+        ),
+        _ => anyhow!(error).context(format!("cannot read {}", file.display())),
+    })?;
+    let manifest = Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", file.display()))?;
+    Ok((manifest, text))
 }
 
 /// What the file of a component is called.

@@ -1,12 +1,15 @@
 //! Notices that the files of a folder were saved.
 //!
 //! It looks again and again, which works on every file system and costs little for folders as small as a tool's; an editor that writes
-//! several files, or one in several steps, is waited for until it is done.
+//! several files, or one in several steps, is waited for until it is done. What counts is what the files say: one that a build or an
+//! editor writes again as it was is as it was.
 
 use anyhow::Context as _;
+use fumehood_core::digest::{Digest, Digesting};
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -31,19 +34,36 @@ const UNBUILT: [&str; 3] = ["test", "tests", "tool.toml"];
 
 /// A file that a build reads and that was saved after that time, if there is one.
 pub(crate) fn saved_since(dir: &Path, built: SystemTime) -> anyhow::Result<Option<PathBuf>> {
-    let Seen(files) = Seen::now(dir)?;
+    let Seen(files) = Seen::now(dir, None)?;
     let is_built = |file: &Path| {
         let below = file.strip_prefix(dir).unwrap_or(file);
         let first = below.components().next().and_then(|part| part.as_os_str().to_str());
         !first.is_some_and(|first| UNBUILT.contains(&first)) && below.extension().is_none_or(|kind| kind != "md")
     };
-    let newer = |(file, (saved, _)): &(PathBuf, (SystemTime, u64))| *saved > built && is_built(file);
+    let newer = |(file, content): &(PathBuf, Content)| content.written.0 > built && is_built(file);
     Ok(files.into_iter().find(newer).map(|(file, _)| file))
 }
 
-/// What the files of a folder were.
-#[derive(PartialEq, Eq)]
-struct Seen(BTreeMap<PathBuf, (SystemTime, u64)>);
+/// As much as is read of a file at a time, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// What the files of a folder say.
+struct Seen(BTreeMap<PathBuf, Content>);
+
+/// What a file says, and how it was told that it need not be read again.
+struct Content {
+    written: (SystemTime, u64),
+    digest: Digest,
+}
+
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |((path, one), (other_path, other)): ((&PathBuf, &Content), (&PathBuf, &Content))| {
+            path == other_path && one.digest == other.digest
+        };
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+    }
+}
 
 /// A folder that is watched.
 pub(crate) struct Watch {
@@ -56,16 +76,16 @@ impl Watch {
     pub(crate) fn begin(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             dir: dir.to_owned(),
-            seen: Seen::now(dir)?,
+            seen: Seen::now(dir, None)?,
         })
     }
 
     /// Waits until something was saved since it began, or since this was last waited for. Cancel-safe.
     pub(crate) async fn saved(&mut self) -> anyhow::Result<()> {
-        let mut before = Seen::now(&self.dir)?;
+        let mut before = Seen::now(&self.dir, Some(&self.seen))?;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let now = Seen::now(&self.dir)?;
+            let now = Seen::now(&self.dir, Some(&before))?;
             if now == before && now != self.seen {
                 self.seen = now;
                 return Ok(());
@@ -76,14 +96,15 @@ impl Watch {
 }
 
 impl Seen {
-    fn now(dir: &Path) -> anyhow::Result<Self> {
+    /// Looks. What is as it was `before` is not read again.
+    fn now(dir: &Path, before: Option<&Self>) -> anyhow::Result<Self> {
         let mut seen = Self(BTreeMap::new());
-        seen.look(dir)
+        seen.look(dir, before)
             .with_context(|| format!("cannot watch {}", dir.display()))?;
         Ok(seen)
     }
 
-    fn look(&mut self, dir: &Path) -> io::Result<()> {
+    fn look(&mut self, dir: &Path, before: Option<&Self>) -> io::Result<()> {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -92,7 +113,7 @@ impl Seen {
             if made || name.starts_with('.') || name.ends_with('~') {
                 continue;
             }
-            match self.look_at(&entry) {
+            match self.look_at(&entry, before) {
                 // Gone since it was listed: an editor at work.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 looked => looked?,
@@ -105,13 +126,37 @@ impl Seen {
         Ok(())
     }
 
-    fn look_at(&mut self, entry: &fs::DirEntry) -> io::Result<()> {
-        let metadata = entry.metadata()?;
+    fn look_at(&mut self, entry: &fs::DirEntry, before: Option<&Self>) -> io::Result<()> {
+        let (path, metadata) = (entry.path(), entry.metadata()?);
         if metadata.is_dir() {
-            return self.look(&entry.path());
+            return self.look(&path, before);
         }
-        self.0.insert(entry.path(), (metadata.modified()?, metadata.len()));
+        let written = (metadata.modified()?, metadata.len());
+        let known = before.and_then(|before| before.0.get(&path));
+        let digest = match known.filter(|known| known.written == written) {
+            Some(known) => known.digest,
+            // What is neither a file nor a folder has nothing to read, or no end.
+            None if !metadata.is_file() => Digest::of(&[]),
+            None => match digest(&path) {
+                // It can't be a source then; that it was written again is all there is to tell of it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Digest::of(format!("{written:?}").as_bytes())
+                }
+                read => read?,
+            },
+        };
+        self.0.insert(path, Content { written, digest });
         Ok(())
+    }
+}
+
+fn digest(path: &Path) -> io::Result<Digest> {
+    let (mut file, mut piece, mut digesting) = (fs::File::open(path)?, vec![0; PIECE], Digesting::default());
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(digesting.finish()),
+            read => digesting.update(piece.get(..read).unwrap_or_default()),
+        }
     }
 }
 
@@ -128,12 +173,31 @@ mod tests {
         for made in ["target/it", "it.wasm", "Cargo.lock", ".hidden"] {
             fs::write(dir.path().join(made), "made").unwrap();
         }
-        assert!(Seen::now(dir.path()).unwrap() == watch.seen, "only made");
+        assert!(Seen::now(dir.path(), None).unwrap() == watch.seen, "only made");
         // Before anybody waits.
         fs::write(dir.path().join("src/lib.rs"), "fn f() {}").unwrap();
         watch.saved().await.unwrap();
         fs::remove_file(dir.path().join("src/lib.rs")).unwrap();
         watch.saved().await.unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_written_again_as_it_was_is_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("tool.o");
+        fs::write(&made, "made").unwrap();
+        let watch = Watch::begin(dir.path()).unwrap();
+        fs::write(&made, "made").unwrap();
+        let later = SystemTime::now() + Duration::from_secs(60);
+        fs::File::options()
+            .write(true)
+            .open(&made)
+            .unwrap()
+            .set_modified(later)
+            .unwrap();
+        assert!(Seen::now(dir.path(), Some(&watch.seen)).unwrap() == watch.seen);
+        fs::write(&made, "edit").unwrap();
+        assert!(Seen::now(dir.path(), Some(&watch.seen)).unwrap() != watch.seen);
     }
 
     #[test]

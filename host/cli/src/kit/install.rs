@@ -1,0 +1,62 @@
+//! What a folder's build needs and the machine lacks, installed in the folder: the packages that its lock files pin.
+//!
+//! An installation counts when it came to its end. One that broke off is made again, and so is one of other pins.
+
+use super::{Language, process, step::step};
+use anyhow::Context as _;
+use std::{fs, path::Path};
+
+/// Where a folder has programs of Python's packages.
+pub(super) const ENVIRONMENT: &str = ".venv";
+/// Written last, with the pins that were installed.
+const COMPLETE: &str = ".venv/.complete";
+/// npm writes it last.
+const NPM_COMPLETE: &str = "node_modules/.package-lock.json";
+const PINS: &str = "requirements.txt";
+
+/// Sees to it that what a folder pins is there, as far as its language needs it.
+pub(super) async fn ready(language: Language, dir: &Path) -> anyhow::Result<()> {
+    if dir.join("package-lock.json").exists() && !dir.join(NPM_COMPLETE).is_file() {
+        // What the lock file pins, and none of its packages' own scripts.
+        step(dir, &["npm", "ci", "--ignore-scripts"]).await?;
+    }
+    if dir.join(PINS).is_file() && lacks_its_compiler(language) {
+        of_python(dir).await?;
+    }
+    Ok(())
+}
+
+async fn of_python(dir: &Path) -> anyhow::Result<()> {
+    let pins = fs::read(dir.join(PINS)).with_context(|| format!("cannot read {}", dir.join(PINS).display()))?;
+    let complete = dir.join(COMPLETE);
+    if fs::read(&complete).is_ok_and(|installed| installed == pins) {
+        return Ok(());
+    }
+    // Over what is there, if anything is: it may be the author's own.
+    step(dir, &["python3", "-m", "venv", ENVIRONMENT]).await?;
+    let pip = dir.join(ENVIRONMENT).join("bin/pip").display().to_string();
+    // Also what pip would take on trust has to be what the file pins. On a closed network it would wait for long, several times over.
+    let install = [
+        "install",
+        "--quiet",
+        "--retries",
+        "1",
+        "--timeout",
+        "15",
+        "--require-hashes",
+        "-r",
+        PINS,
+    ];
+    step(dir, &[&[&*pip], &install[..]].concat()).await?;
+    fs::write(&complete, pins).with_context(|| format!("cannot write {}", complete.display()))
+}
+
+/// Whether what the template's pins bring is not there in another way.
+fn lacks_its_compiler(language: Language) -> bool {
+    match language {
+        Language::Rust | Language::Js => false,
+        Language::Python => !process::is_there("componentize-py"),
+        Language::C => std::env::var_os("CC").is_none(),
+        Language::Go => !process::is_there("go"),
+    }
+}
