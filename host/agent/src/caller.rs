@@ -17,7 +17,7 @@ use crate::{
     limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
     narrowings::Narrowings,
     ports::{self, CallEvents, StoreLedger},
-    recording::Tape,
+    recording::{HttpTape, Tape, recorded_door},
     redact,
     secrets::{Bounds, SecretCache, SecretsInUse},
     standing::RunningCall,
@@ -565,6 +565,10 @@ impl Caller {
         };
         let watcher = events.map(|events| (&self.ledger, Arc::clone(events)));
         ports.door = ports::door(&self.egress, &self.limits, egress_scope, authority, secrets, watcher)?;
+        if let Some(HttpTape(tape)) = &scope.exchanges {
+            ports.door = recorded_door(ports.door, tape);
+        }
+        ports.ambient.clone_from(&scope.ambient);
         if !authority.sign.is_empty() {
             ports.signer = ports::signer(secrets, &authority.sign, events.cloned())?;
         }

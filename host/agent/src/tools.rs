@@ -6,7 +6,9 @@ use crate::{
     changes::{Operation, ToolChange},
     host::{Host, HostError},
     limits::Counted,
-    ports, telemetry,
+    ports,
+    recording::HttpTape,
+    telemetry,
 };
 use fumehood_core::{
     call::{Arguments, CallResult, Metering},
@@ -23,8 +25,14 @@ use fumehood_policy::{
     limits::Limits,
     quantity::Span,
 };
+use fumehood_sandbox::ports::Ambient;
 use fumehood_store::record;
-use std::{io, path::Path, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 /// A call made without a turn.
 #[derive(Debug)]
@@ -39,6 +47,17 @@ pub struct Called {
     pub counted: Option<Counted>,
     /// What is known of a call that came to run.
     pub ran: Option<Ran>,
+}
+
+/// What a call that somebody watches is given in the place of what the host has for it.
+#[derive(Clone, Default)]
+pub struct Staging {
+    /// A directory of the host in the place of the session's workspace. No quota is kept there: it is the operator's own.
+    pub dir: Option<PathBuf>,
+    /// A time and a chance in the place of the system's.
+    pub ambient: Option<Arc<dyn Ambient>>,
+    /// What takes down its HTTP exchanges.
+    pub exchanges: Option<HttpTape>,
 }
 
 /// The most events of one call that are kept for who explains it.
@@ -67,8 +86,7 @@ impl Host {
     }
 
     /// The same in a session, with what the call did, as the journal of a turn would have it: requests and how they were decided,
-    /// secrets used, progress, output; the first thousand of it. With `dir`, that directory of the host is in the place of the session's
-    /// workspace. No quota is kept there: it is the operator's own.
+    /// secrets used, progress, output; the first thousand of it. The call finds what was staged for it.
     ///
     /// # Errors
     /// As [`Host::call_tool`]; [`HostError::Invalid`] when the directory can't be opened.
@@ -76,13 +94,14 @@ impl Host {
         &self,
         org: &OrgName,
         session: SessionId,
-        dir: Option<&Path>,
+        staging: Staging,
         tool: &str,
         arguments: Arguments,
     ) -> Result<(Called, Vec<EventBody>), HostError> {
-        let mut scope = self.session_scope(org, session).await?;
-        if let Some(dir) = dir {
-            scope = scope.on_files(workspace(dir).await?);
+        let scope = self.session_scope(org, session).await?;
+        let mut scope = scope.staged(staging.exchanges, staging.ambient);
+        if let Some(dir) = staging.dir {
+            scope = scope.on_files(workspace(&dir).await?);
         }
         let (observe, mut observed) = ports::observe();
         let mut call = Box::pin(self.call_in(scope.observed_by(observe), tool, arguments));

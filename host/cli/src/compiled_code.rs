@@ -51,17 +51,6 @@ impl CompiledCode {
             dir,
         })
     }
-
-    /// Whether it has code of a component.
-    pub(crate) fn has(&self, digest: &fumehood_core::digest::Digest) -> bool {
-        let begin = digest.to_hex();
-        files(&self.dir).is_ok_and(|files| {
-            files.iter().any(|(path, _)| {
-                path.file_name()
-                    .is_some_and(|name| name.to_string_lossy().starts_with(&begin))
-            })
-        })
-    }
 }
 
 /// `$XDG_CACHE_HOME/fumehood`, else `~/.cache/fumehood`.

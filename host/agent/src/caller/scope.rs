@@ -6,7 +6,7 @@ use crate::{
     hooks::Hooks,
     limits::Limited,
     ports::{CallEvents, HiddenToken, Observe, Waits},
-    recording::Tape,
+    recording::{HttpTape, Tape},
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode},
@@ -23,6 +23,7 @@ use fumehood_policy::{
     authority::Authority,
     deadline::Deadline,
 };
+use fumehood_sandbox::ports::Ambient;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -52,6 +53,10 @@ pub struct CallScope {
     pub(super) files: Option<Arc<Tree>>,
     /// What takes down the answers to its call.
     pub(super) tape: Option<Arc<Tape>>,
+    /// What takes down its HTTP exchanges, for who tries the component out.
+    pub(super) exchanges: Option<HttpTape>,
+    /// The time and the chance of who tries it out.
+    pub(super) ambient: Option<Arc<dyn Ambient>>,
     /// The soonest that any of those sets who stand above the call.
     pub(super) deadline: Option<Deadline>,
     pub(super) depth: u8,
@@ -75,6 +80,8 @@ impl CallScope {
             run: Run::First,
             files: None,
             tape: None,
+            exchanges: None,
+            ambient: None,
             deadline: None,
             depth: 0,
         }
@@ -144,6 +151,15 @@ impl CallScope {
     /// The same for a call that is recorded. The calls that it makes are not: what they return is part of its recording.
     pub(crate) fn recorded_on(self, tape: Option<Arc<Tape>>) -> Self {
         Self { tape, ..self }
+    }
+
+    /// The same, as who tries the component out has set it up.
+    pub(crate) fn staged(self, exchanges: Option<HttpTape>, ambient: Option<Arc<dyn Ambient>>) -> Self {
+        Self {
+            exchanges,
+            ambient,
+            ..self
+        }
     }
 
     /// The same, to be done by then at the latest.

@@ -6,10 +6,12 @@
 //!
 //! The wire form is JSON with a version; what is read is only what this host wrote, under the digest that the journal has of it.
 
+mod http;
 mod ports;
 mod tape;
 
-pub(crate) use ports::{asked_for, recorded};
+pub use http::{HttpAnswer, HttpSeen, HttpTape, TooMuch};
+pub(crate) use ports::{asked_for, recorded, recorded_door};
 pub(crate) use tape::{Tape, Whole};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -27,7 +27,7 @@ use std::{
 /// The same ports, with a tape that runs.
 pub(crate) fn recorded(ports: Ports, tape: &Arc<Tape>) -> Ports {
     Ports {
-        door: Arc::new(Recorded::new(ports.door, tape)),
+        door: recorded_door(ports.door, tape),
         key_values: Arc::new(Recorded::new(ports.key_values, tape)),
         signer: Arc::new(Recorded::new(ports.signer, tape)),
         peers: Arc::new(Recorded::new(ports.peers, tape)),
@@ -35,6 +35,11 @@ pub(crate) fn recorded(ports: Ports, tape: &Arc<Tape>) -> Ports {
         ambient: Some(Arc::clone(tape) as _),
         ..ports
     }
+}
+
+/// The same door, with a tape that runs.
+pub(crate) fn recorded_door(door: Arc<dyn Door>, tape: &Arc<Tape>) -> Arc<dyn Door> {
+    Arc::new(Recorded::new(door, tape))
 }
 
 /// A request as it is kept; nothing is known of its body yet.
@@ -190,6 +195,7 @@ impl HttpBody for Sending {
                 if let (Some(data), Some(seen)) = (piece.data_ref(), &mut this.seen) {
                     this.bytes += data.remaining() as u64;
                     seen.update(data);
+                    this.tape.sending(this.place, data);
                 }
                 this.note_end();
             }

@@ -11,6 +11,7 @@ use fumehood_core::{
 use fumehood_egress::LeakGuard;
 use fumehood_sandbox::ports::Ambient;
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,7 +30,17 @@ pub(crate) struct Tape {
     begun: Instant,
     /// Whether other calls run at the same time on the same files.
     shared: bool,
+    bodies: Bodies,
     state: Mutex<State>,
+}
+
+/// What is kept of the bodies of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// What they are compared by.
+    Digests,
+    /// All of them.
+    Whole,
 }
 
 #[derive(Default)]
@@ -39,6 +50,8 @@ struct State {
     wall_clock: Vec<u64>,
     monotonic_clock: Vec<u64>,
     exchanges: Vec<Exchange>,
+    /// The bodies of requests, where they are kept: by the question, as far as they were sent.
+    bodies: Sent,
     /// Why it is given up.
     spoilt: Option<String>,
     outcome: Option<Outcome>,
@@ -64,9 +77,17 @@ pub(crate) struct Whole {
 /// Which question an answer belongs to.
 pub(crate) type Place = usize;
 
+/// The bodies of requests, as far as they were sent.
+pub(super) type Sent = BTreeMap<Place, Vec<u8>>;
+
 impl Tape {
     /// An empty one that may take `most` bytes.
     pub(crate) fn new(most: u64, shared: bool) -> Self {
+        Self::keeping(Bodies::Digests, most, shared)
+    }
+
+    /// The same, with this much of the bodies of requests.
+    pub(super) fn keeping(bodies: Bodies, most: u64, shared: bool) -> Self {
         let mut seed = [0; 32];
         let state = State {
             spoilt: getrandom::fill(&mut seed)
@@ -79,6 +100,7 @@ impl Tape {
             seed,
             begun: Instant::now(),
             shared,
+            bodies,
             state: Mutex::new(state),
         }
     }
@@ -104,6 +126,23 @@ impl Tape {
         if let Some(exchange) = state.exchanges.get_mut(place) {
             exchange.answered = answered;
         }
+    }
+
+    /// A piece of the body of a request.
+    pub(super) fn sending(&self, place: Place, piece: &[u8]) {
+        if self.bodies == Bodies::Whole {
+            let mut state = self.lock();
+            self.charge(&mut state, piece.len() as u64);
+            if state.spoilt.is_none() {
+                state.bodies.entry(place).or_default().extend_from_slice(piece);
+            }
+        }
+    }
+
+    /// All questions and their answers, and the bodies of requests; nothing where it was given up. Leaves it empty.
+    pub(super) fn take(&self) -> Option<(Vec<Exchange>, Sent)> {
+        let state = std::mem::take(&mut *self.lock());
+        state.spoilt.is_none().then_some((state.exchanges, state.bodies))
     }
 
     /// The body of a request, sent to its end.

@@ -9,7 +9,7 @@ use fumehood_core::{
 };
 use fumehood_policy::{
     grant::Grant,
-    limits::Limits,
+    limits::{Limits, LimitsRequest},
     manifest::Manifest,
     network::NetworkRule,
     quantity::{ByteSize, Span},
@@ -25,6 +25,8 @@ pub(crate) struct Made<'a> {
     pub(crate) metering: &'a Metering,
     /// Of a call that came to run.
     pub(crate) limits: Option<&'a Limits>,
+    /// What no call of this host passes.
+    pub(crate) ceilings: &'a Limits,
     pub(crate) denials: &'a [String],
     pub(crate) events: &'a [EventBody],
     pub(crate) ledger: &'a [LedgerEntry],
@@ -174,33 +176,80 @@ fn changes(made: &Made<'_>) -> Vec<Value> {
             changes.push(json!({"file": file, "lines": ["[network]", format!("allow = [{}]", all.join(", "))]}));
         }
     }
-    if let (Err(error), Some(limits)) = (made.result, made.limits)
-        && let Some((key, value)) = more(error, limits)
-    {
-        let line = format!("{key} = {value}");
-        changes.push(json!({"file": "tool.toml", "lines": ["[limits]", line]}));
-        if made.grant.limits.entries().iter().any(|(set, _)| *set == key) {
-            changes.push(json!({"file": "the grant", "lines": ["[limits]", line]}));
-        }
+    if let (Err(error), Some(limits)) = (made.result, made.limits) {
+        changes.extend(raised(made, error, limits));
     }
     changes
 }
 
-/// The limit that ended a call, and twice as much, as TOML has it.
-fn more(error: &CallError, limits: &Limits) -> Option<(&'static str, String)> {
-    let twice_size = |size: ByteSize| format!("\"{}\"", ByteSize(size.bytes().saturating_mul(2)));
-    let twice_span = |span: Span| format!("\"{}\"", Span::from_millis(span.as_millis().saturating_mul(2)));
-    match (error.trap, error.deadline) {
-        (Some(TrapKind::Memory), _) => Some(("memory", twice_size(limits.memory))),
-        (Some(TrapKind::Cpu), _) => Some(("cpu", twice_span(limits.cpu))),
-        (Some(TrapKind::Output), _) => Some(("stdout", twice_size(limits.stdout))),
-        (Some(TrapKind::HostCalls), _) => Some(("host_calls", limits.host_calls.saturating_mul(2).to_string())),
-        (_, Some(DeadlineOwner::TimeLimit | DeadlineOwner::HostDefault)) => Some(("time", twice_span(limits.time))),
-        _ if error.code == fumehood_core::call::CallErrorCode::OutputTooLarge => {
-            Some(("output", twice_size(limits.output)))
+/// Where the limit that ended a call is to be raised: in each file that keeps it from being twice what it was.
+fn raised(made: &Made<'_>, error: &CallError, limits: &Limits) -> Vec<Value> {
+    let Some((key, reached, twice)) = more(error, limits) else {
+        return Vec::new();
+    };
+    let only = |value: &str| {
+        let mut request = LimitsRequest::default();
+        // What a limit prints can be read again.
+        let _ = request.set(key, value);
+        request
+    };
+    let sets = |layer: &LimitsRequest| layer.entries().iter().any(|(set, _)| *set == key);
+    let (mut wanted, mut ceiling) = (twice, None);
+    if let Some(above) = only(&wanted).above_ceilings(made.ceilings).first() {
+        if only(&above.ceiling).above(&only(&reached)).is_empty() {
+            ceiling = Some(change("fumehood.toml", "[limits.ceiling]", key, &wanted));
+        } else {
+            wanted.clone_from(&above.ceiling);
         }
-        _ => None,
     }
+    let (manifest, grant) = (&made.manifest.limits, &made.grant.limits);
+    let keeps_it_lower = |layer: &LimitsRequest| !only(&wanted).above(layer).is_empty();
+    let mut changes = Vec::new();
+    if keeps_it_lower(manifest) || !(sets(manifest) || sets(grant)) {
+        changes.push(change("tool.toml", "[limits]", key, &wanted));
+    }
+    if keeps_it_lower(grant) {
+        changes.push(change("the grant", "[limits]", key, &wanted));
+    }
+    changes.extend(ceiling);
+    changes
+}
+
+fn change(file: &str, table: &str, key: &str, value: &str) -> Value {
+    let value = match value.parse::<u64>() {
+        Ok(number) => number.to_string(),
+        Err(_) => format!("{value:?}"),
+    };
+    json!({"file": file, "lines": [table, format!("{key} = {value}")]})
+}
+
+/// The limit that ended a call, what it was, and twice as much.
+fn more(error: &CallError, limits: &Limits) -> Option<(&'static str, String, String)> {
+    let size = |key, size: ByteSize| {
+        (
+            key,
+            size.to_string(),
+            ByteSize(size.bytes().saturating_mul(2)).to_string(),
+        )
+    };
+    let span = |key, span: Span| {
+        let twice = Span::from_millis(span.as_millis().saturating_mul(2));
+        (key, span.to_string(), twice.to_string())
+    };
+    Some(match (error.trap, error.deadline) {
+        (Some(TrapKind::Memory), _) => size("memory", limits.memory),
+        (Some(TrapKind::Cpu), _) => span("cpu", limits.cpu),
+        (Some(TrapKind::Output), _) => size("stdout", limits.stdout),
+        (Some(TrapKind::HostCalls), _) => {
+            let calls = limits.host_calls;
+            ("host_calls", calls.to_string(), calls.saturating_mul(2).to_string())
+        }
+        (_, Some(DeadlineOwner::TimeLimit | DeadlineOwner::HostDefault | DeadlineOwner::HostCeiling)) => {
+            span("time", limits.time)
+        }
+        _ if error.code == fumehood_core::call::CallErrorCode::OutputTooLarge => size("output", limits.output),
+        _ => return None,
+    })
 }
 
 /// For people.
@@ -313,13 +362,26 @@ mod tests {
     }
 
     fn explained(manifest: &str, grant: &str, result: &CallResult, ledger: &[LedgerEntry]) -> Value {
+        explained_within(&Limits::default_ceilings(), manifest, grant, result, ledger)
+    }
+
+    fn explained_within(
+        ceilings: &Limits,
+        manifest: &str,
+        grant: &str,
+        result: &CallResult,
+        ledger: &[LedgerEntry],
+    ) -> Value {
         let manifest = Manifest::parse_toml(&format!("name = \"it\"\nversion = \"1\"\n{manifest}")).unwrap();
+        let grant = Grant::parse_toml(grant).unwrap();
+        let limits = Limits::effective(&Limits::default(), &manifest.limits, &grant.limits, ceilings);
         explanation(&Made {
             manifest: &manifest,
-            grant: &Grant::parse_toml(grant).unwrap(),
+            grant: &grant,
             result,
             metering: &Metering::default(),
-            limits: Some(&Limits::default()),
+            limits: Some(&limits),
+            ceilings,
             denials: &[],
             events: &[],
             ledger,
@@ -353,20 +415,41 @@ mod tests {
 
     #[test]
     fn a_limit_that_ended_a_call_is_named_with_twice_as_much() {
-        let ended = |error: CallError| explained("", "[limits]\ncpu = \"1s\"\n", &Err(error), &[])["change"].clone();
+        let ended = |error: CallError| explained("", "", &Err(error), &[])["change"].clone();
         let memory = ended(CallError::trapped(TrapKind::Memory, "out"));
         assert_eq!(
             memory,
             json!([{"file": "tool.toml", "lines": ["[limits]", "memory = \"128MiB\""]}])
         );
-        let cpu = ended(CallError::trapped(TrapKind::Cpu, "out"));
-        assert_eq!(
-            cpu[1],
-            json!({"file": "the grant", "lines": ["[limits]", "cpu = \"4s\""]})
-        );
         let calls = ended(CallError::trapped(TrapKind::HostCalls, "out"));
         assert_eq!(calls[0]["lines"][1], "host_calls = 2000000");
         assert_eq!(ended(CallError::new(CallErrorCode::Failed, "no")), json!([]));
+    }
+
+    #[test]
+    fn a_limit_is_raised_where_it_is_too_low_and_never_lowered_where_it_is_not() {
+        let cpu = |ceilings: &Limits, manifest: &str, grant: &str| {
+            let limits = |text: &str| match text {
+                "" => String::new(),
+                text => format!("[limits]\ncpu = \"{text}\"\n"),
+            };
+            let (manifest, grant) = (limits(manifest), limits(grant));
+            let ended = Err(CallError::trapped(TrapKind::Cpu, "out"));
+            let explained = explained_within(ceilings, &manifest, &grant, &ended, &[]);
+            let changes = list(&explained, "change").iter();
+            changes
+                .map(|change| format!("{}: {}", text(change, "file"), change["lines"][1].as_str().unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let ceilings = Limits::default_ceilings();
+        assert_eq!(cpu(&ceilings, "10s", "1s"), ["the grant: cpu = \"2s\""]);
+        assert_eq!(cpu(&ceilings, "", "1s"), ["the grant: cpu = \"2s\""]);
+        assert_eq!(cpu(&ceilings, "1s", "10s"), ["tool.toml: cpu = \"2s\""]);
+        let both = ["tool.toml: cpu = \"6s\"", "the grant: cpu = \"6s\""];
+        assert_eq!(cpu(&ceilings, "4s", "3s"), both);
+        // No more than there can be; and where there is none left, it is the operator's to raise.
+        assert_eq!(cpu(&ceilings, "40s", ""), ["tool.toml: cpu = \"1m\""]);
+        assert_eq!(cpu(&ceilings, "5m", "5m"), ["fumehood.toml: cpu = \"2m\""]);
     }
 
     #[test]

@@ -14,7 +14,11 @@ use crate::{
     temporary::Temporary,
 };
 use anyhow::{Context as _, bail};
-use fumehood_agent::{host::NewSession, install::NewGrant, tools::Called};
+use fumehood_agent::{
+    host::NewSession,
+    install::NewGrant,
+    tools::{Called, Staging},
+};
 use fumehood_core::{
     call::{Arguments, status_of},
     digest::Digest,
@@ -23,7 +27,7 @@ use fumehood_core::{
     ledger::LedgerEntry,
     name::{OrgName, SecretName},
 };
-use fumehood_policy::grant::Grant;
+use fumehood_policy::{grant::Grant, limits::Limits};
 use fumehood_store::record::{Owner, PageRequest};
 use secrecy::SecretString;
 use serde_json::json;
@@ -39,24 +43,30 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     let grant = grant(args, &file)?;
     let workspace = workspace(args)?;
 
-    let compiled = CompiledCode::of_user();
     let digest = Digest::of(&file.wasm);
-    let kept = compiled.as_ref().is_some_and(|compiled| compiled.has(&digest));
-    let running = Temporary::start(loaded, &boot::door(&loaded.config), compiled).await?;
+    let running = Temporary::start(loaded, &boot::door(&loaded.config), CompiledCode::of_user()).await?;
     let org = OrgName::default_org();
 
     let begun = Instant::now();
     // Held, so that installing it does not load it again.
-    let code = running.sandbox.load(file.wasm.clone(), digest).await?;
+    let kept = running.sandbox.load_cached(digest).await;
+    let (code, kept) = match kept {
+        Some(code) => (code, true),
+        None => (running.sandbox.load(file.wasm.clone(), digest).await?, false),
+    };
     let load = begun.elapsed();
     let new = file.component(NewGrant::Exactly(Box::new(grant.clone())));
     let added = Box::pin(running.host.add_component(&org, new)).await?;
     drop(code);
     set_secrets(&running, &org, args).await?;
     let session = running.host.create_session(&org, NewSession::default()).await?.id;
+    let staging = Staging {
+        dir: workspace,
+        ..Staging::default()
+    };
     let call = running
         .host
-        .call_tool_observed(&org, session, workspace.as_deref(), &args.tool, arguments);
+        .call_tool_observed(&org, session, staging, &args.tool, arguments);
     let (called, events) = Box::pin(call).await?;
 
     let mut value = json!({"call": called.id, "status": status_of(&called.result), "metering": called.metering});
@@ -73,7 +83,9 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
             instance: ran.and_then(|ran| ran.instantiated),
         };
         let manifest = &added.component.manifest;
-        value["explanation"] = explanation::explanation(&made(manifest, &grant, &called, &events, &ledger, times));
+        let ceilings = running.host.ceilings();
+        let made = made(manifest, &grant, ceilings, &called, &events, &ledger, times);
+        value["explanation"] = explanation::explanation(&made);
     }
     let ok = tool::print_result(out, &value);
     if let Some(explanation) = value.get("explanation").filter(|_| !out.json) {
@@ -86,6 +98,7 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
 fn made<'a>(
     manifest: &'a fumehood_policy::manifest::Manifest,
     grant: &'a Grant,
+    ceilings: &'a Limits,
     called: &'a Called,
     events: &'a [EventBody],
     ledger: &'a [LedgerEntry],
@@ -98,6 +111,7 @@ fn made<'a>(
         result: &called.result,
         metering: &called.metering,
         limits: ran.map(|ran| &ran.limits),
+        ceilings,
         denials: ran.map(|ran| ran.denials.as_slice()).unwrap_or_default(),
         events,
         ledger,
