@@ -252,6 +252,116 @@ async fn a_test_file_that_names_no_tool_or_a_key_that_means_nothing_is_refused_w
 }
 
 #[tokio::test]
+async fn a_mistake_in_a_test_is_told_with_its_file_and_its_name_before_anything_runs() {
+    let exchange = |request: &str, response: &str| {
+        format!(
+            "tool = \"http_fetch\"\n[[test]]\nname = \"fine\"\n[[test]]\nname = \"broken\"\nexchange = [{{ request = {{ {request} }}, response = {{ {response} }} }}]\n"
+        )
+    };
+    let url = "url = \"https://api.example.com/v1/\"";
+    for (tests, words) in [
+        (exchange(url, "file = \"missing.json\""), "missing.json"),
+        (exchange(url, "status = 99"), "99"),
+        (exchange(url, "headers = { \"a b\" = \"1\" }"), "a b"),
+        (exchange("url = \"api.example.com\"", ""), "api.example.com"),
+        (exchange(&format!("{url}, method = \"G T\""), ""), "G T"),
+        (
+            "tool = \"http_fetch\"\n[[test]]\nname = \"broken\"\nlimits = { time = \"soon\" }\n".to_owned(),
+            "time",
+        ),
+        (
+            "tool = \"http_fetch\"\n[[test]]\nname = \"broken\"\nfiles = { \"/etc/x\" = \"\" }\n".to_owned(),
+            "/etc/x",
+        ),
+        (
+            "tool = \"http_fetch\"\n[[test]]\nname = \"a b\"\nexpect.snapshot = true\n[[test]]\nname = \"A, b\"\nexpect.snapshot = true\n"
+                .to_owned(),
+            "A, b",
+        ),
+    ] {
+        let folder = Folder::with(&tests);
+        std::fs::remove_file(folder.0.path().join("tool/http.wasm")).unwrap();
+        let message = folder.refused().await;
+        let named = message.contains("some.toml") && (message.contains("\"broken\"") || words == "A, b");
+        assert!(named && message.contains(words), "{words}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_test_used_up_is_not_missed_by_the_next() {
+    let manifest = format!("{MANIFEST}\n[rate]\ncalls = \"1/h\"\n");
+    let test = |name: &str| {
+        format!(
+            "[[test]]\nname = \"{name}\"\narguments = {{ url = \"https://other.example/\" }}\nexpect = {{ status = \"denied\" }}\n"
+        )
+    };
+    let tests = format!("tool = \"http_fetch\"\n{}{}", test("one"), test("two"));
+    let (code, printed) = Folder::of("http", &manifest, &tests).test(&[]).await;
+    assert_eq!((code, &printed["passed"]), (Some(0), &Value::from(2)), "{printed}");
+}
+
+#[tokio::test]
+async fn what_a_tool_says_does_not_drive_the_terminal() {
+    let folder = Folder::with(
+        r#"
+tool = "http_fetch"
+[[test]]
+name = "a \u001b[31mred\u001b[0m name"
+arguments = { url = "https://api.example.com/v1/\u001b[2J" }
+[[test]]
+name = "red"
+arguments = { url = "https://api.example.com/v1/rate" }
+expect = { contains = ["nothing\u001b[2J"] }
+[[test.exchange]]
+request = { url = "https://api.example.com/v1/rate" }
+response = { body = "\u001b[2Jred\u009b31m" }
+"#,
+    );
+    let output = folder.0.run(&["tool", "test", "tool", "--failing-outside"]).await;
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(said.contains("red"), "{said}");
+    let controls: Vec<char> = said.chars().filter(|c| c.is_control() && *c != '\n').collect();
+    assert!(controls.is_empty(), "{controls:?}: {said}");
+}
+
+#[tokio::test]
+async fn a_test_sets_the_time_that_its_tool_sees() {
+    let manifest = "name = \"clock\"\nversion = \"0.1.0\"\ndescription = \"Time.\"\n";
+    let tests = "tool = \"clock_now\"\n[[test]]\nname = \"new year\"\nclock = \"2026-01-01T00:00:00Z\"\nexpect = { contains = [\"2026-01-01T00:00:00\"], snapshot = true }\n";
+    let folder = Folder::of("clock", manifest, tests);
+    let (code, printed) = folder.test(&["--update"]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    let (code, printed) = folder.test(&[]).await;
+    assert_eq!(code, Some(0), "the same to the millisecond: {printed}");
+    let message = Folder::of("clock", manifest, &tests.replace("2026-01-01T00:00:00Z", "new year"))
+        .refused()
+        .await;
+    assert!(message.contains("some.toml") && message.contains("line 4"), "{message}");
+}
+
+#[tokio::test]
+async fn a_test_sets_what_chance_gives_its_tool() {
+    let manifest = "name = \"hostile\"\nversion = \"0.1.0\"\ndescription = \"Chance.\"\n";
+    let test = |name: &str, seed: &str| format!("[[test]]\nname = \"{name}\"\ntool = \"random\"\n{seed}\n");
+    let tests = test("one", "seed = 7") + &test("same", "seed = 7") + &test("other", "seed = 8") + &test("none", "");
+    let folder = Folder::of("hostile", manifest, &tests);
+    let said = async || {
+        let (code, printed) = folder.test(&[]).await;
+        assert_eq!(code, Some(0), "{printed}");
+        let tests = printed["files"][0]["tests"].as_array().unwrap();
+        tests
+            .iter()
+            .map(|test| test["text"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (said().await, said().await);
+    assert_eq!(first[0], first[1]);
+    assert_ne!(first[0], first[2]);
+    assert_eq!(first[..3], second[..3], "in each run");
+    assert_ne!(first[3], second[3], "without a seed it is chance");
+}
+
+#[tokio::test]
 async fn a_test_of_a_tool_that_the_component_does_not_have_says_so() {
     let folder = Folder::with("tool = \"http_fetsh\"\n[[test]]\nname = \"x\"\n");
     let (about, _, found) = folder.finding().await;

@@ -5,17 +5,19 @@
 //! asks for is the sandbox's and the policy's to say, as for any other.
 
 mod build;
+mod install;
 mod language;
 mod process;
 mod project;
 mod rust;
 mod sections;
+mod step;
 mod templates;
 mod watch;
 
 pub(crate) use build::{build, test};
 pub(crate) use language::Language;
-pub(crate) use project::Project;
+pub(crate) use project::{Project, finished_component};
 pub(crate) use sections::embedded_manifest;
 pub(crate) use templates::{New, make};
 pub(crate) use watch::{Watch, saved_since};

@@ -21,4 +21,11 @@ pub(crate) struct ToolTest {
     /// end by itself.
     #[arg(long)]
     pub(crate) failing_outside: bool,
+    /// Ask the real outside, under the component's own manifest, and write what it answers as the exchanges of the tests: of those
+    /// that have none, or recorded ones.
+    #[arg(long, conflicts_with = "failing_outside")]
+    pub(crate) record: bool,
+    /// The value of a secret, for a recording.
+    #[arg(long, value_name = "NAME=VALUE", requires = "record")]
+    pub(crate) secret: Vec<String>,
 }

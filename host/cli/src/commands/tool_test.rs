@@ -4,15 +4,18 @@ use crate::{
     args::ToolTest,
     config::Loaded,
     fault::OrFault as _,
-    kit::{Language, Project, build},
-    out::{Out, Style},
-    trial::{Bent, Finding, Located, Outcome, Snapshots, Trial, Verdict, find, has_tests},
+    kit::{Language, Project, build, finished_component},
+    out::{Out, Style, count, printable, tell},
+    trial::{
+        Answers, Bent, Case, Finding, Located, Outcome, Recorded, Snapshots, Trial, Verdict, find, has_tests,
+        may_be_recorded, write_recorded,
+    },
 };
 use anyhow::{Context as _, bail};
-use fumehood_policy::manifest::Manifest;
+use fumehood_core::name::SecretName;
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 /// A file of tests, and what came of each.
 #[derive(Debug, Serialize)]
@@ -28,6 +31,9 @@ struct Test {
     /// The same with an outside that fails, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failing_outside: Vec<Bent>,
+    /// How many exchanges were recorded, where some were to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded: Option<usize>,
 }
 
 impl Test {
@@ -43,7 +49,7 @@ pub(crate) async fn test(out: Out, loaded: &Loaded, args: &ToolTest) -> anyhow::
     let component = match &args.component {
         Some(file) => file.clone(),
         None if Language::of(&args.dir).is_some() => build(&Project::find(&args.dir)?).await?.file,
-        None => own_component(&args.dir).or_fault()?,
+        None => finished_component(&args.dir)?,
     };
     run(out, loaded, args, &files, &component).await
 }
@@ -59,40 +65,36 @@ pub(crate) async fn of_built(out: Out, loaded: &Loaded, dir: &Path, component: &
         name: None,
         update: false,
         failing_outside: false,
+        record: false,
+        secret: Vec::new(),
     };
     run(out, loaded, &args, &find(dir).or_fault()?, component).await
 }
 
 async fn run(out: Out, loaded: &Loaded, args: &ToolTest, files: &[Located], component: &Path) -> anyhow::Result<bool> {
-    let trial = Trial::start(loaded, component).await?;
-    let how = if args.update {
-        Snapshots::Update
+    let answers = if args.record {
+        Answers::Real(secrets(args)?)
     } else {
-        Snapshots::Compare
+        Answers::Written
     };
+    let trial = Trial::start(loaded, component, answers).await?;
     let mut ran = Vec::new();
     for located in files {
-        let mut tests = Vec::new();
-        let chosen = located
-            .file
-            .tests
-            .iter()
-            .filter(|case| args.name.as_ref().is_none_or(|part| case.name.contains(part)));
-        for case in chosen {
-            let outcome = trial.run(located, case, how).await?;
-            let failing_outside = if args.failing_outside && !case.exchanges.is_empty() {
-                trial.bend(located, case).await?
-            } else {
-                Vec::new()
-            };
-            let test = Test {
-                outcome,
-                failing_outside,
-            };
+        let (mut tests, mut recordings) = (Vec::new(), Vec::new());
+        let named = |case: &&Case| args.name.as_ref().is_none_or(|part| case.name.contains(part));
+        for case in located.file.tests.iter().filter(named) {
+            if args.record && !may_be_recorded(&case.exchanges) {
+                leave(out, case);
+                continue;
+            }
+            let test = one(&trial, args, (located, case), &mut recordings).await?;
             if !out.json {
                 show(out, &test);
             }
             tests.push(test);
+        }
+        if !recordings.is_empty() {
+            write_recorded(located, &recordings)?;
         }
         ran.push(Ran {
             file: located.path.display().to_string(),
@@ -103,24 +105,64 @@ async fn run(out: Out, loaded: &Loaded, args: &ToolTest, files: &[Located], comp
     conclude(out, args, &ran)
 }
 
-/// The component that the manifest of a folder without code is about.
-fn own_component(dir: &Path) -> anyhow::Result<PathBuf> {
-    let path = dir.join("tool.toml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest = Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", path.display()))?;
-    let component = dir.join(format!("{}.wasm", manifest.name));
-    if !component.is_file() {
-        bail!(
-            "there is no {}: build it there, or name a component with --component",
-            component.display()
-        );
+async fn one(
+    trial: &Trial,
+    args: &ToolTest,
+    (located, case): (&Located, &Case),
+    recordings: &mut Vec<Recorded>,
+) -> anyhow::Result<Test> {
+    let how = if args.update {
+        Snapshots::Update
+    } else {
+        Snapshots::Compare
+    };
+    if args.record {
+        let (outcome, recording) = trial.record(located, case, how).await?;
+        let recorded = recording.as_ref().map(Recorded::len);
+        recordings.extend(recording);
+        return Ok(Test {
+            outcome,
+            failing_outside: Vec::new(),
+            recorded,
+        });
     }
-    Ok(component)
+    let outcome = trial.run(located, case, how).await?;
+    let failing_outside = if args.failing_outside && !case.exchanges.is_empty() {
+        trial.bend(located, case).await?
+    } else {
+        Vec::new()
+    };
+    Ok(Test {
+        outcome,
+        failing_outside,
+        recorded: None,
+    })
+}
+
+/// The secrets that a recording is made with.
+fn secrets(args: &ToolTest) -> anyhow::Result<BTreeMap<SecretName, String>> {
+    let one = |secret: &String| {
+        let (name, value) = secret.split_once('=').context("--secret takes NAME=VALUE")?;
+        Ok((SecretName::new(name)?, value.to_owned()))
+    };
+    args.secret.iter().map(one).collect::<anyhow::Result<_>>().or_fault()
+}
+
+/// Says that a test is not recorded.
+fn leave(out: Out, case: &Case) {
+    let line = format!(
+        "- {}: its exchanges are written by hand, and stay as they are",
+        printable(&case.name)
+    );
+    tell(&format!("{}\n", out.on_errors().style(Style::Dim, line)));
 }
 
 fn conclude(out: Out, args: &ToolTest, ran: &[Ran]) -> anyhow::Result<bool> {
     let all = || ran.iter().flat_map(|file| &file.tests);
     let (run, failed) = (all().count(), all().filter(|test| !test.passed()).count());
+    if run == 0 && args.record {
+        bail!("there is nothing to record: the exchanges of these tests are written by hand");
+    }
     if run == 0 {
         let part = args.name.as_deref().unwrap_or_default();
         bail!("no test has {part:?} in its name");
@@ -146,7 +188,7 @@ fn show(out: Out, test: &Test) {
     out.line(format_args!(
         "{} {}  {}",
         mark(out, outcome.verdict),
-        outcome.name,
+        printable(&outcome.name),
         out.style(Style::Dim, used)
     ));
     for finding in &outcome.findings {
@@ -154,15 +196,21 @@ fn show(out: Out, test: &Test) {
     }
     if !outcome.findings.is_empty() {
         for refused in &outcome.refused {
-            out.line(format_args!("    refused {refused}"));
+            out.line(format_args!("    refused {}", printable(refused)));
         }
+    }
+    if let Some(recorded) = test.recorded {
+        out.line(out.style(
+            Style::Dim,
+            format_args!("    {} recorded", count(recorded as u64, "exchange")),
+        ));
     }
     for bent in &test.failing_outside {
         out.line(format_args!(
             "  {} {}  {}",
             mark(out, bent.verdict),
             bent.how,
-            out.style(Style::Dim, first_line(&bent.came))
+            out.style(Style::Dim, printable(first_line(&bent.came)))
         ));
     }
 }
@@ -175,11 +223,14 @@ fn mark(out: Out, verdict: Verdict) -> String {
 }
 
 fn difference(out: Out, finding: &Finding) {
-    out.line(format_args!("    {}", out.style(Style::Bold, &finding.about)));
+    out.line(format_args!(
+        "    {}",
+        out.style(Style::Bold, printable(&finding.about))
+    ));
     for (label, text) in [("expected", &finding.expected), ("found   ", &finding.found)] {
         for (line, shown) in text.lines().enumerate() {
             let label = if line == 0 { label } else { "        " };
-            out.line(format_args!("      {label}  {shown}"));
+            out.line(format_args!("      {label}  {}", printable(shown)));
         }
     }
 }

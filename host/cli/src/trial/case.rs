@@ -1,13 +1,18 @@
 //! What a test file says: tests, each with its world before, the answers of the outside, and what is expected.
 
+use super::mistakes;
 use fumehood_core::{
+    Time,
     call::{Arguments, CallErrorCode, CallStatus},
     name::SecretName,
 };
 use fumehood_policy::{grant::Grant, quantity::ByteSize};
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// One file below `tests/`.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,9 +43,15 @@ pub(crate) struct Case {
     /// What the component may do; everything that its manifest requests when absent.
     #[serde(default)]
     pub(crate) grant: Option<Grant>,
-    /// Limits of the call in place of those of the manifest, such as `time = "2s"`.
+    /// Narrower limits of the call than the manifest's, such as `time = "2s"`.
     #[serde(default)]
     pub(crate) limits: BTreeMap<String, String>,
+    /// What the clocks show when the call begins; the system's time when absent. They go on by a millisecond with each look.
+    #[serde(default)]
+    pub(crate) clock: Option<Time>,
+    /// What all random bytes of the call are made from; chance when absent.
+    #[serde(default)]
+    pub(crate) seed: Option<u64>,
     /// Secrets. One that the manifest names and nobody gives has a made-up value.
     #[serde(default)]
     pub(crate) secrets: BTreeMap<SecretName, String>,
@@ -68,6 +79,9 @@ pub(crate) struct Exchange {
     /// Whether it answers any number of such requests, none included.
     #[serde(default)]
     pub(crate) repeat: bool,
+    /// Whether it was written by a recording, and another may take its place.
+    #[serde(default)]
+    pub(crate) recorded: bool,
 }
 
 /// Which request an exchange answers. What is absent does not matter.
@@ -196,20 +210,29 @@ pub(crate) enum CaseError {
     /// A test has no tool.
     #[error("the test {0:?} names no tool: add `tool = \"…\"` to it, or above the tests for all of them")]
     NoTool(String),
-    /// More than one thing says what a body is.
-    #[error("{place} of the test {test:?} has several of {keys}; one is enough")]
-    SeveralBodies {
+    /// The results of two tests would be kept in one file.
+    #[error(
+        "the result of the test {0:?} would be kept in the same file as that of another; give one of them another name"
+    )]
+    SameSnapshot(String),
+    /// Something in a test means nothing, or can't be.
+    #[error("the test {test:?}: {why}")]
+    Mistake {
+        /// Its name.
         test: String,
-        place: &'static str,
-        keys: &'static str,
+        /// What, and what to write instead.
+        why: String,
     },
 }
 
 impl TestFile {
-    /// Reads one.
-    pub(crate) fn parse(text: &str) -> Result<Self, CaseError> {
+    /// Reads one that lies in `dir`.
+    ///
+    /// # Errors
+    /// When there is a mistake in it, as far as that can be told without the component.
+    pub(crate) fn parse(text: &str, dir: &Path) -> Result<Self, CaseError> {
         let file: Self = toml::from_str(text).map_err(|error| CaseError::Toml(error.to_string()))?;
-        file.check()?;
+        mistakes::check(&file, dir)?;
         Ok(file)
     }
 
@@ -224,50 +247,6 @@ impl TestFile {
         secrets.extend(case.secrets.clone());
         secrets
     }
-
-    fn check(&self) -> Result<(), CaseError> {
-        if self.tests.is_empty() {
-            return Err(CaseError::Empty);
-        }
-        for (at, case) in self.tests.iter().enumerate() {
-            if self.tests.iter().take(at).any(|before| before.name == case.name) {
-                return Err(CaseError::SameName(case.name.clone()));
-            }
-            if self.tool_of(case).is_none() {
-                return Err(CaseError::NoTool(case.name.clone()));
-            }
-            for exchange in &case.exchanges {
-                exchange.check(&case.name)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Exchange {
-    fn check(&self, test: &str) -> Result<(), CaseError> {
-        let answer = &self.response;
-        let bodies = [
-            answer.body.is_some(),
-            answer.json.is_some(),
-            answer.file.is_some(),
-            answer.size.is_some(),
-        ];
-        let several = |place, keys| {
-            Err(CaseError::SeveralBodies {
-                test: test.to_owned(),
-                place,
-                keys,
-            })
-        };
-        if bodies.into_iter().filter(|has| *has).count() > 1 {
-            return several("a response", "`body`, `json`, `file` and `size`");
-        }
-        if self.request.body.is_some() && self.request.json.is_some() {
-            return several("a request", "`body` and `json`");
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -275,13 +254,14 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        TestFile::parse(text).unwrap_err().to_string()
+        TestFile::parse(text, Path::new("")).unwrap_err().to_string()
     }
 
     #[test]
     fn a_test_has_the_tool_and_the_secrets_of_its_file_unless_it_says_otherwise() {
         let file = TestFile::parse(
             "tool = \"a\"\n[secrets]\nK = \"1\"\nL = \"2\"\n[[test]]\nname = \"x\"\n[[test]]\nname = \"y\"\ntool = \"b\"\nsecrets = { K = \"3\" }\n",
+            Path::new(""),
         )
         .unwrap();
         let tools: Vec<_> = file.tests.iter().map(|case| file.tool_of(case)).collect();
@@ -311,11 +291,5 @@ mod tests {
     fn a_word_that_means_nothing_is_refused_with_its_line() {
         let message = refused("tool = \"a\"\n[[test]]\nname = \"x\"\nargument = {}\n");
         assert!(message.contains("line 4") && message.contains("argument"), "{message}");
-    }
-
-    #[test]
-    fn an_answer_with_two_bodies_is_refused() {
-        let text = "tool = \"a\"\n[[test]]\nname = \"x\"\n[[test.exchange]]\nrequest = { url = \"https://a.example/\" }\nresponse = { body = \"1\", size = \"1KiB\" }\n";
-        assert!(refused(text).contains("several of `body`"));
     }
 }

@@ -65,6 +65,7 @@ fn is_test_file(path: &Path) -> bool {
 
 fn read(path: PathBuf) -> anyhow::Result<Located> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = TestFile::parse(&text).with_context(|| format!("{} is no test file", path.display()))?;
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let file = TestFile::parse(&text, dir).with_context(|| format!("{} can't be used", path.display()))?;
     Ok(Located { path, file })
 }

@@ -140,7 +140,7 @@ impl Findings {
 }
 
 /// A result as snapshots keep it.
-fn shown(result: &CallResult) -> Value {
+pub(crate) fn shown(result: &CallResult) -> Value {
     match result {
         Ok(output) => json!({"status": status_of(result), "output": output}),
         Err(error) => json!({"status": status_of(result), "error": error}),

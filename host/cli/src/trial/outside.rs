@@ -139,7 +139,8 @@ impl Dial for Outside {
     }
 }
 
-fn origin(target: &Target) -> String {
+/// Scheme, host and, where it is not the scheme's own, port of a request.
+pub(super) fn origin(target: &Target) -> String {
     let (scheme, usual) = match target.scheme() {
         Scheme::Http => ("http", 80),
         Scheme::Https => ("https", 443),

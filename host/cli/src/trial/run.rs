@@ -1,40 +1,74 @@
-//! Running tests: a host on a temporary data directory with the component, a fresh session and workspace for each test, and the
-//! outside of the test behind the door.
+//! Running tests: a host on a temporary data directory, an org of its own for each test, with the component, a session and a
+//! workspace, and the outside of the test behind the door. So nothing that one test used up is missed by the next.
 
 use super::{
+    ambient::Staged,
     case::{Answer, Case, Expect, Fault},
     files::Located,
-    judge::{Came, Finding, Kept, Verdict, is_an_answer, judge, said, word},
-    outside::Outside,
+    judge::{Came, Finding, Kept, Verdict, is_an_answer, judge, said, shown, word},
+    outside::{Asked, Outside},
+    record::{self, Recorded},
     snapshot::Snapshots,
 };
 use crate::{boot, compiled_code::CompiledCode, component_file::ComponentFile, config::Loaded, temporary::Temporary};
 use anyhow::Context as _;
-use fumehood_agent::{host::NewSession, install::NewGrant, tools::Called};
+use fumehood_agent::{
+    host::NewSession,
+    install::{NewComponent, NewGrant},
+    recording::HttpTape,
+    tools::{Called, Staging},
+};
 use fumehood_core::{
     call::{Metering, status_of},
+    digest::Digest,
     id::SessionId,
     ledger::EgressOutcome,
-    name::{ComponentName, OrgName, SecretName},
+    name::{AgentName, OrgName, SecretName},
 };
 use fumehood_egress::{EgressConfig, Resolver, Wire};
-use fumehood_policy::{grant::Grant, manifest::Manifest, quantity::ByteSize};
+use fumehood_policy::{
+    agent::AgentConfig, authority::HostPolicy, grant::Grant, limits::Limits, manifest::Manifest, quantity::ByteSize,
+};
+use fumehood_sandbox::Component;
 use fumehood_store::{
     WorkspacePath,
     record::{Owner, PageRequest},
 };
 use secrecy::SecretString;
 use serde::Serialize;
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tempfile::TempDir;
 
-/// A host with one component, on which tests are run one after the other.
+/// A host on which tests of one component are run one after the other.
 pub(crate) struct Trial {
     running: Temporary,
     outside: Outside,
-    org: OrgName,
-    name: ComponentName,
+    component: NewComponent,
     manifest: Manifest,
+    agents: BTreeMap<AgentName, AgentConfig>,
+    policy: HostPolicy,
+    answers: Answers,
+    /// How many orgs there were.
+    orgs: AtomicU64,
+    /// Held, so that adding it to another org does not load it again.
+    _code: Component,
+}
+
+/// Who answers the requests that the door lets through.
+pub(crate) enum Answers {
+    /// The exchanges of the test.
+    Written,
+    /// Whoever is asked, with these secrets.
+    Real(BTreeMap<SecretName, String>),
 }
 
 /// What came of a test.
@@ -48,6 +82,10 @@ pub(crate) struct Outcome {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<String>,
     pub(crate) metering: Metering,
+    /// What came of the call, as the wire has it.
+    pub(crate) result: Value,
+    /// All that it says in words.
+    pub(crate) text: String,
 }
 
 /// What came of a test whose outside fails in one way.
@@ -90,6 +128,8 @@ const FAILURES: [Failing; 8] = [
         ..fault(Fault::Cut)
     }),
 ];
+/// The largest recording of one test, in bytes.
+const MOST_RECORDED: u64 = 32 << 20;
 /// How long a tool waits for the outside at most: nothing there is slow unless it never answers.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -101,30 +141,37 @@ fn fault(fault: Fault) -> Answer {
 }
 
 impl Trial {
-    /// Starts a host with this component.
-    pub(crate) async fn start(loaded: &Loaded, file: &Path) -> anyhow::Result<Self> {
+    /// Starts a host for this component.
+    pub(crate) async fn start(loaded: &Loaded, file: &Path, answers: Answers) -> anyhow::Result<Self> {
         let file = ComponentFile::read(file)?;
         file.tell();
         let outside = Outside::default();
-        let door = EgressConfig {
-            resolver: Resolver::Custom(Arc::new(outside.clone())),
-            wire: Wire::Given(Arc::new(outside.clone())),
-            first_byte_timeout: PATIENCE,
-            idle_timeout: PATIENCE,
-            ..boot::door(&loaded.config)
+        let as_configured = boot::door(&loaded.config);
+        let door = match &answers {
+            Answers::Real(_) => as_configured,
+            Answers::Written => EgressConfig {
+                resolver: Resolver::Custom(Arc::new(outside.clone())),
+                wire: Wire::Given(Arc::new(outside.clone())),
+                first_byte_timeout: PATIENCE,
+                idle_timeout: PATIENCE,
+                ..as_configured
+            },
         };
         let running = Temporary::start(loaded, &door, CompiledCode::of_user()).await?;
+        let code = running.sandbox.load(file.wasm.clone(), Digest::of(&file.wasm)).await?;
+        let component = file.component(NewGrant::Requested);
         let org = OrgName::default_org();
-        let added = running
-            .host
-            .add_component(&org, file.component(NewGrant::Requested))
-            .await?;
+        let inspected = running.host.inspect_component(&org, &component).await?;
         Ok(Self {
+            agents: loaded.config.agents(),
+            policy: loaded.config.host_policy(),
+            answers,
             running,
             outside,
-            org,
-            name: added.component.name,
-            manifest: added.component.manifest,
+            component,
+            manifest: inspected.manifest,
+            orgs: AtomicU64::new(0),
+            _code: code,
         })
     }
 
@@ -136,12 +183,58 @@ impl Trial {
     /// Runs one test.
     pub(crate) async fn run(&self, located: &Located, case: &Case, how: Snapshots) -> anyhow::Result<Outcome> {
         let world = self.world(case).await?;
-        let called = self.call(located, case, &world).await?;
+        let called = self.call(located, case, &world, None).await?;
         let asked = self.outside.end();
+        self.judge(located, case, how, (&world, &called, asked)).await
+    }
+
+    /// Runs one test with the real outside, and takes down what that answers; nothing where it can't be written, which is a finding.
+    pub(crate) async fn record(
+        &self,
+        located: &Located,
+        case: &Case,
+        how: Snapshots,
+    ) -> anyhow::Result<(Outcome, Option<Recorded>)> {
+        let world = self.world(case).await?;
+        let tape = HttpTape::new(MOST_RECORDED);
+        let called = self.call(located, case, &world, Some(tape.clone())).await?;
+        let mut outcome = self
+            .judge(located, case, how, (&world, &called, Asked::default()))
+            .await?;
+        let granted = self.grant(case)?;
+        let secrets = record::Secrets {
+            values: &self.secrets(located.file.secrets_of(case))?,
+            credentials: self
+                .manifest
+                .credentials
+                .iter()
+                .flat_map(|asked| granted.credentials.iter().filter_map(|grant| grant.narrow(asked)))
+                .collect(),
+        };
+        let taken = tape
+            .take()
+            .with_context(|| format!("the test {:?} can't be recorded", case.name))?;
+        match record::recorded(&located.stem(), &case.name, taken, &secrets) {
+            Ok(recorded) => Ok((outcome, Some(recorded))),
+            Err(finding) => {
+                outcome.findings.push(finding);
+                outcome.verdict = Verdict::Failed;
+                Ok((outcome, None))
+            }
+        }
+    }
+
+    async fn judge(
+        &self,
+        located: &Located,
+        case: &Case,
+        how: Snapshots,
+        (world, called, asked): (&World, &Called, Asked),
+    ) -> anyhow::Result<Outcome> {
         let came = Came {
             result: &called.result,
             files: world.files(&case.expect)?,
-            kv: self.kv(&world, &case.expect).await?,
+            kv: self.kv(world, &case.expect).await?,
             asked,
         };
         let stem = located.stem();
@@ -160,8 +253,10 @@ impl Trial {
                 Verdict::Failed
             },
             findings,
-            refused: self.refused(&world).await?,
+            refused: self.refused(world).await?,
             metering: called.metering,
+            result: shown(&called.result),
+            text: said(&called.result),
         })
     }
 
@@ -176,7 +271,7 @@ impl Trial {
                 exchange.repeat = true;
             }
             let world = self.world(&case).await?;
-            let called = self.call(located, &case, &world).await?;
+            let called = self.call(located, &case, &world, None).await?;
             self.outside.end();
             let status = status_of(&called.result);
             bent.push(Bent {
@@ -204,17 +299,65 @@ impl Trial {
                 .with_context(|| format!("cannot write the file `{}` of the test {:?}", path.display(), case.name))?;
         }
         let host = &self.running.host;
-        let session = host.create_session(&self.org, NewSession::default()).await?.id;
-        let owner = Owner::Session(self.org.clone(), session);
+        let org = self.org().await?;
+        let session = host.create_session(&org, NewSession::default()).await?.id;
+        let owner = Owner::Session(org.clone(), session);
         for (key, value) in &case.kv {
-            host.store().kv_set(&owner, key, value.as_bytes()).await?;
+            let set = host.store().kv_set(&owner, key, value.as_bytes()).await;
+            set.with_context(|| format!("`kv` of the test {:?}", case.name))?;
         }
-        Ok(World { dir, session, owner })
+        Ok(World {
+            dir,
+            org,
+            session,
+            owner,
+        })
+    }
+
+    /// Another org, which has the component and has used nothing yet.
+    async fn org(&self) -> anyhow::Result<OrgName> {
+        let org = OrgName::new(format!("test-{}", self.orgs.fetch_add(1, Ordering::Relaxed)))?;
+        let host = &self.running.host;
+        host.store().create_org(&org).await?;
+        host.store().replace_agents(&org, &self.agents).await?;
+        host.add_component(&org, self.component.clone()).await?;
+        Ok(org)
     }
 
     /// Makes the call, and leaves the outside as it is then.
-    async fn call(&self, located: &Located, case: &Case, world: &World) -> anyhow::Result<Called> {
+    async fn call(
+        &self,
+        located: &Located,
+        case: &Case,
+        world: &World,
+        exchanges: Option<HttpTape>,
+    ) -> anyhow::Result<Called> {
         let host = &self.running.host;
+        let grant = self.grant(case)?;
+        host.set_grant(&world.org, &self.manifest.name, &grant, None).await?;
+        let secrets = self.secrets(located.file.secrets_of(case))?;
+        for (name, value) in &secrets {
+            let value = SecretString::from(value.clone());
+            host.store().secret_set(&world.owner, name, &value).await?;
+        }
+        self.outside
+            .begin(case.exchanges.clone(), secrets, located.dir().to_owned());
+        let HostPolicy { defaults, ceilings, .. } = &self.policy;
+        let limits = Limits::effective(defaults, &self.manifest.limits, &grant.limits, ceilings);
+        let ambient = Staged::new(case.clock, case.seed, limits.time.as_millis())?;
+        let staging = Staging {
+            dir: Some(world.dir.path().to_owned()),
+            ambient: ambient.map(|staged| Arc::new(staged) as Arc<_>),
+            exchanges,
+        };
+        let tool = located.file.tool_of(case).unwrap_or_default();
+        let call = host.call_tool_observed(&world.org, world.session, staging, tool, case.arguments.clone());
+        let (called, _) = Box::pin(call).await?;
+        Ok(called)
+    }
+
+    /// What the component may do in a test.
+    fn grant(&self, case: &Case) -> anyhow::Result<Grant> {
         let mut grant = match &case.grant {
             Some(grant) => grant.clone(),
             None => Grant::everything_requested(&self.manifest),
@@ -223,30 +366,31 @@ impl Trial {
             let set = grant.limits.set(key, value);
             set.with_context(|| format!("`limits` of the test {:?}", case.name))?;
         }
-        host.set_grant(&self.org, &self.name, &grant, None).await?;
-        let secrets = self.secrets(located.file.secrets_of(case));
-        for (name, value) in &secrets {
-            let value = SecretString::from(value.clone());
-            host.store().secret_set(&world.owner, name, &value).await?;
-        }
-        self.outside
-            .begin(case.exchanges.clone(), secrets, located.dir().to_owned());
-        let tool = located.file.tool_of(case).unwrap_or_default();
-        let files = world.dir.path();
-        let call = host.call_tool_observed(&self.org, world.session, Some(files), tool, case.arguments.clone());
-        let (called, _) = Box::pin(call).await?;
-        Ok(called)
+        Ok(grant)
     }
 
-    /// What is given, and something made up for every other secret that the component names.
-    fn secrets(&self, given: BTreeMap<SecretName, String>) -> BTreeMap<SecretName, String> {
+    /// What is given, and for every other secret that the component names something made up; nothing where it would be sent somewhere.
+    fn secrets(&self, given: BTreeMap<SecretName, String>) -> anyhow::Result<BTreeMap<SecretName, String>> {
         let credentials = self.manifest.credentials.iter().map(|credential| &credential.secret);
-        let mut secrets: BTreeMap<SecretName, String> = credentials
-            .chain(&self.manifest.secrets.sign)
-            .map(|name| (name.clone(), format!("made-up-{}", name.as_str().to_lowercase())))
-            .collect();
-        secrets.extend(given);
-        secrets
+        let mut named: BTreeSet<SecretName> = credentials.chain(&self.manifest.secrets.sign).cloned().collect();
+        let mut secrets = given;
+        if let Answers::Real(real) = &self.answers {
+            secrets.extend(real.clone());
+        }
+        named.retain(|name| !secrets.contains_key(name));
+        match (&self.answers, named.first()) {
+            (Answers::Real(_), Some(name)) => Err(crate::fault::of_usage(format!(
+                "the component asks for the secret {name}, and whoever it is for would refuse one that is made up; give it: --secret {name}=…"
+            ))),
+            _ => {
+                let made_up = |name: SecretName| {
+                    let value = format!("made-up-{}", name.as_str().to_lowercase());
+                    (name, value)
+                };
+                secrets.extend(named.into_iter().map(made_up));
+                Ok(secrets)
+            }
+        }
     }
 
     async fn kv(&self, world: &World, expect: &Expect) -> anyhow::Result<BTreeMap<String, Option<String>>> {
@@ -269,7 +413,7 @@ impl Trial {
             .running
             .host
             .store()
-            .ledger(&self.org, world.session, &page)
+            .ledger(&world.org, world.session, &page)
             .await?;
         let refused = ledger.items.into_iter().filter_map(|entry| match entry.outcome {
             EgressOutcome::Denied { reason } => {
@@ -285,6 +429,7 @@ impl Trial {
 struct World {
     /// Its workspace, removed with this.
     dir: TempDir,
+    org: OrgName,
     session: SessionId,
     owner: Owner,
 }

@@ -72,7 +72,7 @@ fn first_difference(kept: &str, now: &str) -> Comparison {
 }
 
 /// A name as a part of a file name.
-fn slug(name: &str) -> String {
+pub(super) fn slug(name: &str) -> String {
     let mut slug = String::new();
     for character in name.chars() {
         if character.is_alphanumeric() {
