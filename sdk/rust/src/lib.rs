@@ -176,3 +176,8 @@ struct InterfacesPage;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/tool-authors/long-jobs.md")]
 struct LongJobsPage;
+
+/// The tools of the cookbook.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tool-authors/cookbook.md")]
+struct CookbookPage;
