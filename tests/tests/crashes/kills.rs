@@ -3,7 +3,8 @@
 
 use crate::{
     assert_whole,
-    life::{self, called, of, one_end, one_result},
+    journal::{called, of, one_end, one_result},
+    life, script,
 };
 use fumehood_tests::{Host, Place, signal, world::World};
 use futures::future::join_all;
@@ -28,8 +29,8 @@ async fn what_was_acknowledged_is_kept_however_often_the_host_is_killed_under_lo
     println!("seed {seed}");
     let mut moments = fastrand::Rng::with_seed(seed);
     let world = World::start().await;
-    let place = Place::new(&life::config());
-    std::fs::write(place.path().join("script.yaml"), life::script(&world)).unwrap();
+    let place = Place::new(&script::config());
+    std::fs::write(place.path().join("script.yaml"), script::script(&world)).unwrap();
 
     let mut host = place.serve().await;
     let (reached, reach) = watch::channel(host.base.clone());

@@ -1,5 +1,6 @@
 //! What a client does with a host, step by step; and what must be true of it afterwards, wherever the host died.
 
+use crate::journal::{assert_begins_with, called, of, one_end, one_result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_tests::{Host, PATIENCE, frames, world::World};
 use futures::StreamExt as _;
@@ -18,72 +19,6 @@ pub(crate) struct Died;
 const POLL: Duration = Duration::from_millis(20);
 
 type Lived<T> = Result<T, Died>;
-
-/// An approval for some files, budgets to be told of, and little room for earlier states.
-pub(crate) fn config() -> String {
-    r#"
-[network]
-private_networks = ["127.0.0.1/32"]
-[files]
-snapshots = "96KiB"
-[schedules]
-least_interval = "1s"
-[retention]
-sessions = "1h"
-[model.main]
-provider = "scripted"
-script = "script.yaml"
-[agent.assistant]
-model = "main"
-[agent.assistant.budget]
-steps = 2000
-tool_calls = 2000
-[agent.assistant.session_budget]
-tokens = 1000
-[[agent.assistant.approval]]
-tool = "files_write"
-when = "arguments.path.startsWith('asked')"
-decide = "ask"
-"#
-    .to_owned()
-}
-
-pub(crate) fn script(world: &World) -> String {
-    let once = world.url("/once");
-    format!(
-        r#"
-turns:
-  - match: "/^work$/"
-    steps:
-      - text: "Working."
-        tool_calls:
-          - {{ tool: http_get, arguments: {{ url: "{once}" }} }}
-          - {{ tool: files_write, arguments: {{ path: "notes.txt", content: "first" }} }}
-          - {{ tool: clock_now, arguments: {{}} }}
-          - {{ tool: files_write, arguments: {{ path: "asked.txt", content: "asked" }} }}
-        usage: {{ input_tokens: 800, output_tokens: 20 }}
-      - text: "Worked."
-  - match: "/^hand on$/"
-    steps:
-      - tool_calls:
-          - {{ tool: clock_now, arguments: {{}} }}
-          - {{ tool: detach, arguments: {{ within_ms: 20000 }} }}
-      - text: "Ended outside."
-  - match: "/^more$/"
-    steps:
-      - tool_calls:
-          - {{ tool: files_write, arguments: {{ path: "notes.txt", content: "second" }} }}
-      - text: "More."
-  - match: "/^endless$/"
-    repeat_last: true
-    steps:
-      - tool_calls: [ {{ tool: clock_now, arguments: {{}} }} ]
-otherwise:
-  steps:
-    - text: "Heard."
-"#
-    )
-}
 
 /// The steps, in order. What is cut off is done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -595,49 +530,6 @@ impl<'w> Life<'w> {
             .map(|event| (*event).clone())
             .collect();
         assert_eq!(told, rest);
-    }
-}
-
-fn assert_begins_with(events: &[Value], read: &[Value]) {
-    assert!(events.len() >= read.len(), "what was shown is gone: {read:#?}");
-    assert_eq!(&events[..read.len()], read, "what was shown is other than it was");
-}
-
-pub(crate) fn of<'e>(events: &'e [Value], kind: &'e str) -> impl Iterator<Item = &'e Value> {
-    events.iter().filter(move |event| event["type"] == kind)
-}
-
-pub(crate) fn one_end(events: &[Value], turn: &str) {
-    let ends = ["turn.completed", "turn.failed", "turn.cancelled"];
-    let ends = ends.iter().flat_map(|kind| of(events, kind));
-    let ends: Vec<_> = ends.filter(|event| event["turn"] == turn).collect();
-    assert_eq!(ends.len(), 1, "one end of {turn}: {ends:?}");
-}
-
-pub(crate) fn called(events: &[Value]) -> Vec<Value> {
-    of(events, "tool.requested")
-        .map(|event| event["data"]["call"]["id"].clone())
-        .collect()
-}
-
-pub(crate) fn one_result(events: &[Value], call: &Value) {
-    let count = |kind| of(events, kind).filter(|event| event["data"]["call"] == *call).count();
-    assert_eq!(count("tool.completed"), 1, "one result of {call}");
-    let Some(started) = of(events, "tool.started").find(|event| event["data"]["call"] == *call) else {
-        return;
-    };
-    if started["data"]["effect"] == "at-most-once" {
-        assert_eq!(count("tool.started"), 1, "{call} may start once");
-    } else {
-        let given_up = of(events, "turn.failed")
-            .any(|end| end["turn"] == started["turn"] && end["data"]["error"]["code"] == "interrupted");
-        let mut ends = of(events, "tool.completed").filter(|event| event["data"]["call"] == *call);
-        let status = ends.next().map(|event| &event["data"]["status"]);
-        // The turn that goes on without end is steered, never cancelled.
-        assert!(
-            given_up || status == Some(&json!("ok")),
-            "{call} may run again, so it ends well: {status:?}"
-        );
     }
 }
 

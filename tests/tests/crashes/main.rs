@@ -13,8 +13,10 @@
     reason = "tests fail by panicking"
 )]
 
+mod journal;
 mod kills;
 mod life;
+mod script;
 
 use fumehood_tests::{Host, Place, world::World};
 use futures::{StreamExt as _, stream};
@@ -244,10 +246,10 @@ async fn every_fault_point_is_in_the_matrix() {
 async fn attempt(case: Case) {
     let world = World::start().await;
     let place = match case.doing {
-        FirstStart => Place::compiled(&life::config()),
-        _ => Place::new(&life::config()),
+        FirstStart => Place::compiled(&script::config()),
+        _ => Place::new(&script::config()),
     };
-    std::fs::write(place.path().join("script.yaml"), life::script(&world)).unwrap();
+    std::fs::write(place.path().join("script.yaml"), script::script(&world)).unwrap();
     let mut life = Life::new(&world);
     match case.doing {
         Serving => {
