@@ -8,7 +8,7 @@ mod trial;
 mod webhook;
 
 pub(crate) use check::{Deny, ToolCheck};
-pub(crate) use distribution::{ToolAdd, ToolPublish, Way};
+pub(crate) use distribution::{ToolAdd, ToolKey, ToolPublish, ToolSign, ToolUpdate, Way};
 pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
 pub(crate) use trial::ToolTest;
@@ -170,8 +170,14 @@ pub(crate) enum Tool {
     Test(ToolTest),
     /// Add a component, or replace the one of its name: from a file, a web server or a registry.
     Add(ToolAdd),
+    /// Look for newer versions of what was added, show how they differ, and take them.
+    Update(ToolUpdate),
     /// Publish a component in a registry.
     Publish(ToolPublish),
+    /// Make a pair of keys: one to sign components with, one for those who are to trust them.
+    Key(ToolKey),
+    /// Sign a file, for those who get it otherwise than from a registry.
+    Sign(ToolSign),
     /// The installed components.
     List,
     /// What a component asks for, what it may do, and which layer cut what.

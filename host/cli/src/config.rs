@@ -29,7 +29,7 @@ pub(crate) use keys::{VARIABLES, meanings};
 pub(crate) use limits::InstallLimits;
 pub(crate) use shape::{Key, keys};
 
-use crate::compiled_code;
+use crate::{compiled_code, distribution::Trust, fault::OrFault as _};
 use anyhow::{Context as _, bail};
 use fumehood_agent::host::RetentionRules;
 use fumehood_core::{
@@ -238,6 +238,12 @@ impl Loaded {
         let Some(file) = &self.file else { return error };
         let text = std::fs::read_to_string(file).unwrap_or_default();
         faults::located(error, &file.display().to_string(), &text)
+    }
+
+    /// Whose signatures count.
+    pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
+        let trust = self.config.tools.trust(self.base());
+        trust.map_err(|error| self.located(error)).or_fault()
     }
 
     /// Where components that were fetched are kept.

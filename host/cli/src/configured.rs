@@ -1,6 +1,6 @@
 //! `[tool.NAME]`: the components of the configuration.
 
-use crate::{component_file::ComponentFile, config::Loaded, fault::OrFault as _};
+use crate::{component_file::ComponentFile, config::Loaded, distribution::Source, fault::OrFault as _};
 use anyhow::{Context as _, bail};
 use fumehood_agent::{
     host::Host,
@@ -22,6 +22,7 @@ pub(crate) struct Configured<'c> {
 
 /// Reads every component of the configuration, and refuses code that is not the one it pins.
 pub(crate) fn read(loaded: &Loaded) -> anyhow::Result<Vec<Configured<'_>>> {
+    let trust = loaded.trust()?;
     let sections = loaded.config.tool.iter();
     let read = sections
         .map(|(name, section)| {
@@ -36,6 +37,13 @@ pub(crate) fn read(loaded: &Loaded) -> anyhow::Result<Vec<Configured<'_>>> {
                     "[tool.{name}]: {} has the digest {digest}, not {expected}; check where it comes from",
                     path.display()
                 );
+            }
+            // What is pinned here is the operator's own word.
+            if section.digest.is_none() {
+                let source = Source::File(path.clone());
+                trust
+                    .of_file(&source, &path, &file.wasm)
+                    .with_context(|| format!("[tool.{name}]"))?;
             }
             let grant = section
                 .grant

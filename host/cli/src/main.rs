@@ -145,6 +145,8 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Tool(Tool::Test(args)) => {
             return Ok(succeeded(commands::tool_test::test(out, &loaded, args).await?));
         }
+        Command::Tool(Tool::Key(args)) => commands::tool_key::key(out, args)?,
+        Command::Tool(Tool::Sign(args)) => commands::tool_key::sign(out, args)?,
         Command::Tool(Tool::Publish(args)) => commands::tool_publish::publish(out, &loaded, args).await?,
         Command::Tool(Tool::Add(args)) => {
             // Before a host is started for it: what can't be had, or may not be, changes nothing.
@@ -164,6 +166,9 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
             if let Some(model) = &args.model {
                 loaded.config.use_model(model)?;
             }
+            for file in &args.tool {
+                commands::tool_add::check_signature(&loaded, file)?;
+            }
             return over_http(&loaded, async |connection| {
                 Ok(match commands::run::run(out, connection, args).await? {
                     Ended::Completed => DONE,
@@ -179,6 +184,11 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                 match command {
                     Command::Tool(Tool::Call(args)) => {
                         return Ok(succeeded(commands::tool::call_installed(out, client, args).await?));
+                    }
+                    Command::Tool(Tool::Update(args)) => {
+                        return Ok(succeeded(
+                            commands::tool_update::update(out, &loaded, client, args).await?,
+                        ));
                     }
                     Command::Tool(command) => {
                         commands::tool::tool(out, client, command).await?;

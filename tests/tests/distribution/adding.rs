@@ -7,6 +7,7 @@ use crate::{
 };
 use fumehood_tests::{Place, world::World};
 use serde_json::json;
+use std::sync::{Arc, Mutex};
 
 #[tokio::test]
 async fn a_component_is_published_and_added_and_does_its_work() {
@@ -281,6 +282,20 @@ async fn a_login_is_asked_for_used_and_refused_in_words() {
         .await
         .unwrap();
     assert!(right.status.success(), "{}", said(&right));
+    write(&place, "new.wasm", &component("sums", "0.2.0", ""));
+    let published = place
+        .command(&["tool", "publish", "new.wasm", &registry.source("acme/sums")])
+        .env("DOCKER_CONFIG", &docker)
+        .output()
+        .await
+        .unwrap();
+    assert!(published.status.success(), "{}", said(&published));
+    let asked = registry
+        .requests()
+        .into_iter()
+        .filter(|(line, _)| line.starts_with("GET /token"));
+    let last = asked.last().unwrap().0;
+    assert!(last.contains("pull%2Cpush"), "{last}");
     let by_variable = place
         .command(&["tool", "add", &source])
         .env("FUMEHOOD_REGISTRY_AUTH", format!("me:p@ss:word@{}", registry.host))
@@ -310,6 +325,7 @@ async fn plain_http_is_for_this_machine_and_for_those_who_ask() {
 pub(crate) struct Files {
     pub(crate) wasm: Vec<u8>,
     host: String,
+    signature: Arc<Mutex<Option<Vec<u8>>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -319,11 +335,28 @@ impl Files {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let served = wasm.clone();
+        let signature = Arc::<Mutex<Option<Vec<u8>>>>::default();
+        let signed = Arc::clone(&signature);
+        let sig = move || {
+            let signature = signed.lock().unwrap().clone();
+            std::future::ready(signature.ok_or(axum::http::StatusCode::NOT_FOUND))
+        };
         let app = Router::new()
+            .route("/sums.wasm.sig", get(sig))
             .route("/sums.wasm", get(move || std::future::ready(served.clone())))
             .route("/page.html", get(|| std::future::ready("<html>")));
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { wasm, host, task }
+        Self {
+            wasm,
+            host,
+            signature,
+            task,
+        }
+    }
+
+    /// Puts a signature beside the component.
+    pub(crate) fn sign(&self, signature: Vec<u8>) {
+        *self.signature.lock().unwrap() = Some(signature);
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

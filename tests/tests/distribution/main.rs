@@ -10,6 +10,8 @@ mod adding;
 mod locking;
 mod real;
 mod registry;
+mod signing;
+mod updating;
 
 use fumehood_tests::{Place, hand_written};
 use sha2::{Digest as _, Sha256};
@@ -22,9 +24,13 @@ fn digest(bytes: &[u8]) -> String {
 
 /// A component that carries a manifest of this name and version, and what more is in it.
 fn component(name: &str, version: &str, more: &str) -> Vec<u8> {
+    component_of(hand_written("plain"), name, version, more)
+}
+
+/// The same of this code.
+fn component_of(mut wasm: Vec<u8>, name: &str, version: &str, more: &str) -> Vec<u8> {
     const SECTION: &str = "fumehood:manifest";
     let manifest = format!("name = \"{name}\"\nversion = \"{version}\"\ndescription = \"For tests.\"\n{more}");
-    let mut wasm = hand_written("plain");
     let mut section = vec![u8::try_from(SECTION.len()).unwrap()];
     section.extend(SECTION.bytes());
     section.extend(manifest.bytes());

@@ -1,7 +1,8 @@
-//! `fumehood tool add|publish`
+//! `fumehood tool add|update|publish|key|sign`
 
 use crate::distribution::{PlainHttp, Reference, Source};
 use clap::Args;
+use fumehood_core::name::ComponentName;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -53,9 +54,42 @@ pub(crate) struct ToolPublish {
     pub(crate) component: PathBuf,
     /// Where: oci://registry/repository, with a tag behind unless it is to be the component's version.
     pub(crate) to: Reference,
+    /// Sign it with this private key, made by `fumehood tool key` or `cosign generate-key-pair`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// Put it in the place of another component that is published as the same version.
     #[arg(long)]
     pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) way: Way,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolKey {
+    /// What the two files are called, before `.key` and `.pub`.
+    #[arg(default_value = "tools", value_name = "NAME")]
+    pub(crate) name: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolSign {
+    /// The file that is signed; the signature is written beside it, with `.sig` behind its name.
+    pub(crate) file: PathBuf,
+    /// The private key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolUpdate {
+    /// The component; without it, all that are locked from a registry or a web server.
+    pub(crate) name: Option<ComponentName>,
+    /// Don't ask. Refused for a version that asks for more.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// With --yes: also a version that asks for more. What was granted in part stays so; what was granted all that it asked for is granted all.
+    #[arg(long, requires = "yes")]
+    pub(crate) accept_wider: bool,
     #[command(flatten)]
     pub(crate) way: Way,
 }

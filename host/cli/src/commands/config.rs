@@ -37,6 +37,7 @@ pub(crate) async fn config(out: Out, loaded: &Loaded, command: &Config) -> anyho
             boot::models(loaded)?;
             boot::skills(loaded)?;
             configured::read(loaded)?;
+            loaded.trust()?;
             let warnings = [loaded.warnings.clone(), unmatched_tools(loaded).await].concat();
             out.either(
                 &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": warnings}),

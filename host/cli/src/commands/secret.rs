@@ -67,12 +67,7 @@ fn report(out: Out, done: &str, name: &str) {
 fn value_from_stdin() -> anyhow::Result<Zeroizing<String>> {
     let mut value = Zeroizing::new(String::new());
     if std::io::stdin().is_terminal() {
-        eprint!("value (not shown): ");
-        let _hidden = HiddenInput::begin();
-        std::io::stdin()
-            .read_line(&mut value)
-            .context("cannot read the value")?;
-        eprintln!();
+        value = hidden("value (not shown): ")?;
     } else {
         std::io::stdin()
             .take(1 << 20)
@@ -85,6 +80,21 @@ fn value_from_stdin() -> anyhow::Result<Zeroizing<String>> {
         bail!("the value is empty; give it on standard input: `printf %s \"$TOKEN\" | fumehood secret set NAME`");
     }
     Ok(value)
+}
+
+/// A line that is typed and not shown. Standard input is a terminal.
+pub(crate) fn hidden(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    eprint!("{prompt}");
+    let read = {
+        let _hidden = HiddenInput::begin();
+        std::io::stdin().read_line(&mut line)
+    };
+    eprintln!();
+    read.context("cannot read what was typed")?;
+    let end = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(end);
+    Ok(line)
 }
 
 /// The terminal without echo, until dropped. Uses `stty`, which every terminal system has.

@@ -44,6 +44,15 @@ impl Decision {
         }
     }
 
+    /// To grant this.
+    pub(crate) fn exactly(grant: Grant) -> Self {
+        Self::Exactly(Box::new(GrantFile {
+            grant,
+            name: String::new(),
+            text: String::new(),
+        }))
+    }
+
     /// What of the grant has no effect, with its file and line.
     fn warn(&self, component: &Value) {
         let Self::Exactly(file) = self else { return };
@@ -140,7 +149,10 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
         | Tool::Call(_)
         | Tool::Test(_)
         | Tool::Add(_)
-        | Tool::Publish(_) => {}
+        | Tool::Update(_)
+        | Tool::Publish(_)
+        | Tool::Key(_)
+        | Tool::Sign(_) => {}
     }
     Ok(())
 }

@@ -5,12 +5,13 @@ use crate::{
     client::Client,
     commands::tool::{self, Decision},
     config::Loaded,
-    distribution::{Cache, Candidate, Entry, Fetched, LockFile, Outside, Replacing, Source, place_from},
+    distribution::{Cache, Candidate, Entry, Fetched, Lock, LockFile, Outside, Replacing, Source, place_from},
     out::{Out, Style, printable, text},
 };
 use anyhow::{Context as _, ensure};
 use fumehood_core::name::ComponentName;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// A component that is here, and what was decided about it. Nothing is changed yet.
 pub(crate) struct Adding {
@@ -57,7 +58,9 @@ async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> 
         let source = entry.source_in(file.dir())?;
         let kept = cache.as_ref().ok().and_then(|cache| cache.get(&entry.digest));
         let fetched = match kept.filter(|_| source.is_remote()) {
-            Some(wasm) => Fetched::kept(source, wasm, entry.artifact),
+            Some(wasm) => outside
+                .kept(source, wasm, entry.artifact, entry.key)
+                .with_context(|| entry.name.to_string())?,
             None => outside.fetch(&source).await.with_context(|| entry.name.to_string())?,
         };
         // THREAT[T-supply-moved-tag]
@@ -85,7 +88,12 @@ async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> 
 pub(crate) fn outside(loaded: &Loaded, way: &Way) -> anyhow::Result<Outside> {
     let config = &loaded.config;
     let largest = config.call_limits().install.component_size.bytes();
-    Outside::new(way.plain(), config.tools.timeout().as_duration(), largest)
+    Outside::new(
+        way.plain(),
+        config.tools.timeout().as_duration(),
+        largest,
+        loaded.trust()?,
+    )
 }
 
 impl Adding {
@@ -99,7 +107,7 @@ impl Adding {
             true => Replacing::Anything,
             false => Replacing::Newer,
         };
-        allowed(&fetched, &lock, replacing)?;
+        allowed(&fetched, &lock.read()?, replacing)?;
         if fetched.source.is_remote() {
             lock.check_writable()?;
             keep(loaded, &fetched);
@@ -118,7 +126,7 @@ impl Adding {
             tool::added(out, &component, &self.decision);
             return Ok(());
         };
-        let entry = self.entry(&component, lock)?;
+        let entry = entry(&self.fetched, &component, lock)?;
         component["locked"] = json!(entry);
         tool::added(out, &component, &self.decision);
         let source = entry.source.clone();
@@ -139,22 +147,31 @@ impl Adding {
             Err(error) => Err(error.context("the component is added, but not pinned")),
         }
     }
+}
 
-    fn entry(&self, component: &Value, lock: &LockFile) -> anyhow::Result<Entry> {
-        let name = text(component, "name").parse();
-        let version = Some(text(component, "version")).filter(|version| !version.is_empty());
-        Ok(Entry {
-            name: name.context("the host's answer has no name")?,
-            version: version.map(str::to_owned),
-            source: place_from(&self.fetched.source, lock.dir()),
-            artifact: self.fetched.artifact,
-            digest: self.fetched.digest,
-        })
-    }
+/// A component as it is pinned, from the host's answer.
+pub(crate) fn entry(fetched: &Fetched, component: &Value, lock: &LockFile) -> anyhow::Result<Entry> {
+    let name = text(component, "name").parse();
+    let version = Some(text(component, "version")).filter(|version| !version.is_empty());
+    Ok(Entry {
+        name: name.context("the host's answer has no name")?,
+        version: version.map(str::to_owned),
+        source: place_from(&fetched.source, lock.dir()),
+        artifact: fetched.artifact,
+        digest: fetched.digest,
+        key: fetched.key(),
+    })
+}
+
+/// Refuses a file that has no signature where one is required.
+pub(crate) fn check_signature(loaded: &Loaded, file: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    loaded.trust()?.of_file(&Source::File(file.to_owned()), file, &bytes)?;
+    Ok(())
 }
 
 /// Refuses what the lock stands against.
-fn allowed(fetched: &Fetched, lock: &LockFile, replacing: Replacing) -> anyhow::Result<()> {
+pub(crate) fn allowed(fetched: &Fetched, lock: &Lock, replacing: Replacing) -> anyhow::Result<()> {
     let manifest = fetched.file.manifest_in_force()?;
     let named: Option<&ComponentName> = manifest
         .as_ref()
@@ -167,12 +184,13 @@ fn allowed(fetched: &Fetched, lock: &LockFile, replacing: Replacing) -> anyhow::
         version: manifest.as_ref().map(|manifest| manifest.version.as_str()),
         source: &fetched.source,
         digest: fetched.digest,
+        signed: fetched.signed,
     };
-    Ok(lock.read()?.decide(&candidate, replacing)?)
+    Ok(lock.decide(&candidate, replacing)?)
 }
 
 /// Keeps it for the time when it can't be fetched. Where that is not possible it is installed all the same.
-fn keep(loaded: &Loaded, fetched: &Fetched) {
+pub(crate) fn keep(loaded: &Loaded, fetched: &Fetched) {
     let kept = loaded
         .tool_cache()
         .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm));

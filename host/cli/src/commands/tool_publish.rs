@@ -2,7 +2,7 @@
 
 use crate::{
     args::ToolPublish,
-    commands::{tool, tool_add::outside},
+    commands::{tool, tool_add::outside, tool_key},
     component_file::ComponentFile,
     config::Loaded,
     distribution::{Overwrite, Release, push},
@@ -20,9 +20,11 @@ pub(crate) async fn publish(out: Out, loaded: &Loaded, args: &ToolPublish) -> an
     let manifest = manifest(&file, &path)?;
     // What no host can run is not published.
     let checked = tool::checked(loaded, &path).await?;
+    let key = args.key.as_deref().map(tool_key::read).transpose()?;
     let release = Release {
         wasm: &file.wasm,
         manifest: &manifest,
+        key: key.as_ref(),
     };
     let overwrite = match args.replace {
         true => Overwrite::Asked,
@@ -32,6 +34,7 @@ pub(crate) async fn publish(out: Out, loaded: &Loaded, args: &ToolPublish) -> an
     let value = json!({
         "name": manifest.name, "version": manifest.version, "digest": checked["digest"],
         "source": pushed.reference.to_string(), "artifact": pushed.artifact, "unchanged": pushed.unchanged,
+        "key": key.as_ref().map(|key| key.public().map(|public| public.id())).transpose()?,
     });
     out.either(&value, |_| {
         let done = if pushed.unchanged {

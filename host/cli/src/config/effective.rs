@@ -1,6 +1,7 @@
 //! What `config show` shows: the configuration as it is in effect.
 
 use super::{Loaded, LogFormat, org_limits, retention};
+use crate::distribution::Policy;
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName},
@@ -56,6 +57,9 @@ struct EffectiveDistribution {
     /// Nothing where the user has no cache.
     cache: Option<PathBuf>,
     timeout: Span,
+    signatures: Policy,
+    /// What each key is trusted for.
+    trusted_keys: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -240,6 +244,8 @@ impl Effective {
             distribution: EffectiveDistribution {
                 cache: loaded.tool_cache().ok(),
                 timeout: config.tools.timeout(),
+                signatures: config.tools.signatures,
+                trusted_keys: config.tools.trusted_places(),
             },
         }
     }

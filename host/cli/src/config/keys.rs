@@ -5,7 +5,7 @@ use super::{
     InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, retention::FOREVER,
     shutdown, tools,
 };
-use crate::distribution::CREDENTIALS_VARIABLE;
+use crate::{commands::tool_key::PASSPHRASE, distribution::CREDENTIALS_VARIABLE};
 use fumehood_agent::{
     callbacks::CallbackLimits, catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits, recording::RECORDING_BYTES,
 };
@@ -453,6 +453,23 @@ fn components() -> Vec<Meaning> {
         )
         .default(tools::TIMEOUT),
         key(
+            "tools.signatures",
+            "What is asked of a component before it is added: a [signature](../operators/installing-tools.md#signatures) in any case, where it comes \
+             from a place that a key is trusted for, or nothing.",
+        )
+        .takes("`\"required\"`, `\"when-known\"` or `\"off\"`")
+        .default("\"when-known\""),
+        key(
+            "tools.trusted_keys.NAME.key",
+            "A public key whose signatures count: its file, where a relative path begins at the file's directory, or its text in PEM. Needed.",
+        ),
+        key(
+            "tools.trusted_keys.NAME.sources",
+            "Where they count: the begin of sources, by whole parts, such as `oci://ghcr.io/acme/`.",
+        )
+        .takes("a list of begins")
+        .default("everywhere"),
+        key(
             "tool.NAME.source",
             "The component's file; a relative path begins at the file's directory. Needed.",
         )
@@ -536,6 +553,10 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     (
         CREDENTIALS_VARIABLE,
         "For commands: a [login to a registry](../operators/installing-tools.md), as `user:password@registry`, before those of `docker login`.",
+    ),
+    (
+        PASSPHRASE,
+        "For commands: the passphrase of the private key that [signs components](../tool-authors/publishing.md#signing).",
     ),
     (
         "FUMEHOOD_STANDARD_TOOLS",

@@ -4,8 +4,10 @@ use super::{
     artifact,
     http::{Ask, Http, PlainHttp, Redirects, body, shown},
     reference::Reference,
-    registry::Registry,
+    registry::{Access, Registry},
+    signature::{self, LARGEST_DETACHED, LARGEST_PAYLOAD, Signature},
     source::Source,
+    trust::{Signed, Trust},
 };
 use crate::component_file::ComponentFile;
 use anyhow::{Context as _, bail, ensure};
@@ -18,6 +20,7 @@ pub(crate) struct Outside {
     pub(super) http: Http,
     /// The largest component that is taken, in bytes.
     largest: u64,
+    trust: Trust,
 }
 
 /// A component, and how it was found.
@@ -30,28 +33,39 @@ pub(crate) struct Fetched {
     pub(crate) digest: Digest,
     /// The artifact that it was in.
     pub(crate) artifact: Option<Digest>,
+    /// Whose signature it has.
+    pub(crate) signed: Signed,
 }
 
 impl Outside {
     /// `silence`: how long a server may send nothing.
-    pub(crate) fn new(plain: PlainHttp, silence: Duration, largest: u64) -> anyhow::Result<Self> {
+    pub(crate) fn new(plain: PlainHttp, silence: Duration, largest: u64, trust: Trust) -> anyhow::Result<Self> {
         Ok(Self {
             http: Http::new(plain, silence)?,
             largest,
+            trust,
         })
     }
 
     /// Fetches it. Nothing is kept anywhere; dropped in between, nothing is left.
     pub(crate) async fn fetch(&self, source: &Source) -> anyhow::Result<Fetched> {
-        let (file, artifact) = match source {
-            Source::File(path) => (ComponentFile::read(path)?, None),
+        let (file, artifact, signed) = match source {
+            Source::File(path) => {
+                let file = ComponentFile::read(path)?;
+                let signed = self.trust.of_file(source, path, &file.wasm)?;
+                (file, None, signed)
+            }
             Source::Web { url, digest } => {
                 let wasm = self.web(url, *digest).await?;
-                (alone(source, wasm), None)
+                let signed = self.signed_on_the_web(source, url, &wasm).await?;
+                (alone(source, wasm), None, signed)
             }
             Source::Oci(reference) => {
-                let (wasm, artifact) = self.artifact(reference).await.with_context(|| reference.to_string())?;
-                (alone(source, wasm), Some(artifact))
+                let (wasm, artifact, signed) = self
+                    .artifact(source, reference)
+                    .await
+                    .with_context(|| reference.to_string())?;
+                (alone(source, wasm), Some(artifact), signed)
             }
         };
         Ok(Fetched {
@@ -59,7 +73,42 @@ impl Outside {
             source: source.clone(),
             file,
             artifact,
+            signed,
         })
+    }
+
+    /// What was fetched before with a signature by this key, if that still counts.
+    pub(crate) fn kept(
+        &self,
+        source: Source,
+        wasm: Vec<u8>,
+        artifact: Option<Digest>,
+        key: Option<Digest>,
+    ) -> anyhow::Result<Fetched> {
+        let by = key.and_then(|key| self.trust.counting(&source).find(|trusted| trusted.key.id() == key));
+        let signed = self.trust.decide(&source, usize::from(key.is_some()), by)?;
+        Ok(Fetched {
+            digest: Digest::of(&wasm),
+            file: alone(&source, wasm),
+            source,
+            artifact,
+            signed,
+        })
+    }
+
+    async fn signed_on_the_web(&self, source: &Source, url: &reqwest::Url, wasm: &[u8]) -> anyhow::Result<Signed> {
+        if !self.trust.asks(source) {
+            return Ok(self.trust.decide(source, 0, None)?);
+        }
+        let mut beside = url.clone();
+        beside.set_path(&format!("{}.sig", url.path()));
+        let response = self.http.send(Ask::get(beside.clone(), Redirects::Elsewhere)).await?;
+        let text = match response.status() {
+            StatusCode::OK => body(response, LARGEST_DETACHED, "the signature").await?,
+            StatusCode::NOT_FOUND => return Ok(self.trust.decide(source, 0, None)?),
+            status => bail!("{} answered {status}", shown(&beside)),
+        };
+        Ok(self.trust.of_detached(source, wasm, &text)?)
     }
 
     async fn web(&self, url: &reqwest::Url, digest: Option<Digest>) -> anyhow::Result<Vec<u8>> {
@@ -86,17 +135,43 @@ impl Outside {
         Ok(wasm)
     }
 
-    async fn artifact(&self, reference: &Reference) -> anyhow::Result<(Vec<u8>, Digest)> {
-        let mut registry = Registry::new(&self.http, reference)?;
+    async fn artifact(&self, source: &Source, reference: &Reference) -> anyhow::Result<(Vec<u8>, Digest, Signed)> {
+        let mut registry = Registry::new(&self.http, reference, Access::Read)?;
         let wanted = match reference.digest {
             Some(digest) => digest.to_string(),
             None => reference.tag().to_owned(),
         };
         let manifest = registry.manifest(&wanted).await?;
         let layer = artifact::component(&manifest.bytes, &manifest.content_type)?;
+        // Before its bytes: what is not trusted is not fetched.
+        let signatures = match self.trust.asks(source) {
+            true => signatures(&mut registry, &manifest.digest).await?,
+            false => Vec::new(),
+        };
+        let vouches = |key| {
+            signatures
+                .iter()
+                .any(|signature| signature.vouches(key, &manifest.digest))
+        };
+        let by = self.trust.counting(source).find(|trusted| vouches(&trusted.key));
+        let signed = self.trust.decide(source, signatures.len(), by)?;
         let wasm = registry.blob(&layer, self.largest, "the component").await?;
-        Ok((wasm, manifest.digest))
+        Ok((wasm, manifest.digest, signed))
     }
+}
+
+/// The signatures of an artifact, whoever made them.
+async fn signatures(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::Result<Vec<Signature>> {
+    let Some(manifest) = registry.find(&signature::tag(artifact)).await? else {
+        return Ok(Vec::new());
+    };
+    let named = signature::named(&manifest.bytes, &manifest.content_type).context("its signatures can't be read")?;
+    let mut signatures = Vec::with_capacity(named.len());
+    for (layer, signature) in named {
+        let message = registry.blob(&layer, LARGEST_PAYLOAD, "a signature").await?;
+        signatures.push(Signature { message, signature });
+    }
+    Ok(signatures)
 }
 
 /// A component with nothing beside it.
@@ -110,13 +185,11 @@ fn alone(source: &Source, wasm: Vec<u8>) -> ComponentFile {
 }
 
 impl Fetched {
-    /// A component that was fetched before.
-    pub(crate) fn kept(source: Source, wasm: Vec<u8>, artifact: Option<Digest>) -> Self {
-        Self {
-            digest: Digest::of(&wasm),
-            file: alone(&source, wasm),
-            source,
-            artifact,
+    /// The key that signed it, by its id.
+    pub(crate) const fn key(&self) -> Option<Digest> {
+        match self.signed {
+            Signed::By(key) => Some(key),
+            Signed::Nobody | Signed::NotAsked => None,
         }
     }
 }

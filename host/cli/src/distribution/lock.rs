@@ -3,7 +3,7 @@
 //! It lies beside the configuration file and belongs under version control with it; without a configuration file, in the data directory.
 //! What is in it is decided here without I/O; [`LockFile`] reads and writes it.
 
-use super::{Reference, Source};
+use super::{Reference, Signed, Source};
 use crate::config::Loaded;
 use anyhow::{Context as _, bail};
 use fumehood_core::{digest::Digest, name::ComponentName};
@@ -51,6 +51,9 @@ pub(crate) struct Entry {
     pub(crate) artifact: Option<Digest>,
     /// Its exact code.
     pub(crate) digest: Digest,
+    /// The key that signed it, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<Digest>,
 }
 
 /// What is about to be added.
@@ -60,13 +63,16 @@ pub(crate) struct Candidate<'a> {
     pub(crate) version: Option<&'a str>,
     pub(crate) source: &'a Source,
     pub(crate) digest: Digest,
+    pub(crate) signed: Signed,
 }
 
 /// Whether what is locked may be replaced by what it is locked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replacing {
-    /// Only by something newer at a place that says so.
+    /// Only by something newer at another tag or URL.
     Newer,
+    /// Also by what its place has in its place now.
+    Changed,
     /// By anything: somebody asked for it.
     Anything,
 }
@@ -76,7 +82,7 @@ pub(crate) enum Replacing {
 pub(crate) enum Refused {
     #[error(
         "{place} had {locked} when it was locked and has {found} now: whoever can write there put something else in its place. See what changed \
-         with `fumehood tool update {name}`, or take it as it is with --replace"
+         with `fumehood tool update {name}`, or take it as it is with `fumehood tool add {place} --replace`"
     )]
     Moved {
         place: String,
@@ -86,13 +92,22 @@ pub(crate) enum Refused {
     },
     #[error(
         "{place} has the version {found} of {name}, which is older than {locked}, which is locked: faults that were mended since would be back. \
-         If that is what you want, say so with --replace"
+         If that is what you want: `fumehood tool add {place} --replace`"
     )]
     Older {
         place: String,
         name: ComponentName,
         locked: String,
         found: String,
+    },
+    #[error(
+        "{place} is not signed, and {name} was when it was locked, by the key {key}: somebody may have put another in its place. If it is meant \
+         to be unsigned from now on, say so with --replace"
+    )]
+    Unsigned {
+        place: String,
+        name: ComponentName,
+        key: Digest,
     },
     #[error(
         "{name} is locked from {locked}, and this one is from {found}: it could be another one of the same name. If it is the same, say so with \
@@ -106,6 +121,11 @@ pub(crate) enum Refused {
 }
 
 impl Entry {
+    /// Whether somebody else decides what is there.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.source.parse().is_ok_and(|source: Source| source.is_remote())
+    }
+
     /// Where it is, and which one it must be there. Paths begin at the folder of the lock.
     pub(crate) fn source_in(&self, dir: &Path) -> anyhow::Result<Source> {
         let parsed: Source = self
@@ -153,6 +173,7 @@ impl Lock {
         if let Some(entry) = self.at(&place)
             && entry.digest != candidate.digest
             && candidate.source.pinned().is_none()
+            && replacing == Replacing::Newer
         {
             return Err(Refused::Moved {
                 place,
@@ -170,6 +191,14 @@ impl Lock {
                 name: name.clone(),
                 locked: entry.source.clone(),
                 found: place,
+            });
+        }
+        // Another key that is trusted is the operator's word; none is nobody's.
+        if let (Some(key), Signed::Nobody) = (entry.key, candidate.signed) {
+            return Err(Refused::Unsigned {
+                place,
+                name: name.clone(),
+                key,
             });
         }
         // THREAT[T-supply-rollback]: an old version stays validly signed for ever.
@@ -341,6 +370,7 @@ mod tests {
             source: source.to_owned(),
             artifact: None,
             digest: Digest::of(code),
+            key: None,
         }
     }
 
@@ -350,6 +380,7 @@ mod tests {
             version: Some(version),
             source: &source.parse().unwrap(),
             digest: Digest::of(code),
+            signed: Signed::Nobody,
         };
         lock.decide(&candidate, replacing)
     }
@@ -361,8 +392,14 @@ mod tests {
         assert_eq!(decide(&lock, at, "1.2.0", b"a", Replacing::Newer), Ok(()));
         let moved = decide(&lock, at, "1.3.0", b"b", Replacing::Newer);
         assert!(matches!(moved, Err(Refused::Moved { .. })), "{moved:?}");
+        assert_eq!(decide(&lock, at, "1.3.0", b"b", Replacing::Changed), Ok(()));
         let older = decide(&lock, "oci://ghcr.io/acme/github:1.1", "1.1.0", b"b", Replacing::Newer);
         assert!(matches!(older, Err(Refused::Older { .. })), "{older:?}");
+        let older = decide(&lock, at, "1.1.0", b"b", Replacing::Changed);
+        assert!(
+            matches!(older, Err(Refused::Older { .. })),
+            "also by an update: {older:?}"
+        );
         for elsewhere in [
             "oci://ghcr.io/evil/github:9",
             "https://ghcr.io/github.wasm",
@@ -384,6 +421,30 @@ mod tests {
             decide(&lock, "oci://ghcr.io/acme/github:2", "2.0.0", b"b", Replacing::Newer),
             Ok(())
         );
+    }
+
+    #[test]
+    fn what_was_signed_when_it_was_locked_does_not_lose_its_signature() {
+        let key = Digest::of(b"key");
+        let signed = Entry {
+            key: Some(key),
+            ..entry("oci://ghcr.io/acme/github:1.2.0", "1.2.0", b"a")
+        };
+        let lock = Lock::default().with(signed);
+        let decide = |signed| {
+            let candidate = Candidate {
+                name: &name("github"),
+                version: Some("1.3.0"),
+                source: &"oci://ghcr.io/acme/github:1.3.0".parse().unwrap(),
+                digest: Digest::of(b"b"),
+                signed,
+            };
+            lock.decide(&candidate, Replacing::Newer)
+        };
+        assert!(matches!(decide(Signed::Nobody), Err(Refused::Unsigned { .. })));
+        for fine in [Signed::By(key), Signed::By(Digest::of(b"new key")), Signed::NotAsked] {
+            assert_eq!(decide(fine), Ok(()), "{fine:?}");
+        }
     }
 
     #[test]

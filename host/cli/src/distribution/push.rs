@@ -4,8 +4,10 @@ use super::{
     artifact::{Artifact, config_descriptor, layer_descriptor},
     fetch::Outside,
     interfaces::interfaces,
+    keys::PrivateKey,
     reference::Reference,
-    registry::Registry,
+    registry::{Access, Registry},
+    signature,
 };
 use anyhow::{Context as _, bail};
 use fumehood_core::digest::Digest;
@@ -17,6 +19,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Release<'a> {
     pub(crate) wasm: &'a [u8],
     pub(crate) manifest: &'a Manifest,
+    /// Whoever signs it.
+    pub(crate) key: Option<&'a PrivateKey>,
 }
 
 /// Whether a version that is already there may become another.
@@ -46,7 +50,7 @@ pub(crate) async fn push(
     let tag = tag(to, &release.manifest.version)?;
     let artifact = Artifact::of(release.wasm, &interfaces(release.wasm), annotations(release.manifest));
     let digest = Digest::of(&artifact.manifest);
-    let mut registry = Registry::new(&outside.http, to)?;
+    let mut registry = Registry::new(&outside.http, to, Access::Write)?;
     let there = registry.find(&tag).await.with_context(|| to.to_string())?;
     let unchanged = there.as_ref().is_some_and(|there| there.digest == digest);
     if let Some(there) = there.filter(|_| !unchanged && Version::parse(&tag).is_ok() && overwrite == Overwrite::Never) {
@@ -57,16 +61,23 @@ pub(crate) async fn push(
             there.digest
         );
     }
-    if !unchanged {
-        let push = async {
+    let publish = async {
+        if !unchanged {
             registry
                 .put_blob(&config_descriptor(&artifact.config), &artifact.config)
                 .await?;
             registry.put_blob(&layer_descriptor(release.wasm), release.wasm).await?;
-            registry.put_manifest(&tag, &artifact.manifest).await
-        };
-        push.await.with_context(|| to.at(&tag).to_string())?;
-    }
+        }
+        // Before the tag, so that nobody fetches it unsigned in between.
+        if let Some(key) = release.key {
+            sign(&mut registry, key, to, &digest).await?;
+        }
+        match unchanged {
+            true => Ok(()),
+            false => registry.put_manifest(&tag, &artifact.manifest).await,
+        }
+    };
+    publish.await.with_context(|| to.at(&tag).to_string())?;
     Ok(Pushed {
         reference: Reference {
             digest: Some(digest),
@@ -75,6 +86,34 @@ pub(crate) async fn push(
         artifact: digest,
         unchanged,
     })
+}
+
+/// Signs an artifact, unless this key has.
+async fn sign(registry: &mut Registry<'_>, key: &PrivateKey, to: &Reference, artifact: &Digest) -> anyhow::Result<()> {
+    let tag = signature::tag(artifact);
+    let there = match registry.find(&tag).await? {
+        Some(there) => signature::named(&there.bytes, &there.content_type)
+            .context("the signatures that are there can't be read")?,
+        None => Vec::new(),
+    };
+    let repository = to.repository_place();
+    let public = key.public()?;
+    let payload = signature::payload(&repository, artifact);
+    let own = Digest::of(&payload);
+    if there
+        .iter()
+        .any(|(layer, signature)| layer.digest == own && public.signed(&payload, signature))
+    {
+        return Ok(());
+    }
+    let signing = signature::sign(key, &repository, artifact, there)?;
+    registry
+        .put_blob(&signature::config_descriptor(&signing.config), &signing.config)
+        .await?;
+    registry
+        .put_blob(&signature::payload_descriptor(&signing.payload), &signing.payload)
+        .await?;
+    registry.put_manifest(&tag, &signing.manifest).await
 }
 
 /// The tag that is meant: the one given, else the version.

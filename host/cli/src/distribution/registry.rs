@@ -20,6 +20,17 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 const LARGEST_TOKEN: u64 = 64 << 10;
+const LARGEST_LIST: u64 = 1 << 20;
+/// Pages of tags that are read.
+const MOST_PAGES: usize = 20;
+const PER_PAGE: usize = 500;
+
+/// What is done there, and so what a token has to allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
 
 /// A repository, and who asks.
 pub(super) struct Registry<'h> {
@@ -28,6 +39,7 @@ pub(super) struct Registry<'h> {
     base: Url,
     registry: String,
     repository: String,
+    access: Access,
     authorization: Option<HeaderValue>,
 }
 
@@ -48,7 +60,7 @@ struct Wanted<'a> {
 }
 
 impl<'h> Registry<'h> {
-    pub(super) fn new(http: &'h Http, reference: &Reference) -> anyhow::Result<Self> {
+    pub(super) fn new(http: &'h Http, reference: &Reference, access: Access) -> anyhow::Result<Self> {
         // The name that everybody writes is not that of the server.
         let server = match reference.registry.as_str() {
             "docker.io" | "index.docker.io" => "registry-1.docker.io",
@@ -61,6 +73,7 @@ impl<'h> Registry<'h> {
             base: base.parse().context("the registry's address is none")?,
             registry: reference.registry.clone(),
             repository: reference.repository.clone(),
+            access,
             authorization: None,
         })
     }
@@ -131,6 +144,42 @@ impl<'h> Registry<'h> {
             bytes.len()
         );
         Ok(bytes)
+    }
+
+    /// The tags of the repository, as far as they are read.
+    pub(super) async fn tags(&mut self) -> anyhow::Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let (mut tags, mut last) = (Vec::new(), None::<String>);
+        for _ in 0..MOST_PAGES {
+            let mut url = self.at("tags/list")?;
+            url.query_pairs_mut().append_pair("n", &PER_PAGE.to_string());
+            if let Some(last) = &last {
+                url.query_pairs_mut().append_pair("last", last);
+            }
+            let response = self
+                .send(&Wanted::get(url, "application/json", Redirects::Within))
+                .await?;
+            if response.status() == StatusCode::NOT_FOUND {
+                break;
+            }
+            self.expect(&response, StatusCode::OK, "the list of tags")?;
+            let more = response.headers().contains_key(header::LINK);
+            let page = body(response, LARGEST_LIST, "the list of tags").await?;
+            let page: Page = serde_json::from_slice(&page)
+                .with_context(|| format!("{} sent a list of tags that can't be read", self.registry))?;
+            let page = page.tags.unwrap_or_default();
+            last = page.last().cloned();
+            let end = page.is_empty() || !more;
+            tags.extend(page);
+            if end {
+                break;
+            }
+        }
+        Ok(tags)
     }
 
     /// Sees to it that a blob is there.
@@ -249,7 +298,11 @@ impl<'h> Registry<'h> {
             self.registry,
             shown(&url)
         );
-        let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
+        // One token for all of it: not every registry asks for more when a first one allows too little.
+        let scope = match self.access {
+            Access::Read => scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository)),
+            Access::Write => format!("repository:{}:pull,push", self.repository),
+        };
         url.query_pairs_mut().append_pair("scope", &scope);
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", &service);

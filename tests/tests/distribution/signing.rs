@@ -1,0 +1,297 @@
+//! Signatures: what a trusted key vouches for is added, and what it does not is not.
+
+use crate::{adding::Files, component, digest, lock, refused_without_a_trace, registry::Registry, said, write};
+use fumehood_tests::Place;
+use serde_json::Value;
+
+/// Keys, in a folder of their own.
+struct Keys {
+    place: Place,
+}
+
+impl Keys {
+    /// With these pairs.
+    async fn made(names: &[&str]) -> Self {
+        let place = Place::compiled("");
+        for name in names {
+            let made = sealed(&place, &["tool", "key", name]).await;
+            assert!(made["id"].as_str().unwrap().starts_with("sha256:"), "{made}");
+        }
+        Self { place }
+    }
+
+    fn public(&self, name: &str) -> String {
+        std::fs::read_to_string(self.place.path().join(format!("{name}.pub"))).unwrap()
+    }
+
+    async fn publish(&self, wasm: &[u8], to: &str, key: Option<&str>) -> Value {
+        write(&self.place, "x.wasm", wasm);
+        let file = key.map(|key| format!("{key}.key"));
+        let mut args = vec!["tool", "publish", "x.wasm", to];
+        if let Some(file) = &file {
+            args.extend(["--key", file]);
+        }
+        sealed(&self.place, &args).await
+    }
+
+    /// A configuration that trusts one of them.
+    fn trusting(&self, name: &str, more: &str) -> String {
+        format!(
+            "[tools]\nsignatures = \"when-known\"\n[tools.trusted_keys.{name}]\nkey = \"\"\"\n{}\"\"\"\n{more}\n",
+            self.public(name)
+        )
+    }
+}
+
+/// With the passphrase of the keys.
+async fn sealed(place: &Place, args: &[&str]) -> Value {
+    let output = place
+        .command(&[&["--json"], args].concat())
+        .env("FUMEHOOD_KEY_PASSPHRASE", "open sesame")
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_trusted_key_signed_is_added_and_its_key_is_pinned() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    let to = registry.source("acme/sums");
+    let published = keys.publish(&component("sums", "1.0.0", ""), &to, Some("acme")).await;
+    let artifact = published["artifact"].as_str().unwrap();
+    let tag = format!("acme/sums:{}.sig", artifact.replace(':', "-"));
+    let signature = registry.manifest(&tag);
+    assert_eq!(
+        signature["layers"][0]["mediaType"],
+        "application/vnd.dev.cosign.simplesigning.v1+json"
+    );
+    let again = keys.publish(&component("sums", "1.0.0", ""), &to, Some("acme")).await;
+    assert_eq!(again["unchanged"], true);
+    assert_eq!(registry.manifest(&tag), signature, "signed once");
+
+    let place = Place::new(&keys.trusting("acme", ""));
+    let source = registry.source("acme/sums:1.0.0");
+    let added = place.json(&["tool", "add", &source]).await;
+    assert_eq!(added["locked"]["key"], published["key"]);
+    assert!(lock(&place).contains(published["key"].as_str().unwrap()));
+    // From the cache, with what was pinned of its key.
+    place.json(&["tool", "add", "--locked"]).await;
+}
+
+#[tokio::test]
+async fn what_is_not_signed_by_a_key_that_counts_is_not_added() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme", "mallory"]).await;
+    let to = registry.source("acme/sums");
+    keys.publish(&component("sums", "1.0.0", ""), &to, None).await;
+    keys.publish(&component("sums", "1.1.0", ""), &to, Some("mallory"))
+        .await;
+    let place = Place::empty(&keys.trusting("acme", ""));
+    let unsigned = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    assert!(
+        unsigned.contains("not signed") && unsigned.contains("acme"),
+        "{unsigned}"
+    );
+    let other = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/sums:1.1.0")]).await;
+    assert!(other.contains("signed, but not by acme"), "{other}");
+}
+
+#[tokio::test]
+async fn a_signature_of_another_artifact_vouches_for_nothing() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    let to = registry.source("acme/sums");
+    let good = keys.publish(&component("sums", "1.0.0", ""), &to, Some("acme")).await;
+    let evil = keys
+        .publish(&component("sums", "1.1.0", "[kv]\naccess = \"read\"\n"), &to, None)
+        .await;
+    let tag = |published: &Value| {
+        format!(
+            "acme/sums:{}.sig",
+            published["artifact"].as_str().unwrap().replace(':', "-")
+        )
+    };
+    registry.move_tag(&tag(&good), &tag(&evil));
+    let place = Place::empty(&keys.trusting("acme", ""));
+    let stolen = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/sums:1.1.0")]).await;
+    assert!(stolen.contains("signed, but not by acme"), "{stolen}");
+}
+
+#[tokio::test]
+async fn a_key_vouches_only_for_what_it_is_trusted_for() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    for repository in ["acme/sums", "other/sums"] {
+        keys.publish(
+            &component("sums", "1.0.0", ""),
+            &registry.source(repository),
+            Some("acme"),
+        )
+        .await;
+    }
+    let config = keys
+        .trusting("acme", &format!("sources = [\"oci://{}/acme/\"]", registry.host))
+        .replace("when-known", "required");
+    let place = Place::empty(&config);
+    let elsewhere = refused_without_a_trace(&place, &["tool", "add", &registry.source("other/sums:1.0.0")]).await;
+    assert!(elsewhere.contains("no key is trusted for"), "{elsewhere}");
+    let place = Place::new(&config);
+    place.json(&["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+}
+
+#[tokio::test]
+async fn an_older_version_is_refused_however_well_it_is_signed() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    for version in ["1.0.0", "1.1.0"] {
+        keys.publish(
+            &component("sums", version, ""),
+            &registry.source("acme/sums"),
+            Some("acme"),
+        )
+        .await;
+    }
+    let place = Place::new(&keys.trusting("acme", ""));
+    registry.move_tag("acme/sums:1.1.0", "acme/sums:stable");
+    place.json(&["tool", "add", &registry.source("acme/sums:stable")]).await;
+    // Whoever has the registry puts the old one back.
+    let old = place.run(&["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    assert_eq!(old.status.code(), Some(1));
+    assert!(said(&old).contains("older than 1.1.0"), "{}", said(&old));
+    assert_eq!(place.json(&["tool", "show", "sums"]).await["version"], "1.1.0");
+}
+
+#[tokio::test]
+async fn a_file_and_one_of_a_web_server_are_signed_beside_them() {
+    let keys = Keys::made(&["acme", "mallory"]).await;
+    let wasm = component("sums", "1.0.0", "");
+    write(&keys.place, "sums.wasm", &wasm);
+    let sign = async |key: &str| {
+        sealed(
+            &keys.place,
+            &["tool", "sign", "sums.wasm", "--key", &format!("{key}.key")],
+        )
+        .await;
+        std::fs::read(keys.place.path().join("sums.wasm.sig")).unwrap()
+    };
+    let (good, bad) = (sign("acme").await, sign("mallory").await);
+    let required = keys.trusting("acme", "").replace("when-known", "required");
+
+    let place = Place::empty(&required);
+    write(&place, "sums.wasm", &wasm);
+    let unsigned = refused_without_a_trace(&place, &["tool", "add", "sums.wasm"]).await;
+    assert!(unsigned.contains("not signed"), "{unsigned}");
+    let for_a_turn = refused_without_a_trace(&place, &["run", "hello", "--tool", "sums.wasm"]).await;
+    assert!(for_a_turn.contains("not signed"), "{for_a_turn}");
+    write(&place, "sums.wasm.sig", &bad);
+    let other = refused_without_a_trace(&place, &["tool", "add", "sums.wasm"]).await;
+    assert!(other.contains("not by acme"), "{other}");
+    let place = Place::new(&required);
+    write(&place, "sums.wasm", &wasm);
+    write(&place, "sums.wasm.sig", &good);
+    place.json(&["tool", "add", "sums.wasm"]).await;
+
+    let files = Files::start(wasm).await;
+    let place = Place::empty(&keys.trusting("acme", ""));
+    let url = files.url("/sums.wasm");
+    let unsigned = refused_without_a_trace(&place, &["tool", "add", &url]).await;
+    assert!(unsigned.contains("not signed"), "{unsigned}");
+    files.sign(good);
+    let place = Place::new(&keys.trusting("acme", ""));
+    let added = place.json(&["tool", "add", &url]).await;
+    assert!(added["locked"]["key"].is_string(), "{added}");
+}
+
+#[tokio::test]
+async fn what_was_signed_does_not_become_unsigned_by_itself() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    let to = registry.source("acme/sums");
+    keys.publish(&component("sums", "1.0.0", ""), &to, Some("acme")).await;
+    keys.publish(&component("sums", "1.1.0", ""), &to, None).await;
+    let place = Place::new(&keys.trusting("acme", ""));
+    place.json(&["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    // Also where the key is trusted no more.
+    let again = Place::new("");
+    std::fs::copy(place.path().join("fumehood.lock"), again.path().join("fumehood.lock")).unwrap();
+    let lost = again.run(&["tool", "add", &registry.source("acme/sums:1.1.0")]).await;
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(said(&lost).contains("was when it was locked"), "{}", said(&lost));
+}
+
+#[tokio::test]
+async fn a_pair_of_keys_is_made_once_sealed_and_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let keys = Keys::made(&["acme"]).await;
+    let file = keys.place.path().join("acme.key");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        text.starts_with("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----"),
+        "{text}"
+    );
+    let again = keys
+        .place
+        .command(&["tool", "key", "acme"])
+        .env("FUMEHOOD_KEY_PASSPHRASE", "x")
+        .output()
+        .await
+        .unwrap();
+    assert!(said(&again).contains("there already"), "{}", said(&again));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    write(&keys.place, "x.wasm", b"x");
+    for (passphrase, says) in [
+        (Some("wrong"), "passphrase is not the one"),
+        (None, "FUMEHOOD_KEY_PASSPHRASE"),
+    ] {
+        let mut command = keys.place.command(&["tool", "sign", "x.wasm", "--key", "acme.key"]);
+        if let Some(passphrase) = passphrase {
+            command.env("FUMEHOOD_KEY_PASSPHRASE", passphrase);
+        }
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(says), "{}", said(&output));
+    }
+    assert!(!keys.place.path().join("x.wasm.sig").exists());
+}
+
+#[tokio::test]
+async fn what_the_configuration_names_is_pinned_or_signed_where_signatures_are_required() {
+    let wasm = component("sums", "1.0.0", "");
+    let config = "[tools]\nsignatures = \"required\"\n[tool.sums]\nsource = \"sums.wasm\"\n";
+    let neither = Place::compiled(config);
+    write(&neither, "sums.wasm", &wasm);
+    let refused = neither.run(&["config", "check"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("signatures are required"), "{}", said(&refused));
+    let pinned = Place::compiled(&format!("{config}digest = \"{}\"\n", digest(&wasm)));
+    write(&pinned, "sums.wasm", &wasm);
+    let checked = pinned.run(&["config", "check"]).await;
+    assert!(checked.status.success(), "{}", said(&checked));
+}
+
+#[tokio::test]
+async fn keys_that_are_none_and_settings_that_would_do_nothing_stop_the_start() {
+    for (section, says) in [
+        ("[tools]\nsignatures = \"maybe\"", "maybe"),
+        ("[tools.trusted_keys.acme]\nkey = \"acme.pub\"", "acme.pub"),
+        ("[tools.trusted_keys.acme]\nkey = \"-----BEGIN RSA-----\"", "public key"),
+        (
+            "[tools.trusted_keys.acme]\nkey = \"x\"\nsources = []",
+            "trusts it for nothing",
+        ),
+        (
+            "[tools.trusted_keys.acme]\nkey = \"x\"\nsources = [\"ghcr.io\"]",
+            "is no place",
+        ),
+        ("[tools]\nkeys = []", "keys"),
+    ] {
+        let place = Place::compiled(section);
+        let output = place.run(&["config", "check"]).await;
+        assert_eq!(output.status.code(), Some(2), "{section}: {}", said(&output));
+        assert!(said(&output).contains(says), "{section}: {}", said(&output));
+    }
+}
