@@ -211,6 +211,7 @@ async fn host(dir: &Path, model: Arc<Model>) -> (Host, Opened) {
         patience: fumehood_agent::host::Patience::default(),
         schedules: ScheduleLimits::default(),
         retention: RetentionRules::default(),
+        jobs: fumehood_agent::jobs::JobLimits::default(),
     });
     (host, opened)
 }

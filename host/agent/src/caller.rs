@@ -447,8 +447,9 @@ impl Caller {
         let place = match scope.depth {
             0 => {
                 let _waiting = OneMore::waiting_call();
-                // A turn's calls are its own to wait for: its time budget and its cancellation end that.
-                let longest = scope.turn.is_none().then(|| scope.time_left(LONGEST_WAIT));
+                // A turn's calls are its own to wait for, and a job's its own: their time and their cancellation end that.
+                let waits = scope.turn.is_some() || scope.in_background;
+                let longest = (!waits).then(|| scope.time_left(LONGEST_WAIT));
                 Some(self.limits.place(&scope.org, longest).await?)
             }
             _ => None,
@@ -466,7 +467,10 @@ impl Caller {
             return Err(CallError::new(CallErrorCode::Unavailable, message).into());
         }
         // What the call takes from here on is its own: also the time to open its ports.
-        let deadline = authority.time_limit(Instant::now()).or_sooner(scope.deadline.clone());
+        let deadline = match scope.deadline.clone() {
+            Some(deadline) if scope.in_background => deadline,
+            deadline => authority.time_limit(Instant::now()).or_sooner(deadline),
+        };
         let events = scope.observe.clone().map(|observe| {
             let guard = secrets.guard().clone();
             let observe = (observe, scope.telling(&*installed));

@@ -4,6 +4,7 @@
 //! tools, for a retry), never a write to the journal.
 
 mod again;
+mod background;
 mod calls;
 mod compaction;
 mod handing_over;
@@ -13,6 +14,7 @@ mod model;
 mod output;
 mod spending;
 
+pub(crate) use background::Background;
 pub(crate) use calls::{arguments_of, note_on, noted, refusal};
 
 use crate::{
@@ -72,6 +74,8 @@ pub(crate) struct TurnPlan {
     pub(crate) scope: CallScope,
     /// What it may spend of its org's and its session's budgets.
     pub(crate) purse: Purse,
+    /// Who runs calls in the background; absent on a host that does not stay.
+    pub(crate) background: Option<Background>,
 }
 
 /// What a client sends with a turn's input, and a model is shown.
@@ -332,6 +336,7 @@ impl Driver {
                 notes.push(difference.note());
             }
         }
+        notes.extend(self.ends_of_jobs().await);
         let worked_ms = u64::try_from(self.begun.elapsed().as_millis()).ok();
         let shown = self.plan.tools.shown(self.recorder.loaded_tools());
         if !Arc::ptr_eq(&shown, &self.shown) {

@@ -12,6 +12,7 @@ mod endings;
 mod error;
 mod housekeeping;
 mod instructions;
+mod jobs;
 mod leases;
 mod plan;
 mod recovery;
@@ -41,6 +42,7 @@ use crate::{
     chains::Chains,
     hooks::{Hooks, Journal},
     hub::Hub,
+    jobs::JobLimits,
     limits::{Counted, Place},
     models::Models,
     recorder, redact,
@@ -173,6 +175,8 @@ pub struct HostParts {
     pub patience: Patience,
     /// How long things are kept.
     pub retention: RetentionRules,
+    /// What calls may be that run in the background.
+    pub jobs: JobLimits,
 }
 
 /// The host. Cheap to clone; ends with [`Host::shut_down`].
@@ -204,6 +208,7 @@ struct Inner {
     schedules: schedules::Schedules,
     retention: RetentionRules,
     webhooks: webhooks::Webhooks,
+    jobs: jobs::RunningJobs,
     /// A session's turns begin, and are undone, one after the other.
     order: SessionLocks,
     summed_up: compaction::BeingSummedUp,
@@ -234,6 +239,7 @@ impl Host {
             schedules,
             patience,
             retention,
+            jobs,
         } = parts;
         let (catalog, caller, hub) = (Arc::new(catalog), Arc::new(caller), Arc::<Hub>::default());
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -263,6 +269,7 @@ impl Host {
                 schedules: schedules::Schedules::new(schedules),
                 retention,
                 webhooks: webhooks::Webhooks::default(),
+                jobs: jobs::RunningJobs::new(jobs),
                 order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
                 recovers: OnceLock::new(),

@@ -24,6 +24,7 @@ mod hooks;
 pub mod host;
 pub mod hub;
 pub mod install;
+pub mod jobs;
 pub mod limits;
 pub mod machine;
 pub mod models;

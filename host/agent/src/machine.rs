@@ -501,6 +501,7 @@ impl TurnMachine {
                      incomplete: {}. Ask again with less in each call; split what is large.",
                     self.dropped_calls.join(", ")
                 ),
+                job: None,
             });
         }
         if let Output::Schema { faults, .. } = &self.output
@@ -513,6 +514,7 @@ impl TurnMachine {
                      without any other text.",
                     faults.join("; ")
                 ),
+                job: None,
             });
         }
         notes

@@ -48,7 +48,8 @@ impl<'a> Looked<'a> {
                 host: host.clone(),
                 path: path.clone(),
             }),
-            EventBody::ToolStarted { call, component, .. } => {
+            // What runs in the background is the turn's doing as well.
+            EventBody::ToolStarted { call, component, .. } | EventBody::JobQueued { call, component, .. } => {
                 self.begun.insert(*call, component.digest);
             }
             EventBody::ToolCompleted {

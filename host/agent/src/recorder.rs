@@ -1,7 +1,7 @@
 //! The one way a turn's facts become durable: appended to the journal first, then folded, then shown.
 
 use crate::{
-    caller::Caller, context::Reported, hub::Hub, machine::TurnMachine, redact, telemetry, transcript::Transcript,
+    caller::Caller, context::Reported, hub::Hub, jobs, machine::TurnMachine, redact, telemetry, transcript::Transcript,
     worked::Worked,
 };
 use fumehood_core::{
@@ -13,10 +13,12 @@ use fumehood_core::{
     name::{OrgName, ToolName},
     now,
     rewind::PassedOver,
+    turn::Note,
 };
 use fumehood_egress::LeakGuard;
 use fumehood_store::{
     Store, StoreError,
+    jobs::JobState,
     lease::Fence,
     record::{Added, Addition, Seen},
 };
@@ -108,6 +110,44 @@ impl Recorder {
             self.recorded(event);
         }
         Ok(())
+    }
+
+    /// Makes durable, in one, that a call runs in the background and what its turn gets for now; false if the org has `most` such calls
+    /// without an end.
+    ///
+    /// Not cancel-safe, as [`Recorder::record`].
+    pub(crate) async fn record_job(&mut self, mut events: Vec<NewEvent>, most: u64) -> Result<bool, StoreError> {
+        self.clean(&mut events).await?;
+        let (org, session, fence) = (&self.org, self.session, self.fence);
+        let queued = self.store.queue_job(org, session, fence, most, &events).await;
+        self.refused |= matches!(queued, Err(StoreError::Unavailable { .. }));
+        let queued = queued?;
+        let has_room = queued.is_some();
+        for event in queued.into_iter().flatten() {
+            self.recorded(event);
+        }
+        Ok(has_room)
+    }
+
+    /// What the model is to be told of jobs that have ended, without the values of secrets.
+    pub(crate) async fn ends_of_jobs(&self, most: u32) -> Result<Vec<Note>, StoreError> {
+        let mut notes = Vec::new();
+        for job in self.store.jobs_untold(&self.org, self.session, most).await? {
+            let JobState::Ended { seq, .. } = job.state else {
+                continue;
+            };
+            let events = self
+                .store
+                .events(&self.org, self.session, seq.saturating_sub(1), 1)
+                .await?;
+            let ended = events.into_iter().next().map(|event| event.body);
+            if let Some(EventBody::JobCompleted { output, error, .. }) = ended
+                && let Some(result) = output.map(Ok).or_else(|| error.map(Err))
+            {
+                notes.push(jobs::told(job.id, job.tool.as_str(), &result));
+            }
+        }
+        Ok(notes)
     }
 
     /// Whether the store did not take something that happened: nobody knows it any more, and who goes on with the turn does it again.

@@ -109,6 +109,20 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
                 call.note.iter_mut().for_each(|note| text(guard, note));
             }
         }
+        // No call without the values: what is left is not what was asked for, and does not run.
+        EventBody::JobQueued { arguments: given, .. } => {
+            if arguments(guard, given).is_err() {
+                given.clear();
+            }
+        }
+        EventBody::JobCompleted { output, error, .. } => {
+            if let Some(output) = output {
+                self::output(guard, output);
+            }
+            if let Some(error) = error {
+                text(guard, &mut error.message);
+            }
+        }
         EventBody::ToolDetached { note, .. } => note.iter_mut().for_each(|note| text(guard, note)),
         EventBody::ToolProvisional { output, .. } => self::output(guard, output),
         EventBody::HookChanged { arguments, .. } => map(guard, arguments),
@@ -164,6 +178,7 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::BudgetWarning { .. }
         | EventBody::ToolStarted { arguments: None, .. }
         | EventBody::ToolCommitted { .. }
+        | EventBody::JobStarted { .. }
         | EventBody::ToolRecorded { .. }
         | EventBody::StepRestarted { .. }
         | EventBody::EgressAllowed { .. }

@@ -134,6 +134,7 @@ impl Difference {
         Note {
             kind: NoteKind::ToolsChanged,
             text: format!("Your tools have changed: {}.", told.collect::<Vec<_>>().join("; ")),
+            job: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod distribution;
+mod job;
 mod kit;
 mod schedule;
 mod trial;
@@ -9,6 +10,7 @@ mod webhook;
 
 pub(crate) use check::{Deny, ToolCheck};
 pub(crate) use distribution::{ToolAdd, ToolKey, ToolPublish, ToolSign, ToolUpdate, Way};
+pub(crate) use job::Job;
 pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
 pub(crate) use trial::ToolTest;
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// Turns.
     #[command(subcommand)]
     Turn(Turn),
+    /// Calls that run on in the background.
+    #[command(subcommand)]
+    Job(Job),
     /// Work a turn that has ended again, without a model and without a network, and compare.
     Replay(Replay),
     /// Turns that come by themselves.

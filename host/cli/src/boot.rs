@@ -171,6 +171,7 @@ pub(crate) async fn start_bare(
         schedules: config.schedules.in_effect(),
         patience: Patience::default(),
         retention: config.retention(),
+        jobs: config.jobs.in_effect(),
     });
     Ok(Running {
         host,

@@ -8,6 +8,7 @@ mod callbacks;
 mod effective;
 mod faults;
 mod files;
+mod jobs;
 mod keys;
 mod kv;
 mod limits;
@@ -107,6 +108,9 @@ pub(crate) struct Config {
     /// Calls that tools hand on.
     #[serde(default)]
     pub(crate) callbacks: callbacks::CallbacksSection,
+    /// Calls that run in the background.
+    #[serde(default)]
+    pub(crate) jobs: jobs::JobsSection,
     /// What schedules may be.
     #[serde(default)]
     pub(crate) schedules: schedules::SchedulesSection,
@@ -419,6 +423,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     }
     config.callbacks.check()?;
     config.tools.check()?;
+    config.jobs.check()?;
     let agents = config.agents();
     let chains = resolve_agents(&agents)?;
     let models = config.models(&|_| None);

@@ -176,6 +176,20 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
         E::ToolProvisional { call, output, .. } => {
             format!("{} goes on outside: {}", short(call), outcome(Some(output), None))
         }
+        E::JobQueued { job, call, tool, .. } => format!(
+            "{} runs {} in the background, as {job}",
+            short(call),
+            out.style(Style::Name, tool.as_str())
+        ),
+        E::JobStarted { job, attempt, .. } if *attempt > 1 => format!("{job} begins again: the host was stopped"),
+        E::JobStarted { job, .. } => format!("{job} begins"),
+        E::JobCompleted {
+            job,
+            status,
+            output,
+            error,
+            ..
+        } => format!("{job} {}: {}", word(status), outcome(output.as_ref(), error.as_ref())),
         E::ToolProgress {
             call,
             message,

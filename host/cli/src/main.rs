@@ -198,6 +198,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                     }
                     Command::Session(command) => commands::session::session(out, client, command).await?,
                     Command::Turn(command) => commands::session::turn(out, client, command).await?,
+                    Command::Job(command) => commands::job::job(out, client, command).await?,
                     Command::Webhook(command) => commands::webhook::webhook(out, client, command).await?,
                     Command::Schedule(command) => commands::schedule::schedule(out, client, command).await?,
                     Command::Secret(command) => commands::secret::secret(out, client, command).await?,

@@ -80,6 +80,8 @@ pub enum DeadlineOwner {
     Callback,
     /// The time that calls have when their component is removed or replaced.
     Drain,
+    /// The longest that a call may run in the background.
+    Job,
 }
 
 impl DeadlineOwner {
@@ -95,6 +97,7 @@ impl DeadlineOwner {
             Self::Caller => "caller",
             Self::Callback => "callback",
             Self::Drain => "drain",
+            Self::Job => "job",
         }
     }
 }

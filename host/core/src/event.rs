@@ -21,7 +21,7 @@ use crate::{
     content::Content,
     digest::Digest,
     hook::{HookFailureKind, HookMode, HookPoint},
-    id::{CallId, CallbackId, EventId, SessionId, TurnId},
+    id::{CallId, CallbackId, EventId, JobId, SessionId, TurnId},
     ledger::ShapeSeen,
     message::{Message, RequestedCall},
     money::Money,
@@ -469,6 +469,59 @@ event_bodies! {
         tool: ToolName,
         /// What it returned.
         output: Output,
+        /// What it used.
+        metering: Metering,
+    };
+    /// A call runs in the background, by the host: the turn goes on, and its `tool.completed` only says so.
+    JobQueued, "job.queued", Recorded, {
+        /// The job.
+        job: JobId,
+        /// The call.
+        call: CallId,
+        /// The tool.
+        tool: ToolName,
+        /// The component and its digest.
+        component: ComponentRef,
+        /// What running it again would do: one that may run once does not run again.
+        effect: Effect,
+        /// The digest of the tool, the component and the exact arguments: what runs is the same.
+        fingerprint: Digest,
+        /// What it is called with.
+        arguments: Arguments,
+        /// The agent that asked for it.
+        agent: AgentName,
+        /// Whether a person approved it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        approved: bool,
+    };
+    /// A job begins, or begins once more after a stop of the host.
+    JobStarted, "job.started", Recorded, {
+        /// The job.
+        job: JobId,
+        /// The call.
+        call: CallId,
+        /// How often it has begun, this time included.
+        attempt: u32,
+        /// What the call may do, under every layer; absent: nothing, and its end says why. Never shown to a model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        authority: Option<Value>,
+    };
+    /// A job ended. Its result is here and only here; the model is told once, before its next step in the session.
+    JobCompleted, "job.completed", Recorded, {
+        /// The job.
+        job: JobId,
+        /// The call.
+        call: CallId,
+        /// The tool.
+        tool: ToolName,
+        /// How it ended.
+        status: CallStatus,
+        /// What it returned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Output>,
+        /// Why there is nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<CallError>,
         /// What it used.
         metering: Metering,
     };

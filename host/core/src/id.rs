@@ -109,6 +109,8 @@ ids! {
     ScheduleId, "schedule", "sch_";
     /// A call that somebody outside ends.
     CallbackId, "callback", "cbk_";
+    /// A call that runs on in the background.
+    JobId, "job", "job_";
     /// One webhook.
     WebhookId, "webhook", "whk_";
     /// One event that a webhook is told.

@@ -1,6 +1,6 @@
 //! Turns: their states, their budgets, how they end.
 
-use crate::money::Money;
+use crate::{id::JobId, money::Money};
 use serde::{Deserialize, Serialize};
 
 /// Where a turn is.
@@ -219,6 +219,9 @@ pub struct Note {
     pub kind: NoteKind,
     /// What the model is told.
     pub text: String,
+    /// The job whose end it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
 }
 
 /// What a note is about.
@@ -235,6 +238,8 @@ pub enum NoteKind {
     OutputRejected,
     /// The tools on offer have changed.
     ToolsChanged,
+    /// A call that ran in the background has ended.
+    JobEnded,
 }
 
 /// Why a turn failed.

@@ -100,6 +100,9 @@ pub struct Authority {
     /// Whether it may be handed on to somebody outside, who ends it later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
+    /// Tools of the component whose calls run in the background.
+    #[serde(default = "ToolFilter::closed", skip_serializing_if = "ToolFilter::is_closed")]
+    pub background: ToolFilter,
     /// Environment variables it may see.
     pub env: Vec<EnvName>,
     /// Its limits.
@@ -149,6 +152,8 @@ impl Authority {
             sign: both(&request.secrets.sign, &grant.secrets.sign),
             call_tools: call_tools(request, grant, agents),
             detach: request.jobs.detach && grant.jobs.detach,
+            background: ToolFilter::all_of([&request.jobs, &grant.jobs].map(|jobs| jobs.background.clone()))
+                .simplified(),
             env: both(&request.env.names, &grant.env.names),
             limits: Limits::effective(&host.defaults, &request.limits, &grant.limits, &host.ceilings),
             rate: match (request.rate.calls, grant.rate.calls) {

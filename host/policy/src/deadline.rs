@@ -34,6 +34,8 @@ pub enum SetBy {
     Client,
     /// A call of this tool makes it, and ends then.
     Caller(ToolName),
+    /// It runs in the background, for as long as jobs may.
+    Job,
     /// The component was removed, or another version took its place.
     Drain {
         /// Which.
@@ -87,6 +89,7 @@ impl Deadline {
             SetBy::TurnBudget => DeadlineOwner::TurnBudget,
             SetBy::Client => DeadlineOwner::Client,
             SetBy::Caller(_) => DeadlineOwner::Caller,
+            SetBy::Job => DeadlineOwner::Job,
             SetBy::Drain { .. } => DeadlineOwner::Drain,
         }
     }
@@ -152,6 +155,10 @@ impl Deadline {
                 "the call ran out of time: the call of {tool} that made it had {allowed} in all, and they were over; make it \
                  sooner, or give {tool} more time"
             ),
+            SetBy::Job => format!(
+                "the job ran out of time: {allowed} since it began, the most that the host gives a call in the background; only the \
+                 operator can raise it, with `time` in `[jobs]`"
+            ),
             SetBy::Drain { component, gone } => {
                 let gone = match gone {
                     Gone::Removed => "was removed",
@@ -207,6 +214,7 @@ mod tests {
             ),
             (SetBy::Client, DeadlineOwner::Client, "30s that the client gave it"),
             (SetBy::Caller(tool), DeadlineOwner::Caller, "the call of outer"),
+            (SetBy::Job, DeadlineOwner::Job, "`time` in `[jobs]`"),
             (drain(Gone::Removed), DeadlineOwner::Drain, "github was removed"),
             (drain(Gone::Replaced), DeadlineOwner::Drain, "github was replaced"),
         ]

@@ -205,6 +205,14 @@ pub fn wider_than(request: &Manifest, grant: &Grant) -> Vec<String> {
     if request.jobs.detach && !grant.jobs.detach {
         words.push("hand calls on to somebody outside, who ends them later".to_owned());
     }
+    let background = beyond(&request.jobs.background, |pattern| {
+        grant.jobs.background.iter().any(|own| own.covers(pattern))
+    });
+    if !background.is_empty() {
+        words.push(format!(
+            "run in the background, for longer than a call may: {background}"
+        ));
+    }
     let env = beyond(&request.env.names, |name| grant.env.names.contains(name));
     if !env.is_empty() {
         words.push(format!("read environment variables: {env}"));

@@ -163,6 +163,15 @@ pub fn grant_for(grant: &Grant, request: &Manifest) -> Vec<Finding> {
     if grant.jobs.detach && !request.jobs.detach {
         unasked(&["jobs", "detach"], None, "the grant lets it hand calls on".to_owned());
     }
+    for (index, tool) in grant.jobs.background.iter().enumerate() {
+        if request.jobs.background.is_empty() {
+            unasked(
+                &["jobs", "background"],
+                Some(index),
+                format!("the grant lets `{tool}` run in the background"),
+            );
+        }
+    }
     for (index, variable) in grant.env.names.iter().enumerate() {
         if !request.env.names.contains(variable) {
             unasked(

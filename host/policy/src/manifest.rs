@@ -109,6 +109,13 @@ pub struct JobsSection {
     /// Whether a call may be handed on to somebody outside, who ends it later.
     #[serde(default)]
     pub detach: bool,
+    /// Its own tools whose calls run on in the background, and do not keep the turn that asks for them.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::bounded::entries"
+    )]
+    pub background: Vec<ToolPattern>,
 }
 
 /// `[env]`
@@ -270,6 +277,12 @@ impl Manifest {
         }
         if self.jobs.detach {
             words.push("hand calls on to somebody outside, who ends them later".to_owned());
+        }
+        if !self.jobs.background.is_empty() {
+            words.push(format!(
+                "run these of its tools in the background, for longer than a call may: {}",
+                joined(&self.jobs.background)
+            ));
         }
         if !self.env.names.is_empty() {
             words.push(format!("read environment variables: {}", joined(&self.env.names)));

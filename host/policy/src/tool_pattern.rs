@@ -83,6 +83,18 @@ impl ToolFilter {
         }
     }
 
+    /// One that no tool passes.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::all_of([Vec::new()])
+    }
+
+    /// The same, and equal to every other that no tool passes if none passes this one.
+    #[must_use]
+    pub fn simplified(self) -> Self {
+        if self.is_closed() { Self::closed() } else { self }
+    }
+
     /// Whether every list names the tool.
     #[must_use]
     pub fn allows(&self, component: &ComponentName, tool: &ToolName) -> bool {

@@ -162,6 +162,7 @@ fn nothing(ceilings: &Limits) -> Authority {
         sign: Vec::new(),
         call_tools: ToolFilter::all_of([Vec::new()]),
         detach: false,
+        background: ToolFilter::closed(),
         env: Vec::new(),
         limits: Limits::effective(&little, &unasked, &unasked, ceilings),
         rate: None,

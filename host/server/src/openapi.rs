@@ -44,6 +44,7 @@ const TAGS: &[(&str, &str)] = &[
     ("secrets", "Written and deleted, never read"),
     ("tools", "Components, their grants, and single calls"),
     ("callbacks", "Calls that tools handed on; their own tokens, and no key"),
+    ("jobs", "Calls that run on in the background"),
     ("schedules", "Turns that come by themselves"),
     ("webhooks", "URLs that are told what happens"),
     ("ledger", "Every egress decision"),
@@ -91,6 +92,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .merge(routes::approvals::router())
         .merge(routes::results::router())
         .merge(routes::callbacks::router())
+        .merge(routes::jobs::router())
         .merge(routes::events::router())
         .merge(ws::router())
         .merge(routes::files::router())

@@ -287,7 +287,7 @@ pub(crate) struct CallError {
     /// When trying again may help, in milliseconds from now.
     retry_after_ms: Option<u64>,
     /// Set when a deadline ended the call: whose. `time_limit`, `host_default`, `host_ceiling`, `turn_budget`, `client`, `caller`,
-    /// `callback` or `drain`.
+    /// `callback`, `drain` or `job`.
     deadline: Option<String>,
 }
 
@@ -411,7 +411,7 @@ pub(crate) struct Grant {
     secrets: Option<Map<String, Value>>,
     /// `{call: […]}`
     tools: Option<Map<String, Value>>,
-    /// `{detach: true}`
+    /// `{detach: true, background: […]}`
     jobs: Option<Map<String, Value>>,
     /// `{names: […]}`
     env: Option<Map<String, Value>>,

@@ -2,6 +2,7 @@
 
 use crate::callbacks::{Callback, Giving, Report, Reported};
 use crate::housekeeping::Housekeeping;
+use crate::jobs::Job;
 use crate::lease::{Fence, HostId, Lease, Taken};
 use crate::record::{
     Accepted, Added, Addition, CancelAt, Component, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest, Put,
@@ -16,7 +17,7 @@ use fumehood_core::{
     call::CallResult,
     digest::Digest,
     event::{Event, NewEvent},
-    id::{CallId, CallbackId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
+    id::{CallId, CallbackId, DeliveryId, JobId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::{EgressOutcome, LedgerEntry, ShapeSeen},
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -106,6 +107,7 @@ pub trait Store:
     + Leases
     + Journal
     + Callbacks
+    + Jobs
     + Spending
     + KeyValues
     + Secrets
@@ -331,6 +333,44 @@ pub trait Callbacks {
     /// Turns of every org that wait for results and have been given some, by their ids from the one on that comes after `after`, at most
     /// `limit`.
     async fn turns_given(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>>;
+}
+
+/// Calls that run on in the background. Which there are, and which have ended, follows from [`Journal::append`]; what happens in one
+/// is told by events of its session that belong to no turn. The store keeps beside it who has taken one: a job that an earlier opening
+/// of the store had taken runs nowhere any more.
+#[async_trait]
+pub trait Jobs {
+    /// Appends the events of a turn by which a job is made, under the turn's lease, unless the org has `most` jobs or more that have no
+    /// end: then `None`, and nothing was changed. Of many at once no more are made.
+    async fn queue_job(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        fence: Fence,
+        most: u64,
+        events: &[NewEvent],
+    ) -> Result<Option<Vec<Event>>>;
+    /// Takes the oldest job that waits for a place, or that runs once more after a stop of the host, of an org of which fewer than
+    /// `per_org` run here. It is nobody else's until the store is opened anew.
+    async fn take_job(&self, per_org: u32) -> Result<Option<Job>>;
+    /// Appends events of a job that was taken for this attempt. [`StoreError::Lost`] if it has its end or was taken since.
+    async fn append_to_job(&self, job: JobId, attempt: u32, events: &[NewEvent]) -> Result<Vec<Event>>;
+    /// Jobs that nobody runs and that are to end, oldest first: those that are to be stopped and have not begun, and those that an
+    /// earlier opening left and that may not run again.
+    async fn jobs_to_end(&self, limit: u32) -> Result<Vec<Job>>;
+    /// Ends a job that nobody runs. `None`: somebody does, or it has its end, and nothing was changed.
+    async fn end_job(&self, job: JobId, end: &NewEvent) -> Result<Option<Vec<Event>>>;
+    /// Keeps that a job is to be stopped, unless it has its end, and gives the job as it is then. `None` if the org has none of that id.
+    async fn stop_job(&self, org: &OrgName, job: JobId) -> Result<Option<Job>>;
+    /// One job.
+    async fn job(&self, org: &OrgName, id: JobId) -> Result<Option<Job>>;
+    /// What a job wrote beside its result: the first of it.
+    async fn job_log(&self, org: &OrgName, id: JobId) -> Result<Option<String>>;
+    /// Jobs of a session, newest first.
+    async fn jobs(&self, org: &OrgName, session: SessionId, page: &PageRequest) -> Result<Page<Job>>;
+    /// Jobs of a session that have ended, and whose end no note of a step has told, in the order in which they ended. What was told
+    /// where the session went back from is told again, but not of a job that was asked for there.
+    async fn jobs_untold(&self, org: &OrgName, session: SessionId, limit: u32) -> Result<Vec<Job>>;
 }
 
 /// What model calls took, and what is held for those that run. What they took is charged by [`Journal::append`], in the transaction of

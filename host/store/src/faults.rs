@@ -44,6 +44,10 @@ points! {
     CallbackGive = "callback.give",
     /// It is told how far such a call is.
     CallbackReport = "callback.report",
+    /// A job is taken to be run.
+    JobTake = "job.take",
+    /// A job is to be stopped.
+    JobStop = "job.stop",
     /// A session goes back.
     Rewind = "session.rewind",
     /// A session is made.

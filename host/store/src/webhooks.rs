@@ -16,7 +16,7 @@ pub const MOST_REMEMBERED: u64 = 1_000;
 pub const MOST_DEAD: u64 = 5_000;
 
 /// Families of events that a webhook may be told.
-const FAMILIES: [&str; 4] = ["turn", "session", "approval", "budget"];
+const FAMILIES: [&str; 5] = ["turn", "session", "approval", "budget", "job"];
 
 /// Whether webhooks may be told of events of this type.
 #[must_use]
@@ -36,7 +36,7 @@ pub struct Told(String);
 /// Why a text is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is nothing that webhooks are told; use `*`, `turn.*`, `session.*`, `approval.*`, `budget.*` or the type of one such event"
+    "`{0}` is nothing that webhooks are told; use `*`, `turn.*`, `session.*`, `approval.*`, `budget.*`, `job.*` or the type of one such event"
 )]
 pub struct NotTold(String);
 

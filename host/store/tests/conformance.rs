@@ -295,6 +295,15 @@ async fn a_store_that_deletes_what_is_held_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_ends_jobs_that_run_is_caught() {
+    caught(
+        Fault::EndsWhatRuns,
+        "what happens in a job is told by who took it, until its end, and that is told once",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_takes_every_result_is_caught() {
     caught(
         Fault::TakesEveryResult,

@@ -3,12 +3,13 @@
 
 use fumehood_core::{
     awaited::AwaitedCall,
-    call::Arguments,
+    call::{Arguments, ComponentRef, Metering, Output},
     digest::Digest,
     event::{EventBody, NewEvent, Source},
-    id::{CallId, CallbackId, SessionId, TurnId},
+    id::{CallId, CallbackId, JobId, SessionId, TurnId},
     name::{AgentName, OrgName, SecretName, ToolName},
     now,
+    tool::Effect,
     turn::{Budget, TurnStatus},
 };
 use fumehood_policy::authority::SessionNarrowing;
@@ -338,6 +339,82 @@ async fn calls_that_wait_for_somebody_outside_are_noted_anew_from_the_journal() 
     assert_eq!(after.findings, []);
     let opened = place.open().await;
     assert_eq!(opened.store.callback(callbacks[1]).await.unwrap(), kept);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn jobs_are_noted_anew_from_the_journal_and_what_had_begun_is_left_behind_then() {
+    let place = Place::new();
+    let opened = place.open().await;
+    let (session, turn) = lived_in(&opened).await;
+    let tool = ToolName::new("build").unwrap();
+    let jobs: [JobId; 3] = std::array::from_fn(|_| JobId::new());
+    let queued = |job| {
+        let body = EventBody::JobQueued {
+            job,
+            call: CallId::new(),
+            tool: tool.clone(),
+            component: ComponentRef {
+                name: "builder".parse().unwrap(),
+                digest: Digest::of(b"code"),
+            },
+            effect: Effect::AtMostOnce,
+            fingerprint: Digest::of(b"call"),
+            arguments: Arguments::new(),
+            agent: "a".parse().unwrap(),
+            approved: false,
+        };
+        said(Some(turn), body)
+    };
+    opened.store.append(&org(), session, &jobs.map(queued)).await.unwrap();
+    for _ in &jobs[..2] {
+        let job = opened.store.take_job(9).await.unwrap().unwrap();
+        let started = EventBody::JobStarted {
+            job: job.id,
+            call: job.call,
+            attempt: 1,
+            authority: None,
+        };
+        let mut events = vec![said(None, started)];
+        if job.id == jobs[0] {
+            let done = EventBody::job_completed(
+                job.id,
+                job.call,
+                tool.clone(),
+                Ok(Output::default()),
+                Metering::default(),
+            );
+            events.push(said(None, done));
+        }
+        opened.store.append_to_job(job.id, 1, &events).await.unwrap();
+    }
+    let ended = opened.store.job(&org(), jobs[0]).await.unwrap();
+    opened.close().await;
+    assert_eq!(place.look().await.findings, []);
+    place
+        .tamper(
+            "UPDATE jobs SET state = 'queued', status = NULL, ended_seq = NULL, ended = NULL WHERE id = (SELECT min(id) FROM jobs);
+             DELETE FROM jobs WHERE id > (SELECT min(id) FROM jobs);",
+        )
+        .await;
+    let found = place.look().await;
+    assert!(
+        matches!(&damage(&found)[..], [Finding { problem: Problem::Session { detail, .. }, care: Care::Repair(_) }]
+            if detail.contains("of the jobs 1 are not kept as the journal tells, and 2")),
+        "{found:?}"
+    );
+    let (_, after) = repair(place.path(), &URL, Quotas::default()).await.unwrap();
+    assert_eq!(after.findings, []);
+    let opened = place.open().await;
+    assert_eq!(opened.store.job(&org(), jobs[0]).await.unwrap(), ended);
+    let over = opened.store.jobs_to_end(9).await.unwrap();
+    assert_eq!(
+        over.iter().map(|job| job.id).collect::<Vec<_>>(),
+        [jobs[1]],
+        "it is not run again"
+    );
+    let next = opened.store.take_job(9).await.unwrap().unwrap();
+    assert_eq!(next.id, jobs[2], "it had not begun");
     opened.close().await;
 }
 

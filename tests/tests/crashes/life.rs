@@ -32,6 +32,7 @@ enum Step {
     Archive,
     Work,
     HandOn,
+    Jobs,
     More,
     Undo,
     Steer,
@@ -44,7 +45,7 @@ enum Step {
     Cancel,
 }
 
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     Step::Grant,
     Step::Component,
     Step::Session,
@@ -54,6 +55,7 @@ const STEPS: [Step; 19] = [
     Step::Archive,
     Step::Work,
     Step::HandOn,
+    Step::Jobs,
     Step::More,
     Step::Undo,
     Step::Steer,
@@ -145,7 +147,7 @@ impl<'w> Life<'w> {
                 let wasm = STANDARD.encode(fumehood_tests::guest("hostile"));
                 let new = json!({"wasm": wasm, "grant": "none"});
                 done(host.request(Method::POST, "/v1/tools").json(&new)).await?;
-                let grant = json!({"network": {"allow": [allow]}, "files": {"workspace": "read-write"}, "jobs": {"detach": true}});
+                let grant = json!({"network": {"allow": [allow]}, "files": {"workspace": "read-write"}, "jobs": {"detach": true, "background": ["bg_*"]}});
                 done(host.request(Method::PUT, "/v1/tools/hostile/grant").json(&grant)).await?;
             }
             Step::Component => self.component(host).await?,
@@ -169,6 +171,7 @@ impl<'w> Life<'w> {
                 self.turn(host, "main", "work").await?;
             }
             Step::HandOn => self.hand_on(host).await?,
+            Step::Jobs => self.jobs(host).await?,
             Step::More => {
                 self.turn(host, "main", "more").await?;
             }
@@ -335,6 +338,25 @@ impl<'w> Life<'w> {
         Ok(())
     }
 
+    /// A turn whose calls run in the background, to their ends.
+    async fn jobs(&mut self, host: &Host) -> Lived<()> {
+        self.turn(host, "main", "in the background").await?;
+        let ended = async {
+            loop {
+                let listed = done(self.at_session(host, "main", Method::GET, "/jobs")).await?;
+                let jobs = listed["items"].as_array().unwrap();
+                assert_eq!(jobs.len(), 2, "{listed}");
+                let stop = format!("/v1/jobs/{}/stop", jobs[0]["id"].as_str().unwrap());
+                done(host.request(Method::POST, &stop).json(&json!({}))).await?;
+                if jobs.iter().all(|job| !job["ended"].is_null()) {
+                    return Ok(());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("a job never ended")
+    }
+
     async fn undo(&mut self, host: &Host) -> Lived<()> {
         let more = self.turns["more"].clone();
         let request = self.at_session(host, "main", Method::POST, "/undo");
@@ -490,6 +512,15 @@ impl<'w> Life<'w> {
         assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "gapless from 1");
         let ids: BTreeSet<_> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), events.len(), "no event twice");
+        let jobs = |kind: &str| {
+            let told = events.iter().filter(|event| event["type"] == kind);
+            let mut jobs: Vec<_> = told.map(|event| event["data"]["job"].as_str().unwrap()).collect();
+            jobs.sort_unstable();
+            jobs
+        };
+        if self.at > STEPS.iter().position(|step| *step == Step::Jobs).unwrap() {
+            assert_eq!(jobs("job.queued"), jobs("job.completed"), "each job has one end");
+        }
         let turns: BTreeSet<_> = events.iter().filter_map(|event| event["turn"].as_str()).collect();
         for turn in turns {
             one_end(&events, turn);

@@ -1,7 +1,7 @@
 //! The crash matrix: at every fault point, before and after it, the real process is killed and started again, and everything that
 //! was promised is looked at.
 //!
-//! Each case does the same life up to its point: tools of all three effects side by side, an approval, a call that is handed on, files,
+//! Each case does the same life up to its point: tools of all three effects side by side, an approval, a call that is handed on, jobs, files,
 //! steering, a schedule, a webhook, a compaction, undo, a fork, a deletion, a cancel. A step of it that the crash cut off is done again by the client, as a client would do it.
 //!
 //! By default each point is tried on one side, by turns the one and the other; with `FUMEHOOD_CRASHES=all`, as `cargo xtask soak`
@@ -72,6 +72,12 @@ const MATRIX: &[(&str, Doing)] = &[
     ("callback.give", Serving),
     ("callback.give", Serving),
     ("callback.report", Serving),
+    ("journal.append/job.queued", Serving),
+    ("journal.append/job.started", Serving),
+    ("journal.append/job.completed", Serving),
+    ("journal.append/job.completed:2", Serving),
+    ("job.take", Serving),
+    ("job.stop", Serving),
     ("journal.append/tool.completed", Serving),
     ("journal.append/tool.completed:2", Serving),
     ("journal.append/tool.completed:3", Serving),

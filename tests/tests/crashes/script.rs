@@ -52,6 +52,12 @@ turns:
           - {{ tool: clock_now, arguments: {{}} }}
           - {{ tool: detach, arguments: {{ within_ms: 20000 }} }}
       - text: "Ended outside."
+  - match: "/^in the background$/"
+    steps:
+      - tool_calls:
+          - {{ tool: bg_again, arguments: {{ say: "again" }} }}
+          - {{ tool: bg_once, arguments: {{ say: "once" }} }}
+      - text: "They run."
   - match: "/^more$/"
     steps:
       - tool_calls:

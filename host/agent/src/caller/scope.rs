@@ -50,6 +50,8 @@ pub struct CallScope {
     repeatable: Option<Arc<Repeatable>>,
     /// Whether it began before, under a host that stopped.
     run: Run,
+    /// Whether it runs in the background: as long as its deadline lets it, whatever the component's own limit is.
+    pub(super) in_background: bool,
     pub(super) files: Option<Arc<Tree>>,
     /// What takes down the answers to its call.
     pub(super) tape: Option<Arc<Tape>>,
@@ -78,6 +80,7 @@ impl CallScope {
             token: HiddenToken::default(),
             repeatable: None,
             run: Run::First,
+            in_background: false,
             files: None,
             tape: None,
             exchanges: None,
@@ -110,6 +113,33 @@ impl CallScope {
             observe: Some(observe),
             token: HiddenToken::default(),
             ..self.clone()
+        }
+    }
+
+    /// The same for a call that runs in the background, by then at the latest; `approved` is what a person approved.
+    pub(crate) fn in_background(self, deadline: Deadline, approved: Option<Digest>) -> Self {
+        Self {
+            in_background: true,
+            deadline: Some(deadline),
+            clearance: approved.map_or(Clearance::Nobody, Clearance::Approved),
+            ..self
+        }
+    }
+
+    /// The same, of which the guards have been asked already.
+    pub(crate) fn judged_already(self) -> Self {
+        Self {
+            guarded: Guarded::Already,
+            ..self
+        }
+    }
+
+    /// The same, with the authority that was recorded for it, reporting what happens in it.
+    pub(crate) fn recorded_as(self, observe: Observe, recorded: Result<Arc<Authority>, CallError>) -> Self {
+        Self {
+            recorded: Some(recorded),
+            observe: Some(observe),
+            ..self
         }
     }
 
@@ -287,6 +317,7 @@ impl CallScope {
             guarded: Guarded::Not,
             recorded: None,
             run: Run::First,
+            in_background: false,
             tape: None,
             depth: self.depth + 1,
             ..self.clone()

@@ -79,7 +79,12 @@ impl Driver {
         loop {
             self.start(&mut starting, &mut running, &observe).await?;
             if running.is_empty() {
-                return self.park(held, handed).await;
+                match waiting.pop_front() {
+                    // All those went to the background.
+                    Some(next) => starting.push(next),
+                    None => return self.park(held, handed).await,
+                }
+                continue;
             }
             let (mut events, ended) = match self.next_happening(&mut running, &mut observed).await {
                 Ok(happened) => happened,
@@ -238,8 +243,8 @@ impl Driver {
         running: &mut JoinSet<Ended>,
         observe: &Observe,
     ) -> Result<(), Stop> {
-        let (mut events, mut authorities) = (Vec::new(), Vec::new());
-        for admitted in &mut *starting {
+        let (mut events, mut beginning) = (Vec::new(), Vec::new());
+        for mut admitted in starting.drain(..) {
             if admitted.changed().is_some() {
                 // What is claimed is what the journal keeps; should they be no arguments without the values, the call says so.
                 let guard = self.recorder.guard().await?;
@@ -249,12 +254,18 @@ impl Driver {
                 Ok(tool) => self.caller.authority(&self.plan.scope, tool).await.map(Arc::new),
                 Err(error) => Err(error),
             };
-            events.push(self.started(admitted, authority.as_deref().ok()));
-            authorities.push(authority);
+            if let Ok(authority) = &authority
+                && self.runs_in_background(&admitted, authority)
+            {
+                self.send_to_background(admitted).await?;
+                continue;
+            }
+            events.push(self.started(&admitted, authority.as_deref().ok()));
+            beginning.push((admitted, authority));
         }
         self.recorder.record(events).await?;
-        let shared = starting.len() > 1 || !running.is_empty();
-        for (admitted, authority) in starting.drain(..).zip(authorities) {
+        let shared = beginning.len() > 1 || !running.is_empty();
+        for (admitted, authority) in beginning {
             let caller = Arc::clone(&self.caller);
             let AdmittedCall {
                 call, tool, cleared, ..
@@ -359,7 +370,7 @@ impl Driver {
         }
     }
 
-    fn completed(&self, call: &RequestedCall, result: CallResult, metering: Metering) -> NewEvent {
+    pub(super) fn completed(&self, call: &RequestedCall, result: CallResult, metering: Metering) -> NewEvent {
         let source = Source::Tool {
             tool: call.tool.clone(),
             call: call.id,
@@ -402,6 +413,26 @@ impl AdmittedCall {
             attempt,
             cleared,
         }
+    }
+
+    /// The tool.
+    pub(super) const fn tool(&self) -> &ToolName {
+        &self.tool
+    }
+
+    /// Whether it has not begun before.
+    pub(super) const fn is_first(&self) -> bool {
+        self.attempt <= 1
+    }
+
+    /// Whether a person approved it.
+    pub(super) const fn is_approved(&self) -> bool {
+        matches!(self.cleared.clearance, Clearance::Approved(_))
+    }
+
+    /// What the model is told before the result.
+    pub(super) fn note(&self) -> Option<String> {
+        self.cleared.note.clone()
     }
 
     /// As the model asked for it.

@@ -34,6 +34,7 @@ impl Host {
         for turn in turns.iter().rev().filter(|turn| !turn.status.is_terminal()) {
             self.end_for_deletion(org, turn.id).await?;
         }
+        self.inner.jobs.stop_of(id);
         let (store, owner) = (Arc::clone(self.store()), org.clone());
         let deleted = self
             .delete_with_files(org, id, async move { Ok(store.delete_session(&owner, id).await?) })

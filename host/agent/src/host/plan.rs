@@ -5,7 +5,7 @@ use crate::{
     budgets::Purse,
     caller::CallScope,
     client_tools::ClientTools,
-    driver::{Given, TurnPlan},
+    driver::{Background, Given, TurnPlan},
     models::{self, Candidate},
     schema::Schema,
     toolset::Toolbox,
@@ -68,6 +68,11 @@ impl Host {
                 },
                 leaf.session_budget,
             ),
+            // Who began something on a host that ends with one command would only cut it off.
+            background: self.recovers().then(|| Background {
+                limits: self.inner.jobs.limits,
+                queued: Arc::clone(&self.inner.jobs.queued),
+            }),
             scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain)
                 .with_hooks(Arc::clone(self.hooks())),
         })

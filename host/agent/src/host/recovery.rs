@@ -29,6 +29,8 @@ impl Host {
             self.tasks().spawn(async move { firing.fire_schedules().await });
             let telling = self.clone();
             self.tasks().spawn(async move { telling.tell_webhooks().await });
+            let running = self.clone();
+            self.tasks().spawn(async move { running.run_jobs().await });
             let keeping = self.clone();
             self.tasks().spawn(async move { keeping.keep_house().await });
         }

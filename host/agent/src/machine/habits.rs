@@ -69,6 +69,7 @@ impl Habits {
                     "You have made the same calls with the same results several times in a row ({tools}). Do not repeat them: use \
                      another tool, change the arguments substantially, or tell the user what keeps you from going on."
                 ),
+                job: None,
             });
         }
         if let Some(tool) = malformed_streak(&tail).filter(|_| !self.told_of_malformed) {
@@ -78,6 +79,7 @@ impl Habits {
                     "The arguments of your last calls of {tool} were not valid JSON objects. Do not send that form again: send a \
                      smaller, complete JSON object, and split large content over several calls."
                 ),
+                job: None,
             });
         }
         notes

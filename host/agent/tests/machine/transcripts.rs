@@ -69,6 +69,7 @@ fn what_the_host_tells_stands_before_the_step_it_was_told_for() {
     let note = Note {
         kind: NoteKind::Truncated,
         text: "less at once".into(),
+        job: None,
     };
     let messages = shown(&[
         queued(),

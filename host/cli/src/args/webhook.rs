@@ -9,7 +9,7 @@ pub(crate) enum Webhook {
     Create {
         /// Where it is told.
         url: String,
-        /// What it is told: a type of event, `turn.*`, `session.*`, `approval.*`, `budget.*` or `*`. May be repeated; without it,
+        /// What it is told: a type of event, `turn.*`, `session.*`, `approval.*`, `budget.*`, `job.*` or `*`. May be repeated; without it,
         /// `turn.*`.
         #[arg(long, value_name = "TYPE")]
         event: Vec<String>,

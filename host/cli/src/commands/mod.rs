@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod explanation;
 pub(crate) mod history;
 pub(crate) mod housekeep;
+pub(crate) mod job;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod replay;

@@ -40,6 +40,7 @@ pub(crate) struct Effective {
     schedules: EffectiveSchedules,
     retention: EffectiveRetention,
     callbacks: EffectiveCallbacks,
+    jobs: EffectiveJobs,
     install: EffectiveInstall,
     /// How long calls may go on whose component is removed or replaced.
     drain: Span,
@@ -132,6 +133,14 @@ struct EffectiveCallbacks {
 }
 
 #[derive(Debug, Serialize)]
+struct EffectiveJobs {
+    time: Span,
+    running: u32,
+    running_per_org: u32,
+    unfinished_per_org: u64,
+}
+
+#[derive(Debug, Serialize)]
 struct EffectiveModel {
     provider: &'static str,
     model: String,
@@ -163,6 +172,7 @@ impl Effective {
         let schedules = config.schedules.in_effect();
         let kept = config.retention();
         let callbacks = config.callbacks.in_effect();
+        let jobs = config.jobs.in_effect();
         let install = config.call_limits().install;
         let tools = config.tool.iter().map(|(name, tool)| {
             let tool = EffectiveTool {
@@ -224,6 +234,12 @@ impl Effective {
                 url: callbacks.url,
                 time: callbacks.time,
                 longest: callbacks.longest,
+            },
+            jobs: EffectiveJobs {
+                time: jobs.time,
+                running: jobs.running,
+                running_per_org: jobs.running_per_org,
+                unfinished_per_org: jobs.unfinished_per_org,
             },
             install: EffectiveInstall {
                 component_size: install.component_size,

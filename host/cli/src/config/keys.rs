@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{commands::tool_key::PASSPHRASE, distribution::CREDENTIALS_VARIABLE};
 use fumehood_agent::{
-    callbacks::CallbackLimits, catalog::DRAIN, host::ScheduleLimits, limits::OrgLimits, recording::RECORDING_BYTES,
+    callbacks::CallbackLimits, catalog::DRAIN, host::ScheduleLimits, jobs::JobLimits, limits::OrgLimits,
+    recording::RECORDING_BYTES,
 };
 use fumehood_model::{DEFAULT_RETRIES, MOST_RETRIES, ModelConfig, ProviderKind};
 use fumehood_policy::{
@@ -215,6 +216,7 @@ fn sessions() -> Vec<Meaning> {
     } = Quotas::default();
     let schedules = ScheduleLimits::default();
     let callbacks = CallbackLimits::default();
+    let jobs = JobLimits::default();
     vec![
         key("files.quota", "All files of a session. Above zero.").default(ByteSize(files.bytes)),
         key("files.file", "One file. Above zero, at most `quota`.")
@@ -259,6 +261,19 @@ fn sessions() -> Vec<Meaning> {
             "The longest that such a call waits, whatever its tool says; up to `366d`.",
         )
         .default(callbacks.longest),
+        key(
+            "jobs.time",
+            "The longest that a call may take that runs [in the background](../tool-authors/background-jobs.md), from when it begins first; \
+             from `1s` to `7d`.",
+        )
+        .default(jobs.time),
+        key("jobs.running", "How many of them run at the same time; from 1 to 1000.").default(jobs.running),
+        key("jobs.running_per_org", "How many of one org do; from 1 to 1000.").default(jobs.running_per_org),
+        key(
+            "jobs.unfinished_per_org",
+            "How many of one org may have no end; with 0 none is taken. A call beyond that is refused.",
+        )
+        .default(jobs.unfinished_per_org),
     ]
 }
 
@@ -522,6 +537,9 @@ fn grants() -> Vec<Meaning> {
             "Whether it may hand calls on to somebody outside, who ends them later.",
         )
         .default("false"),
+        granted("jobs.background", "Its own tools whose calls run on in the background.")
+            .takes("a list of tools or patterns")
+            .default("none"),
         granted("env.names", "[Variables](#environment-variables) it sees.").default("none"),
         granted("rate.calls", "How often its tools may be called, all together.").default("as requested"),
     ]

@@ -43,6 +43,7 @@ pub(super) fn overrides(variables: impl IntoIterator<Item = (String, String)>) -
         "schedules",
         "retention",
         "callbacks",
+        "jobs",
         "metrics",
         "log",
         "tools",

@@ -4,6 +4,7 @@ use fumehood_core::event::Life;
 use serde_json::json;
 
 const CALL: &str = "call_0000000000000000000000000abcdef0";
+const JOB: &str = "job_00000000000000000000000000000004";
 const TURN: &str = "trn_00000000000000000000000000000001";
 
 fn shown(kind: &str, data: &Value) -> Option<String> {
@@ -147,6 +148,24 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             json!({"call": CALL, "tool": "build", "output": {"content": [{"type": "text", "text": "build 7 runs"}]},
                 "metering": metering}),
             "bcdef0 goes on outside: build 7 runs",
+        ),
+        (
+            "job.queued",
+            json!({"job": JOB, "call": CALL, "tool": "crawl", "effect": "pure", "arguments": {}, "agent": "assistant",
+                "component": {"name": "crawler", "digest": format!("sha256:{}", "0".repeat(64))},
+                "fingerprint": format!("sha256:{}", "0".repeat(64))}),
+            "bcdef0 runs crawl in the background, as job_00000000000000000000000000000004",
+        ),
+        (
+            "job.started",
+            json!({"job": JOB, "call": CALL, "attempt": 2}),
+            "job_00000000000000000000000000000004 begins again: the host was stopped",
+        ),
+        (
+            "job.completed",
+            json!({"job": JOB, "call": CALL, "tool": "crawl", "status": "timeout", "metering": metering,
+                "error": {"code": "timeout", "message": "too late"}}),
+            "job_00000000000000000000000000000004 timeout: too late",
         ),
         (
             "tool.progress",

@@ -158,6 +158,9 @@ impl View {
             | E::ToolCommitted { .. }
             | E::ToolRecorded { .. }
             | E::ToolProvisional { .. }
+            | E::JobQueued { .. }
+            | E::JobStarted { .. }
+            | E::JobCompleted { .. }
             | E::ToolOutput { .. }
             | E::HookDenied { call: Some(_), .. }
             | E::EgressAllowed { .. }
@@ -393,6 +396,7 @@ const fn told(note: NoteKind) -> Option<&'static str> {
     match note {
         NoteKind::Repetition => Some("the model repeats itself, and was told so"),
         NoteKind::MalformedArguments => Some("the model's arguments are no JSON again and again, and it was told so"),
+        NoteKind::JobEnded => Some("a job of the session has ended, and the model was told how"),
         NoteKind::Truncated | NoteKind::OutputRejected | NoteKind::ToolsChanged => None,
     }
 }

@@ -3,7 +3,8 @@
 use super::EventBody;
 use crate::{
     call::{CallResult, Metering, status_of},
-    id::CallId,
+    id::{CallId, JobId},
+    name::ToolName,
 };
 
 impl EventBody {
@@ -14,6 +15,25 @@ impl EventBody {
             self,
             Self::TurnCompleted { .. } | Self::TurnFailed { .. } | Self::TurnCancelled { .. }
         )
+    }
+
+    /// The `job.completed` of a result.
+    #[must_use]
+    pub fn job_completed(job: JobId, call: CallId, tool: ToolName, result: CallResult, metering: Metering) -> Self {
+        let status = status_of(&result);
+        let (output, error) = match result {
+            Ok(output) => (Some(output), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self::JobCompleted {
+            job,
+            call,
+            tool,
+            status,
+            output,
+            error,
+            metering,
+        }
     }
 
     /// The `tool.completed` of a result.

@@ -168,6 +168,7 @@ pub fn authority() -> Authority {
         sign: Vec::new(),
         call_tools: ToolFilter::all_of([Vec::new()]),
         detach: false,
+        background: ToolFilter::closed(),
         env: Vec::new(),
         limits: Limits {
             memory: ByteSize::mib(8),

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod jobs;
 pub(crate) mod kv;
 pub(crate) mod ledger;
 pub(crate) mod metrics;

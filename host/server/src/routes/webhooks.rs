@@ -136,7 +136,7 @@ struct CreateWebhook {
     title: Option<String>,
     /// Where it is told. The address must be a public one, unless the operator lists it.
     url: String,
-    /// What it is told: types of events, `turn.*`, `session.*`, `approval.*`, `budget.*` or `*`.
+    /// What it is told: types of events, `turn.*`, `session.*`, `approval.*`, `budget.*`, `job.*` or `*`.
     #[serde(default = "turns")]
     #[schema(value_type = Vec<String>, default = json!(["turn.*"]))]
     events: Vec<Told>,

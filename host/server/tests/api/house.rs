@@ -539,6 +539,7 @@ async fn host_of(
         },
         patience,
         retention,
+        jobs: fumehood_agent::jobs::JobLimits::default(),
     });
     host.recover().await.unwrap();
     host

@@ -7,6 +7,7 @@ mod archive;
 mod callbacks;
 mod deletion;
 mod housekeeping;
+mod jobs;
 mod leases;
 mod orders;
 mod queue;
@@ -76,6 +77,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         queue::PROMISES,
         waiting::PROMISES,
         callbacks::PROMISES,
+        jobs::PROMISES,
         leases::PROMISES,
         rewinds::PROMISES,
         values::PROMISES,
@@ -102,6 +104,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
         deletion::is_ended(&world, factory).await,
     );
     note(&mut failures, restart::TEXT, restart::everything_is_kept(factory).await);
+    note(&mut failures, jobs::REOPENED, jobs::reopened(factory).await);
     failures
 }
 

@@ -22,6 +22,7 @@ pub(super) enum List {
     ScheduleRuns,
     Webhooks,
     Deliveries,
+    Jobs,
 }
 
 impl List {
@@ -36,6 +37,7 @@ impl List {
             Self::ScheduleRuns => b'r',
             Self::Webhooks => b'w',
             Self::Deliveries => b'd',
+            Self::Jobs => b'j',
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     BoxFuture, SqliteStore,
     batch::{Answer, Batch, Statement},
-    callbacks, decode, failed, leases, spending, webhooks,
+    callbacks, decode, failed, jobs, leases, spending, webhooks,
 };
 use crate::{
     api::{Journal, Result, StoreError},
@@ -63,7 +63,7 @@ impl Prepared {
     }
 
     /// What it is to append these alone.
-    fn passage(&self) -> Passage {
+    pub(super) fn passage(&self) -> Passage {
         Passage::with_events(Point::Append, || {
             self.events.iter().map(|new| new.event.body.type_name())
         })
@@ -239,6 +239,7 @@ fn follow(batch: &mut Batch, event: &Event, behind: i64, nanos: i64) -> Result<(
         }
     }
     callbacks::project(batch, event)?;
+    jobs::project(batch, event, behind, nanos)?;
     spending::project(batch, event);
     Ok(())
 }

@@ -13,6 +13,7 @@ mod deletion;
 mod housekeeping;
 mod idempotency;
 mod identity;
+mod jobs;
 mod journal;
 mod key_values;
 mod keys;

@@ -6,7 +6,7 @@ use fumehood_core::{
     call::CallResult,
     digest::Digest,
     event::{Event, EventBody, NewEvent, Source},
-    id::{CallId, CallbackId, DeliveryId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
+    id::{CallId, CallbackId, DeliveryId, JobId, KeyId, LedgerId, ScheduleId, SessionId, TurnId, WebhookId},
     ledger::LedgerEntry,
     name::{AgentName, ComponentName, OrgName, SecretName},
     rewind::Rewind,
@@ -14,11 +14,12 @@ use fumehood_core::{
 };
 use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use fumehood_store::{
-    Agents, Callbacks, Components, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules, Secrets,
-    Sessions, Settlement, Spending, SqliteStore, Store, Turns, Webhooks,
+    Agents, Callbacks, Components, Jobs, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules,
+    Secrets, Sessions, Settlement, Spending, SqliteStore, Store, Turns, Webhooks,
     api::Result,
     callbacks::{Callback, Giving, Report, Reported},
     housekeeping::{Forgettable, Housekeeping, Idle},
+    jobs::Job,
     lease::{Fence, HostId, Lease, Taken},
     record::{
         Accepted, Added, Addition, CancelAt, Component, IfBusy, Key, NewRewind, NewTurn, Org, Owner, Page, PageRequest,
@@ -85,6 +86,8 @@ pub(crate) enum Fault {
     EndsNoDeletion,
     /// Tells everybody who gives a result that it was kept.
     TakesEveryResult,
+    /// Ends a job whoever runs it.
+    EndsWhatRuns,
 }
 
 pub(crate) struct Broken {
@@ -227,6 +230,61 @@ impl Callbacks for Broken {
 
     async fn turns_given(&self, after: Option<TurnId>, limit: u32) -> Result<Vec<Turn>> {
         self.sound.turns_given(after, limit).await
+    }
+}
+
+#[async_trait]
+impl Jobs for Broken {
+    async fn queue_job(
+        &self,
+        org: &OrgName,
+        session: SessionId,
+        fence: Fence,
+        most: u64,
+        events: &[NewEvent],
+    ) -> Result<Option<Vec<Event>>> {
+        self.sound.queue_job(org, session, fence, most, events).await
+    }
+
+    async fn take_job(&self, per_org: u32) -> Result<Option<Job>> {
+        self.sound.take_job(per_org).await
+    }
+
+    async fn append_to_job(&self, job: JobId, attempt: u32, events: &[NewEvent]) -> Result<Vec<Event>> {
+        self.sound.append_to_job(job, attempt, events).await
+    }
+
+    async fn jobs_to_end(&self, limit: u32) -> Result<Vec<Job>> {
+        self.sound.jobs_to_end(limit).await
+    }
+
+    async fn end_job(&self, job: JobId, end: &NewEvent) -> Result<Option<Vec<Event>>> {
+        if self.fault == Fault::EndsWhatRuns
+            && let Ok(ended) = self.sound.append_to_job(job, 1, std::slice::from_ref(end)).await
+        {
+            return Ok(Some(ended));
+        }
+        self.sound.end_job(job, end).await
+    }
+
+    async fn stop_job(&self, org: &OrgName, job: JobId) -> Result<Option<Job>> {
+        self.sound.stop_job(org, job).await
+    }
+
+    async fn job(&self, org: &OrgName, id: JobId) -> Result<Option<Job>> {
+        self.sound.job(org, id).await
+    }
+
+    async fn job_log(&self, org: &OrgName, id: JobId) -> Result<Option<String>> {
+        self.sound.job_log(org, id).await
+    }
+
+    async fn jobs(&self, org: &OrgName, session: SessionId, page: &PageRequest) -> Result<Page<Job>> {
+        self.sound.jobs(org, session, page).await
+    }
+
+    async fn jobs_untold(&self, org: &OrgName, session: SessionId, limit: u32) -> Result<Vec<Job>> {
+        self.sound.jobs_untold(org, session, limit).await
     }
 }
 

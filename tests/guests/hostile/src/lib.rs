@@ -12,6 +12,7 @@
     unconditional_recursion
 )]
 
+pub mod background;
 pub mod compute;
 pub mod files;
 pub mod output;
@@ -60,4 +61,6 @@ fumehood::export!(
     outside::secret_sign,
     outside::peer_call,
     outside::detach,
+    background::bg_once,
+    background::bg_again,
 );

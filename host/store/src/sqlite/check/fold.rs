@@ -2,19 +2,20 @@
 
 use super::{
     Found, Mend, Problem,
-    mend::{AwaitedRow, TurnRow},
+    mend::{AwaitedRow, JobRow, TurnRow},
 };
 use crate::{
     api::Result,
     sqlite::{
-        decode, failed,
+        decode, failed, jobs,
         journal::{projected, waits_until},
         spending,
     },
 };
 use fumehood_core::{
     event::EventBody,
-    id::{CallId, CallbackId, SessionId, TurnId},
+    id::{CallId, CallbackId, JobId, SessionId, TurnId},
+    tool::Effect,
     turn::{TurnStatus, WaitingFor},
 };
 use sqlx::sqlite::SqliteConnection;
@@ -48,6 +49,9 @@ struct Folded {
     rewinds: Vec<(i64, i64)>,
     /// By the call.
     awaited: BTreeMap<Uuid, AwaitedRow>,
+    jobs: BTreeMap<Uuid, JobRow>,
+    /// As often as the journal tells that they began.
+    began: BTreeMap<Uuid, u32>,
     spent_tokens: i64,
     spent_cost: i64,
 }
@@ -117,6 +121,12 @@ async fn session(connection: &mut SqliteConnection, kept: &SessionRow) -> Result
         &folded,
         &mut found,
     );
+    compare_jobs(
+        kept.session,
+        &kept_jobs(connection, kept.session).await?,
+        &folded,
+        &mut found,
+    );
     Ok(found)
 }
 
@@ -162,6 +172,7 @@ impl Folded {
         if let EventBody::SessionRewound { after, .. } = body {
             self.rewinds.push((seq, i64::try_from(*after).unwrap_or(i64::MAX)));
         }
+        self.apply_to_jobs((seq, time), turn, body);
         if let Some(spent) = spending::spent(body) {
             self.spent_tokens = spending::sum(self.spent_tokens, spent.tokens);
             self.spent_cost = spending::sum(self.spent_cost, spent.cost);
@@ -173,6 +184,49 @@ impl Folded {
                 [Some((newest, _)), other] if newest == turn => [Some((turn, seq)), other],
                 [newest, _] => [Some((turn, seq)), newest],
             };
+        }
+    }
+
+    fn apply_to_jobs(&mut self, (seq, time): (i64, i64), turn: Option<Uuid>, body: &EventBody) {
+        match (body, turn) {
+            (
+                EventBody::JobQueued {
+                    job,
+                    call,
+                    tool,
+                    effect,
+                    ..
+                },
+                Some(turn),
+            ) => {
+                let row = JobRow {
+                    turn: TurnId::from_uuid(turn),
+                    call: *call,
+                    tool: tool.to_string(),
+                    repeats: *effect != Effect::AtMostOnce,
+                    queued_seq: seq,
+                    created: time,
+                    started: None,
+                    ended: None,
+                };
+                self.jobs.insert(job.uuid(), row);
+            }
+            (EventBody::JobStarted { job, attempt, .. }, _) => {
+                self.began.insert(job.uuid(), *attempt);
+                if let Some(row) = self.jobs.get_mut(&job.uuid()) {
+                    row.started.get_or_insert(time);
+                }
+            }
+            (EventBody::JobCompleted { job, status, .. }, _) => {
+                if let (Some(row), Ok(status)) = (self.jobs.get_mut(&job.uuid()), jobs::status_text(*status)) {
+                    row.ended = Some((status, seq, time));
+                }
+            }
+            (EventBody::ToolCommitted { call, .. }, None) => {
+                let of_call = self.jobs.values_mut().filter(|row| row.call == *call);
+                of_call.for_each(|row| row.repeats = false);
+            }
+            _ => {}
         }
     }
 
@@ -362,6 +416,72 @@ fn compare_awaited(session: SessionId, kept: &BTreeMap<Uuid, AwaitedRow>, folded
             rows: told.iter().map(|(call, row)| (CallId::from_uuid(*call), row.clone())).collect(),
         }),
     });
+}
+
+fn compare_jobs(session: SessionId, kept: &BTreeMap<Uuid, JobRow>, folded: &Folded, found: &mut Vec<Found>) {
+    let told = &folded.jobs;
+    if kept == told {
+        return;
+    }
+    let wrong = kept.iter().filter(|(job, row)| told.get(job) != Some(row)).count();
+    let missing = told.keys().filter(|job| !kept.contains_key(job)).count();
+    let row = |(job, row): (&Uuid, &JobRow)| {
+        let began = folded.began.get(job).copied().unwrap_or_default();
+        (JobId::from_uuid(*job), row.clone(), began)
+    };
+    found.push(Found {
+        problem: Problem::Session {
+            session,
+            detail: format!("of the jobs {wrong} are not kept as the journal tells, and {missing} are not kept at all"),
+        },
+        mend: Some(Mend::Jobs {
+            session,
+            rows: told.iter().map(row).collect(),
+        }),
+    });
+}
+
+async fn kept_jobs(connection: &mut SqliteConnection, session: SessionId) -> Result<BTreeMap<Uuid, JobRow>> {
+    type Row = (
+        Vec<u8>,
+        Vec<u8>,
+        Vec<u8>,
+        String,
+        bool,
+        i64,
+        i64,
+        Option<i64>,
+        Option<String>,
+        Option<i64>,
+        Option<i64>,
+    );
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, turn, call, tool, repeats, queued_seq, created, started, status, ended_seq, ended FROM jobs WHERE session = ?1",
+    )
+    .bind(&session.uuid().as_bytes()[..])
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    rows.into_iter()
+        .map(
+            |(id, turn, call, tool, repeats, queued_seq, created, started, status, ended_seq, ended)| {
+                let row = JobRow {
+                    turn: TurnId::from_uuid(decode::uuid(&turn, "a job's turn")?),
+                    call: CallId::from_uuid(decode::uuid(&call, "a job's call")?),
+                    tool,
+                    repeats,
+                    queued_seq,
+                    created,
+                    started,
+                    ended: match (status, ended_seq, ended) {
+                        (Some(status), Some(seq), Some(at)) => Some((status, seq, at)),
+                        _ => None,
+                    },
+                };
+                Ok((decode::uuid(&id, "a job's id")?, row))
+            },
+        )
+        .collect()
 }
 
 async fn awaited(connection: &mut SqliteConnection, session: SessionId) -> Result<BTreeMap<Uuid, AwaitedRow>> {

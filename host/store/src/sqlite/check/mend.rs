@@ -8,7 +8,7 @@ use crate::{
 };
 use fumehood_core::{
     digest::Digest,
-    id::{CallId, CallbackId, SessionId, TurnId},
+    id::{CallId, CallbackId, JobId, SessionId, TurnId},
     turn::TurnStatus,
 };
 use sqlx::sqlite::SqliteConnection;
@@ -60,6 +60,20 @@ pub(crate) struct AwaitedRow {
     pub(super) is_open: bool,
 }
 
+/// A job, as far as it follows from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JobRow {
+    pub(super) turn: TurnId,
+    pub(super) call: CallId,
+    pub(super) tool: String,
+    pub(super) repeats: bool,
+    pub(super) queued_seq: i64,
+    pub(super) created: i64,
+    pub(super) started: Option<i64>,
+    /// How it ended, where the journal tells it, and when.
+    pub(super) ended: Option<(String, i64, i64)>,
+}
+
 /// What mends a problem.
 #[derive(Debug, Clone)]
 pub(crate) enum Mend {
@@ -82,6 +96,11 @@ pub(crate) enum Mend {
         session: SessionId,
         rows: Vec<(CallId, AwaitedRow)>,
     },
+    /// Which jobs a session has, and which have ended, is noted anew from its journal; with how often each began.
+    Jobs {
+        session: SessionId,
+        rows: Vec<(JobId, JobRow, u32)>,
+    },
     /// What the key-values of a session take is counted anew.
     KeyValues {
         session: SessionId,
@@ -101,6 +120,7 @@ impl fmt::Display for Mend {
             Self::Session { .. } => "make what its row says of the journal anew",
             Self::Rewinds { .. } => "note anew from the journal where it went back",
             Self::Awaited { .. } => "note anew from the journal which calls wait for somebody outside",
+            Self::Jobs { .. } => "note its jobs anew from the journal",
             Self::KeyValues { .. } => "count them anew",
             Self::Unarchive { .. } => "bring it back from the archive",
             Self::Reservation { .. } => "let go of it",
@@ -142,6 +162,7 @@ async fn apply(connection: &mut SqliteConnection, mend: &Mend) -> Result<()> {
         }
         Mend::Rewinds { session, rewinds } => note_rewinds(connection, *session, rewinds).await,
         Mend::Awaited { session, rows } => note_awaited(connection, *session, rows).await,
+        Mend::Jobs { session, rows } => note_jobs(connection, *session, rows).await,
         Mend::KeyValues {
             session,
             entries,
@@ -198,6 +219,49 @@ async fn note_rewinds(connection: &mut SqliteConnection, session: SessionId, rew
             .execute(&mut *connection)
             .await
             .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// One that has begun and not ended is as one that an earlier opening left: it runs again only if it may.
+async fn note_jobs(connection: &mut SqliteConnection, session: SessionId, rows: &[(JobId, JobRow, u32)]) -> Result<()> {
+    let jobs: Vec<String> = rows.iter().map(|(job, ..)| job.uuid().simple().to_string()).collect();
+    sqlx::query("DELETE FROM jobs WHERE session = ?1 AND lower(hex(id)) NOT IN (SELECT value FROM json_each(?2))")
+        .bind(session.uuid().as_bytes().to_vec())
+        .bind(decode::to_json(&jobs, "the jobs")?)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    for (job, row, began) in rows {
+        let (status, seq, at) = match &row.ended {
+            Some((status, seq, at)) => (Some(status), Some(*seq), Some(*at)),
+            None => (None, None, None),
+        };
+        sqlx::query(
+            "INSERT INTO jobs (id, org, session, turn, call, tool, state, status, repeats, attempts, queued_seq, ended_seq, created, \
+                 started, ended) \
+             SELECT ?1, org, id, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN 'ended' WHEN ?8 > 0 THEN 'running' ELSE 'queued' END, ?6, ?7, \
+                 ?8, ?9, ?10, ?11, ?12, ?13 FROM sessions WHERE id = ?2 \
+             ON CONFLICT (id) DO UPDATE SET turn = ?3, call = ?4, tool = ?5, repeats = ?7, queued_seq = ?9, ended_seq = ?10, created = ?11, \
+                 started = ?12, ended = ?13, status = ?6, opening = NULL, attempts = max(attempts, ?8), \
+                 state = CASE WHEN ?6 IS NOT NULL THEN 'ended' WHEN max(attempts, ?8) > 0 THEN 'running' ELSE 'queued' END",
+        )
+        .bind(job.uuid().as_bytes().to_vec())
+        .bind(session.uuid().as_bytes().to_vec())
+        .bind(row.turn.uuid().as_bytes().to_vec())
+        .bind(row.call.uuid().as_bytes().to_vec())
+        .bind(&row.tool)
+        .bind(status)
+        .bind(row.repeats)
+        .bind(began)
+        .bind(row.queued_seq)
+        .bind(seq)
+        .bind(row.created)
+        .bind(row.started)
+        .bind(at)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
     }
     Ok(())
 }

@@ -1,0 +1,423 @@
+//! Jobs: calls that run on in the background, each by one task of the host's, some at a time.
+//!
+//! That there is one is in the journal before it runs, with what it is called with; that it was taken is beside it. So of a host that
+//! stops, those that may run again do, once, and the others end as interrupted: nothing runs twice that may not. What a job does is
+//! told in the session's journal as it happens, and its end once.
+
+use super::{Host, HostError};
+use crate::{
+    caller::{CallScope, LOST},
+    catalog::OfferedTools,
+    excerpt,
+    jobs::JobLimits,
+    ports, redact,
+};
+use fumehood_core::{
+    call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
+    event::{EventBody, NewEvent, Source},
+    id::{JobId, SessionId},
+    name::{OrgName, ToolName},
+    now,
+};
+use fumehood_policy::{
+    deadline::{Deadline, SetBy},
+    quantity::Span,
+};
+use fumehood_store::{
+    StoreError,
+    jobs::{Job, JobState},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How long nothing is looked for that nobody tells of.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long to leave a store alone that fails.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// Jobs that are ended together.
+const PAGE: u32 = 100;
+
+/// The jobs of a host.
+pub(super) struct RunningJobs {
+    pub(super) limits: JobLimits,
+    /// There is something to run, or to end.
+    pub(super) queued: Arc<Notify>,
+    /// What stops those that run.
+    stops: Mutex<HashMap<JobId, (SessionId, CancellationToken)>>,
+}
+
+impl RunningJobs {
+    pub(super) fn new(limits: JobLimits) -> Self {
+        Self {
+            limits,
+            queued: Arc::default(),
+            stops: Mutex::default(),
+        }
+    }
+
+    fn stops(&self) -> MutexGuard<'_, HashMap<JobId, (SessionId, CancellationToken)>> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops those of a session that is deleted.
+    pub(super) fn stop_of(&self, session: SessionId) {
+        for (_, stop) in self.stops().values().filter(|(of, _)| *of == session) {
+            stop.cancel();
+        }
+    }
+}
+
+/// What a job calls.
+struct Called {
+    scope: CallScope,
+    tools: Arc<OfferedTools>,
+    arguments: Arguments,
+    /// How long a result may be.
+    most: usize,
+}
+
+impl Host {
+    /// A job of the org.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn job(&self, org: &OrgName, id: JobId) -> Result<Job, HostError> {
+        self.store().job(org, id).await?.ok_or(HostError::NotFound("job"))
+    }
+
+    /// How a job ended: its result and what it used. `None` while it has not.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn job_result(&self, job: &Job) -> Result<Option<(CallResult, Metering)>, HostError> {
+        let JobState::Ended { seq, .. } = job.state else {
+            return Ok(None);
+        };
+        let events = self
+            .store()
+            .events(&job.org, job.session, seq.saturating_sub(1), 1)
+            .await?;
+        Ok(events.into_iter().next().and_then(|event| ended(event.body)))
+    }
+
+    /// Asks for a job to be stopped. It has ended once the journal says so; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub async fn stop_job(&self, org: &OrgName, id: JobId) -> Result<Job, HostError> {
+        // Kept first: who takes it in the same moment sees it.
+        let job = self
+            .store()
+            .stop_job(org, id)
+            .await?
+            .ok_or(HostError::NotFound("job"))?;
+        if let Some((_, stop)) = self.inner.jobs.stops().get(&id) {
+            stop.cancel();
+        }
+        self.inner.jobs.queued.notify_one();
+        Ok(job)
+    }
+
+    /// Runs for as long as the host does.
+    pub(super) async fn run_jobs(&self) {
+        let mut running = JoinSet::new();
+        loop {
+            let wait = self.fill(&mut running).await;
+            tokio::select! {
+                () = self.inner.draining.cancelled() => break,
+                () = self.inner.jobs.queued.notified() => {}
+                Some(_) = running.join_next() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        // Those that run may come to their end while the host takes its leave; the next start sees to the others.
+        let ending = async { while running.join_next().await.is_some() {} };
+        self.inner.closing.run_until_cancelled(ending).await;
+    }
+
+    /// Ends what is to end, and takes as many as may run. Says when to look again.
+    async fn fill(&self, running: &mut JoinSet<()>) -> Duration {
+        match self.end_and_take(running).await {
+            Ok(()) => LOOK_AGAIN,
+            Err(error) => {
+                tracing::error!(%error, "the jobs can't be read or taken; it is tried again");
+                AFTER_FAILURE
+            }
+        }
+    }
+
+    async fn end_and_take(&self, running: &mut JoinSet<()>) -> Result<(), HostError> {
+        loop {
+            let over = self.store().jobs_to_end(PAGE).await?;
+            for job in &over {
+                let error = match job.stopping {
+                    true => stopped(),
+                    false => CallError::new(CallErrorCode::Interrupted, LOST),
+                };
+                let end = completed(job, Err(error), Metering::default());
+                if let Some(events) = self.store().end_job(job.id, &end).await? {
+                    self.publish(events);
+                }
+            }
+            if over.len() < PAGE as usize {
+                break;
+            }
+        }
+        let limits = &self.inner.jobs.limits;
+        // Those that have ended make room.
+        while running.try_join_next().is_some() {}
+        while running.len() < limits.running as usize && !self.is_draining() {
+            let Some(job) = self.store().take_job(limits.running_per_org).await? else {
+                break;
+            };
+            let stop = CancellationToken::new();
+            self.inner.jobs.stops().insert(job.id, (job.session, stop.clone()));
+            let (host, counted) = (self.clone(), self.inner.working.token());
+            running.spawn(async move {
+                let id = job.id;
+                let _listed = Listed { host: host.clone(), id };
+                let work = Box::pin(host.work_job(job, stop));
+                if host.inner.closing.run_until_cancelled(work).await.is_none() {
+                    tracing::info!(job = %id, "a job is cut off; the next start runs it again, or ends it");
+                }
+                drop(counted);
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs one job that was taken to its end.
+    async fn work_job(&self, job: Job, stop: CancellationToken) {
+        let (result, metering) = match self.is_to_stop(&job).await {
+            true => (Err(stopped()), Metering::default()),
+            false => match self.called(&job).await {
+                Ok(called) => match self.call(&job, called, &stop).await {
+                    Some(ended) => ended,
+                    // Deleted, or taken by another.
+                    None => return,
+                },
+                Err(error) => (Err(error), Metering::default()),
+            },
+        };
+        self.record_of(&job, vec![completed(&job, result, metering)]).await;
+    }
+
+    /// Somebody may have asked for it before there was anything to stop.
+    async fn is_to_stop(&self, job: &Job) -> bool {
+        let now_is = self.store().job(&job.org, job.id).await;
+        now_is.is_ok_and(|job| job.is_none_or(|job| job.stopping))
+    }
+
+    /// What the job calls, as it is today.
+    async fn called(&self, job: &Job) -> Result<Called, CallError> {
+        let unreadable = |error: HostError| {
+            tracing::error!(job = %job.id, %error, "a job can't be begun");
+            CallError::new(
+                CallErrorCode::Unavailable,
+                "the host could not begin the job; its log says why",
+            )
+        };
+        let queued = self
+            .store()
+            .events(&job.org, job.session, job.queued_seq.saturating_sub(1), 1);
+        let queued = queued.await.map_err(|error| unreadable(error.into()))?;
+        let Some(EventBody::JobQueued {
+            tool,
+            arguments,
+            fingerprint,
+            agent,
+            effect,
+            approved,
+            ..
+        }) = queued.into_iter().next().map(|event| event.body)
+        else {
+            return Err(unreadable(HostError::Fault));
+        };
+        let chain = self.chain(&job.org, &agent).await.map_err(unreadable)?;
+        let most = chain.last().map_or(usize::MAX, |leaf| leaf.tool_output.as_usize());
+        let tools = self
+            .catalog()
+            .tools(&job.org)
+            .await
+            .map_err(|error| unreadable(error.into()))?;
+        let tools = Arc::new(tools.offered_by(&chain));
+        // THREAT[T-turn-replay]: what runs is what was asked for, and by the code that it was asked of.
+        let installed = tools.get(&tool)?;
+        if installed.fingerprint(&arguments) != fingerprint {
+            return Err(changed(&tool));
+        }
+        let limit = self.inner.jobs.limits.time;
+        let scope = CallScope::new(job.org.clone(), Some(job.session), None, chain)
+            .with_hooks(Arc::clone(self.hooks()))
+            .in_background(left_of(limit, job), approved.then_some(fingerprint))
+            .repeatable(job.call, effect);
+        let scope = match job.attempts {
+            0 | 1 => scope.judged_already(),
+            _ => scope.once_more(),
+        };
+        Ok(Called {
+            scope,
+            tools,
+            arguments,
+            most,
+        })
+    }
+
+    /// Makes the call, and records what happens in it. `None`: nobody is told of its end any more.
+    async fn call(&self, job: &Job, called: Called, stop: &CancellationToken) -> Option<(CallResult, Metering)> {
+        let Called {
+            scope,
+            tools,
+            arguments,
+            most,
+        } = called;
+        let (observe, mut observed) = ports::observe();
+        let authority = match tools.get(&job.tool) {
+            Ok(tool) => self.caller().authority(&scope, tool).await,
+            Err(error) => Err(error),
+        };
+        let started = EventBody::JobStarted {
+            job: job.id,
+            call: job.call,
+            attempt: job.attempts,
+            authority: authority
+                .as_ref()
+                .ok()
+                .and_then(|authority| serde_json::to_value(authority).ok()),
+        };
+        // That it begins is in the journal, or it does not.
+        if !self.record_of(job, vec![event(Source::Host, started)]).await {
+            return None;
+        }
+        let scope = scope.recorded_as(observe, authority.map(Arc::new));
+        let calling = Arc::clone(self.caller());
+        let mut calling = Box::pin(calling.call(&scope, &tools, job.call, &job.tool, arguments));
+        let (result, metering) = loop {
+            let happened = tokio::select! {
+                biased;
+                () = stop.cancelled() => break (Err(stopped()), Metering::default()),
+                Some(event) = observed.next() => event,
+                ended = &mut calling => break ended,
+            };
+            let mut events = vec![happened];
+            events.extend(std::iter::from_fn(|| observed.ready()));
+            if !self.record_of(job, events).await {
+                return None;
+            }
+            observed.recorded();
+        };
+        // The guest is stopped before its end is told.
+        drop(calling);
+        let rest: Vec<_> = std::iter::from_fn(|| observed.ready()).collect();
+        if !rest.is_empty() && !self.record_of(job, rest).await {
+            return None;
+        }
+        let result = excerpt::fitting(self.workspaces(), job.session, job.call, result, most).await;
+        Some((result, metering))
+    }
+
+    /// Records events of a job that this host runs, for as long as it takes. False: it is not this host's any more, or gone.
+    async fn record_of(&self, job: &Job, mut events: Vec<NewEvent>) -> bool {
+        loop {
+            let recorded = self.record_once(job, &mut events).await;
+            match recorded {
+                Ok(()) => return true,
+                Err(HostError::Store(error @ (StoreError::Gone { .. } | StoreError::Lost))) => {
+                    tracing::debug!(job = %job.id, %error, "a job is gone");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(job = %job.id, %error, "what happened in a job can't be written yet; it is tried again");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn record_once(&self, job: &Job, events: &mut [NewEvent]) -> Result<(), HostError> {
+        // THREAT[T-sec-exfiltration]: what a tool says is searched before it is kept.
+        let guard = self.guard(&job.org, Some(job.session)).await?;
+        for event in &mut *events {
+            redact::event(&guard, &mut event.body);
+        }
+        let events = self.store().append_to_job(job.id, job.attempts, events).await?;
+        self.publish(events);
+        Ok(())
+    }
+}
+
+/// Leaves the list of those that run, also when the work breaks.
+struct Listed {
+    host: Host,
+    id: JobId,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.host.inner.jobs.stops().remove(&self.id);
+    }
+}
+
+/// What is left of its time, which goes on while nobody runs it.
+fn left_of(limit: Span, job: &Job) -> Deadline {
+    let since = job
+        .started
+        .map_or(Duration::ZERO, |started| (now() - started).to_std().unwrap_or_default());
+    let begun = Instant::now();
+    Deadline::after(begun.checked_sub(since).unwrap_or(begun), limit, SetBy::Job)
+}
+
+fn event(source: Source, body: EventBody) -> NewEvent {
+    NewEvent {
+        turn: None,
+        source,
+        body,
+    }
+}
+
+fn completed(job: &Job, result: CallResult, metering: Metering) -> NewEvent {
+    let source = Source::Tool {
+        tool: job.tool.to_string(),
+        call: job.call,
+    };
+    event(
+        source,
+        EventBody::job_completed(job.id, job.call, job.tool.clone(), result, metering),
+    )
+}
+
+fn ended(body: EventBody) -> Option<(CallResult, Metering)> {
+    match body {
+        EventBody::JobCompleted {
+            output,
+            error,
+            metering,
+            ..
+        } => match (output, error) {
+            (Some(output), _) => Some((Ok(output), metering)),
+            (None, Some(error)) => Some((Err(error), metering)),
+            (None, None) => None,
+        },
+        _ => None,
+    }
+}
+
+fn stopped() -> CallError {
+    CallError::new(
+        CallErrorCode::Cancelled,
+        "the job was stopped; what it did until then is done",
+    )
+}
+
+fn changed(tool: &ToolName) -> CallError {
+    let message = format!(
+        "the component of {tool} was changed after the call was asked for, so what was asked for is not what would run; nothing ran. \
+         Call it again"
+    );
+    CallError::new(CallErrorCode::Denied, message)
+}

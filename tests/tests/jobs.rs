@@ -1,0 +1,232 @@
+//! Calls that run in the background, from outside: the turn goes on, the end is told once, over restarts, and somebody may stop one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+use fumehood_tests::{Host, Place, expect_json, find, refused, world::World};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A turn of each of these inputs makes the calls beside it.
+fn script(turns: &[(&str, &[(&str, Value)])]) -> String {
+    let turns = turns.iter().map(|(input, calls)| {
+        let calls: Vec<_> = calls
+            .iter()
+            .map(|(tool, arguments)| json!({"tool": tool, "arguments": arguments}))
+            .collect();
+        json!({"match": input, "steps": [{"tool_calls": calls}, {"text": "Going on."}]})
+    });
+    json!({"turns": turns.collect::<Vec<_>>(), "otherwise": {"steps": [{"text": "Heard."}]}}).to_string()
+}
+
+async fn place(turns: &[(&str, &[(&str, Value)])], more: &str) -> (Place, Host) {
+    let network = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n";
+    let place = Place::scripted(&script(turns), &format!("{network}{more}"));
+    let host = place.serve().await;
+    host.add_guest("hostile", None).await;
+    (place, host)
+}
+
+/// The one job of the session, once it is as far.
+async fn job(host: &Host, session: &str, there: impl Fn(&Value) -> bool) -> Value {
+    let looking = async {
+        loop {
+            let jobs = host.get(&format!("/v1/sessions/{session}/jobs")).await;
+            let items = jobs["items"].as_array().unwrap();
+            assert!(items.len() <= 1, "{jobs}");
+            if let Some(listed) = items.first() {
+                let job = host.get(&format!("/v1/jobs/{}", listed["id"].as_str().unwrap())).await;
+                if there(&job) {
+                    return job;
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(fumehood_tests::PATIENCE, looking)
+        .await
+        .expect("the job never came as far")
+}
+
+async fn ended(host: &Host, session: &str) -> Value {
+    job(host, session, |job| !job["ended"].is_null()).await
+}
+
+fn count(events: &[Value], kind: &str) -> usize {
+    events.iter().filter(|event| event["type"] == kind).count()
+}
+
+/// What models were told of jobs that have ended.
+fn told(events: &[Value]) -> Vec<&Value> {
+    let steps = events.iter().filter(|event| event["type"] == "step.started");
+    let notes = steps.filter_map(|event| event["data"]["notes"].as_array()).flatten();
+    notes.filter(|note| note["kind"] == "job_ended").collect()
+}
+
+#[tokio::test]
+async fn the_turn_goes_on_and_the_model_is_told_once_how_a_call_in_the_background_ended() {
+    let world = World::start().await;
+    let work = json!({"say": "built", "url": world.url("/held")});
+    let (_place, host) = place(&[("build", &[("bg_once", work)])], "").await;
+    let session = host.session(json!({})).await;
+    let turn = host.turn(&session, "build").await;
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let events = host.events(&session).await;
+    let begun = find(&events, "tool.completed", |_| true).unwrap();
+    let id = begun["output"]["structured"]["job_id"].as_str().unwrap().to_owned();
+    world.has_seen(1).await;
+    let running = job(&host, &session, |job| job["log"] != "").await;
+    assert_eq!(running["progress"]["message"], "begun");
+    assert_eq!((&running["id"], &running["status"]), (&json!(id), &json!("running")));
+    assert_eq!(running["log"], "the first line\n");
+    assert_eq!(running["result"], Value::Null);
+    // A turn meanwhile is told nothing.
+    host.turn(&session, "how is it?").await;
+    assert_eq!(told(&host.events(&session).await), Vec::<&Value>::new());
+
+    world.release();
+    let done = ended(&host, &session).await;
+    assert_eq!((&done["status"], &done["attempts"]), (&json!("completed"), &json!(1)));
+    assert_eq!(done["result"]["output"]["content"][0]["text"], "built");
+    for _ in 0..2 {
+        host.turn(&session, "and now?").await;
+    }
+    let events = host.events(&session).await;
+    let notes = told(&events);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    let text = notes[0]["text"].as_str().unwrap();
+    assert!(text.contains(&id) && text.ends_with("built"), "{text}");
+    assert_eq!(count(&events, "job.completed"), 1);
+    let end = events.iter().find(|event| event["type"] == "job.completed").unwrap();
+    assert_eq!(end["turn"], Value::Null, "an event of the session");
+    assert!(find(&events, "egress.allowed", |_| true).is_some());
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_of_a_host_that_was_killed_runs_again_once_if_it_may_and_is_told_as_interrupted_if_not() {
+    let world = World::start().await;
+    let work = json!({"say": "built", "url": world.url("/held")});
+    let turns: [(&str, &[(&str, Value)]); 2] =
+        [("once", &[("bg_once", work.clone())]), ("again", &[("bg_again", work)])];
+    let (place, host) = place(&turns, "").await;
+    let (once, again) = (host.session(json!({})).await, host.session(json!({})).await);
+    host.turn(&once, "once").await;
+    host.turn(&again, "again").await;
+    world.has_seen(2).await;
+    host.kill().await;
+    let host = place.serve().await;
+    let lost = ended(&host, &once).await;
+    assert_eq!(
+        (&lost["status"], &lost["result"]["status"]),
+        (&json!("failed"), &json!("interrupted"))
+    );
+    world.has_seen(3).await;
+    let second = job(&host, &again, |job| job["attempts"] == 2).await;
+    assert_eq!(second["status"], "running");
+    host.kill().await;
+    let host = place.serve().await;
+    // Twice is as often as it begins.
+    let lost = ended(&host, &again).await;
+    assert_eq!(lost["result"]["status"], "interrupted", "{lost}");
+    assert_eq!(world.arrived().len(), 3);
+    for session in [&once, &again] {
+        host.turn(session, "and now?").await;
+        let events = host.events(session).await;
+        assert_eq!((count(&events, "job.completed"), told(&events).len()), (1, 1));
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_is_stopped_and_another_org_sees_none_of_it() {
+    let world = World::start().await;
+    let work = json!({"say": "built", "url": world.url("/held")});
+    let (_place, host) = place(&[("build", &[("bg_once", work)])], "").await;
+    let session = host.session(json!({})).await;
+    host.turn(&session, "build").await;
+    world.has_seen(1).await;
+    let id = job(&host, &session, |job| job["status"] == "running").await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for path in [format!("/v1/jobs/{id}x"), format!("/v1/jobs/job_{}", "0".repeat(32))] {
+        refused(host.request(Method::GET, &path), 404, "not_found").await;
+        refused(host.request(Method::POST, &format!("{path}/stop")), 404, "not_found").await;
+    }
+    let path = format!("/v1/jobs/{id}/stop");
+    let stopping = host.post(&path, json!({})).await;
+    assert_eq!(stopping["id"], id.as_str());
+    let stopped = ended(&host, &session).await;
+    assert_eq!(
+        (&stopped["status"], &stopped["stopping"]),
+        (&json!("cancelled"), &json!(false))
+    );
+    let again = expect_json(host.request(Method::POST, &path).json(&json!({})).send().await.unwrap()).await;
+    assert_eq!(again["status"], "cancelled", "what has ended stays as it is");
+    assert_eq!(count(&host.events(&session).await, "job.completed"), 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_takes_too_long_or_is_one_too_many_says_so() {
+    let world = World::start().await;
+    let held = |path: &str| json!({"say": "built", "url": world.url(path)});
+    let many = [("bg_once", held("/held")), ("bg_once", held("/held"))];
+    let (_place, host) = place(&[("many", &many)], "[jobs]\ntime = \"1s\"\nunfinished_per_org = 1\n").await;
+    let session = host.session(json!({})).await;
+    let turn = host.turn(&session, "many").await;
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let late = ended(&host, &session).await;
+    assert_eq!(
+        (&late["status"], &late["result"]["status"]),
+        (&json!("failed"), &json!("timeout"))
+    );
+    assert_eq!(late["result"]["error"]["deadline"], "job");
+    let events = host.events(&session).await;
+    let refused = find(&events, "tool.completed", |data| data["status"] == "rate_limited").unwrap();
+    let said = refused["error"]["message"].as_str().unwrap();
+    assert!(said.contains("in the background"), "{said}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_grant_a_call_runs_as_any_other() {
+    let (_place, host) = place(&[("build", &[("bg_once", json!({"say": "built"}))])], "").await;
+    host.put("/v1/tools/hostile/grant", json!({"files": {"workspace": "read"}}))
+        .await;
+    let session = host.session(json!({})).await;
+    host.turn(&session, "build").await;
+    let events = host.events(&session).await;
+    let end = find(&events, "tool.completed", |_| true).unwrap();
+    assert_eq!(end["output"]["content"][0]["text"], "built");
+    assert_eq!(count(&events, "job.queued"), 0);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_goes_with_its_session() {
+    let world = World::start().await;
+    let work = json!({"say": "built", "url": world.url("/held")});
+    let (_place, host) = place(&[("build", &[("bg_once", work)])], "").await;
+    let session = host.session(json!({})).await;
+    host.turn(&session, "build").await;
+    world.has_seen(1).await;
+    let id = job(&host, &session, |job| job["status"] == "running").await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let deleted = host
+        .request(Method::DELETE, &format!("/v1/sessions/{session}"))
+        .send()
+        .await;
+    assert!(deleted.unwrap().status().is_success());
+    refused(host.request(Method::GET, &format!("/v1/jobs/{id}")), 404, "not_found").await;
+    host.stop().await;
+}
