@@ -138,12 +138,14 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Secret(Secret::Rotate(args)) => commands::rotate::rotate(out, &loaded, args).await?,
         Command::Tool(Tool::New(args)) => commands::tool_new::new(out, args)?,
         Command::Tool(Tool::Build(args)) => commands::tool_build::command(out, &loaded, args).await?,
-        Command::Tool(Tool::Dev(args)) => commands::tool_dev::dev(out, &loaded, args).await?,
+        Command::Tool(Tool::Dev(args)) => Box::pin(commands::tool_dev::dev(out, &loaded, args)).await?,
         Command::Tool(Tool::Check(args)) => {
             return Ok(succeeded(commands::tool_check::check(out, &loaded, args).await?));
         }
         Command::Tool(Tool::Test(args)) => {
-            return Ok(succeeded(commands::tool_test::test(out, &loaded, args).await?));
+            return Ok(succeeded(
+                Box::pin(commands::tool_test::test(out, &loaded, args)).await?,
+            ));
         }
         Command::Tool(Tool::Key(args)) => commands::tool_key::key(out, args)?,
         Command::Tool(Tool::Sign(args)) => commands::tool_key::sign(out, args)?,
