@@ -11,9 +11,10 @@ use std::{
 /// Bytes that are in memory at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where the log of a database is.
+/// Where the log of a database is: beside the file itself, by whatever link that is reached.
 pub(super) fn of(database: &Path) -> PathBuf {
-    let mut log = database.as_os_str().to_owned();
+    let file = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+    let mut log = file.into_os_string();
     log.push("-wal");
     log.into()
 }
@@ -42,7 +43,7 @@ pub(super) fn make_certain(database: &Path) -> io::Result<()> {
 /// # Errors
 /// When the disk refuses.
 pub(super) fn make_name_certain(database: &Path) -> io::Result<()> {
-    match database.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    match of(database).parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => disk::sync_dir(parent),
         None => disk::sync_dir(Path::new(".")),
     }
@@ -77,5 +78,19 @@ mod tests {
         std::fs::write(of(&database), &bytes).unwrap();
         make_certain(&database).unwrap();
         assert_eq!(std::fs::read(of(&database)).unwrap(), bytes);
+    }
+
+    #[test]
+    fn the_log_is_beside_the_file_that_a_link_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().canonicalize().unwrap().join("there");
+        std::fs::create_dir(&there).unwrap();
+        std::fs::write(there.join("a.db"), "").unwrap();
+        let link = dir.path().join("link.db");
+        std::os::unix::fs::symlink(there.join("a.db"), &link).unwrap();
+        assert_eq!(of(&link), there.join("a.db-wal"));
+        assert_eq!(of(Path::new("nowhere.db")), Path::new("nowhere.db-wal"));
+        make_name_certain(&link).unwrap();
+        make_name_certain(Path::new("nowhere.db")).unwrap();
     }
 }
