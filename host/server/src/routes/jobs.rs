@@ -198,7 +198,7 @@ async fn show_job(State(app): State<Arc<App>>, client: Client, At(job): At<Strin
     }))
 }
 
-/// Stop a job
+/// Stop a job that runs or waits
 ///
 /// The answer does not wait for its end, which the event `job.completed` tells: until then `stopping` is true. One that has ended stays as
 /// it is. What it has done is done.

@@ -1,6 +1,6 @@
 //! Calls that tools handed on: which there are, who ends them, and what is told of them meanwhile.
 
-use super::{Broken, Outcome, World, completed, ensure, ensure_eq, of_turn, promises, races::at_once};
+use super::{Broken, Factory, Outcome, World, completed, ensure, ensure_eq, of_turn, promises, races::at_once};
 use crate::{
     api::StoreError,
     callbacks::{Callback, CallbackState, Giving, Report, Reported},
@@ -327,6 +327,45 @@ async fn reports(world: &World) -> Outcome {
         .iter()
         .filter(|event| matches!(event.body, EventBody::ToolProgress { .. }));
     ensure_eq!(told.count(), 2, "the reports in the journal");
+    Ok(())
+}
+
+pub(super) const OF_A_DELETED: &str = "what is brought for a session whose deletion is decided counts for nothing";
+
+pub(super) async fn of_a_deleted(world: &World, factory: &dyn Factory) -> Outcome {
+    let (store, org) = (&world.store, world.org().await?);
+    let given = handed_on(world, &org, now() + SOON).await?;
+    let open = handed_on(world, &org, now() + SOON).await?;
+    ensure!(
+        store.give(&giving(given.callback, "built")).await?,
+        "it was not taken before"
+    );
+    ensure_eq!(
+        store.given(&org, given.turn.id).await?.len(),
+        1,
+        "what was given before"
+    );
+    for session in [given.session.id, open.session.id] {
+        factory.decide_deletion(session).await;
+    }
+    ensure_eq!(store.given(&org, given.turn.id).await?, [], "what was given");
+    ensure!(!store.give(&giving(open.callback, "built")).await?, "a result is taken");
+    let call = open.call;
+    let report = Report {
+        callback: open.callback,
+        at: now(),
+        after: Duration::ZERO,
+        most: 9,
+        event: of_turn(
+            open.turn.id,
+            EventBody::ToolProgress {
+                call,
+                message: "half".into(),
+                fraction: None,
+            },
+        ),
+    };
+    ensure_eq!(store.report(&report).await?, Reported::Late, "a report");
     Ok(())
 }
 

@@ -98,6 +98,8 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
     }
     let decided = deletion::reads_as_not_there(&world, factory).await;
     note(&mut failures, deletion::READS_AS_NOT_THERE, decided);
+    let brought = callbacks::of_a_deleted(&world, factory).await;
+    note(&mut failures, callbacks::OF_A_DELETED, brought);
     note(
         &mut failures,
         deletion::IS_ENDED,

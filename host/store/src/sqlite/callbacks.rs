@@ -153,7 +153,8 @@ async fn report(connection: &mut SqliteConnection, report: Report, event: journa
     let after = i64::try_from(report.after.as_nanos()).unwrap_or(i64::MAX);
     type Waiting = (String, Vec<u8>, i64, Option<i64>);
     let waiting: Option<Waiting> = sqlx::query_as(
-        "SELECT org, session, reports, reported FROM awaited_calls WHERE callback = ?1 AND state = 'open' AND expires > ?2",
+        "SELECT org, session, reports, reported FROM awaited_calls WHERE callback = ?1 AND state = 'open' AND expires > ?2 \
+         AND (SELECT deleting IS NULL FROM sessions WHERE id = session)",
     )
     .bind(&report.callback.uuid().as_bytes()[..])
     .bind(at)
@@ -231,7 +232,8 @@ impl Callbacks for SqliteStore {
 
     async fn given(&self, org: &OrgName, turn: TurnId) -> Result<Vec<(CallId, CallbackId, CallResult)>> {
         let rows: Vec<(Vec<u8>, Vec<u8>, String)> = sqlx::query_as(
-            "SELECT call, callback, result FROM awaited_calls WHERE org = ?1 AND turn = ?2 AND state = 'given' ORDER BY callback",
+            "SELECT call, callback, result FROM awaited_calls WHERE org = ?1 AND turn = ?2 AND state = 'given' \
+             AND (SELECT deleting IS NULL FROM sessions WHERE id = session) ORDER BY callback",
         )
         .bind(org.as_str())
         .bind(&turn.uuid().as_bytes()[..])
