@@ -110,6 +110,37 @@ async fn the_turn_goes_on_and_the_model_is_told_once_how_a_call_in_the_backgroun
 }
 
 #[tokio::test]
+async fn a_job_that_ends_while_its_turn_goes_on_is_told_in_the_next_step_and_once() {
+    let (of_job, of_turn) = (World::start().await, World::start().await);
+    let call = |tool: &str, arguments: Value| json!({"tool_calls": [{"tool": tool, "arguments": arguments}]});
+    let steps = [
+        call("bg_once", json!({"say": "built", "url": of_job.url("/held")})),
+        call("http_get", json!({"url": of_turn.url("/held")})),
+        call("http_get", json!({"url": of_turn.url("/echo")})),
+        json!({"text": "Done."}),
+    ];
+    let script = json!({"turns": [{"match": "build", "steps": steps}]}).to_string();
+    let place = Place::scripted(&script, "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n");
+    let host = place.serve().await;
+    host.add_guest("hostile", None).await;
+    let session = host.session(json!({})).await;
+    let meanwhile = async {
+        of_turn.has_seen(1).await;
+        of_job.has_seen(1).await;
+        of_job.release();
+        ended(&host, &session).await;
+        of_turn.release();
+    };
+    let (turn, ()) = tokio::join!(host.turn(&session, "build"), meanwhile);
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let events = host.events(&session).await;
+    assert_eq!(told(&events).len(), 1);
+    let step = find(&events, "step.started", |data| data["notes"][0]["kind"] == "job_ended").unwrap();
+    assert_eq!(step["step"], 3, "{step}");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_of_a_host_that_was_killed_runs_again_once_if_it_may_and_is_told_as_interrupted_if_not() {
     let world = World::start().await;
     let work = json!({"say": "built", "url": world.url("/held")});

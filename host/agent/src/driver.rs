@@ -107,6 +107,8 @@ pub(crate) struct Driver {
     /// What its last model call took, where that was counted.
     last_call: Option<Usage>,
     told: Told,
+    /// Up to which of the ends of jobs that this host recorded there is none left to tell.
+    ends_seen: Option<u64>,
     /// What is recorded with the end of a turn that was cut off.
     cut_off: Vec<NewEvent>,
     gauge: Gauge,
@@ -185,6 +187,7 @@ impl Driver {
             held: Held::Nothing,
             last_call: None,
             told: Told::Perhaps,
+            ends_seen: None,
             cut_off: Vec::new(),
             span: tracing::Span::current(),
         }

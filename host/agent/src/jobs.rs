@@ -8,6 +8,10 @@ use fumehood_core::{
     turn::{Note, NoteKind},
 };
 use fumehood_policy::quantity::Span;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// What the operator sets for jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,22 @@ impl Default for JobLimits {
             running_per_org: 4,
             unfinished_per_org: 100,
         }
+    }
+}
+
+/// How many ends of jobs this host has recorded: who has looked for ends to tell need not look again before it is another number.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ends(Arc<AtomicU64>);
+
+impl Ends {
+    /// One more is in the journal.
+    pub(crate) fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// As of now.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 }
 

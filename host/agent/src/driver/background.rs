@@ -1,7 +1,7 @@
 //! Calls that run on in the background: the model has a result at once, and goes on; the host runs them.
 
 use super::{Driver, Stop, calls::AdmittedCall};
-use crate::jobs::{self, JobLimits};
+use crate::jobs::{self, Ends, JobLimits};
 use fumehood_core::{call::Metering, event::EventBody, id::JobId, turn::Note};
 use fumehood_policy::authority::Authority;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ pub(crate) struct Background {
     pub(crate) limits: JobLimits,
     /// There is something to run.
     pub(crate) queued: Arc<Notify>,
+    pub(crate) ends: Ends,
 }
 
 impl Driver {
@@ -61,9 +62,22 @@ impl Driver {
     }
 
     /// What the model is told of jobs of the session that have ended, and of which it was not told.
-    pub(super) async fn ends_of_jobs(&self) -> Vec<Note> {
+    pub(super) async fn ends_of_jobs(&mut self) -> Vec<Note> {
+        // Before the look: what ends meanwhile is looked for again.
+        let ends = self
+            .plan
+            .background
+            .as_ref()
+            .map_or(0, |background| background.ends.count());
+        if self.ends_seen == Some(ends) {
+            return Vec::new();
+        }
         match self.recorder.ends_of_jobs(TOLD_AT_ONCE).await {
-            Ok(ended) => ended,
+            Ok(ended) => {
+                let may_be_more = ended.len() >= TOLD_AT_ONCE as usize;
+                self.ends_seen = (!may_be_more).then_some(ends);
+                ended
+            }
             Err(error) => {
                 tracing::warn!(%error, "it can't be read which jobs have ended; the model is told before its next step");
                 Vec::new()

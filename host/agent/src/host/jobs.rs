@@ -9,7 +9,7 @@ use crate::{
     caller::{CallScope, LOST},
     catalog::OfferedTools,
     excerpt,
-    jobs::JobLimits,
+    jobs::{Ends, JobLimits},
     ports, redact,
 };
 use fumehood_core::{
@@ -47,6 +47,7 @@ pub(super) struct RunningJobs {
     pub(super) limits: JobLimits,
     /// There is something to run, or to end.
     pub(super) queued: Arc<Notify>,
+    pub(super) ends: Ends,
     /// What stops those that run.
     stops: Mutex<HashMap<JobId, (SessionId, CancellationToken)>>,
 }
@@ -56,6 +57,7 @@ impl RunningJobs {
         Self {
             limits,
             queued: Arc::default(),
+            ends: Ends::default(),
             stops: Mutex::default(),
         }
     }
@@ -161,6 +163,7 @@ impl Host {
                 };
                 let end = completed(job, Err(error), Metering::default());
                 if let Some(events) = self.store().end_job(job.id, &end).await? {
+                    self.inner.jobs.ends.one_more();
                     self.publish(events);
                 }
             }
@@ -204,7 +207,9 @@ impl Host {
                 Err(error) => (Err(error), Metering::default()),
             },
         };
-        self.record_of(&job, vec![completed(&job, result, metering)]).await;
+        if self.record_of(&job, vec![completed(&job, result, metering)]).await {
+            self.inner.jobs.ends.one_more();
+        }
     }
 
     /// Somebody may have asked for it before there was anything to stop.

@@ -72,6 +72,7 @@ impl Host {
             background: self.recovers().then(|| Background {
                 limits: self.inner.jobs.limits,
                 queued: Arc::clone(&self.inner.jobs.queued),
+                ends: self.inner.jobs.ends.clone(),
             }),
             scope: CallScope::new(turn.org.clone(), Some(turn.session), Some(turn.id), chain)
                 .with_hooks(Arc::clone(self.hooks())),

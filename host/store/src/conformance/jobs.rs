@@ -349,6 +349,31 @@ async fn deleted(world: &World) -> Outcome {
     Ok(())
 }
 
+pub(super) const OF_A_DELETED: &str = "of the jobs of a session whose deletion is decided nothing is told or taken";
+
+pub(super) async fn of_a_deleted(world: &World, factory: &dyn Factory) -> Outcome {
+    let (store, asked) = (&world.store, asked(world).await?);
+    let (org, session, page) = (&asked.org, asked.session.id, PageRequest::default());
+    let (ended, _) = queue(world, &asked, Effect::Pure).await?;
+    let job = take(world, ended).await?;
+    store.append_to_job(ended, 1, &[end(&job)]).await?;
+    let (waits, _) = queue(world, &asked, Effect::Pure).await?;
+    ensure_eq!(store.jobs(org, session, &page).await?.items.len(), 2, "the jobs before");
+    ensure_eq!(untold(world, &asked).await?, [ended], "what is to be told before");
+    factory.decide_deletion(session).await;
+    ensure_eq!(store.jobs(org, session, &page).await?.items, [], "the jobs");
+    ensure_eq!(untold(world, &asked).await?, [], "what is to be told");
+    for id in [ended, waits] {
+        ensure_eq!(store.job(org, id).await?, None, "the job");
+        ensure_eq!(store.job_log(org, id).await?, None, "what it wrote");
+        ensure_eq!(store.stop_job(org, id).await?, None, "who stops it");
+    }
+    while let Some(taken) = store.take_job(u32::MAX).await? {
+        ensure!(taken.id != waits, "it is taken");
+    }
+    Ok(())
+}
+
 pub(super) async fn reopened(factory: &dyn Factory) -> Outcome {
     let world = World {
         store: factory.open().await,

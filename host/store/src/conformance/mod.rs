@@ -100,6 +100,8 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
     note(&mut failures, deletion::READS_AS_NOT_THERE, decided);
     let brought = callbacks::of_a_deleted(&world, factory).await;
     note(&mut failures, callbacks::OF_A_DELETED, brought);
+    let of_jobs = jobs::of_a_deleted(&world, factory).await;
+    note(&mut failures, jobs::OF_A_DELETED, of_jobs);
     note(
         &mut failures,
         deletion::IS_ENDED,

@@ -79,12 +79,16 @@ const ONE: &str = concat!(
 const LIST: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM jobs WHERE org = ?1 AND session = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
+    " FROM jobs WHERE org = ?1 AND session = ?2 AND id < ?3 AND ",
+    there!(),
+    " ORDER BY id DESC LIMIT ?4"
 );
 const UNTOLD: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM jobs WHERE session = ?2 AND state = 'ended' AND told_seq IS NULL AND org = ?1 ORDER BY ended_seq LIMIT ?3"
+    " FROM jobs WHERE session = ?2 AND state = 'ended' AND told_seq IS NULL AND org = ?1 AND ",
+    there!(),
+    " ORDER BY ended_seq LIMIT ?3"
 );
 
 #[derive(FromRow)]
@@ -471,12 +475,15 @@ impl Jobs for SqliteStore {
     }
 
     async fn job_log(&self, org: &OrgName, id: JobId) -> Result<Option<String>> {
-        sqlx::query_scalar("SELECT log FROM jobs WHERE org = ?1 AND id = ?2")
-            .bind(org.as_str())
-            .bind(&id.uuid().as_bytes()[..])
-            .fetch_optional(self.readers())
-            .await
-            .map_err(failed)
+        sqlx::query_scalar(concat!(
+            "SELECT log FROM jobs WHERE org = ?1 AND id = ?2 AND ",
+            there!()
+        ))
+        .bind(org.as_str())
+        .bind(&id.uuid().as_bytes()[..])
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)
     }
 
     async fn jobs(&self, org: &OrgName, session: SessionId, page: &PageRequest) -> Result<Page<Job>> {
