@@ -427,7 +427,7 @@ impl Host {
         }
     }
 
-    /// One session in which something is done that its journal does not tell: it counts as used from now on, to [`USE_COUNTED`].
+    /// One session in which something is done that its journal does not tell: it counts as used from now on, to a minute.
     ///
     /// # Errors
     /// [`HostError::NotFound`]; the store's `Archived`.

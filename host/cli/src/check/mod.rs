@@ -1,7 +1,7 @@
 //! What `fumehood tool check` finds: whether a component is one that a model can use well, an operator can grant with open eyes,
 //! and a host can run cheaply.
 //!
-//! [`facts`] reads and measures; [`findings`] decides, from the facts alone. What a host refuses to load is no finding: that is
+//! [`facts()`] reads and measures; [`findings()`] decides, from the facts alone. What a host refuses to load is no finding: that is
 //! an error of its own, in the words that installing it would have.
 
 mod capabilities;
