@@ -331,7 +331,8 @@ async fn claim(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Turns the write-ahead log on, and looks into the database, which makes its log; readers don't wait for the writer then, and a commit is one write and one sync.
+/// Turns the write-ahead log on, and looks into the database, which makes its log; readers don't wait for the writer then, and a commit is
+/// one write and one sync.
 async fn write_ahead(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL")
         .fetch_one(&mut *writer)

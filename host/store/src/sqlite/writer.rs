@@ -187,6 +187,8 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
     }
     let (begun, writes) = (Instant::now(), jobs.len());
     if let Err(error) = run(connection, BEGIN).await {
+        // It may have begun, without the place for a job.
+        let _ = run(connection, &[ROLLBACK]).await;
         for job in jobs.drain(..) {
             job.refuse(copy(&error));
         }
