@@ -84,6 +84,15 @@ impl Answer {
 }
 
 impl Batch {
+    /// Statements without values.
+    pub(super) fn of(statements: &[Statement]) -> Self {
+        let mut batch = Self::default();
+        for statement in statements {
+            batch.add(*statement);
+        }
+        batch
+    }
+
     /// Adds a statement; its values are to be bound next, each `?` in its turn. Gives its place among the answers.
     pub(super) fn add(&mut self, statement: Statement) -> usize {
         if self.parts.last().is_none_or(|part| part.statements.len() == TOGETHER) {

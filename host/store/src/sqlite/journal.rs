@@ -128,7 +128,7 @@ pub(super) async fn append_held(
     append_behind(batch, connection, org, session, prepared).await
 }
 
-/// Appends events with all that follows from them, behind what is in the batch.
+/// Appends events with all that follows from them, behind what is in the batch, which is run.
 async fn append_behind(
     mut batch: Batch,
     connection: &mut SqliteConnection,
@@ -381,10 +381,10 @@ impl Journal for SqliteStore {
     async fn append(&self, org: &OrgName, session: SessionId, events: &[NewEvent]) -> Result<Vec<Event>> {
         let prepared = Prepared::new(events)?;
         let org = org.clone();
-        self.write(
+        self.write_batch(
             prepared.passage(),
-            move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-                Box::pin(async move { append(connection, &org, session, prepared).await })
+            move |batch, connection| -> BoxFuture<'_, Result<Vec<Event>>> {
+                Box::pin(async move { append_behind(batch, connection, &org, session, prepared).await })
             },
         )
         .await
@@ -399,10 +399,13 @@ impl Journal for SqliteStore {
     ) -> Result<Vec<Event>> {
         let prepared = Prepared::new(events)?;
         let org = org.clone();
-        self.write(
+        self.write_batch(
             prepared.passage(),
-            move |connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-                Box::pin(async move { append_held(connection, &org, session, fence, prepared).await })
+            move |mut batch, connection| -> BoxFuture<'_, Result<Vec<Event>>> {
+                Box::pin(async move {
+                    leases::hold(&mut batch, session, fence);
+                    append_behind(batch, connection, &org, session, prepared).await
+                })
             },
         )
         .await

@@ -43,6 +43,7 @@ use crate::{
     master::{MasterKey, MasterKeys},
     quotas::KvQuota,
 };
+use batch::Batch;
 use sqlx::{SqlitePool, sqlite::SqliteConnection};
 use stamps::Stamps;
 use std::{fmt, sync::Arc};
@@ -126,6 +127,15 @@ impl SqliteStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
+        self.write_batch(passage, after_batch(job)).await
+    }
+
+    /// The same for a job that runs the batch it gets, with its own statements behind.
+    async fn write_batch<T, F>(&self, passage: impl Into<Passage>, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(Batch, &'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
         self.inner.writer.write(Some(passage.into()), job).await
     }
 
@@ -135,11 +145,25 @@ impl SqliteStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        self.inner.writer.write(None, look).await
+        self.inner.writer.write(None, after_batch(look)).await
     }
 
     fn readers(&self) -> &SqlitePool {
         &self.inner.readers
+    }
+}
+
+/// A job that runs the batch it gets by itself first.
+fn after_batch<T, F>(job: F) -> impl for<'c> FnOnce(Batch, &'c mut SqliteConnection) -> BoxFuture<'c, Result<T>>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+{
+    move |batch, connection| {
+        Box::pin(async move {
+            batch.run(connection).await?;
+            job(connection).await
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! The one writer: a task that owns the writing connection and commits whatever jobs are waiting in one transaction.
 //!
 //! While one transaction is made durable, the next jobs gather, so the cost of the disk is shared by as many tasks as wait.
-//! Each job has a savepoint: one that fails is undone alone. A job's result is told only after the commit.
+//! One that fails is undone alone: the first with the transaction, which then begins anew, each other to its savepoint. A job's result is
+//! told only after the commit.
 //! A job whose caller has gone before it began is not done; once begun it is done whole.
 
 use super::batch::{Batch, Statement};
@@ -19,11 +20,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-const BEGIN: &[Statement] = &[Statement::new("BEGIN IMMEDIATE"), SAVEPOINT];
+const BEGIN: Statement = Statement::new("BEGIN IMMEDIATE");
 const SAVEPOINT: Statement = Statement::new("SAVEPOINT job");
-const NEXT: &[Statement] = &[Statement::new("RELEASE job"), SAVEPOINT];
+const RELEASE: Statement = Statement::new("RELEASE job");
 /// Undoes a job and leaves its savepoint to the next.
-const UNDO: &[Statement] = &[Statement::new("ROLLBACK TO job")];
+const UNDO: Statement = Statement::new("ROLLBACK TO job");
 const COMMIT: Statement = Statement::new("COMMIT");
 const ROLLBACK: Statement = Statement::new("ROLLBACK");
 
@@ -64,15 +65,16 @@ enum Message {
 trait Job: Send {
     /// Whether nobody waits any more.
     fn is_abandoned(&self) -> bool;
-    /// Does the write inside the transaction.
-    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Done>;
+    /// Runs the batch and does the write, inside the transaction.
+    fn run<'c>(self: Box<Self>, batch: Batch, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Done>;
     /// Answers without doing it.
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
 /// A job done inside a transaction that isn't committed yet.
 struct Done {
-    succeeded: bool,
+    /// Why it is to be undone.
+    failed: Option<StoreError>,
     /// What becomes durable by it.
     passage: Option<Passage>,
     /// Tells the caller, given whether the transaction took effect.
@@ -90,18 +92,18 @@ struct Waiting<T, F> {
 impl<T, F> Job for Waiting<T, F>
 where
     T: Send + 'static,
-    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    F: for<'c> FnOnce(Batch, &'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
 {
     fn is_abandoned(&self) -> bool {
         self.caller.is_closed()
     }
 
-    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Done> {
+    fn run<'c>(self: Box<Self>, batch: Batch, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Done> {
         Box::pin(async move {
-            let result = (self.job)(connection).await;
+            let result = (self.job)(batch, connection).await;
             let caller = self.caller;
             Done {
-                succeeded: result.is_ok(),
+                failed: result.as_ref().err().map(copy),
                 passage: self.passage,
                 // A caller that has gone meanwhile misses the answer; the write stands.
                 tell: Box::new(move |committed| {
@@ -133,10 +135,11 @@ impl Writer {
         }
     }
 
+    /// Has a job done, which runs the batch that it gets before anything else: its own statements may go with it.
     pub(super) async fn write<T, F>(&self, passage: Option<Passage>, job: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+        F: for<'c> FnOnce(Batch, &'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
         let message = Message::Write(Box::new(Waiting { passage, job, caller }));
@@ -186,18 +189,11 @@ async fn commit(connection: &mut SqliteConnection, jobs: &mut Vec<Box<dyn Job>>)
         return;
     }
     let (begun, writes) = (Instant::now(), jobs.len());
-    if let Err(error) = run(connection, BEGIN).await {
-        // It may have begun, without the place for a job.
-        let _ = run(connection, &[ROLLBACK]).await;
-        for job in jobs.drain(..) {
-            job.refuse(copy(&error));
-        }
-        return;
-    }
     let mut done = Vec::with_capacity(jobs.len());
     let outcome = match in_transaction(connection, jobs, &mut done).await {
-        Ok(()) => {
-            let written = done.iter_mut().filter(|one| one.succeeded);
+        Ok(Transaction::None) => Ok(()),
+        Ok(Transaction::Open) => {
+            let written = done.iter_mut().filter(|one| one.failed.is_none());
             let passages: Vec<_> = written.filter_map(|one| one.passage.take()).collect();
             durably(connection, &passages).await
         }
@@ -227,36 +223,70 @@ async fn durably(connection: &mut SqliteConnection, passages: &[Passage]) -> Res
     Ok(())
 }
 
-/// Does each job behind a savepoint. An error means that the transaction itself is lost; jobs not begun are left in `jobs`.
+/// Whether something was written that is to be committed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    None,
+    /// With a savepoint for the next job, if there is one.
+    Open,
+}
+
+/// Does each job, the first with the beginning of the transaction. An error means that the transaction itself is lost; jobs not begun are
+/// left in `jobs`.
 async fn in_transaction(
     connection: &mut SqliteConnection,
     jobs: &mut Vec<Box<dyn Job>>,
     done: &mut Vec<Done>,
-) -> Result<()> {
+) -> Result<Transaction> {
+    let mut transaction = Transaction::None;
     let mut rest = std::mem::take(jobs).into_iter();
     while let Some(job) = rest.next() {
-        let one = job.run(connection).await;
-        let settled = match (one.succeeded, rest.len()) {
-            (false, _) => run(connection, UNDO).await,
-            // The commit releases the last one.
-            (true, 0) => Ok(()),
-            (true, _) => run(connection, NEXT).await,
+        let begins = match transaction {
+            Transaction::None => Batch::of(&[BEGIN]),
+            Transaction::Open => Batch::default(),
         };
+        let one = job.run(begins, connection).await;
+        let settled = settle(connection, transaction, one.failed.as_ref(), rest.len()).await;
         done.push(one);
-        if settled.is_err() {
-            *jobs = rest.collect();
-            return settled;
+        match settled {
+            Ok(now) => transaction = now,
+            Err(error) => {
+                *jobs = rest.collect();
+                return Err(error);
+            }
         }
     }
-    Ok(())
+    Ok(transaction)
+}
+
+/// Undoes a job that failed, and makes the place for the next of so many.
+async fn settle(
+    connection: &mut SqliteConnection,
+    transaction: Transaction,
+    failed: Option<&StoreError>,
+    next: usize,
+) -> Result<Transaction> {
+    match (failed, transaction) {
+        (Some(failed), Transaction::None) => match run(connection, &[ROLLBACK]).await {
+            // It could not begin, and so could not the others.
+            Err(_) if matches!(failed, StoreError::Unavailable { .. }) => return Err(copy(failed)),
+            // Where there was none to undo, the job was refused before it began one.
+            Ok(()) | Err(_) => {}
+        },
+        (Some(_), Transaction::Open) => run(connection, &[UNDO]).await?,
+        // The commit releases the last one.
+        (None, _) if next == 0 => {}
+        (None, Transaction::None) => run(connection, &[SAVEPOINT]).await?,
+        (None, Transaction::Open) => run(connection, &[RELEASE, SAVEPOINT]).await?,
+    }
+    Ok(match failed {
+        Some(_) => transaction,
+        None => Transaction::Open,
+    })
 }
 
 async fn run(connection: &mut SqliteConnection, statements: &[Statement]) -> Result<()> {
-    let mut batch = Batch::default();
-    for statement in statements {
-        batch.add(*statement);
-    }
-    batch.run(connection).await.map(drop)
+    Batch::of(statements).run(connection).await.map(drop)
 }
 
 /// One failure, told to several callers.
@@ -274,5 +304,107 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Unavailable { reason } => StoreError::Unavailable { reason: reason.clone() },
         StoreError::TooMany { what, limit } => StoreError::TooMany { what, limit: *limit },
         StoreError::Corrupt { reason } => StoreError::Corrupt { reason: reason.clone() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, BoxFuture, Job, Statement, Waiting, commit};
+    use crate::api::{Result, StoreError};
+    use sqlx::{Connection as _, SqliteConnection};
+    use tokio::sync::oneshot;
+
+    const INSERT: Statement = Statement::new("INSERT INTO t (n) VALUES (?)");
+
+    type Answer = oneshot::Receiver<Result<()>>;
+
+    fn job<F>(job: F) -> (Box<dyn Job>, Answer)
+    where
+        F: for<'c> FnOnce(Batch, &'c mut SqliteConnection) -> BoxFuture<'c, Result<()>> + Send + 'static,
+    {
+        let (caller, answer) = oneshot::channel();
+        let passage = None;
+        (Box::new(Waiting { passage, job, caller }), answer)
+    }
+
+    /// What a job does.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Do {
+        Write,
+        /// Refuses before anything was run.
+        Refuse,
+        /// Writes, and fails then.
+        Fail,
+    }
+
+    async fn outcome(jobs: &[Do]) -> (Vec<bool>, Vec<i64>) {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("CREATE TABLE t (n INTEGER)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let mut callers = Vec::new();
+        let mut together: Vec<Box<dyn Job>> = Vec::new();
+        for (n, what) in (0_i64..).zip(jobs.iter().copied()) {
+            let (job, answer) = job(move |mut batch, connection| {
+                Box::pin(async move {
+                    let failed = || StoreError::Gone { what: "row" };
+                    if what == Do::Refuse {
+                        return Err(failed());
+                    }
+                    batch.add(INSERT);
+                    batch.bind(n);
+                    batch.run(connection).await?;
+                    (what == Do::Write).then_some(()).ok_or_else(failed)
+                })
+            });
+            together.push(job);
+            callers.push(answer);
+        }
+        commit(&mut connection, &mut together).await;
+        let mut told = Vec::new();
+        for caller in callers {
+            let answer = caller.await.unwrap();
+            assert!(
+                matches!(answer, Ok(()) | Err(StoreError::Gone { what: "row" })),
+                "{answer:?}"
+            );
+            told.push(answer.is_ok());
+        }
+        // Nothing is left open: the next transaction begins.
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+        let rows = sqlx::query_scalar("SELECT n FROM t ORDER BY n")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        (told, rows)
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_is_undone_alone_wherever_it_stands() {
+        const EACH: [Do; 3] = [Do::Write, Do::Refuse, Do::Fail];
+        for first in EACH {
+            for second in EACH {
+                for third in EACH {
+                    for fourth in EACH {
+                        let jobs = [first, second, third, fourth];
+                        let written: Vec<bool> = jobs.iter().map(|what| *what == Do::Write).collect();
+                        let rows = (0..).zip(&written).filter_map(|(n, written)| written.then_some(n));
+                        let rows: Vec<i64> = rows.collect();
+                        assert_eq!(outcome(&jobs).await, (written, rows), "{jobs:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_hears_why_the_transaction_could_not_begin() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        // A transaction that is open already is a beginning that the database refuses.
+        sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
+        let (job, answer) = job(|batch, connection| Box::pin(async move { batch.run(connection).await.map(drop) }));
+        commit(&mut connection, &mut vec![job]).await;
+        assert!(matches!(answer.await.unwrap(), Err(StoreError::Unavailable { .. })));
     }
 }
