@@ -291,6 +291,24 @@ async fn a_database_that_can_not_be_written_anew_keeps_no_host_from_starting_and
 }
 
 #[tokio::test]
+async fn what_another_program_keeps_from_being_written_anew_is_not_called_erased_and_is_at_the_next_start() {
+    let place = tempfile::tempdir().unwrap();
+    let opened = open(place.path()).await;
+    lives(&opened, &org("doomed"), MARKER).await;
+    let other = lives(&opened, &org("rival"), "persimmon").await;
+    let options = SqliteConnectOptions::new().filename(place.path().join("fumehood.db"));
+    let mut reader = options.connect().await.unwrap();
+    for statement in ["BEGIN", "SELECT count(*) FROM events"] {
+        sqlx::query(statement).execute(&mut reader).await.unwrap();
+    }
+    let deleted = delete_org(opened, &org("doomed")).await.unwrap();
+    assert!(deleted.not_erased.unwrap().contains("another program reads it"));
+    reader.close().await.unwrap();
+    open(place.path()).await.close().await;
+    is_gone(place.path(), other).await;
+}
+
+#[tokio::test]
 async fn a_session_whose_deletion_was_decided_reads_as_not_there_and_is_gone_when_the_store_is_opened_next() {
     let place = tempfile::tempdir().unwrap();
     let opened = open(place.path()).await;

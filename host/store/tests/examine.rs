@@ -10,7 +10,7 @@ use fumehood_core::{
     name::{AgentName, OrgName, SecretName, ToolName},
     now,
     tool::Effect,
-    turn::{Budget, TurnStatus},
+    turn::{Budget, Note, NoteKind, TurnStatus},
 };
 use fumehood_policy::authority::SessionNarrowing;
 use fumehood_store::{
@@ -389,11 +389,26 @@ async fn jobs_are_noted_anew_from_the_journal_and_what_had_begun_is_left_behind_
         opened.store.append_to_job(job.id, 1, &events).await.unwrap();
     }
     let ended = opened.store.job(&org(), jobs[0]).await.unwrap();
+    let note = Note {
+        kind: NoteKind::JobEnded,
+        text: "It is done.".into(),
+        job: Some(jobs[0]),
+    };
+    let told = EventBody::StepStarted {
+        step: 2,
+        notes: vec![note],
+        worked_ms: None,
+    };
+    opened
+        .store
+        .append(&org(), session, &[said(Some(turn), told)])
+        .await
+        .unwrap();
     opened.close().await;
     assert_eq!(place.look().await.findings, []);
     place
         .tamper(
-            "UPDATE jobs SET state = 'queued', status = NULL, ended_seq = NULL, ended = NULL WHERE id = (SELECT min(id) FROM jobs);
+            "UPDATE jobs SET state = 'queued', status = NULL, ended_seq = NULL, ended = NULL, told_seq = NULL WHERE id = (SELECT min(id) FROM jobs);
              DELETE FROM jobs WHERE id > (SELECT min(id) FROM jobs);",
         )
         .await;
@@ -407,6 +422,11 @@ async fn jobs_are_noted_anew_from_the_journal_and_what_had_begun_is_left_behind_
     assert_eq!(after.findings, []);
     let opened = place.open().await;
     assert_eq!(opened.store.job(&org(), jobs[0]).await.unwrap(), ended);
+    assert_eq!(
+        opened.store.jobs_untold(&org(), session, 9).await.unwrap(),
+        [],
+        "the model knows"
+    );
     let over = opened.store.jobs_to_end(9).await.unwrap();
     assert_eq!(
         over.iter().map(|job| job.id).collect::<Vec<_>>(),

@@ -264,7 +264,8 @@ fn say(batch: &mut Batch, event: &Event) -> Result<()> {
             let most = decode::from_count(LOG_LENGTH)?;
             batch.add(WROTE);
             batch
-                .bind(format!("{name}{chunk}"))
+                // The database takes it for the end of a text.
+                .bind(format!("{name}{chunk}").replace('\0', "\u{fffd}"))
                 .bind(most)
                 .bind(&call.uuid().as_bytes()[..])
                 .bind(most);

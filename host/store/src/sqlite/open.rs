@@ -225,7 +225,7 @@ async fn prepare(
     settle_log(writer, file).await?;
     if let Err(error) = erase(writer, file).await {
         // What was deleted is out of reach; only its bytes are left, and a host that doesn't start frees no room for it.
-        tracing::warn!(%error, "what was deleted is still in unused pages of the database file, which can't be written anew now; the next start tries again: see to it that the disk has as much room as the database takes");
+        tracing::warn!(%error, "what was deleted is still in unused pages of the database file, which can't be written anew now; the next start tries again: the disk needs as much room as the database takes, and no other program may have it open");
     }
     Ok(())
 }
@@ -296,13 +296,12 @@ async fn erase(writer: &mut SqliteConnection, file: &Path) -> Result<(), OpenErr
     }
     faults::hit(Point::DatabaseErase, Moment::Before);
     // What is deleted stays in unused pages until others take their place; the log has it as well, until it is emptied.
-    for statement in [
-        "VACUUM",
-        "PRAGMA wal_checkpoint(TRUNCATE)",
-        "DELETE FROM meta WHERE key = 'erase'",
-    ] {
-        sqlx::query(statement).execute(&mut *writer).await.map_err(fail)?;
-    }
+    sqlx::query("VACUUM").execute(&mut *writer).await.map_err(fail)?;
+    settle_log(writer, file).await?;
+    sqlx::query("DELETE FROM meta WHERE key = 'erase'")
+        .execute(&mut *writer)
+        .await
+        .map_err(fail)?;
     faults::hit(Point::DatabaseErase, Moment::After);
     Ok(())
 }

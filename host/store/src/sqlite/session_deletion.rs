@@ -7,7 +7,12 @@ use fumehood_core::{id::SessionId, name::OrgName, now};
 
 /// What a session may have much of, in the order in which it goes, and how many rows go in one transaction: few of those that may be
 /// large. All else goes with the session's row.
-const MUCH: [(&str, i64); 6] = [
+const MUCH: [(&str, i64); 7] = [
+    // First: they hold places of the org.
+    (
+        "DELETE FROM jobs WHERE rowid IN (SELECT rowid FROM jobs WHERE session = ?1 LIMIT ?2)",
+        10,
+    ),
     (
         "DELETE FROM events WHERE session = ?1 AND seq IN \
          (SELECT seq FROM events WHERE session = ?1 ORDER BY seq DESC LIMIT ?2)",

@@ -208,6 +208,7 @@ impl Folded {
                     created: time,
                     started: None,
                     ended: None,
+                    told: None,
                 };
                 self.jobs.insert(job.uuid(), row);
             }
@@ -220,6 +221,23 @@ impl Folded {
             (EventBody::JobCompleted { job, status, .. }, _) => {
                 if let (Some(row), Ok(status)) = (self.jobs.get_mut(&job.uuid()), jobs::status_text(*status)) {
                     row.ended = Some((status, seq, time));
+                }
+            }
+            (EventBody::StepStarted { notes, .. }, _) => {
+                for job in notes.iter().filter_map(|note| note.job) {
+                    if let Some(row) = self.jobs.get_mut(&job.uuid()) {
+                        row.told.get_or_insert(seq);
+                    }
+                }
+            }
+            (EventBody::SessionRewound { after, .. }, _) => {
+                let after = i64::try_from(*after).unwrap_or(i64::MAX);
+                for row in self.jobs.values_mut() {
+                    if row.queued_seq > after {
+                        row.told = Some(seq);
+                    } else if row.told.is_some_and(|told| told > after) {
+                        row.told = None;
+                    }
                 }
             }
             (EventBody::ToolCommitted { call, .. }, None) => {
@@ -454,9 +472,10 @@ async fn kept_jobs(connection: &mut SqliteConnection, session: SessionId) -> Res
         Option<String>,
         Option<i64>,
         Option<i64>,
+        Option<i64>,
     );
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, turn, call, tool, repeats, queued_seq, created, started, status, ended_seq, ended FROM jobs WHERE session = ?1",
+        "SELECT id, turn, call, tool, repeats, queued_seq, created, started, status, ended_seq, ended, told_seq FROM jobs WHERE session = ?1",
     )
     .bind(&session.uuid().as_bytes()[..])
     .fetch_all(connection)
@@ -464,7 +483,7 @@ async fn kept_jobs(connection: &mut SqliteConnection, session: SessionId) -> Res
     .map_err(failed)?;
     rows.into_iter()
         .map(
-            |(id, turn, call, tool, repeats, queued_seq, created, started, status, ended_seq, ended)| {
+            |(id, turn, call, tool, repeats, queued_seq, created, started, status, ended_seq, ended, told)| {
                 let row = JobRow {
                     turn: TurnId::from_uuid(decode::uuid(&turn, "a job's turn")?),
                     call: CallId::from_uuid(decode::uuid(&call, "a job's call")?),
@@ -477,6 +496,7 @@ async fn kept_jobs(connection: &mut SqliteConnection, session: SessionId) -> Res
                         (Some(status), Some(seq), Some(at)) => Some((status, seq, at)),
                         _ => None,
                     },
+                    told,
                 };
                 Ok((decode::uuid(&id, "a job's id")?, row))
             },

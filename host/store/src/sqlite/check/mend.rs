@@ -72,6 +72,8 @@ pub(crate) struct JobRow {
     pub(super) started: Option<i64>,
     /// How it ended, where the journal tells it, and when.
     pub(super) ended: Option<(String, i64, i64)>,
+    /// Where the model was told of its end, or what was asked for was undone.
+    pub(super) told: Option<i64>,
 }
 
 /// What mends a problem.
@@ -239,11 +241,11 @@ async fn note_jobs(connection: &mut SqliteConnection, session: SessionId, rows: 
         };
         sqlx::query(
             "INSERT INTO jobs (id, org, session, turn, call, tool, state, status, repeats, attempts, queued_seq, ended_seq, created, \
-                 started, ended) \
+                 started, ended, told_seq) \
              SELECT ?1, org, id, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN 'ended' WHEN ?8 > 0 THEN 'running' ELSE 'queued' END, ?6, ?7, \
-                 ?8, ?9, ?10, ?11, ?12, ?13 FROM sessions WHERE id = ?2 \
+                 ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM sessions WHERE id = ?2 \
              ON CONFLICT (id) DO UPDATE SET turn = ?3, call = ?4, tool = ?5, repeats = ?7, queued_seq = ?9, ended_seq = ?10, created = ?11, \
-                 started = ?12, ended = ?13, status = ?6, opening = NULL, attempts = max(attempts, ?8), \
+                 started = ?12, ended = ?13, told_seq = ?14, status = ?6, opening = NULL, attempts = max(attempts, ?8), \
                  state = CASE WHEN ?6 IS NOT NULL THEN 'ended' WHEN max(attempts, ?8) > 0 THEN 'running' ELSE 'queued' END",
         )
         .bind(job.uuid().as_bytes().to_vec())
@@ -259,6 +261,7 @@ async fn note_jobs(connection: &mut SqliteConnection, session: SessionId, rows: 
         .bind(row.created)
         .bind(row.started)
         .bind(at)
+        .bind(row.told)
         .execute(&mut *connection)
         .await
         .map_err(failed)?;
