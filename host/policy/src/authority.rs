@@ -279,6 +279,23 @@ impl Authority {
         Err(Refusal::not_allowed(&layer, &what, &setting))
     }
 
+    /// Whether any file of the workspace may be changed.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_change_files(&self) -> Result<(), Refusal> {
+        if self.files.access.can_write() {
+            return Ok(());
+        }
+        let layer = first(&self.origins.files, |files| !files.access.can_write());
+        let setting = Setting::Files(FileAccess::ReadWrite);
+        Err(Refusal::not_allowed(
+            &layer,
+            "changing files of the workspace",
+            &setting,
+        ))
+    }
+
     /// Whether the environment variable may be seen.
     #[must_use]
     pub fn may_see(&self, name: &str) -> bool {

@@ -580,7 +580,7 @@ fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
     wasi.build()
 }
 
-fn workspace(authority: &Authority, ports: &Ports) -> Option<WorkspacePlan> {
+fn workspace(authority: &Arc<Authority>, ports: &Ports) -> Option<WorkspacePlan> {
     let perms = if authority.files.access.can_write() {
         FsPerms::ReadWrite
     } else if authority.files.access.can_read() {
@@ -593,6 +593,7 @@ fn workspace(authority: &Authority, ports: &Ports) -> Option<WorkspacePlan> {
         tree: Arc::clone(&workspace.tree),
         perms,
         paths: authority.files.paths.clone(),
+        authority: Arc::clone(authority),
     })
 }
 

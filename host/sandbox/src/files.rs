@@ -27,7 +27,7 @@ use self::{
 use crate::{call::Denial, stdio::CallLog, trap::HostFailed};
 use cap_std::fs::Dir as CapDir;
 use fumehood_files::{FileError, Full, Limit, OpenFile, Tree, open_dir_itself};
-use fumehood_policy::files::WorkspacePath;
+use fumehood_policy::{authority::Authority, files::WorkspacePath};
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -48,6 +48,8 @@ pub(crate) struct WorkspacePlan {
     pub(crate) perms: FsPerms,
     /// Paths below the workspace, or all of it.
     pub(crate) paths: Option<Vec<WorkspacePath>>,
+    /// Says why more is denied.
+    pub(crate) authority: Arc<Authority>,
 }
 
 /// The files of one call.
@@ -162,6 +164,15 @@ impl Files {
 
     fn worker(&mut self) -> &Worker {
         self.worker.get_or_insert_with(|| self.account.worker())
+    }
+
+    /// What may only be read is to be changed: the interface has no words for why not.
+    fn not_to_be_changed(&self) -> FsError {
+        let denied = self.workspace.as_ref().map(|plan| plan.authority.may_change_files());
+        if let Some(Err(refusal)) = denied {
+            self.log.deny(Denial::new(refusal.message));
+        }
+        ErrorCode::NotPermitted.into()
     }
 
     fn refusals(&self, home: Home) -> Refusals {

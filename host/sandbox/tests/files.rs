@@ -63,13 +63,15 @@ impl Host {
     }
 
     async fn report(&self, ops: &Value, paths: Option<&[&str]>, fail: bool) -> CallReport {
-        let mut authority = Authority {
-            files: Files {
-                access: Access::ReadWrite,
-                paths: paths.map(|paths| paths.iter().map(|path| path.parse().unwrap()).collect()),
-            },
-            ..authority()
+        let files = Files {
+            access: Access::ReadWrite,
+            paths: paths.map(|paths| paths.iter().map(|path| path.parse().unwrap()).collect()),
         };
+        self.report_with(files, ops, fail).await
+    }
+
+    async fn report_with(&self, files: Files, ops: &Value, fail: bool) -> CallReport {
+        let mut authority = Authority { files, ..authority() };
         authority.limits.tmp = ByteSize::mib(1);
         let ports = Ports {
             workspace: Some(Workspace {
@@ -317,6 +319,34 @@ async fn a_link_that_another_guest_swaps_meanwhile_leads_nowhere_outside() {
         .replace("../secret", "../../outside");
     let outcomes = host.run(serde_json::from_str(&outside).unwrap()).await;
     assert_eq!(outcomes, ["mine"]);
+}
+
+#[tokio::test]
+async fn what_may_only_be_read_is_not_changed_and_the_report_says_what_would_allow_it() {
+    let host = Host::new(Quota::default()).await;
+    std::fs::write(host.path("mine"), "mine").unwrap();
+    let files = Files {
+        access: Access::Read,
+        paths: None,
+    };
+    let ops = json!([
+        {"op": "read", "path": "/workspace/mine"},
+        {"op": "write", "path": "/workspace/new", "bytes": 1},
+        {"op": "remove", "path": "/workspace/mine"},
+    ]);
+    let report = host.report_with(files, &ops, false).await;
+    let outcomes: Vec<String> =
+        serde_json::from_str(&plain_text(&report.result.expect("a result").content)).expect("outcomes");
+    assert_eq!(outcomes[0], "mine");
+    assert!(!outcomes[1..].iter().any(|outcome| outcome == "ok"), "{outcomes:?}");
+    let [denial] = &report.denials[..] else {
+        panic!("told once: {:?}", report.denials);
+    };
+    assert!(
+        denial.reason.starts_with("changing files of the workspace was denied") && denial.reason.contains("`[files]`"),
+        "{denial:?}"
+    );
+    assert_eq!(std::fs::read_dir(host.path("")).unwrap().count(), 1);
 }
 
 #[tokio::test]

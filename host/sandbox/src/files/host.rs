@@ -99,7 +99,7 @@ impl FilesView<'_> {
     fn writable(&self, fd: &Fd) -> FsResult<Target> {
         let target = self.dir(fd)?;
         if target.dir.perms.write_not_permitted() {
-            return Err(ErrorCode::NotPermitted.into());
+            return Err(self.files.not_to_be_changed());
         }
         Ok(target)
     }
@@ -282,7 +282,7 @@ impl HostDescriptor for FilesView<'_> {
         let mode = open_mode(&how);
         let perms = target.dir.perms;
         if perms == FsPerms::ReadOnly && mode.contains(OpenMode::WRITE) {
-            return Err(ErrorCode::NotPermitted.into());
+            return Err(self.files.not_to_be_changed());
         }
         let mut place = Place {
             names: None,
