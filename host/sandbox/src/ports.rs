@@ -241,8 +241,19 @@ pub trait Jobs: Send + Sync + 'static {
 pub trait Observer: Send + Sync + 'static {
     /// How far the call is; `fraction` lies between 0 and 1.
     fn progress(&self, message: &str, fraction: Option<f32>);
-    /// Partial output on a channel; `stdout` and `stderr` are channels, too.
-    fn output(&self, channel: &str, chunk: &str);
+    /// Partial output. What goes to the standard streams is in the report as well, whole.
+    fn output(&self, channel: Channel<'_>, chunk: &str);
+}
+
+/// What a call writes to beside its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel<'n> {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// One that the tool named.
+    Named(&'n str),
 }
 
 /// The session's files.
@@ -425,5 +436,5 @@ pub struct NoObserver;
 
 impl Observer for NoObserver {
     fn progress(&self, _: &str, _: Option<f32>) {}
-    fn output(&self, _: &str, _: &str) {}
+    fn output(&self, _: Channel<'_>, _: &str) {}
 }

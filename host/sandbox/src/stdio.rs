@@ -4,7 +4,11 @@
 //! Progress beyond its rate is dropped and counted: a loop that reports each round should not fail
 //! for it, and nobody reads it.
 
-use crate::{call::Denial, meter::LimitReached, ports::Observer};
+use crate::{
+    call::Denial,
+    meter::LimitReached,
+    ports::{Channel, Observer},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fumehood_policy::{limits::Limits, quantity::Rate};
@@ -155,7 +159,7 @@ impl CallLog {
             Self::spend(&mut said, chunk.len())?;
             Self::spend_lines(&mut said, chunk.as_bytes())?;
         }
-        self.observer.output(channel, chunk);
+        self.observer.output(Channel::Named(channel), chunk);
         Ok(())
     }
 
@@ -238,10 +242,10 @@ impl Captured {
 }
 
 impl Stream {
-    const fn channel(self) -> &'static str {
+    const fn channel(self) -> Channel<'static> {
         match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
+            Self::Stdout => Channel::Stdout,
+            Self::Stderr => Channel::Stderr,
         }
     }
 }

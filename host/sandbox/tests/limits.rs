@@ -10,7 +10,7 @@ use fumehood_policy::{
 };
 use fumehood_sandbox::{
     Sandbox, SandboxConfig,
-    ports::{Observer, Ports},
+    ports::{Channel, Observer, Ports},
     recall,
 };
 use std::{
@@ -177,7 +177,7 @@ struct Says(UnboundedSender<()>);
 
 impl Observer for Says {
     fn progress(&self, _: &str, _: Option<f32>) {}
-    fn output(&self, _: &str, _: &str) {
+    fn output(&self, _: Channel<'_>, _: &str) {
         let _ = self.0.send(());
     }
 }
@@ -428,7 +428,8 @@ impl Observer for Heard {
             .unwrap()
             .push(("progress".into(), format!("{message} {fraction:?}")));
     }
-    fn output(&self, channel: &str, chunk: &str) {
+    fn output(&self, channel: Channel<'_>, chunk: &str) {
+        let Channel::Named(channel) = channel else { return };
         self.0.lock().unwrap().push((channel.into(), chunk.into()));
     }
 }

@@ -14,7 +14,7 @@ use fumehood_core::{
     name::{SecretName, ToolName},
 };
 use fumehood_egress::{LeakGuard, Redactor};
-use fumehood_sandbox::ports::Observer;
+use fumehood_sandbox::ports::{Channel, Observer};
 use secrecy::SecretString;
 use std::{
     borrow::Cow,
@@ -165,19 +165,23 @@ pub(crate) struct CallEvents {
     /// What the tool says, until that is allowed. Absent: it is told at once.
     held: Option<Mutex<Vec<NewEvent>>>,
     /// What a tool writes to a channel in pieces is one text: a value may lie over several.
-    channels: Mutex<Vec<Channel>>,
+    channels: Mutex<Vec<Writing>>,
 }
 
 /// What a tool writes to one channel, on its way.
-struct Channel {
-    name: String,
+struct Writing {
+    channel: OutputChannel,
     /// Takes out the values of secrets.
     secrets: Redactor,
     /// Takes out what ends the call, from when there is that.
     token: Option<Redactor>,
+    /// How much was written to a standard stream that need not be told at the end, in bytes.
+    taken: usize,
+    /// What could not be told of a standard stream. The rest of it is told at the end, too.
+    untold: Option<Bytes>,
 }
 
-impl Channel {
+impl Writing {
     /// What may be shown once this was written.
     fn push(&mut self, chunk: &str, token: Option<&LeakGuard>) -> Bytes {
         let passed = self.secrets.push(Bytes::copy_from_slice(chunk.as_bytes()));
@@ -188,13 +192,12 @@ impl Channel {
     }
 
     /// What was held back, once nothing more is written.
-    fn finish(mut self, token: Option<&LeakGuard>) -> (String, Vec<u8>) {
+    fn finish(&mut self, token: Option<&LeakGuard>) -> Vec<u8> {
         let held = self.secrets.finish();
-        let rest = match self.token_with(token) {
+        match self.token_with(token) {
             Some(token) => [token.push(held), token.finish()].concat(),
             None => held.to_vec(),
-        };
-        (self.name, rest)
+        }
     }
 
     fn token_with(&mut self, token: Option<&LeakGuard>) -> Option<&mut Redactor> {
@@ -231,25 +234,27 @@ impl CallEvents {
         Self { token, ..self }
     }
 
-    /// The call is over: what its channels still hold back, and what the component wrote to its standard streams, which the
-    /// sandbox has bounded.
+    /// The call is over: what its channels still hold back, and what was not told yet of what the component wrote to its standard
+    /// streams, which the sandbox has bounded.
     pub(crate) fn ended(&self, stdout: &str, stderr: &str) {
-        let channels = std::mem::take(&mut *self.channels());
-        for channel in channels {
-            let (name, rest) = channel.finish(self.token.guard());
-            if !rest.is_empty() {
-                self.wrote(&name, &rest);
+        let mut channels = std::mem::take(&mut *self.channels());
+        for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
+            if !text.is_empty() && !channels.iter().any(|known| known.channel == channel) {
+                channels.push(self.writing(channel));
             }
         }
-        for (channel, text) in [(OutputChannel::Stdout, stdout), (OutputChannel::Stderr, stderr)] {
-            if !text.is_empty() {
-                let chunk = self.cleaned(text);
-                self.by_tool(EventBody::ToolOutput {
-                    call: self.call,
-                    channel,
-                    chunk,
-                    truncated: false,
-                });
+        for mut writing in channels {
+            let written = match writing.channel {
+                OutputChannel::Stdout => stdout,
+                OutputChannel::Stderr => stderr,
+                OutputChannel::Named(_) => "",
+            };
+            let token = self.token.guard();
+            let untold = writing.untold.take().unwrap_or_default();
+            let rest = written.get(writing.taken..).unwrap_or_default();
+            let rest = [&untold[..], &writing.push(rest, token), &writing.finish(token)].concat();
+            if !rest.is_empty() {
+                self.wrote(&writing.channel, &rest);
             }
         }
     }
@@ -368,7 +373,7 @@ impl CallEvents {
         }
     }
 
-    fn by_tool(&self, body: EventBody) {
+    fn by_tool(&self, body: EventBody) -> Told {
         let source = Source::Tool {
             tool: self.tool.to_string(),
             call: self.call,
@@ -377,11 +382,13 @@ impl CallEvents {
         if let Some(held) = &self.held {
             // THREAT[T-hook-beside]: not more than a call may say.
             held.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-            return;
+            return Told::Kept;
         }
         if self.observe.said.try_send(event).is_err() {
             tracing::debug!(call = %self.call, "an event of a call was dropped: they come faster than they are recorded");
+            return Told::Dropped;
         }
+        Told::Kept
     }
 
     /// THREAT[T-box-output]: a call may say so much and no more beside its result.
@@ -404,37 +411,76 @@ impl CallEvents {
         }
     }
 
-    /// What may be shown now of a channel, or nothing if there are too many channels.
-    fn next_of(&self, channel: &str, chunk: &str) -> Option<Bytes> {
+    fn writing(&self, channel: OutputChannel) -> Writing {
+        Writing {
+            channel,
+            secrets: self.guard.redactor(),
+            token: None,
+            taken: 0,
+            untold: None,
+        }
+    }
+
+    /// Tells what may be shown now of a channel, unless there are too many.
+    fn write(&self, channel: Channel<'_>, chunk: &str) {
         let mut channels = self.channels();
-        let at = match channels.iter().position(|known| known.name == channel) {
+        let at = match channels.iter().position(|known| is_same(&known.channel, channel)) {
             Some(at) => at,
             None if channels.len() < CHANNELS => {
-                channels.push(Channel {
-                    name: channel.to_owned(),
-                    secrets: self.guard.redactor(),
-                    token: None,
-                });
+                channels.push(self.writing(match channel {
+                    Channel::Stdout => OutputChannel::Stdout,
+                    Channel::Stderr => OutputChannel::Stderr,
+                    Channel::Named(name) => OutputChannel::Named(name.to_owned()),
+                }));
                 channels.len() - 1
             }
-            None => return None,
+            None => return,
         };
-        Some(channels[at].push(chunk, self.token.guard()))
+        let writing = &mut channels[at];
+        if writing.untold.is_some() {
+            return;
+        }
+        writing.taken += chunk.len();
+        let passed = writing.push(chunk, self.token.guard());
+        if !passed.is_empty()
+            && self.wrote(&writing.channel, &passed) == Told::Dropped
+            && !matches!(channel, Channel::Named(_))
+        {
+            writing.untold = Some(passed);
+        }
     }
 
-    fn wrote(&self, channel: &str, chunk: &[u8]) {
-        let (chunk, truncated) = cut(&String::from_utf8_lossy(chunk));
-        let (channel, _) = self.clean(channel);
+    fn wrote(&self, channel: &OutputChannel, chunk: &[u8]) -> Told {
+        let text = String::from_utf8_lossy(chunk);
+        let (channel, (chunk, truncated)) = match channel {
+            OutputChannel::Named(name) => (OutputChannel::Named(self.clean(name).0), cut(&text)),
+            standard => (standard.clone(), (text.into_owned(), false)),
+        };
         self.by_tool(EventBody::ToolOutput {
             call: self.call,
-            channel: OutputChannel::Named(channel),
+            channel,
             chunk,
             truncated,
-        });
+        })
     }
 
-    fn channels(&self) -> MutexGuard<'_, Vec<Channel>> {
+    fn channels(&self) -> MutexGuard<'_, Vec<Writing>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether somebody will hear of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Kept,
+    Dropped,
+}
+
+fn is_same(known: &OutputChannel, channel: Channel<'_>) -> bool {
+    match (known, channel) {
+        (OutputChannel::Stdout, Channel::Stdout) | (OutputChannel::Stderr, Channel::Stderr) => true,
+        (OutputChannel::Named(known), Channel::Named(name)) => known == name,
+        _ => false,
     }
 }
 
@@ -455,12 +501,10 @@ impl Observer for CallEvents {
         }
     }
 
-    fn output(&self, channel: &str, chunk: &str) {
-        if self.may_report()
-            && let Some(passed) = self.next_of(channel, chunk)
-            && !passed.is_empty()
-        {
-            self.wrote(channel, &passed);
+    fn output(&self, channel: Channel<'_>, chunk: &str) {
+        // Once it may not it never may again: what is not taken of a stream is its end.
+        if self.may_report() {
+            self.write(channel, chunk);
         }
     }
 }
@@ -468,6 +512,8 @@ impl Observer for CallEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LOG: Channel<'_> = Channel::Named("log");
 
     fn call(observe: &Observe) -> CallEvents {
         call_telling(observe, Telling::AtOnce)
@@ -484,7 +530,7 @@ mod tests {
         let (observe, mut observed) = observe();
         let call = call_telling(&observe, Telling::WhenAllowed);
         call.progress("half", Some(0.5));
-        call.output("log", "more");
+        call.output(LOG, "more");
         call.secret_used(SecretName::new("KEY").unwrap(), "sign").await;
         call.ended("out", "");
         let mut told = || {
@@ -507,10 +553,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_tool_prints_is_told_once_as_it_is_written_and_at_the_end_what_is_left() {
+        let lines: Vec<String> = (0..2 * REPORTS).map(|n| format!("line {n}\n")).collect();
+        let (observe, mut observed) = observe();
+        let talking = call(&observe);
+        talking.output(Channel::Stderr, "a mishap\n");
+        for line in &lines {
+            talking.output(Channel::Stdout, line);
+        }
+        let first = observed.ready().unwrap().body;
+        assert!(
+            matches!(&first, EventBody::ToolOutput { channel: OutputChannel::Stderr, chunk, .. } if chunk == "a mishap\n"),
+            "{first:?}"
+        );
+        talking.ended(&lines.concat(), "a mishap\n");
+        assert_eq!(said(&mut observed), lines.concat());
+    }
+
+    #[tokio::test]
+    async fn what_a_tool_prints_is_told_whole_where_others_leave_no_room_meanwhile() {
+        let (observe, mut observed) = observe();
+        let talking = call(&observe);
+        talking.output(Channel::Stdout, "one ");
+        for _ in 0..=ROOM / REPORTS as usize {
+            let other = call(&observe);
+            (0..REPORTS).for_each(|_| other.output(LOG, "more"));
+        }
+        talking.output(Channel::Stdout, "two ");
+        while observed.ready().is_some() {}
+        talking.output(Channel::Stdout, "three ");
+        talking.ended("one two three four", "");
+        assert_eq!(said(&mut observed), "two three four");
+    }
+
+    #[tokio::test]
     async fn what_ends_a_call_is_hidden_also_where_it_is_written_in_pieces_and_by_calls_that_it_makes() {
         let (observe, mut observed) = observe();
         let call = call(&observe);
-        call.output("log", "before; ");
+        call.output(LOG, "before; ");
         let token = SecretString::from("fhcb_0123456789abcdef0123456789abcdef");
         call.hide(&token);
         for piece in [
@@ -519,7 +599,7 @@ mod tests {
             "abcdef",
             ", and fhcb_0123",
         ] {
-            call.output("log", piece);
+            call.output(LOG, piece);
         }
         call.ended("", "");
         assert_eq!(
@@ -534,8 +614,8 @@ mod tests {
             LeakGuard::default(),
         );
         let made = made.sharing(call.token);
-        made.output("log", "fhcb_0123456789abcdef");
-        made.output("log", "0123456789abcdef");
+        made.output(LOG, "fhcb_0123456789abcdef");
+        made.output(LOG, "0123456789abcdef");
         made.ended("", "");
         assert_eq!(said(&mut observed), "[secret:CALLBACK_TOKEN]");
     }
@@ -574,7 +654,7 @@ mod tests {
         let (observe, mut observed) = observe();
         for _ in 0..=ROOM / REPORTS as usize {
             let talking = call(&observe);
-            (0..REPORTS).for_each(|_| talking.output("log", "more"));
+            (0..REPORTS).for_each(|_| talking.output(LOG, "more"));
         }
         assert!(observe.said.capacity() == 0, "some of it was dropped");
         let call = call(&observe);
