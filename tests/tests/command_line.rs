@@ -7,7 +7,7 @@
 )]
 
 use fumehood_tests::{PATIENCE, Place, root, signal};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 fn hostile() -> String {
@@ -63,6 +63,57 @@ async fn a_file_is_called_under_a_grant_a_limit_and_a_directory_without_being_in
     assert!(String::from_utf8_lossy(&stopped.stdout).contains(r#""trap":"cpu""#));
     let listed = place.json(&["tool", "list"]).await;
     assert!(!listed.to_string().contains("hostile"));
+}
+
+#[tokio::test]
+async fn what_a_component_prints_is_shown_beside_its_result_also_when_it_breaks() {
+    let place = Place::new("");
+    let call = ["tool", "call", &hostile(), "panic", r#"{"message":"no such harbour"}"#];
+    let said = String::from_utf8(place.run(&call).await.stderr).unwrap();
+    let (_, printed) = said
+        .split_once("it wrote to stderr:")
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(printed.contains("no such harbour"), "{said}");
+    let told = place.run(&[&["--json"], &call[..]].concat()).await;
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let printed = &told["printed"][0];
+    assert_eq!(printed["channel"], "stderr");
+    assert!(printed["text"].as_str().unwrap().contains("no such harbour"), "{told}");
+}
+
+#[tokio::test]
+async fn a_call_that_can_not_be_meant_so_is_an_error_of_usage() {
+    let place = Place::new("");
+    std::fs::write(place.path().join("clock.wasm"), "").unwrap();
+    let file = hostile();
+    let clock = ["tool", "call", "clock", "clock_now"];
+    let echo = ["tool", "call", &file, "echo"];
+    let with = |call: &[&str; 4], more: &[&str]| call.iter().chain(more).map(|&one| one.to_owned()).collect::<Vec<_>>();
+    for (arguments, words) in [
+        (with(&clock, &["--limit", "cpu=1ms"]), "--limit is for a .wasm file"),
+        (with(&clock, &["--explain"]), "for the file beside it, write clock.wasm"),
+        (with(&clock, &["--yes"]), "--yes is for a .wasm file"),
+        (with(&clock, &["{"]), "the arguments are not JSON"),
+        (with(&["tool", "call", ".", "tide"], &[]), ". is a folder"),
+        (
+            with(&["tool", "call", "No Name", "tide"], &[]),
+            "neither a .wasm file nor the name",
+        ),
+        (with(&echo, &["{"]), "not a JSON object"),
+        (with(&echo, &["{}", "--limit", "cpuu=3"]), "cpuu"),
+        (with(&echo, &["{}", "--secret", "X"]), "--secret takes NAME=VALUE"),
+        (
+            with(&["tool", "call", &file, "forcast"], &[]),
+            "has no tool `forcast`; it has ",
+        ),
+    ] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let refused = place.run(&arguments).await;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    assert!(!place.path().join(".fumehood").exists(), "no host was started for them");
 }
 
 #[tokio::test]
@@ -238,7 +289,7 @@ async fn run_gives_the_events_as_lines_for_machines() {
     let (events, _) = said(&output);
     let types: Vec<_> = events
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].clone())
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].clone())
         .collect();
     for kind in ["turn.queued", "text.delta", "tool.completed"] {
         assert!(types.iter().any(|found| found == kind), "{types:?}");

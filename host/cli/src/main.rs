@@ -164,6 +164,15 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         Command::Tool(Tool::Call(args)) if is_file(&args.component) => {
             return Ok(succeeded(commands::tool_call::call_file(out, &loaded, args).await?));
         }
+        Command::Tool(Tool::Call(args)) => {
+            // Before a host is started for it, perhaps.
+            commands::tool::check_call_of_installed(args)?;
+            return over_http(&loaded, async |connection| {
+                let called = commands::tool::call_installed(out, &connection.client, args).await?;
+                Ok(succeeded(called))
+            })
+            .await;
+        }
         Command::Run(args) => {
             if let Some(model) = &args.model {
                 loaded.config.use_model(model)?;
@@ -184,9 +193,6 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
             return over_http(&loaded, async |connection| {
                 let client = &connection.client;
                 match command {
-                    Command::Tool(Tool::Call(args)) => {
-                        return Ok(succeeded(commands::tool::call_installed(out, client, args).await?));
-                    }
                     Command::Tool(Tool::Update(args)) => {
                         return Ok(succeeded(
                             commands::tool_update::update(out, &loaded, client, args).await?,

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// What is known of a call that was made.
 pub(crate) struct Made<'a> {
     pub(crate) manifest: &'a Manifest,
-    pub(crate) grant: &'a Grant,
+    pub(crate) given: Given<'a>,
     pub(crate) result: &'a CallResult,
     pub(crate) metering: &'a Metering,
     /// Of a call that came to run.
@@ -31,6 +31,14 @@ pub(crate) struct Made<'a> {
     pub(crate) events: &'a [EventBody],
     pub(crate) ledger: &'a [LedgerEntry],
     pub(crate) times: Times,
+}
+
+/// What the call was given.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) grant: &'a Grant,
+    /// Whether somebody named a directory for its `/workspace`.
+    pub(crate) workspace: bool,
 }
 
 /// Where the time before the call went.
@@ -63,8 +71,9 @@ pub(crate) fn explanation(made: &Made<'_>) -> Value {
         "used": made.limits.map(|limits| used(made, limits)).unwrap_or_default(),
         "requests": made.ledger.iter().map(request).collect::<Vec<_>>(),
         "secrets": secrets.collect::<Vec<_>>(),
+        "secrets_missing": missing_secrets(made),
         "limits_reached": reached.collect::<Vec<_>>(),
-        "refused": made.denials,
+        "refused": refused(made),
         "change": changes(made),
     })
 }
@@ -93,6 +102,46 @@ fn used(made: &Made<'_>, limits: &Limits) -> Vec<Value> {
             limits.http_requests.to_string(),
         ),
     ]
+}
+
+/// What was denied, and what was given in vain.
+fn refused(made: &Made<'_>) -> Vec<String> {
+    let mut refused = made.denials.to_vec();
+    if made.given.workspace && lacks_workspace(made).next().is_some() {
+        refused.push("there is no /workspace for it: it does not ask for one, or is not granted one".to_owned());
+    }
+    refused
+}
+
+/// The files that keep `/workspace` from being there.
+fn lacks_workspace<'a>(made: &Made<'a>) -> impl Iterator<Item = &'static str> + use<'a> {
+    let layers = [
+        ("tool.toml", &made.manifest.files),
+        ("the grant", &made.given.grant.files),
+    ];
+    let lacking = layers.into_iter().filter(|(_, files)| !files.access.can_read());
+    lacking.map(|(file, _)| file)
+}
+
+/// The secrets that belong to a request which was made without them, since they have no value.
+fn missing_secrets(made: &Made<'_>) -> Vec<Value> {
+    let granted = made.manifest.credentials.iter().filter_map(|requested| {
+        let grants = &made.given.grant.credentials;
+        grants.iter().find_map(|grant| grant.narrow(requested))
+    });
+    let mut missing = Vec::new();
+    for credential in granted {
+        let belongs = |entry: &&LedgerEntry| {
+            let denied = matches!(entry.outcome, EgressOutcome::Denied { .. });
+            !denied && entry.host.parse().is_ok_and(|host| credential.applies_to(&host))
+        };
+        if let Some(entry) = made.ledger.iter().find(belongs)
+            && !entry.secrets.contains(&credential.secret)
+        {
+            missing.push(json!({"secret": credential.secret, "host": entry.host}));
+        }
+    }
+    missing
 }
 
 fn output_len(result: &CallResult) -> u64 {
@@ -162,7 +211,7 @@ fn changes(made: &Made<'_>) -> Vec<Value> {
         .collect();
     for (file, allow) in [
         ("tool.toml", &made.manifest.network.allow),
-        ("the grant", &made.grant.network.allow),
+        ("the grant", &made.given.grant.network.allow),
     ] {
         let mut lacking: Vec<String> = rules
             .iter()
@@ -175,6 +224,10 @@ fn changes(made: &Made<'_>) -> Vec<Value> {
             let all: Vec<String> = there.chain(lacking).collect();
             changes.push(json!({"file": file, "lines": ["[network]", format!("allow = [{}]", all.join(", "))]}));
         }
+    }
+    if made.given.workspace {
+        let lines = json!(["[files]", "workspace = \"read\""]);
+        changes.extend(lacks_workspace(made).map(|file| json!({"file": file, "lines": lines})));
     }
     if let (Err(error), Some(limits)) = (made.result, made.limits) {
         changes.extend(raised(made, error, limits));
@@ -202,7 +255,7 @@ fn raised(made: &Made<'_>, error: &CallError, limits: &Limits) -> Vec<Value> {
             wanted.clone_from(&above.ceiling);
         }
     }
-    let (manifest, grant) = (&made.manifest.limits, &made.grant.limits);
+    let (manifest, grant) = (&made.manifest.limits, &made.given.grant.limits);
     let keeps_it_lower = |layer: &LimitsRequest| !only(&wanted).above(layer).is_empty();
     let mut changes = Vec::new();
     if keeps_it_lower(manifest) || !(sets(manifest) || sets(grant)) {
@@ -282,6 +335,15 @@ pub(crate) fn show(out: Out, explanation: &Value) {
     );
     let secret = |one: &Value| format!("{} for {}", text(one, "secret"), printable(text(one, "used_for")));
     lines(out, "secrets used", list(explanation, "secrets").iter().map(secret));
+    let missing = |one: &Value| {
+        let (secret, host) = (text(one, "secret"), printable(text(one, "host")));
+        format!("{secret} was not sent to {host}: it has no value; --secret {secret}=VALUE gives it one")
+    };
+    lines(
+        out,
+        "secrets missing",
+        list(explanation, "secrets_missing").iter().map(missing),
+    );
     let words = |value: &Value| printable(value.as_str().unwrap_or_default());
     lines(out, "refused", list(explanation, "refused").iter().map(words));
     let limit = |one: &Value| printable(text(one, "message"));
@@ -377,7 +439,10 @@ mod tests {
         let limits = Limits::effective(&Limits::default(), &manifest.limits, &grant.limits, ceilings);
         explanation(&Made {
             manifest: &manifest,
-            grant: &grant,
+            given: Given {
+                grant: &grant,
+                workspace: false,
+            },
             result,
             metering: &Metering::default(),
             limits: Some(&limits),
@@ -450,6 +515,63 @@ mod tests {
         // No more than there can be; and where there is none left, it is the operator's to raise.
         assert_eq!(cpu(&ceilings, "40s", ""), ["tool.toml: cpu = \"1m\""]);
         assert_eq!(cpu(&ceilings, "5m", "5m"), ["fumehood.toml: cpu = \"2m\""]);
+    }
+
+    #[test]
+    fn a_secret_that_a_request_went_without_is_named_with_its_host() {
+        let result = Ok(fumehood_core::call::Output::default());
+        let credential = "[[credential]]\nsecret = \"KEY\"\nhosts = [\"api.example.com\"]\ninject = { header = \"x-key\", format = \"{}\" }\n";
+        let missing = |grant: &str, outcome: &str, with: &[&str]| {
+            let mut entry = entry(outcome);
+            entry.secrets = with.iter().map(|name| name.parse().unwrap()).collect();
+            explained(credential, grant, &result, &[entry])["secrets_missing"].clone()
+        };
+        let granted = "[[credential]]\nsecret = \"KEY\"\n";
+        let went = r#"{"outcome": "completed", "status": 401}"#;
+        assert_eq!(
+            missing(granted, went, &[]),
+            json!([{"secret": "KEY", "host": "api.example.com"}])
+        );
+        assert_eq!(missing(granted, went, &["KEY"]), json!([]));
+        assert_eq!(missing("", went, &[]), json!([]), "it is not granted");
+        let denied = r#"{"outcome": "denied", "reason": "no rule"}"#;
+        assert_eq!(missing(granted, denied, &[]), json!([]), "nothing went");
+    }
+
+    #[test]
+    fn a_directory_that_is_given_in_vain_is_told_with_what_would_let_it_in() {
+        let in_vain = |manifest: &str, grant: &str| {
+            let manifest = Manifest::parse_toml(&format!("name = \"it\"\nversion = \"1\"\n{manifest}")).unwrap();
+            let grant = Grant::parse_toml(grant).unwrap();
+            let explained = explanation(&Made {
+                given: Given {
+                    grant: &grant,
+                    workspace: true,
+                },
+                manifest: &manifest,
+                result: &Ok(fumehood_core::call::Output::default()),
+                metering: &Metering::default(),
+                limits: None,
+                ceilings: &Limits::default_ceilings(),
+                denials: &[],
+                events: &[],
+                ledger: &[],
+                times: Times {
+                    load: Duration::ZERO,
+                    kept: true,
+                    instance: None,
+                },
+            });
+            let files = list(&explained, "change")
+                .iter()
+                .map(|change| text(change, "file").to_owned());
+            (list(&explained, "refused").len(), files.collect::<Vec<_>>())
+        };
+        let read = "[files]\nworkspace = \"read\"\n";
+        let in_both = vec!["tool.toml".to_owned(), "the grant".to_owned()];
+        assert_eq!(in_vain("", ""), (1, in_both));
+        assert_eq!(in_vain(read, ""), (1, vec!["the grant".to_owned()]));
+        assert_eq!(in_vain(read, read), (0, Vec::new()));
     }
 
     #[test]

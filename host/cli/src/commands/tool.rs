@@ -1,19 +1,20 @@
 //! `fumehood tool add|list|show|remove|grant`
 
 use crate::{
-    args::Tool,
+    args::{Tool, ToolCall},
     boot,
     client::Client,
     commands::{authority, changes},
     compiled_code::CompiledCode,
     component_file::ComponentFile,
     config::{Loaded, told},
-    fault::OrFault as _,
+    fault::{OrFault as _, of_usage},
     out::{Out, Style, list, printable, text},
 };
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::install::{NewGrant, inspect};
+use fumehood_core::name::ComponentName;
 use fumehood_policy::{grant::Grant, lint, manifest::Manifest};
 use fumehood_sandbox::ShareKey;
 use reqwest::Method;
@@ -306,16 +307,54 @@ pub(crate) async fn checked(loaded: &Loaded, file: &Path) -> anyhow::Result<Valu
     }))
 }
 
-/// `tool call` on an installed component.
-pub(crate) async fn call_installed(out: Out, client: &Client, args: &crate::args::ToolCall) -> anyhow::Result<bool> {
-    let component = client.get(&format!("/v1/tools/{}", args.component)).await?;
-    if !list(&component, "tools")
-        .iter()
-        .any(|tool| text(tool, "name") == args.tool)
-    {
-        bail!("the component {} has no tool `{}`", args.component, args.tool);
+/// Whether the arguments of `tool call` are for an installed component: nothing that somebody gives to narrow a call is passed over.
+pub(crate) fn check_call_of_installed(args: &ToolCall) -> anyhow::Result<()> {
+    let component = &args.component;
+    if let Err(error) = component.parse::<ComponentName>() {
+        let words = match Path::new(component).is_dir() {
+            true => format!("{component} is a folder; give the .wasm file that `fumehood tool build` made of it"),
+            false => format!("{component:?} is neither a .wasm file nor the name of a component: {error}"),
+        };
+        return Err(of_usage(words));
     }
-    let arguments: Value = serde_json::from_str(&args.arguments).context("the arguments are not JSON")?;
+    let of_files = [
+        ("--grant", args.grant.is_some()),
+        ("--yes", args.yes),
+        ("--workspace", args.workspace.is_some()),
+        ("--secret", !args.secret.is_empty()),
+        ("--limit", !args.limit.is_empty()),
+        ("--explain", args.explain),
+    ];
+    let Some((option, _)) = of_files.iter().find(|(_, given)| *given) else {
+        return Ok(());
+    };
+    let file = format!("{component}.wasm");
+    let instead = match Path::new(&file).is_file() {
+        true => format!("for the file beside it, write {file}"),
+        false => format!("`fumehood tool grant {component}` decides what it may do"),
+    };
+    Err(of_usage(format!(
+        "{option} is for a .wasm file, and {component} is the name of an installed component; {instead}"
+    )))
+}
+
+/// `tool call` on an installed component.
+pub(crate) async fn call_installed(out: Out, client: &Client, args: &ToolCall) -> anyhow::Result<bool> {
+    let arguments: Value = serde_json::from_str(&args.arguments)
+        .context("the arguments are not JSON")
+        .or_fault()?;
+    let Some(component) = client.find(&format!("/v1/tools/{}", args.component)).await? else {
+        let hint = match Path::new(&args.component).is_dir() {
+            true => "; of the folder of this name, give the .wasm file that `fumehood tool build` made",
+            false => "; `fumehood tool list` shows what is",
+        };
+        bail!("no component {} is installed{hint}", args.component);
+    };
+    let tools: Vec<&str> = list(&component, "tools")
+        .iter()
+        .map(|tool| text(tool, "name"))
+        .collect();
+    has_tool(&tools, args)?;
     let mut body = json!({"arguments": arguments});
     if let Some(session) = args.session {
         body["session"] = json!(session);
@@ -325,6 +364,18 @@ pub(crate) async fn call_installed(out: Out, client: &Client, args: &crate::args
         .json(&body);
     let result = client.send(request).await?;
     Ok(print_result(out, &result))
+}
+
+/// Refuses a call of a tool that the component does not have.
+pub(crate) fn has_tool(tools: &[&str], args: &ToolCall) -> anyhow::Result<()> {
+    if !tools.contains(&args.tool.as_str()) {
+        let there = tools.join(", ");
+        return Err(of_usage(format!(
+            "{} has no tool `{}`; it has {there}",
+            args.component, args.tool
+        )));
+    }
+    Ok(())
 }
 
 /// Prints a call's result; whether it went well.

@@ -4,13 +4,14 @@ use crate::{
     args::ToolCall,
     boot::{self, Running},
     commands::{
-        explanation::{self, Made, Times},
+        explanation::{self, Given, Made, Times},
         tool,
     },
     compiled_code::CompiledCode,
     component_file::ComponentFile,
     config::Loaded,
-    out::Out,
+    fault::{OrFault as _, of_usage},
+    out::{Out, printable},
     temporary::Temporary,
 };
 use anyhow::{Context as _, bail};
@@ -22,7 +23,7 @@ use fumehood_agent::{
 use fumehood_core::{
     call::{Arguments, status_of},
     digest::Digest,
-    event::EventBody,
+    event::{EventBody, OutputChannel},
     id::SessionId,
     ledger::LedgerEntry,
     name::{OrgName, SecretName},
@@ -30,6 +31,7 @@ use fumehood_core::{
 use fumehood_policy::{grant::Grant, limits::Limits};
 use fumehood_store::record::{Owner, PageRequest};
 use secrecy::SecretString;
+use serde::Serialize;
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -37,11 +39,19 @@ use std::{
 };
 
 pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> anyhow::Result<bool> {
-    let arguments: Arguments = serde_json::from_str(&args.arguments).context("the arguments are not a JSON object")?;
+    let arguments: Arguments = serde_json::from_str(&args.arguments)
+        .context("the arguments are not a JSON object")
+        .or_fault()?;
+    if args.session.is_some() {
+        return Err(of_usage(
+            "--session is for an installed component: a file is called in a session of its own".to_owned(),
+        ));
+    }
+    let workspace = workspace(args).or_fault()?;
+    let secrets = secrets(args).or_fault()?;
     let file = ComponentFile::read(Path::new(&args.component))?;
     file.tell();
     let grant = grant(args, &file)?;
-    let workspace = workspace(args)?;
 
     let digest = Digest::of(&file.wasm);
     let running = Temporary::start(loaded, &boot::door(&loaded.config), CompiledCode::of_user()).await?;
@@ -58,10 +68,15 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     let new = file.component(NewGrant::Exactly(Box::new(grant.clone())));
     let added = Box::pin(running.host.add_component(&org, new)).await?;
     drop(code);
-    set_secrets(&running, &org, args).await?;
+    let tools: Vec<&str> = added.component.tools.iter().map(|tool| tool.name.as_str()).collect();
+    tool::has_tool(&tools, args)?;
+    for (name, value) in &secrets {
+        let owner = Owner::Org(org.clone());
+        running.host.store().secret_set(&owner, name, value).await?;
+    }
     let session = running.host.create_session(&org, NewSession::default()).await?.id;
     let staging = Staging {
-        dir: workspace,
+        dir: workspace.clone(),
         ..Staging::default()
     };
     let call = running
@@ -74,6 +89,10 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
         Ok(output) => value["output"] = json!(output),
         Err(error) => value["error"] = json!(error),
     }
+    let printed = printed(&events);
+    if !printed.is_empty() {
+        value["printed"] = json!(printed);
+    }
     if args.explain {
         let ledger = ledger(&running, &org, session).await?;
         let ran = called.ran.as_ref();
@@ -84,10 +103,17 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
         };
         let manifest = &added.component.manifest;
         let ceilings = running.host.ceilings();
-        let made = made(manifest, &grant, ceilings, &called, &events, &ledger, times);
+        let given = Given {
+            grant: &grant,
+            workspace: workspace.is_some(),
+        };
+        let made = made(manifest, given, ceilings, &called, &events, &ledger, times);
         value["explanation"] = explanation::explanation(&made);
     }
     let ok = tool::print_result(out, &value);
+    if !out.json {
+        show_printed(&printed);
+    }
     if let Some(explanation) = value.get("explanation").filter(|_| !out.json) {
         explanation::show(out, explanation);
     }
@@ -97,7 +123,7 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
 
 fn made<'a>(
     manifest: &'a fumehood_policy::manifest::Manifest,
-    grant: &'a Grant,
+    given: Given<'a>,
     ceilings: &'a Limits,
     called: &'a Called,
     events: &'a [EventBody],
@@ -107,7 +133,7 @@ fn made<'a>(
     let ran = called.ran.as_ref();
     Made {
         manifest,
-        grant,
+        given,
         result: &called.result,
         metering: &called.metering,
         limits: ran.map(|ran| &ran.limits),
@@ -133,8 +159,9 @@ fn grant(args: &ToolCall, file: &ComponentFile) -> anyhow::Result<Grant> {
     for limit in &args.limit {
         let (key, value) = limit
             .split_once('=')
-            .context("--limit takes KEY=VALUE, for example cpu=100ms")?;
-        grant.limits.set(key, value)?;
+            .context("--limit takes KEY=VALUE, for example cpu=100ms")
+            .or_fault()?;
+        grant.limits.set(key, value).or_fault()?;
     }
     Ok(grant)
 }
@@ -149,17 +176,53 @@ fn workspace(args: &ToolCall) -> anyhow::Result<Option<PathBuf>> {
     Ok(dir)
 }
 
-async fn set_secrets(running: &Running, org: &OrgName, args: &ToolCall) -> anyhow::Result<()> {
-    for secret in &args.secret {
-        let (name, value) = secret.split_once('=').context("--secret takes NAME=VALUE")?;
-        let (owner, value) = (Owner::Org(org.clone()), SecretString::from(value));
-        running
-            .host
-            .store()
-            .secret_set(&owner, &SecretName::new(name)?, &value)
-            .await?;
+/// The secrets that the call may use.
+fn secrets(args: &ToolCall) -> anyhow::Result<Vec<(SecretName, SecretString)>> {
+    let secret = |given: &String| {
+        let (name, value) = given.split_once('=').context("--secret takes NAME=VALUE")?;
+        Ok((SecretName::new(name)?, SecretString::from(value)))
+    };
+    args.secret.iter().map(secret).collect()
+}
+
+/// What the component wrote, each channel's pieces that follow each other as one.
+fn printed(events: &[EventBody]) -> Vec<Printed> {
+    let mut printed: Vec<Printed> = Vec::new();
+    for event in events {
+        let EventBody::ToolOutput { channel, chunk, .. } = event else {
+            continue;
+        };
+        match printed.last_mut() {
+            Some(last) if last.channel == *channel => last.text.push_str(chunk),
+            _ => printed.push(Printed {
+                channel: channel.clone(),
+                text: chunk.clone(),
+            }),
+        }
     }
-    Ok(())
+    printed
+}
+
+/// What a component wrote to a channel.
+#[derive(Debug, Serialize)]
+struct Printed {
+    channel: OutputChannel,
+    text: String,
+}
+
+/// Beside the result, which alone is the command's output.
+fn show_printed(printed: &[Printed]) {
+    for one in printed {
+        let channel = match &one.channel {
+            OutputChannel::Stdout => "stdout",
+            OutputChannel::Stderr => "stderr",
+            OutputChannel::Named(name) => name,
+        };
+        eprintln!("\nit wrote to {}:", printable(channel));
+        for line in one.text.lines() {
+            eprintln!("  {}", printable(line));
+        }
+    }
 }
 
 /// What the door decided, oldest first.
