@@ -103,8 +103,8 @@ async fn a_call_that_can_not_be_meant_so_is_an_error_of_usage() {
         (with(&echo, &["{}", "--limit", "cpuu=3"]), "cpuu"),
         (with(&echo, &["{}", "--secret", "X"]), "--secret takes NAME=VALUE"),
         (
-            with(&["tool", "call", &file, "forcast"], &[]),
-            "has no tool `forcast`; it has ",
+            with(&["tool", "call", &file, "forecasts"], &[]),
+            "has no tool `forecasts`; it has ",
         ),
     ] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
