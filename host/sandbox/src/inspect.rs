@@ -11,8 +11,12 @@ const MANIFEST_SECTION: &str = "fumehood:manifest";
 const MAGIC: &[u8; 4] = b"\0asm";
 /// What follows the magic in components: the version of the format, and that it is a component.
 const COMPONENT_VERSION: [u8; 4] = [0x0d, 0, 1, 0];
+/// More imports, exports and names of sections than any component has.
+const MOST_NAMES: usize = 10_000;
 
 /// What a component is made of, as its bytes show it. Nothing of it was compiled or run.
+///
+/// Of imports, of exports and of names of sections there are the first 10000 each: what is further behind is passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Anatomy {
     /// The interfaces and functions that it imports, under their full names, such as `wasi:http/outgoing-handler@0.2.0`.
@@ -78,7 +82,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
                 for import in reader {
                     let import = import.map_err(|error| malformed(&error))?;
                     if !matches!(import.ty, ComponentTypeRef::Type(_)) {
-                        anatomy.imports.push(import.name.name.to_owned());
+                        keep(&mut anatomy.imports, import.name.name);
                     }
                 }
             }
@@ -86,12 +90,12 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
                 for export in reader {
                     let export = export.map_err(|error| malformed(&error))?;
                     if export.kind != ComponentExternalKind::Type {
-                        anatomy.exports.push(export.name.name.to_owned());
+                        keep(&mut anatomy.exports, export.name.name);
                     }
                 }
             }
             Payload::CustomSection(section) => {
-                *anatomy.sections.entry(section.name().to_owned()).or_default() += section.data().len() as u64;
+                add_up(&mut anatomy.sections, section.name(), section.data().len() as u64);
                 if section.name() == MANIFEST_SECTION && manifest.is_none_or(|(found, _)| depth < found) {
                     manifest = Some((depth, section.data()));
                 }
@@ -105,6 +109,24 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
         core_instances,
         anatomy,
     })
+}
+
+/// Keeps a name while there are few: a small one costs the host ten times the memory that it takes in the component.
+// THREAT[T-box-compile]
+fn keep(names: &mut Vec<String>, name: &str) {
+    if names.len() < MOST_NAMES {
+        names.push(name.to_owned());
+    }
+}
+
+/// Adds up the bytes of a section with those of its name, if that is known or one of the first.
+// THREAT[T-box-compile]
+fn add_up(sections: &mut BTreeMap<String, u64>, name: &str, bytes: u64) {
+    if let Some(total) = sections.get_mut(name) {
+        *total += bytes;
+    } else if sections.len() < MOST_NAMES {
+        sections.insert(name.to_owned(), bytes);
+    }
 }
 
 // THREAT[T-box-compile]
@@ -193,6 +215,29 @@ mod tests {
         assert_eq!(anatomy.imports, ["acme:rocket/launch@1.0.0"]);
         assert_eq!(anatomy.exports, ["again"]);
         assert_eq!(anatomy.sections.get(".debug_info"), Some(&8));
+    }
+
+    // T-box-compile
+    #[test]
+    fn of_names_without_end_only_the_first_are_kept() {
+        let each = |part: &dyn Fn(usize) -> String| (0..2 * MOST_NAMES).map(part).collect::<String>();
+        let bytes = component(&format!(
+            "(component (type $t (func)) {} {} {} {})",
+            each(&|i| format!(r#"(import "i{i}" (func (type $t)))"#)),
+            each(&|i| format!(r#"(export "e{i}" (func 0))"#)),
+            each(&|i| format!(r#"(@custom "s{i}" "1")"#)),
+            r#"(@custom "s7" "234") (@custom "late" "5")"#
+        ));
+        let anatomy = anatomy(&bytes).unwrap();
+        assert_eq!((anatomy.imports.len(), &*anatomy.imports[7]), (MOST_NAMES, "i7"));
+        assert_eq!((anatomy.exports.len(), &*anatomy.exports[7]), (MOST_NAMES, "e7"));
+        assert_eq!(anatomy.sections.len(), MOST_NAMES);
+        assert_eq!(
+            anatomy.sections.get("s7"),
+            Some(&4),
+            "what is known is added up to the end"
+        );
+        assert_eq!(anatomy.sections.get("late"), None);
     }
 
     #[test]
