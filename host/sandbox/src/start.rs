@@ -48,13 +48,14 @@ pub(crate) struct Started {
 }
 
 impl Sandbox {
-    /// Starts a loaded component once more, with no authority and little room, and measures it.
+    /// Starts a loaded component once more, with no authority, and measures it. One that describes its tools has the little
+    /// room that it has when it is loaded; any other what a call can have at most, since loading it starts nothing.
     ///
     /// Cancel-safe: dropped, it stops the guest.
     ///
     /// # Errors
-    /// [`LoadError::DefinitionsFailed`] when it traps or takes too long or too much; [`LoadError::Busy`] when there is no room
-    /// for it now.
+    /// [`LoadError::DefinitionsFailed`] or, where it has none, [`LoadError::InstanceFailed`] when it traps or takes too long or
+    /// too much; [`LoadError::Busy`] when there is no room for it now.
     pub async fn start(&self, component: &Component) -> Result<Start, LoadError> {
         let inner = &component.inner;
         let definitions = match inner.about.kind {
@@ -77,8 +78,11 @@ impl Shared {
         definitions: Option<&ComponentExportIndex>,
         core_instances: u32,
     ) -> Result<Started, LoadError> {
-        let authority = Arc::new(nothing(&self.ceilings));
-        let limits = authority.limits;
+        let (limits, failed): (_, fn(String) -> LoadError) = match definitions {
+            Some(_) => (little(&self.ceilings), LoadError::DefinitionsFailed),
+            None => (self.ceilings, LoadError::InstanceFailed),
+        };
+        let authority = Arc::new(nothing(limits));
         if core_instances > limits.instances {
             return Err(LoadError::TooDemanding(format!("{core_instances} core instances")));
         }
@@ -127,21 +131,18 @@ impl Shared {
                 let CallError { message, trap, .. } =
                     trap::classify(&error, &store.data().meter, &limits, &CallId::new());
                 Err(if trap.is_some() {
-                    LoadError::DefinitionsFailed(message)
+                    failed(message)
                 } else {
                     LoadError::Busy
                 })
             }
-            Err(_) => Err(LoadError::DefinitionsFailed(format!(
-                "it took longer than {}",
-                limits.time
-            ))),
+            Err(_) => Err(failed(format!("it took longer than {}", limits.time))),
         }
     }
 }
 
-/// No authority, and little room.
-fn nothing(ceilings: &Limits) -> Authority {
+/// The room for `definitions`, which has nothing to do but answer.
+fn little(ceilings: &Limits) -> Limits {
     let little = Limits {
         memory: ByteSize::mib(64),
         cpu: Span::from_secs(2),
@@ -152,6 +153,11 @@ fn nothing(ceilings: &Limits) -> Authority {
         ..Limits::default()
     };
     let unasked = LimitsRequest::default();
+    Limits::effective(&little, &unasked, &unasked, ceilings)
+}
+
+/// No authority.
+pub(crate) fn nothing(limits: Limits) -> Authority {
     Authority {
         network: NetworkPolicy {
             layers: vec![(Layer::Host, NetworkList::nothing())],
@@ -164,7 +170,7 @@ fn nothing(ceilings: &Limits) -> Authority {
         detach: false,
         background: ToolFilter::closed(),
         env: Vec::new(),
-        limits: Limits::effective(&little, &unasked, &unasked, ceilings),
+        limits,
         rate: None,
         origins: Origins::default(),
     }

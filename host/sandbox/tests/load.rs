@@ -282,3 +282,38 @@ async fn what_runs_at_install_keeps_to_the_operators_ceilings() {
     let error = sandbox.load(wasm.clone(), Digest::of(&wasm)).await.unwrap_err();
     assert!(error.to_string().contains("`memory`"), "{error}");
 }
+
+/// A component with one plain function, and so much memory from its start.
+fn plain(pages: u32) -> Vec<u8> {
+    component(&format!(
+        r#"(component
+  (core module $m (memory {pages}) (func (export "f")))
+  (core instance $i (instantiate $m))
+  (func (export "nothing") (canon lift (core func $i "f"))))"#
+    ))
+}
+
+#[tokio::test]
+async fn what_has_no_definitions_is_started_with_all_that_a_call_can_have() {
+    let roomy = sandbox();
+    let component = load(&roomy, plain(1100)).await;
+    let start = roomy.start(&component).await.unwrap();
+    assert_eq!(start.memory, 1100 << 16, "more than `definitions` could have");
+}
+
+#[tokio::test]
+async fn what_has_no_definitions_and_no_room_to_start_is_told_so() {
+    let narrow = Sandbox::new(&SandboxConfig {
+        max_concurrent_calls: 4,
+        ceilings: Limits {
+            memory: ByteSize::mib(8),
+            ..Limits::default_ceilings()
+        },
+        ..SandboxConfig::new().unwrap()
+    })
+    .unwrap();
+    let component = load(&narrow, plain(129)).await;
+    let error = narrow.start(&component).await.unwrap_err();
+    assert!(matches!(error, LoadError::InstanceFailed(_)), "{error}");
+    assert!(error.to_string().contains("`memory`"), "{error}");
+}
