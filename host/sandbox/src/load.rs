@@ -153,11 +153,16 @@ impl Shared {
     }
 
     fn cached(&self, digest: &Digest) -> Option<Arc<Inner>> {
-        let (about, compiled) = self.cache.as_ref()?.read(digest)?;
+        let (mut about, compiled) = self.cache.as_ref()?.read(digest)?;
         let linked = self.link(&compiled).and_then(|pre| {
             let entry = match about.kind {
                 ComponentKind::FumehoodTool => Entry::Tools(tools_exports(&compiled)?.ok_or(LoadError::NoTools)?.call),
-                ComponentKind::PlainFunctions => Entry::Functions(plain::functions(&self.engine, &compiled)?.0),
+                ComponentKind::PlainFunctions => {
+                    // Both, since they belong together by their places: another version of this host may have had others.
+                    let (functions, tools) = plain::functions(&self.engine, &compiled)?;
+                    about.tools = tools;
+                    Entry::Functions(functions)
+                }
                 ComponentKind::Hook => Entry::Hook(hook::exports(&compiled)?.ok_or(LoadError::NoTools)?),
             };
             Ok(Arc::new(Inner { about, pre, entry }))
@@ -317,4 +322,67 @@ async fn blocking<T: Send + 'static>(
 fn internal(what: &'static str, error: &dyn std::fmt::Display) -> LoadError {
     tracing::error!(%error, "{what}");
     LoadError::Internal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CacheKey, Call, Recall, SandboxConfig, ports::Ports, start};
+    use fumehood_core::{call::Arguments, id::CallId};
+    use fumehood_policy::limits::Limits;
+    use serde_json::json;
+
+    const TWO: &str = r#"(component
+  (core module $m
+    (func (export "one") (result i32) (i32.const 1))
+    (func (export "two") (result i32) (i32.const 2)))
+  (core instance $i (instantiate $m))
+  (func (export "one") (result u32) (canon lift (core func $i "one")))
+  (func (export "two") (result u32) (canon lift (core func $i "two"))))"#;
+
+    fn sandbox(cache_dir: Option<&std::path::Path>) -> Sandbox {
+        Sandbox::new(&SandboxConfig {
+            cache_dir: cache_dir.map(Into::into),
+            cache_key: CacheKey::new([1; 32]),
+            max_concurrent_calls: 4,
+            ..SandboxConfig::new().unwrap()
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn kept_code_of_plain_functions_calls_each_by_its_name_whatever_tools_were_kept_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let wasm = wat::parse_str(TWO).unwrap();
+        let digest = Digest::of(&wasm);
+        let made = sandbox(None).load(wasm, digest).await.unwrap();
+        let mut about = made.inner.about.clone();
+        about.tools.reverse();
+        let sandbox = sandbox(Some(dir.path()));
+        let cache = sandbox.shared.cache.as_ref().unwrap();
+        cache.write(&about, made.inner.pre.component());
+
+        let kept = sandbox.load_cached(digest).await.unwrap();
+        assert_eq!(kept.tools(), made.tools());
+        for (name, returns) in [("one", 1), ("two", 2)] {
+            let call = Call {
+                id: CallId::new(),
+                tool: name.parse().unwrap(),
+                arguments: Arguments::default(),
+                idempotency_key: "key".into(),
+                locale: None,
+                deadline: None,
+                recall: Recall::never(),
+                share: ShareKey::default(),
+                nested: false,
+            };
+            let authority = Arc::new(start::nothing(Limits::default()));
+            let report = sandbox.call(&kept, call, authority, Ports::denied()).await;
+            assert_eq!(
+                report.result.unwrap().structured,
+                Some(json!({"result": returns})),
+                "{name}"
+            );
+        }
+    }
 }
