@@ -99,7 +99,38 @@ async fn a_finding_has_an_id_a_place_and_what_to_do_and_the_exit_code_follows_wh
 }
 
 #[tokio::test]
-async fn an_error_fails_the_check_and_a_hosts_ceiling_counts() {
+async fn an_error_fails_the_check_and_the_memory_of_calls_is_what_manifest_and_host_say() {
+    let place = Place::empty("[limits.default]\nmemory = \"256MiB\"\n");
+    let component = wat::parse_str(
+        r#"(component
+          (core module $m (memory 1100) (func (export "f")))
+          (core instance $i (instantiate $m))
+          (func (export "nothing") (canon lift (core func $i "f"))))"#,
+    );
+    std::fs::write(place.path().join("wide.wasm"), component.unwrap()).unwrap();
+    let checked = async |limits: &str| {
+        let manifest = format!("name = \"wide\"\nversion = \"1\"\ndescription = \"Does nothing.\"\n{limits}");
+        std::fs::write(place.path().join("tool.toml"), manifest).unwrap();
+        let output = place.run(&["--json", "tool", "check", "wide.wasm"]).await;
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        (output.status.code(), value)
+    };
+    let (code, small) = checked("[limits]\nmemory = \"64MiB\"\n").await;
+    assert_eq!((code, &small["passed"]), (Some(1), &json!(false)), "{small}");
+    assert!(ids(&small).contains(&"memory-too-small"), "{small}");
+    assert_eq!(small["counts"]["error"], 1, "{small}");
+
+    for limits in ["[limits]\nmemory = \"256MiB\"\n", ""] {
+        let (code, enough) = checked(limits).await;
+        assert_eq!((code, &enough["passed"]), (Some(0), &json!(true)), "{enough}");
+        let of_memory = |id: &&str| id.contains("memory");
+        assert!(!ids(&enough).iter().any(of_memory), "{enough}");
+        assert_eq!(enough["start"]["memory"], 1100 << 16, "{enough}");
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_a_hosts_ceiling_keeps_from_being_loaded_fails_the_check() {
     let place = Place::empty("[limits.ceiling]\nmemory = \"512KiB\"\n");
     std::fs::write(place.path().join("clock.wasm"), guest("clock")).unwrap();
     let checked = place.run(&["--json", "tool", "check", "clock.wasm"]).await;

@@ -94,7 +94,7 @@ fn start(facts: &Facts) -> Vec<Finding> {
         ));
     }
     let unasked = LimitsRequest::default();
-    let call = Limits::effective(&Limits::default(), &facts.manifest.limits, &unasked, &facts.ceilings).memory;
+    let call = Limits::effective(&facts.defaults, &facts.manifest.limits, &unasked, &facts.ceilings).memory;
     let memory = size(cost.memory);
     if cost.memory > call.bytes() {
         let finding = Finding::new(

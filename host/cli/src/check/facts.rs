@@ -4,7 +4,7 @@ use super::Target;
 use crate::{component_file::ComponentFile, kit::embedded_manifest};
 use fumehood_agent::install::{NewGrant, inspect};
 use fumehood_core::{digest::Digest, tool::ToolDefinition};
-use fumehood_policy::{limits::Limits, manifest::Manifest};
+use fumehood_policy::{authority::HostPolicy, limits::Limits, manifest::Manifest};
 use fumehood_sandbox::{Anatomy, ComponentKind, Sandbox, ShareKey, Start, anatomy};
 use std::path::PathBuf;
 
@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     /// The largest that the host takes.
     pub(crate) largest: u64,
     pub(crate) start: Start,
+    /// What a call on the host gets that asks for nothing.
+    pub(crate) defaults: Limits,
     /// What no call on the host passes.
     pub(crate) ceilings: Limits,
     /// A file that was saved after the component was built.
@@ -54,7 +56,7 @@ pub(crate) async fn facts(
     sandbox: &Sandbox,
     file: &ComponentFile,
     target: Target,
-    ceilings: Limits,
+    host: &HostPolicy,
     largest: u64,
 ) -> anyhow::Result<Facts> {
     let anatomy = anatomy(&file.wasm)?;
@@ -78,7 +80,8 @@ pub(crate) async fn facts(
         size: file.wasm.len() as u64,
         largest,
         start,
-        ceilings,
+        defaults: host.defaults,
+        ceilings: host.ceilings,
         newer: target.newer,
     })
 }

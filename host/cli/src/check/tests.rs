@@ -8,6 +8,7 @@ use fumehood_core::{
 use fumehood_policy::{
     limits::{Limits, LimitsRequest},
     manifest::Manifest,
+    quantity::ByteSize,
 };
 use fumehood_sandbox::{Anatomy, ComponentKind, Start};
 use serde_json::{Value, json};
@@ -71,6 +72,7 @@ fn good() -> Facts {
             cpu: Duration::from_millis(100),
             memory: 32 << 20,
         },
+        defaults: Limits::default(),
         ceilings: Limits::default_ceilings(),
         newer: None,
     }
@@ -262,7 +264,13 @@ fn bad_costs() -> Vec<(Lint, Change)> {
             Lint::MemoryTooSmall,
             asks("[files]", "[limits]\nmemory = \"31MiB\"\n[files]"),
         ),
+        case(Lint::MemoryTooSmall, |facts| {
+            facts.defaults.memory = ByteSize::mib(31);
+        }),
         case(Lint::StartMemory, |facts| facts.start.memory = (32 << 20) + 1),
+        case(Lint::StartMemory, |facts| {
+            facts.defaults.memory = ByteSize::mib(63);
+        }),
         case(Lint::StartSlow, |facts| facts.start.cpu = Duration::from_millis(101)),
         case(Lint::SizeLarge, |facts| facts.size += 1),
         case(Lint::DebugSections, |facts| {
@@ -345,6 +353,10 @@ fn what_is_nearly_a_lint_is_none() {
             asks("[files]", "[tools]\ncall = [\"files_*\"]\n[files]")(facts);
         }),
         Box::new(|facts| facts.start.instance = Duration::from_secs(9)),
+        Box::new(|facts| {
+            facts.defaults.memory = ByteSize::mib(128);
+            facts.start.memory = 64 << 20;
+        }),
         Box::new(asks("[files]", "[limits]\nmemory = \"64MiB\"\n[files]")),
         Box::new(|facts| {
             facts.anatomy.sections.insert("producers".to_owned(), 9000);

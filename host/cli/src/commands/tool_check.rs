@@ -19,9 +19,9 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, args: &ToolCheck) -> anyhow
     let file = ComponentFile::read(&path)?;
     file.tell();
     let sandbox = boot::looking(&loaded.config, CompiledCode::of_user())?;
-    let ceilings = loaded.config.host_policy().ceilings;
+    let host = loaded.config.host_policy();
     let largest = loaded.config.call_limits().install.component_size.bytes();
-    let facts = check::facts(&sandbox, &file, target, ceilings, largest).await?;
+    let facts = check::facts(&sandbox, &file, target, &host, largest).await?;
     let (found, allowed): (Vec<Finding>, Vec<Finding>) = check::findings(&facts)
         .into_iter()
         .partition(|finding| !args.allow.contains(&finding.lint));
