@@ -57,4 +57,4 @@ pub use recall::{Recall, Recaller, recall};
 pub use sandbox::{CALLS_AT_ONCE, Sandbox, SandboxConfig};
 pub use share::ShareKey;
 pub use start::Start;
-pub use world::CONTRACT_VERSION;
+pub use world::{CONTRACT_VERSION, newer_contract};

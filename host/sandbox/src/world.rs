@@ -92,10 +92,11 @@ fn patch_of(name: &str) -> Option<u64> {
     patch.bytes().all(|b| b.is_ascii_digit()).then(|| patch.parse().ok())?
 }
 
-/// The newest version of the contract that the imports name, if it is newer than this host's.
-pub(crate) fn newer_contract<'a>(imports: impl Iterator<Item = &'a str>) -> Option<String> {
+/// The newest version of the contract that the names of imports or exports have, if it is newer than this host's.
+#[must_use]
+pub fn newer_contract<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let own = CONTRACT_VERSION.strip_prefix(SERIES)?.parse().ok()?;
-    let newest = imports
+    let newest = names
         .filter(|name| name.starts_with(CONTRACT))
         .filter_map(patch_of)
         .max()?;

@@ -5,7 +5,7 @@ use fumehood_policy::{
     limits::{Limits, LimitsRequest},
     quantity::Span,
 };
-use fumehood_sandbox::CONTRACT_VERSION;
+use fumehood_sandbox::{CONTRACT_VERSION, newer_contract};
 use std::time::Duration;
 
 /// The part of what the host takes that a component should not be larger than.
@@ -35,22 +35,13 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn contract(facts: &Facts) -> Option<Finding> {
-    let patch = |version: &str| version.strip_prefix("0.1.").and_then(|patch| patch.parse::<u64>().ok());
     let names = facts.anatomy.imports.iter().chain(&facts.anatomy.exports);
-    let newest = names
-        .filter_map(|name| {
-            name.strip_prefix("fumehood:tool/")?
-                .split_once('@')
-                .and_then(|(_, version)| patch(version))
-        })
-        .max()?;
-    (newest > patch(CONTRACT_VERSION)?).then(|| {
-        Finding::new(
-            Lint::ContractNewer,
-            format!("it was built against fumehood:tool 0.1.{newest}, and this host has {CONTRACT_VERSION}"),
-            "it runs, and what the newer one says more about has no effect here; try it on the oldest host that it is for",
-        )
-    })
+    let newer = newer_contract(names.map(String::as_str))?;
+    Some(Finding::new(
+        Lint::ContractNewer,
+        format!("it was built against fumehood:tool {newer}, and this host has {CONTRACT_VERSION}"),
+        "it runs, and what the newer one says more about has no effect here; try it on the oldest host that it is for",
+    ))
 }
 
 fn sections(facts: &Facts) -> Vec<Finding> {
