@@ -111,6 +111,28 @@ pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..MIB => format!("{} KiB", bytes.div_ceil(1024)),
-        _ => format!("{}.{} MiB", bytes / MIB, bytes % MIB * 10 / MIB),
+        _ => {
+            let tenths = bytes.saturating_mul(10).div_ceil(MIB);
+            format!("{}.{} MiB", tenths / 10, tenths % 10)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn a_size_is_rounded_up() {
+        for (bytes, shown) in [
+            (1023, "1023 B"),
+            (1025, "2 KiB"),
+            (1 << 20, "1.0 MiB"),
+            ((1 << 20) + 1, "1.1 MiB"),
+            ((2 << 20) - 1, "2.0 MiB"),
+            (68 << 20, "68.0 MiB"),
+        ] {
+            assert_eq!(size(bytes), shown, "{bytes}");
+        }
     }
 }
