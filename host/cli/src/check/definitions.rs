@@ -71,13 +71,26 @@ fn length(tool: &ToolDefinition) -> Option<Finding> {
     }
     let title = tool.title.as_deref().unwrap_or_default();
     let again = [name, title].iter().any(|known| letters(known) == letters(text));
-    (again || text.split_whitespace().count() < FEWEST_WORDS).then(|| {
+    (again || words(text) < FEWEST_WORDS).then(|| {
         Finding::new(
             Lint::DescriptionShort,
             format!("the description of the tool `{name}` says little: \"{text}\""),
             "write a sentence: what it does, when to use it, what it returns",
         )
     })
+}
+
+/// How many words a text has, at most: of scripts that put nothing between words, each letter may be one.
+fn words(text: &str) -> usize {
+    let unspaced = |c: char| {
+        // Thai and Lao; Burmese; Khmer; Chinese, Japanese and their neighbours.
+        matches!(c, '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{2e80}'..)
+            && c.is_alphanumeric()
+    };
+    let spaced = text
+        .split(|c: char| c.is_whitespace() || unspaced(c))
+        .filter(|word| word.contains(char::is_alphanumeric));
+    spaced.count() + text.chars().filter(|c| unspaced(*c)).count()
 }
 
 fn repeated(tools: &[ToolDefinition]) -> Vec<Finding> {

@@ -142,6 +142,7 @@ fn bad_definitions() -> Vec<(Lint, Change)> {
             facts.tools[0].title = Some("The table of tides".to_owned());
             facts.tools[0].description = "The table of tides.".to_owned();
         }),
+        case(Lint::DescriptionShort, described("潮汐。")),
         case(Lint::DescriptionLong, described(&"long words ".repeat(182))),
         case(Lint::NameVague, |facts| facts.tools[0].name = "get".parse().unwrap()),
         case(Lint::ParameterImpossible, |facts| {
@@ -313,6 +314,9 @@ fn what_is_nearly_a_lint_is_none() {
     let cases: Vec<Change> = vec![
         Box::new(|facts| facts.tools[0].name = "get_tide".parse().unwrap()),
         Box::new(|facts| facts.tools[0].description = "Lists tide tables.".to_owned()),
+        Box::new(|facts| facts.tools[0].description = "列出港口的潮汐时间。".to_owned()),
+        Box::new(|facts| facts.tools[0].description = "港の潮汐表を返す。".to_owned()),
+        Box::new(|facts| facts.tools[0].description = "แสดงตารางน้ำขึ้นน้ำลง".to_owned()),
         Box::new(|facts| facts.tools[0].description = "a".repeat(1990) + " long one."),
         Box::new(|facts| {
             facts.tools[0].destructive = true;
