@@ -27,12 +27,29 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         .flat_map(|tool| {
             let mut seen = Seen {
                 sends: tool.open_world && !tool.read_only,
+                parts_closed: closes_over_parts(&tool.input_schema),
                 ..Seen::default()
             };
-            seen.look(&tool.input_schema, "", 0);
+            seen.look(&tool.input_schema, "", 0, Above::default());
             seen.findings(tool, written)
         })
         .collect()
+}
+
+/// What the schemas around a branch say of the same value, so that the branch need not.
+#[derive(Clone, Copy, Default)]
+struct Above<'a> {
+    /// One of them refuses the properties that are nowhere.
+    closed: bool,
+    properties: Option<&'a Map<String, Value>>,
+    further: Option<&'a Above<'a>>,
+}
+
+impl Above<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.properties.is_some_and(|properties| properties.contains_key(name))
+            || self.further.is_some_and(|further| further.has(name))
+    }
 }
 
 /// The places of a schema at which something was seen.
@@ -40,6 +57,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 struct Seen {
     /// What is sent leaves for the outside.
     sends: bool,
+    /// What refers to a definition may refuse what that leaves open.
+    parts_closed: bool,
     undescribed: Vec<String>,
     untyped: Vec<String>,
     open: Vec<String>,
@@ -50,11 +69,11 @@ struct Seen {
 
 impl Seen {
     /// Looks at a schema of the value at `path`, and below it.
-    fn look(&mut self, schema: &Value, path: &str, depth: usize) {
+    fn look(&mut self, schema: &Value, path: &str, depth: usize, above: Above<'_>) {
         let Some(fields) = schema.as_object().filter(|_| depth < DEEPEST) else {
             return;
         };
-        self.object(fields, path);
+        self.object(fields, path, above);
         let properties = fields.get("properties").and_then(Value::as_object);
         for (name, schema) in properties.into_iter().flatten() {
             let path = if path.is_empty() {
@@ -62,25 +81,37 @@ impl Seen {
             } else {
                 format!("{path}.{name}")
             };
-            self.property(schema, &path);
-            self.look(schema, &path, depth + 1);
+            // What a branch adds to a property of the whole is judged with the whole.
+            if !above.has(name) {
+                self.property(schema, &path);
+            }
+            self.look(schema, &path, depth + 1, Above::default());
         }
+        let here = Above {
+            closed: above.closed || closing(fields).is_some_and(|more| more != &Value::Bool(true)),
+            properties,
+            further: Some(&above),
+        };
         for key in SAME_VALUE {
             for schema in fields.get(key).and_then(Value::as_array).into_iter().flatten() {
-                self.look(schema, path, depth + 1);
+                self.look(schema, path, depth + 1, here);
             }
         }
         if let Some(items) = fields.get("items") {
-            self.look(items, &format!("{path}[]"), depth + 1);
+            self.look(items, &format!("{path}[]"), depth + 1, Above::default());
         }
+        let part = Above {
+            closed: self.parts_closed,
+            ..Above::default()
+        };
         for key in ["$defs", "definitions"] {
             for (name, schema) in fields.get(key).and_then(Value::as_object).into_iter().flatten() {
-                self.look(schema, &format!("#{name}"), depth + 1);
+                self.look(schema, &format!("#{name}"), depth + 1, part);
             }
         }
     }
 
-    fn object(&mut self, fields: &Map<String, Value>, path: &str) {
+    fn object(&mut self, fields: &Map<String, Value>, path: &str, above: Above<'_>) {
         let shown = || {
             if path.is_empty() {
                 "the arguments".to_owned()
@@ -89,15 +120,16 @@ impl Seen {
             }
         };
         let properties = fields.get("properties").and_then(Value::as_object);
-        let additional = fields
-            .get("additionalProperties")
-            .or_else(|| fields.get("unevaluatedProperties"));
-        if properties.is_some_and(|properties| !properties.is_empty())
-            && additional.is_none_or(|more| more == &Value::Bool(true))
-        {
+        let open = match closing(fields) {
+            None => !above.closed,
+            // Where a branch says so, the whole takes them too: nothing is left unevaluated.
+            Some(more) => more == &Value::Bool(true),
+        };
+        if open && properties.is_some_and(|properties| !properties.is_empty()) {
             self.open.push(shown());
         }
-        if additional == Some(&Value::Bool(false)) && !SAME_VALUE.iter().any(|key| fields.contains_key(*key)) {
+        // This one alone looks at no branch and no reference, and so refuses what only those have.
+        if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
             let required = fields.get("required").and_then(Value::as_array).into_iter().flatten();
             for name in required.filter_map(Value::as_str) {
                 let allowed = properties.is_some_and(|properties| properties.contains_key(name))
@@ -199,6 +231,27 @@ impl Seen {
             });
         }
         findings.into_iter().flatten().collect()
+    }
+}
+
+/// What an object's schema says of the properties that it does not have.
+fn closing(fields: &Map<String, Value>) -> Option<&Value> {
+    fields
+        .get("additionalProperties")
+        .or_else(|| fields.get("unevaluatedProperties"))
+}
+
+/// Whether a schema, or one in it, refuses properties that neither it nor a schema that it refers to has.
+fn closes_over_parts(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => {
+            fields
+                .get("unevaluatedProperties")
+                .is_some_and(|more| more != &Value::Bool(true))
+                || fields.values().any(closes_over_parts)
+        }
+        Value::Array(items) => items.iter().any(closes_over_parts),
+        _ => false,
     }
 }
 

@@ -102,6 +102,19 @@ fn parameter(schema: Value) -> impl FnOnce(&mut Facts) {
     move |facts| facts.tools[0].input_schema["properties"]["harbour"] = schema
 }
 
+/// With other arguments of the first tool: more than the type and the harbour, which it has already.
+fn arguments(more: Value) -> impl FnOnce(&mut Facts) {
+    move |facts| {
+        let mut schema = json!({
+            "type": "object",
+            "properties": {"harbour": {"type": "string", "description": "The harbour's name."}},
+        });
+        let fields = schema.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        facts.tools[0].input_schema = schema;
+    }
+}
+
 fn imports(name: &str) -> impl FnOnce(&mut Facts) {
     let name = name.to_owned();
     move |facts| facts.anatomy.imports.push(name)
@@ -116,6 +129,7 @@ fn case(lint: Lint, change: impl FnOnce(&mut Facts) + 'static) -> (Lint, Change)
 /// What each lint is found in.
 fn bad() -> Vec<(Lint, Change)> {
     let mut cases = bad_definitions();
+    cases.extend(bad_branches());
     cases.extend(bad_requests());
     cases.extend(bad_costs());
     cases
@@ -190,6 +204,54 @@ fn bad_definitions() -> Vec<(Lint, Change)> {
             facts.tools[1].description = "Calls it.".to_owned();
             facts.tools[0].input_schema["properties"]["harbour"] = json!({"type": "string"});
         }),
+    ]
+}
+
+/// Schemas that are part of others.
+fn bad_branches() -> Vec<(Lint, Change)> {
+    let day = json!({"properties": {"day": {"type": "string", "description": "The day."}}});
+    vec![
+        case(
+            Lint::ParameterImpossible,
+            arguments(json!({"additionalProperties": false, "allOf": [day], "required": ["day"]})),
+        ),
+        case(Lint::SchemaOpen, arguments(json!({"properties": {}, "allOf": [day]}))),
+        case(
+            Lint::SchemaOpen,
+            arguments(json!({
+                "unevaluatedProperties": false,
+                "allOf": [{"properties": day["properties"], "additionalProperties": true}],
+            })),
+        ),
+        case(
+            Lint::SchemaOpen,
+            arguments(json!({
+                "additionalProperties": false,
+                "properties": {"at": {"description": "When.", "type": "object", "properties": {"day": {"type": "string"}}}},
+            })),
+        ),
+        case(
+            Lint::SchemaOpen,
+            arguments(json!({
+                "additionalProperties": false,
+                "properties": {"at": {"description": "When.", "$ref": "#/$defs/at"}},
+                "$defs": {"at": day},
+            })),
+        ),
+        case(
+            Lint::ParameterUndescribed,
+            arguments(json!({
+                "unevaluatedProperties": false,
+                "oneOf": [{"properties": {"day": {"type": "string"}}}, {"properties": {"harbour": {"const": "Bergen"}}}],
+            })),
+        ),
+        case(
+            Lint::SchemaUntyped,
+            arguments(json!({
+                "unevaluatedProperties": false,
+                "oneOf": [{"properties": {"day": {"description": "The day."}}}],
+            })),
+        ),
     ]
 }
 
@@ -311,7 +373,46 @@ fn no_lint_is_without_a_case() {
 
 #[test]
 fn what_is_nearly_a_lint_is_none() {
-    let cases: Vec<Change> = vec![
+    let mut cases = nearly_bad_branches();
+    cases.extend(nearly_bad());
+    let wrong: Vec<(usize, Vec<Lint>)> = cases
+        .into_iter()
+        .enumerate()
+        .map(|(index, change)| (index, found(change)))
+        .filter(|(_, found)| !found.is_empty())
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Schemas that are part of others.
+fn nearly_bad_branches() -> Vec<Change> {
+    let day = json!({"properties": {"day": {"type": "string", "description": "The day."}}});
+    let kind = |kind: &str| json!({"properties": {"kind": {"const": kind}, "note": true}, "required": ["kind"]});
+    let referred = json!({
+        "unevaluatedProperties": false, "allOf": [{"$ref": "#/$defs/day"}], "required": ["day"], "$defs": {"day": day},
+    });
+    let of_kinds = json!({
+        "additionalProperties": false,
+        "properties": {
+            "kind": {"type": "string", "description": "Which tide."},
+            "note": {"type": "string", "description": "Why."},
+        },
+        "oneOf": [kind("high"), {"allOf": [kind("low")]}],
+    });
+    vec![
+        Box::new(arguments(referred)),
+        Box::new(arguments(of_kinds)),
+        Box::new(arguments(json!({
+            "properties": {}, "unevaluatedProperties": false, "allOf": [day, {"properties": {"n": {"type": "integer", "description": "How many."}}}],
+        }))),
+        Box::new(arguments(json!({
+            "unevaluatedProperties": false, "allOf": [{"allOf": [day]}],
+        }))),
+    ]
+}
+
+fn nearly_bad() -> Vec<Change> {
+    vec![
         Box::new(|facts| facts.tools[0].name = "get_tide".parse().unwrap()),
         Box::new(|facts| facts.tools[0].description = "Lists tide tables.".to_owned()),
         Box::new(|facts| facts.tools[0].description = "列出港口的潮汐时间。".to_owned()),
@@ -365,14 +466,7 @@ fn what_is_nearly_a_lint_is_none() {
         Box::new(|facts| {
             facts.anatomy.sections.insert("producers".to_owned(), 9000);
         }),
-    ];
-    let wrong: Vec<(usize, Vec<Lint>)> = cases
-        .into_iter()
-        .enumerate()
-        .map(|(index, change)| (index, found(change)))
-        .filter(|(_, found)| !found.is_empty())
-        .collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    ]
 }
 
 #[test]
