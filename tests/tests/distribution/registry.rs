@@ -82,6 +82,11 @@ impl Registry {
         serde_json::from_slice(&self.shelves.lock().unwrap().manifests[at].1).unwrap()
     }
 
+    /// The same, as it was pushed.
+    pub(crate) fn bytes(&self, at: &str) -> Bytes {
+        self.shelves.lock().unwrap().manifests[at].1.clone()
+    }
+
     /// Puts there what nobody pushed.
     pub(crate) fn put(&self, at: &str, manifest: &Value) {
         let media_type = manifest["mediaType"].as_str().unwrap_or("application/json").to_owned();

@@ -1,6 +1,6 @@
 //! `tool update`: what is newer, how it differs, and who says that it may come.
 
-use crate::{component, component_of, lock, publish, registry::Registry, said, write};
+use crate::{component, component_of, digest, lock, publish, registry::Registry, said, write};
 use fumehood_tests::{Place, root};
 use serde_json::{Value, json};
 
@@ -119,6 +119,23 @@ async fn what_was_granted_less_gets_no_more_by_an_update() {
     let now = shown(&place).await;
     assert_eq!(now["version"], "1.1.0");
     assert_eq!(now["not_granted"].as_array().unwrap().len(), 2, "{now}");
+}
+
+#[tokio::test]
+async fn what_is_pinned_by_its_digest_alone_is_passed_over_unless_it_is_named() {
+    let registry = Registry::start().await;
+    publish("sums", "1.0.0", &registry.source("acme/sums")).await;
+    publish("other", "1.0.0", &registry.source("acme/other")).await;
+    let place = Place::new("");
+    place.json(&["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    let artifact = digest(registry.bytes("acme/other:1.0.0").as_ref());
+    let pinned = registry.source(&format!("acme/other@{artifact}"));
+    place.json(&["tool", "add", &pinned]).await;
+    let all = place.json(&["tool", "update"]).await;
+    assert_eq!((&all["name"], &all["updated"]), (&json!("sums"), &json!(false)));
+    let named = place.run(&["tool", "update", "other"]).await;
+    assert_eq!(named.status.code(), Some(1));
+    assert!(said(&named).contains("pinned by its digest"), "{}", said(&named));
 }
 
 #[tokio::test]

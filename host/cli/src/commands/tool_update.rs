@@ -65,10 +65,10 @@ pub(crate) async fn update(out: Out, loaded: &Loaded, client: &Client, args: &To
             let entry = lock.get(name);
             vec![entry.with_context(|| format!("fumehood.lock has no {name}; `fumehood tool add` pins what it adds"))?]
         }
-        None => lock.entries().iter().filter(|entry| entry.is_remote()).collect(),
+        None => lock.entries().iter().filter(|entry| entry.follows()).collect(),
     };
     if wanted.is_empty() && !out.json {
-        out.line("fumehood.lock has nothing from a registry or a web server");
+        out.line("fumehood.lock has nothing from a tag of a registry or from a web server");
     }
     let updating = Updating {
         out,

@@ -121,9 +121,13 @@ pub(crate) enum Refused {
 }
 
 impl Entry {
-    /// Whether somebody else decides what is there.
-    pub(crate) fn is_remote(&self) -> bool {
-        self.source.parse().is_ok_and(|source: Source| source.is_remote())
+    /// Whether its place can have something newer: a tag or a URL, and no artifact that is pinned by its digest alone.
+    pub(crate) fn follows(&self) -> bool {
+        self.source.parse().is_ok_and(|source: Source| match source {
+            Source::Oci(reference) => reference.tag.is_some(),
+            Source::Web { .. } => true,
+            Source::File(_) => false,
+        })
     }
 
     /// Where it is, and which one it must be there. Paths begin at the folder of the lock.
@@ -421,6 +425,18 @@ mod tests {
             decide(&lock, "oci://ghcr.io/acme/github:2", "2.0.0", b"b", Replacing::Newer),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_tag_and_a_url_can_have_something_newer_and_a_digest_and_a_file_cannot() {
+        for (source, follows) in [
+            ("oci://ghcr.io/acme/github:1", true),
+            ("https://a.example/github.wasm", true),
+            ("oci://ghcr.io/acme/github", false),
+            ("github.wasm", false),
+        ] {
+            assert_eq!(entry(source, "1.2.0", b"a").follows(), follows, "{source}");
+        }
     }
 
     #[test]
