@@ -155,7 +155,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
             let components = commands::tool_add::fetch(&loaded, args).await?;
             return over_http(&loaded, async |connection| {
                 for component in components {
-                    component.add(out, &connection.client).await?;
+                    component.add(out, &loaded, &connection.client).await?;
                 }
                 Ok(DONE)
             })

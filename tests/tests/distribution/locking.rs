@@ -65,6 +65,56 @@ async fn one_of_the_same_name_from_somebody_else_is_refused_unless_asked_for() {
 }
 
 #[tokio::test]
+async fn one_from_elsewhere_takes_the_place_of_no_own_and_no_standard_component_unless_asked_for() {
+    let registry = Registry::start().await;
+    publish("sums", "9.0.0", &registry.source("evil/sums")).await;
+    publish("files", "9.0.0", &registry.source("evil/files")).await;
+    let place = Place::new("[tool.named]\nsource = \"named.wasm\"\n");
+    write(&place, "named.wasm", &component("named", "1.0.0", ""));
+    publish("named", "9.0.0", &registry.source("evil/named")).await;
+    write(&place, "own.wasm", &component("sums", "1.0.0", ""));
+    place.json(&["tool", "add", "own.wasm", "--yes"]).await;
+    let pinned = lock(&place);
+    let mut before = Vec::new();
+    for (name, says) in [
+        ("sums", "is locked from own.wasm"),
+        ("files", "is installed, and fumehood.lock does not say from where"),
+        ("named", "is installed, and fumehood.lock does not say from where"),
+    ] {
+        let there = place.json(&["tool", "show", name]).await;
+        let source = registry.source(&format!("evil/{name}:9.0.0"));
+        let refused = place.run(&["tool", "add", &source]).await;
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        for part in [says, "--replace", "of the same name"] {
+            assert!(said(&refused).contains(part), "{part} in {}", said(&refused));
+        }
+        assert_eq!(place.json(&["tool", "show", name]).await, there);
+        before.push((source, there));
+    }
+    assert_eq!(lock(&place), pinned);
+    let kept = std::fs::read_dir(place.path().join("cache/fumehood/components"));
+    assert_eq!(kept.map_or(0, Iterator::count), 0, "it was kept");
+    for (source, there) in &before[..2] {
+        let asked = place.json(&["tool", "add", source, "--replace"]).await;
+        assert_eq!((&asked["name"], &asked["version"]), (&there["name"], &json!("9.0.0")));
+        assert!(lock(&place).contains(source.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn the_code_that_is_installed_is_pinned_to_where_it_comes_from_without_being_asked() {
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:1.0.0");
+    publish("sums", "1.0.0", &source).await;
+    let place = Place::new("");
+    write(&place, "own.wasm", &component("sums", "1.0.0", ""));
+    place.json(&["tool", "add", "own.wasm"]).await;
+    std::fs::remove_file(place.path().join("fumehood.lock")).unwrap();
+    place.json(&["tool", "add", &source]).await;
+    assert!(lock(&place).contains(&source));
+}
+
+#[tokio::test]
 async fn what_is_locked_is_installed_again_exactly_and_without_a_network() {
     let registry = Registry::start().await;
     let source = registry.source("acme/sums:1.0.0");

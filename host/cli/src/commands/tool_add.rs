@@ -8,7 +8,7 @@ use crate::{
     distribution::{Cache, Candidate, Entry, Fetched, Lock, LockFile, Outside, Replacing, Source, place_from},
     out::{Out, Style, printable, text},
 };
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use fumehood_core::name::ComponentName;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -19,6 +19,8 @@ pub(crate) struct Adding {
     decision: Decision,
     /// Where it is to be pinned; none where it is.
     lock: Option<LockFile>,
+    /// Its name, where the lock does not say where one of this name may come from.
+    unpinned: Option<ComponentName>,
 }
 
 /// Whatever is to be added, fetched.
@@ -72,13 +74,11 @@ async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> 
             fetched.digest,
             entry.digest
         );
-        if fetched.source.is_remote() {
-            keep(loaded, &fetched);
-        }
         adding.push(Adding {
             fetched,
             decision: Decision::read(args.grant.as_deref(), args.yes)?,
             lock: None,
+            unpinned: None,
         });
     }
     Ok(adding)
@@ -107,20 +107,29 @@ impl Adding {
             true => Replacing::Anything,
             false => Replacing::Newer,
         };
-        allowed(&fetched, &lock.read()?, replacing)?;
+        let locked = lock.read()?;
+        allowed(&fetched, &locked, replacing)?;
+        let mut unpinned = None;
         if fetched.source.is_remote() {
             lock.check_writable()?;
-            keep(loaded, &fetched);
+            unpinned = named(&fetched)?.filter(|name| !args.replace && locked.get(name).is_none());
         }
         Ok(Self {
             fetched,
             decision,
             lock: Some(lock),
+            unpinned,
         })
     }
 
-    /// Installs it, and pins it.
-    pub(crate) async fn add(self, out: Out, client: &Client) -> anyhow::Result<()> {
+    /// Installs it, keeps what was fetched, and pins it.
+    pub(crate) async fn add(self, out: Out, loaded: &Loaded, client: &Client) -> anyhow::Result<()> {
+        if let Some(name) = &self.unpinned {
+            self.takes_no_place(client, name).await?;
+        }
+        if self.fetched.source.is_remote() {
+            keep(loaded, &self.fetched);
+        }
         let mut component = tool::post(client, &self.fetched.file, &self.decision).await?;
         let Some(lock) = &self.lock else {
             tool::added(out, &component, &self.decision);
@@ -147,6 +156,21 @@ impl Adding {
             Err(error) => Err(error.context("the component is added, but not pinned")),
         }
     }
+
+    /// Refuses another component in the place of one that is installed and not pinned: a standard one, one that the configuration names,
+    /// one that was added over the API.
+    // THREAT[T-supply-moved-tag]: a name gives nobody what another one of that name was granted.
+    async fn takes_no_place(&self, client: &Client, name: &ComponentName) -> anyhow::Result<()> {
+        let there = client.find(&format!("/v1/tools/{name}")).await?;
+        match there {
+            Some(there) if text(&there, "digest") != self.fetched.digest.to_string() => bail!(
+                "{name} is installed, and fumehood.lock does not say from where; {} could be another one of the same name, and would take over \
+                 what that one was granted. If it is the same, say so with --replace; if not, `fumehood tool remove {name}` first",
+                self.fetched.source
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A component as it is pinned, from the host's answer.
@@ -170,17 +194,20 @@ pub(crate) fn check_signature(loaded: &Loaded, file: &Path) -> anyhow::Result<()
     Ok(())
 }
 
+/// What the host will call it.
+fn named(fetched: &Fetched) -> anyhow::Result<Option<ComponentName>> {
+    let manifest = fetched.file.manifest_in_force()?;
+    let named = manifest.map(|manifest| manifest.name);
+    Ok(named.or_else(|| fetched.file.name.clone()))
+}
+
 /// Refuses what the lock stands against.
 pub(crate) fn allowed(fetched: &Fetched, lock: &Lock, replacing: Replacing) -> anyhow::Result<()> {
     let manifest = fetched.file.manifest_in_force()?;
-    let named: Option<&ComponentName> = manifest
-        .as_ref()
-        .map(|manifest| &manifest.name)
-        .or(fetched.file.name.as_ref());
     // The host says what is the matter with one that has no name.
-    let Some(name) = named else { return Ok(()) };
+    let Some(name) = named(fetched)? else { return Ok(()) };
     let candidate = Candidate {
-        name,
+        name: &name,
         version: manifest.as_ref().map(|manifest| manifest.version.as_str()),
         source: &fetched.source,
         digest: fetched.digest,

@@ -188,9 +188,7 @@ impl Lock {
         }
         let Some(entry) = self.get(name) else { return Ok(()) };
         let locked_at: Option<Source> = entry.source.parse().ok();
-        if let Some(locked_at) = locked_at.filter(Source::is_remote)
-            && !same_origin(&locked_at, candidate.source)
-        {
+        if locked_at.is_none_or(|locked_at| !same_origin(&locked_at, candidate.source)) {
             return Err(Refused::Elsewhere {
                 name: name.clone(),
                 locked: entry.source.clone(),
@@ -245,7 +243,7 @@ pub(crate) fn is_older(found: &str, than: &str) -> bool {
     }
 }
 
-/// Whether the same people decide about two places.
+/// Whether the same people decide about two places. About a file nobody does but the operator.
 fn same_origin(one: &Source, other: &Source) -> bool {
     match (one, other) {
         (Source::Oci(one), Source::Oci(other)) => {
@@ -425,6 +423,28 @@ mod tests {
             decide(&lock, "oci://ghcr.io/acme/github:2", "2.0.0", b"b", Replacing::Newer),
             Ok(())
         );
+    }
+
+    #[test]
+    fn what_is_locked_from_a_file_or_from_nowhere_that_is_known_is_not_replaced_by_what_comes_from_elsewhere() {
+        for own in [
+            "github.wasm",
+            "/opt/tools/github.wasm",
+            "oci://no registry",
+            "gopher://a.example/x",
+        ] {
+            let lock = Lock::default().with(entry(own, "1.2.0", b"a"));
+            for source in ["oci://ghcr.io/evil/github:9", "https://evil.example/github.wasm"] {
+                for replacing in [Replacing::Newer, Replacing::Changed] {
+                    let refused = decide(&lock, source, "9.0.0", b"b", replacing);
+                    assert!(
+                        matches!(refused, Err(Refused::Elsewhere { .. })),
+                        "{own} by {source}: {refused:?}"
+                    );
+                }
+                assert_eq!(decide(&lock, source, "9.0.0", b"b", Replacing::Anything), Ok(()));
+            }
+        }
     }
 
     #[test]
