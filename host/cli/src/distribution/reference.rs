@@ -1,18 +1,21 @@
 //! `oci://registry/repository:tag@sha256:…`: an artifact of a registry.
 
+use super::http::is_loopback;
 use fumehood_core::digest::Digest;
 use std::{fmt, str::FromStr};
 
 /// What the distribution specification allows.
 const LONGEST_REPOSITORY: usize = 255;
 const LONGEST_TAG: usize = 128;
+/// Docker Hub, by the name that everybody writes.
+pub(super) const DOCKER_HUB: &str = "docker.io";
 /// What is meant where no tag is given, as everywhere.
 const USUAL_TAG: &str = "latest";
 
 /// An artifact of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reference {
-    /// Its host, perhaps with a port.
+    /// Its host, perhaps with a port; spelled one way, as [`registry`] does.
     pub(crate) registry: String,
     /// Its path there.
     pub(crate) repository: String,
@@ -90,16 +93,14 @@ impl FromStr for Reference {
             }
             None => (text, None),
         };
-        let Some((registry, path)) = place.split_once('/').filter(|(_, path)| !path.is_empty()) else {
+        let Some((host, path)) = place.split_once('/').filter(|(_, path)| !path.is_empty()) else {
             return Err(ReferenceError::NoRepository(text.to_owned()));
         };
         let (repository, tag) = match path.rsplit_once(':') {
             Some((repository, tag)) => (repository, Some(tag)),
             None => (path, None),
         };
-        if !is_registry(registry) {
-            return Err(ReferenceError::Registry(registry.to_owned()));
-        }
+        let registry = registry(host).ok_or_else(|| ReferenceError::Registry(host.to_owned()))?;
         if repository.len() > LONGEST_REPOSITORY || !repository.split('/').all(is_part) {
             return Err(ReferenceError::Repository(repository.to_owned()));
         }
@@ -107,12 +108,29 @@ impl FromStr for Reference {
             return Err(ReferenceError::Tag(tag.to_owned()));
         }
         Ok(Self {
-            registry: registry.to_ascii_lowercase(),
+            registry,
             repository: repository.to_owned(),
             tag: tag.map(str::to_owned),
             digest,
         })
     }
+}
+
+/// A registry's name, in the one spelling in which it is compared, or none for what is no such name.
+pub(super) fn registry(text: &str) -> Option<String> {
+    if !is_registry(text) {
+        return None;
+    }
+    let name = text.to_ascii_lowercase();
+    let name = match name.strip_suffix(":443") {
+        // To this machine it is http, whose usual port is another.
+        Some(host) if !is_loopback(host) => host.to_owned(),
+        _ => name,
+    };
+    Some(match name.as_str() {
+        "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB.to_owned(),
+        _ => name,
+    })
 }
 
 fn is_registry(text: &str) -> bool {
@@ -169,6 +187,22 @@ mod tests {
         assert_eq!(usual.place(), "oci://ghcr.io/acme/x:latest");
         let pinned: Reference = format!("ghcr.io/acme/x@{digest}").parse().unwrap();
         assert_eq!(pinned.place(), "oci://ghcr.io/acme/x");
+    }
+
+    #[test]
+    fn a_registry_has_one_name_however_it_is_spelled() {
+        for (spelled, name) in [
+            ("GHCR.io", Some("ghcr.io")),
+            ("ghcr.io:443", Some("ghcr.io")),
+            ("ghcr.io:5000", Some("ghcr.io:5000")),
+            ("localhost:443", Some("localhost:443")),
+            ("index.docker.io", Some("docker.io")),
+            ("Registry-1.docker.io:443", Some("docker.io")),
+            ("docker.io", Some("docker.io")),
+            ("acme", None),
+        ] {
+            assert_eq!(registry(spelled).as_deref(), name, "{spelled}");
+        }
     }
 
     #[test]

@@ -105,6 +105,15 @@ fn web(text: &str) -> Result<Source, SourceError> {
         return Err(SourceError::Login);
     }
     url.set_fragment(None);
+    // One name of a host, of which the dot that may end it is no part.
+    if let Some(host) = url
+        .host_str()
+        .and_then(|host| host.strip_suffix('.'))
+        .map(str::to_owned)
+    {
+        url.set_host(Some(&host))
+            .map_err(|_| SourceError::Url(url.to_string()))?;
+    }
     Ok(Source::Web { url, digest })
 }
 
@@ -137,6 +146,7 @@ mod tests {
             (Some(digest), "https://a.example/git_hub.wasm".into())
         );
         assert_eq!(web.name().unwrap().as_str(), "git-hub");
+        assert_eq!(source("https://A.Example.:443/x#y"), source("https://a.example/x"));
         let oci = source(&format!("oci://ghcr.io/acme/tools/github:1.0@{digest}"));
         assert_eq!(oci.to_string(), format!("oci://ghcr.io/acme/tools/github:1.0@{digest}"));
         assert_eq!(oci.name().unwrap().as_str(), "github");

@@ -1,6 +1,11 @@
 //! Whose signatures count, for what, and what becomes of a component that has none.
 
-use super::{keys::PublicKey, signature, source::Source};
+use super::{
+    keys::PublicKey,
+    reference::{Reference, registry},
+    signature,
+    source::Source,
+};
 use anyhow::Context as _;
 use fumehood_core::digest::Digest;
 use serde::{Deserialize, Serialize};
@@ -45,14 +50,31 @@ impl std::str::FromStr for Place {
     type Err = NoPlace;
 
     fn from_str(text: &str) -> Result<Self, NoPlace> {
-        let rest = ["oci://", "https://", "http://"]
-            .into_iter()
-            .find_map(|scheme| text.strip_prefix(scheme));
-        if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '?', '#', '*'])) {
-            return Err(NoPlace(text.to_owned()));
-        }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
+        // Spelled as sources are, or what is the same place would be taken for another, and asked for no signature.
+        let place = match text.split_once("://") {
+            Some(_) if text.contains(['@', '?', '#', '*']) => None,
+            Some(("oci", rest)) => artifacts(rest.trim_end_matches('/')),
+            Some(("https" | "http", rest)) if !rest.starts_with('/') => {
+                text.parse().ok().map(|source: Source| source.place())
+            }
+            _ => None,
+        };
+        let place = place.ok_or_else(|| NoPlace(text.to_owned()))?;
+        Ok(Self(place.trim_end_matches('/').to_owned()))
     }
+}
+
+/// A registry, or what is below one: a folder of repositories, a repository, or one tag of it.
+fn artifacts(text: &str) -> Option<String> {
+    if !text.contains('/') {
+        return registry(text).map(|registry| format!("oci://{registry}"));
+    }
+    let reference: Reference = text.parse().ok()?;
+    let below = format!("oci://{}", reference.repository_place());
+    Some(match &reference.tag {
+        Some(tag) => format!("{below}:{tag}"),
+        None => below,
+    })
 }
 
 impl fmt::Display for Place {
@@ -216,6 +238,14 @@ mod tests {
             vec![
                 key("acme", &["oci://ghcr.io/acme/", "https://tools.acme.example"]),
                 key("one", &["oci://ghcr.io/other/one"]),
+                key(
+                    "spelled",
+                    &[
+                        "oci://R.Example:443/acme//",
+                        "oci://index.docker.io",
+                        "https://Web.Example:443/t",
+                    ],
+                ),
             ],
         );
         let names = |text: &str| {
@@ -227,7 +257,19 @@ mod tests {
         assert_eq!(names("oci://ghcr.io/acme/github:1"), ["acme"]);
         assert_eq!(names("https://tools.acme.example/x.wasm"), ["acme"]);
         assert_eq!(names("oci://ghcr.io/other/one:1"), ["one"]);
+        for same in [
+            "oci://r.example/acme/x:1",
+            "oci://R.EXAMPLE:443/acme/x:1",
+            "oci://docker.io/acme/x:1",
+            "oci://registry-1.docker.io/acme/x:1",
+            "https://web.example/t/x.wasm",
+            "https://WEB.example.:443/t/x.wasm",
+        ] {
+            assert_eq!(names(same), ["spelled"], "{same}");
+        }
         for other in [
+            "oci://r.example:5000/acme/x:1",
+            "http://web.example/t/x.wasm",
             "oci://ghcr.io/acme-evil/github:1",
             "oci://ghcr.io/acmegithub:1",
             "oci://ghcr.io/other/one-more:1",
@@ -244,6 +286,11 @@ mod tests {
             "oci:///acme",
             "https://a@b/",
             "oci://ghcr.io/*",
+            "oci://acme/",
+            "oci://ghcr.io/Acme",
+            "oci://ghcr.io//acme",
+            "https://a.example/x?y",
+            "https:///a.example",
         ] {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
