@@ -6,6 +6,7 @@ mod job;
 mod kit;
 mod schedule;
 mod trial;
+mod typed;
 mod webhook;
 
 pub(crate) use check::{Deny, ToolCheck};
@@ -14,6 +15,7 @@ pub(crate) use job::Job;
 pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
 pub(crate) use trial::ToolTest;
+pub(crate) use typed::read;
 pub(crate) use webhook::{DeliveryStatus, Webhook, WebhookStatus};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -30,7 +30,6 @@ mod unmatched;
 mod watch;
 
 use args::{Cli, Command, Secret, Tool};
-use clap::Parser as _;
 use commands::{policy::Tested, run::Ended};
 use config::Loaded;
 use distribution::LockFile;
@@ -46,7 +45,7 @@ const BUDGET: u8 = 3;
 
 fn main() -> ExitCode {
     // Usage errors end here, with exit code 2.
-    let cli = Cli::parse();
+    let cli = args::read();
     // Needs nothing of what follows, and should not have it.
     if let Command::Compile { memory } = cli.command {
         return fumehood_sandbox::compile_for_parent(memory);

@@ -312,12 +312,16 @@ async fn plain_http_is_for_this_machine_and_for_those_who_ask() {
     assert!(plain.contains("--plain-http"), "{plain}");
     for (source, says) in [
         ("https://user:pw@a.example/x.wasm", "password"),
+        ("https://a.example/x.wasm?signature=x", "often a key"),
         ("ftp://a.example/x.wasm", "no source"),
         ("oci://acme/x:1", "no registry"),
     ] {
         let usage = place.run(&["tool", "add", source]).await;
         assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
         assert!(said(&usage).contains(says), "{}", said(&usage));
+        for secret in ["user:pw", "signature=x"] {
+            assert!(!said(&usage).contains(secret), "{}", said(&usage));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) enum Source {
     File(PathBuf),
     /// A file of a web server.
     Web {
-        /// Where. Has neither user nor fragment.
+        /// Where. Has neither user, query nor fragment.
         url: Url,
         /// Its code.
         digest: Option<Digest>,
@@ -36,6 +36,11 @@ pub(crate) enum SourceError {
         "a URL with a user in it would leave the password in shells and logs; leave it out, and use a registry where a login is needed"
     )]
     Login,
+    #[error(
+        "what stands behind the `?` of a URL is often a key to it, and would stay in fumehood.lock and in logs; download the file and add that, or \
+         give a URL without"
+    )]
+    Query,
     #[error("what follows `@sha256:` is no digest: 64 lower-case hexadecimal digits")]
     Digest,
     #[error("`{0}://` is no source; take a file, https://… or oci://registry/repository:tag")]
@@ -104,6 +109,9 @@ fn web(text: &str) -> Result<Source, SourceError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(SourceError::Login);
     }
+    if url.query().is_some() {
+        return Err(SourceError::Query);
+    }
     url.set_fragment(None);
     // One name of a host, of which the dot that may end it is no part.
     if let Some(host) = url
@@ -158,12 +166,17 @@ mod tests {
         for (text, said) in [
             ("ftp://a.example/x.wasm", "no source"),
             ("https://user:pw@a.example/x.wasm", "password"),
+            ("https://a.example/x.wasm?X-Amz-Signature=s3cret", "often a key"),
+            ("https://a.example/x.wasm?", "often a key"),
             ("https://a.example/x.wasm@sha256:00", "hexadecimal"),
             ("https://", "no URL"),
             ("oci://ghcr.io", "repository"),
         ] {
             let refused = text.parse::<Source>().unwrap_err().to_string();
-            assert!(refused.contains(said), "{text}: {refused}");
+            assert!(
+                refused.contains(said) && !refused.contains("s3cret"),
+                "{text}: {refused}"
+            );
         }
     }
 }
