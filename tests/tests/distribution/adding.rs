@@ -306,6 +306,90 @@ async fn a_login_is_asked_for_used_and_refused_in_words() {
 }
 
 #[tokio::test]
+async fn no_login_is_sent_without_tls_whoever_asks_for_one() {
+    // Another machine, as far as the command knows: it is reached through a proxy.
+    let registry = Registry::start().await;
+    publish("sums", "0.1.0", &registry.source("acme/sums:0.1.0")).await;
+    registry.lie(Lie::Login("me", "s3cret"));
+    let place = Place::new("");
+    let add = async |source: &str| {
+        place
+            .command(&["tool", "add", source, "--plain-http"])
+            .env("HTTP_PROXY", format!("http://{}", registry.host))
+            .env("NO_PROXY", "")
+            .env("FUMEHOOD_REGISTRY_AUTH", "me:s3cret@registry.example")
+            .output()
+            .await
+            .unwrap()
+    };
+    let source = "oci://registry.example/acme/sums:0.1.0";
+    let refused = add(source).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("asks for a login"), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("without TLS, where none is sent"),
+        "{}",
+        said(&refused)
+    );
+    let requests = registry.requests();
+    let by_proxy = requests
+        .iter()
+        .filter(|(line, _)| line.contains("http://registry.example/"));
+    assert!(
+        by_proxy.clone().any(|(line, _)| line.contains("/token?")),
+        "{requests:?}"
+    );
+    for (line, headers) in by_proxy {
+        assert!(!headers.contains_key("authorization"), "{line}");
+    }
+    // What wants no login is had.
+    registry.lie(Lie::Honest);
+    let open = add(source).await;
+    assert!(open.status.success(), "{}", said(&open));
+}
+
+#[tokio::test]
+async fn a_helper_is_asked_by_the_name_of_its_login_and_where_it_knows_nothing_the_next_file_counts() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let registry = Registry::start().await;
+    let source = registry.source("acme/sums:0.1.0");
+    publish("sums", "0.1.0", &source).await;
+    registry.lie(Lie::Login("me", "p@ss:word"));
+    let place = Place::new("");
+    let server = format!("https://{}", registry.host);
+    let answers = format!(
+        "read server; test \"$server\" = \"{server}\" && echo '{{\"Username\": \"me\", \"Secret\": \"p@ss:word\"}}'"
+    );
+    for (name, does) in [("knows", answers.as_str()), ("empty", "exit 1")] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = place.path().join(format!("docker-credential-{name}"));
+        std::fs::write(&file, format!("#!/bin/sh\n{does}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let own = STANDARD.encode("me:p@ss:word");
+    let host = registry.host.as_str();
+    let knows = json!({"auths": {server.as_str(): {}}, "credsStore": "knows"});
+    let empty = json!({"credHelpers": {host: "empty"}});
+    let login = json!({"auths": {host: {"auth": own}}});
+    for (first, second) in [(&knows, &json!({})), (&empty, &login)] {
+        std::fs::write(place.path().join("config.json"), first.to_string()).unwrap();
+        let home = place.path().join("home/.docker");
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.join("config.json"), second.to_string()).unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let added = place
+            .command(&["tool", "add", &source])
+            .env("DOCKER_CONFIG", place.path())
+            .env("HOME", place.path().join("home"))
+            .env("PATH", format!("{}:{path}", place.path().display()))
+            .output()
+            .await
+            .unwrap();
+        assert!(added.status.success(), "{first}: {}", said(&added));
+    }
+}
+
+#[tokio::test]
 async fn plain_http_is_for_this_machine_and_for_those_who_ask() {
     let place = Place::empty("[tools]\ntimeout = \"1s\"\n");
     let plain = refused_without_a_trace(&place, &["tool", "add", "http://files.example/x.wasm"]).await;

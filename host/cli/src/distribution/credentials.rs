@@ -2,6 +2,7 @@
 //!
 //! Read only; nothing is asked for and nothing kept.
 
+use super::reference::{self, DOCKER_HUB};
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::SecretString;
@@ -32,20 +33,31 @@ pub(super) struct Credentials {
 pub(super) async fn find(registry: &str) -> anyhow::Result<Option<Credentials>> {
     let variable = std::env::var(VARIABLE).ok();
     if let Some(found) = variable.as_deref().map(from_variable).transpose()?
-        && found.0 == registry
+        && reference::registry(&found.0).as_deref() == Some(registry)
     {
         return Ok(Some(found.1));
     }
     for file in files() {
-        let Some(found) = in_file(&file, registry)? else {
-            continue;
+        let found = match in_file(&file, registry)? {
+            Some(Known::Login(credentials)) => Some(credentials),
+            Some(Known::Helper { name, server }) => ask(&name, &server).await?,
+            None => None,
         };
-        return match found {
-            Known::Login(credentials) => Ok(Some(credentials)),
-            Known::Helper(helper) => ask(&helper, registry).await,
-        };
+        if found.is_some() {
+            return Ok(found);
+        }
     }
     Ok(None)
+}
+
+/// What a registry may be called where logins are kept.
+fn names(registry: &str) -> Vec<String> {
+    let mut names = vec![registry.to_owned(), format!("https://{registry}")];
+    if registry == DOCKER_HUB {
+        // As `docker login` has called it since before there were others.
+        names.extend(["https://index.docker.io/v1/", "index.docker.io"].map(str::to_owned));
+    }
+    names
 }
 
 fn from_variable(text: &str) -> anyhow::Result<(String, Credentials)> {
@@ -103,7 +115,11 @@ struct Auth {
 
 enum Known {
     Login(Credentials),
-    Helper(String),
+    /// Asked for a server by this name.
+    Helper {
+        name: String,
+        server: String,
+    },
 }
 
 fn in_file(file: &Path, registry: &str) -> anyhow::Result<Option<Known>> {
@@ -123,24 +139,26 @@ fn in_file(file: &Path, registry: &str) -> anyhow::Result<Option<Known>> {
 }
 
 fn known(file: File, registry: &str, name: &str) -> anyhow::Result<Option<Known>> {
-    if let Some(helper) = file.helpers.get(registry) {
-        return Ok(Some(Known::Helper(helper.clone())));
+    let names = names(registry);
+    if let Some((server, helper)) = names.iter().find_map(|name| file.helpers.get_key_value(name)) {
+        return Ok(Some(Known::Helper {
+            name: helper.clone(),
+            server: server.clone(),
+        }));
     }
-    let docker_hub = (registry == "docker.io").then_some("https://index.docker.io/v1/");
-    let names = [registry, &format!("https://{registry}")].map(str::to_owned);
-    let entry = names
-        .iter()
-        .map(String::as_str)
-        .chain(docker_hub)
-        .find_map(|name| file.auths.get(name));
-    let Some(entry) = entry else { return Ok(None) };
+    let Some((server, entry)) = names.iter().find_map(|name| file.auths.get_key_value(name)) else {
+        return Ok(None);
+    };
     let Some(auth) = entry.auth.as_deref().filter(|auth| !auth.is_empty()) else {
         if entry.identity_token.is_some() {
             bail!(
                 "the login for {registry} in {name} is an identity token, which is not supported; log in with a password, or set {VARIABLE}"
             );
         }
-        return Ok(file.store.map(Known::Helper));
+        return Ok(file.store.map(|name| Known::Helper {
+            name,
+            server: server.clone(),
+        }));
     };
     let decoded = STANDARD
         .decode(auth)
@@ -164,8 +182,8 @@ struct Answer {
     secret: String,
 }
 
-/// Asks `docker-credential-NAME`. None where it knows nothing of the registry.
-async fn ask(helper: &str, registry: &str) -> anyhow::Result<Option<Credentials>> {
+/// Asks `docker-credential-NAME`. None where it knows nothing of the server.
+async fn ask(helper: &str, server: &str) -> anyhow::Result<Option<Credentials>> {
     if helper.is_empty()
         || !helper
             .bytes()
@@ -181,10 +199,14 @@ async fn ask(helper: &str, registry: &str) -> anyhow::Result<Option<Credentials>
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("the login for {registry} is with {program}, which can't be run"))?;
+        .with_context(|| format!("the login for {server} is with {program}, which can't be run"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
     let asked = async {
-        stdin.write_all(registry.as_bytes()).await?;
+        match stdin.write_all(server.as_bytes()).await {
+            // One that ends before it has read all says what it has to say by how it ends.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         drop(stdin);
         child.wait_with_output().await
     };
@@ -198,7 +220,7 @@ async fn ask(helper: &str, registry: &str) -> anyhow::Result<Option<Credentials>
     let answer: Answer =
         serde_json::from_slice(&output.stdout).map_err(|_| anyhow::anyhow!("{program} answered what can't be read"))?;
     if answer.user == "<token>" {
-        bail!("{program} has an identity token for {registry}, which is not supported; set {VARIABLE}");
+        bail!("{program} has an identity token for {server}, which is not supported; set {VARIABLE}");
     }
     Ok(Some(Credentials {
         user: answer.user,
@@ -228,8 +250,46 @@ mod tests {
             (login.user.as_str(), login.password.expose_secret()),
             ("me", "pass:word")
         );
-        assert!(matches!(known_in(&text, "gcr.io").unwrap(), Some(Known::Helper(name)) if name == "gcloud"));
+        assert_eq!(helper(&text, "gcr.io").as_deref(), Some("gcloud gcr.io"));
         assert!(known_in(&text, "evil.example").unwrap().is_none());
+    }
+
+    /// Which program is asked for which server.
+    fn helper(text: &str, registry: &str) -> Option<String> {
+        match known_in(text, registry).unwrap() {
+            Some(Known::Helper { name, server }) => Some(format!("{name} {server}")),
+            Some(Known::Login(_)) | None => None,
+        }
+    }
+
+    #[test]
+    fn a_store_is_asked_by_the_name_under_which_the_login_was_put_there() {
+        let hub = "https://index.docker.io/v1/";
+        for (text, registry, asked) in [
+            (
+                r#"{"auths": {"https://index.docker.io/v1/": {}}, "credsStore": "desktop"}"#,
+                "docker.io",
+                Some(format!("desktop {hub}")),
+            ),
+            (
+                r#"{"credHelpers": {"https://index.docker.io/v1/": "pass"}}"#,
+                "docker.io",
+                Some(format!("pass {hub}")),
+            ),
+            (
+                r#"{"auths": {"https://ghcr.io": {}}, "credsStore": "desktop"}"#,
+                "ghcr.io",
+                Some("desktop https://ghcr.io".to_owned()),
+            ),
+            (
+                r#"{"auths": {"https://index.docker.io/v1/": {}}, "credsStore": "desktop"}"#,
+                "ghcr.io",
+                None,
+            ),
+            (r#"{"auths": {"ghcr.io": {}}}"#, "ghcr.io", None),
+        ] {
+            assert_eq!(helper(text, registry), asked, "{text}");
+        }
     }
 
     #[test]

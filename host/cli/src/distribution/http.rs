@@ -253,6 +253,19 @@ mod tests {
     }
 
     #[test]
+    fn only_tls_and_this_machine_are_private() {
+        for (url, private) in [
+            ("https://a.example/x", true),
+            ("http://127.0.0.1:5000/x", true),
+            ("http://[::1]/x", true),
+            ("http://10.0.0.1/x", false),
+            ("http://a.example/x", false),
+        ] {
+            assert_eq!(is_private(&url.parse().unwrap()), private, "{url}");
+        }
+    }
+
+    #[test]
     fn what_a_url_may_hide_is_in_no_message() {
         let url = "https://u:p@a.example/x?signature=secret#y".parse().unwrap();
         assert_eq!(shown(&url), "https://a.example/x#y");

@@ -6,8 +6,8 @@
 use super::{
     artifact::{self, Descriptor},
     credentials::{self, Credentials},
-    http::{Ask, Http, Redirects, body, shown},
-    reference::Reference,
+    http::{Ask, Http, Redirects, body, is_private, shown},
+    reference::{DOCKER_HUB, Reference},
 };
 use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -63,7 +63,7 @@ impl<'h> Registry<'h> {
     pub(super) fn new(http: &'h Http, reference: &Reference, access: Access) -> anyhow::Result<Self> {
         // The name that everybody writes is not that of the server.
         let server = match reference.registry.as_str() {
-            "docker.io" | "index.docker.io" => "registry-1.docker.io",
+            DOCKER_HUB => "registry-1.docker.io",
             other => other,
         };
         let scheme = http.scheme_of(server);
@@ -244,11 +244,15 @@ impl<'h> Registry<'h> {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let login = credentials::find(&self.registry).await?;
+        // THREAT[T-supply-registry]: a login is nobody's to read on the way, whatever else may go without TLS.
+        let login = match is_private(&self.base) {
+            true => credentials::find(&self.registry).await?,
+            false => None,
+        };
         self.authorization = Some(self.authorize(&response, login.as_ref()).await?);
         let response = self.http.send(wanted.ask(self.authorization.as_ref())).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            bail!("{}", refused(&self.registry, login.as_ref()));
+            bail!("{}", self.refused(login.as_ref()));
         }
         Ok(response)
     }
@@ -269,7 +273,7 @@ impl<'h> Registry<'h> {
                 return sensitive(&format!("Bearer {}", token.expose_secret()));
             }
             if challenge.scheme.eq_ignore_ascii_case("basic") {
-                let login = login.with_context(|| refused(&self.registry, None))?;
+                let login = login.with_context(|| self.refused(None))?;
                 return sensitive(&basic(login));
             }
         }
@@ -291,9 +295,9 @@ impl<'h> Registry<'h> {
         let mut url: Url = realm
             .parse()
             .with_context(|| format!("{} does not say who gives tokens", self.registry))?;
-        // THREAT[T-supply-registry]: a registry that is reached over TLS can't have a login sent without.
+        // THREAT[T-supply-registry]: a registry that is reached over TLS can't have a token asked for without, nor any one have a login sent so.
         ensure!(
-            url.scheme() == "https" || self.base.scheme() == "http",
+            may_be_asked_for_a_token(&self.base, &url, login.is_some()),
             "{} has its tokens given out by {}, which is not https; the login was not sent there",
             self.registry,
             shown(&url)
@@ -314,7 +318,7 @@ impl<'h> Registry<'h> {
         let response = self.http.send(ask).await?;
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!("{}", refused(&self.registry, login)),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!("{}", self.refused(login)),
             other => bail!("{} answered {other} when it was asked for a token", shown(&url)),
         }
         let answer = body(response, LARGEST_TOKEN, "the token").await?;
@@ -323,6 +327,24 @@ impl<'h> Registry<'h> {
             .ok()
             .and_then(|answer| answer.token.map(SecretString::from))
             .with_context(|| format!("{} answered with no token", shown(&url)))
+    }
+
+    /// Why nobody is let in.
+    fn refused(&self, login: Option<&Credentials>) -> String {
+        let registry = &self.registry;
+        match login {
+            Some(login) => format!(
+                "{registry} refuses the login of `{}` (from {}); log in again, for example with `docker login {registry}`",
+                login.user, login.from
+            ),
+            None if !is_private(&self.base) => format!(
+                "{registry} asks for a login, and is reached without TLS, where none is sent; use https, so leave --plain-http out"
+            ),
+            None => format!(
+                "{registry} asks for a login, and there is none; log in with `docker login {registry}` or `podman login {registry}`, or set {}",
+                credentials::VARIABLE
+            ),
+        }
     }
 
     fn expect(&self, response: &Response, wanted: StatusCode, what: &str) -> anyhow::Result<()> {
@@ -374,16 +396,11 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn refused(registry: &str, login: Option<&Credentials>) -> String {
-    match login {
-        Some(login) => format!(
-            "{registry} refuses the login of `{}` (from {}); log in again, for example with `docker login {registry}`",
-            login.user, login.from
-        ),
-        None => format!(
-            "{registry} asks for a login, and there is none; log in with `docker login {registry}` or `podman login {registry}`, or set {}",
-            credentials::VARIABLE
-        ),
+/// Whether whoever gives a registry's tokens may be asked for one there.
+fn may_be_asked_for_a_token(registry: &Url, realm: &Url, with_login: bool) -> bool {
+    match registry.scheme() {
+        "http" => !with_login || is_private(realm),
+        _ => realm.scheme() == "https",
     }
 }
 
@@ -402,4 +419,27 @@ fn sensitive(value: &str) -> anyhow::Result<HeaderValue> {
 fn text_of(value: Option<&HeaderValue>) -> String {
     let text = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
     text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_sent_to_whoever_gives_tokens_only_where_nobody_reads_it_on_the_way() {
+        let may = |registry: &str, realm: &str, with_login| {
+            may_be_asked_for_a_token(&registry.parse().unwrap(), &realm.parse().unwrap(), with_login)
+        };
+        for with_login in [true, false] {
+            assert!(may("https://r.example", "https://auth.example/token", with_login));
+            assert!(!may("https://r.example", "http://auth.example/token", with_login));
+            assert!(!may("https://r.example", "http://127.0.0.1/token", with_login));
+            assert!(may("http://127.0.0.1:5000", "http://127.0.0.1:5001/token", with_login));
+            assert!(may("http://r.example", "https://auth.example/token", with_login));
+        }
+        for registry in ["http://127.0.0.1:5000", "http://r.example"] {
+            assert!(!may(registry, "http://auth.example/token", true), "{registry}");
+            assert!(may(registry, "http://auth.example/token", false), "{registry}");
+        }
+    }
 }
