@@ -4,8 +4,9 @@
 //! is read as far as it may go and no further. What stands in a URL's query is in no message.
 
 use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
 use reqwest::{
-    Body, Method, Response, StatusCode, Url,
+    Method, Response, StatusCode, Url,
     header::{self, HeaderMap},
     redirect::Policy,
 };
@@ -36,16 +37,16 @@ pub(super) enum Redirects {
 }
 
 /// A request.
-pub(super) struct Ask<'a> {
+pub(super) struct Ask {
     pub(super) method: Method,
     pub(super) url: Url,
     /// Those for the origin; of them, `authorization` stays with it.
     pub(super) headers: HeaderMap,
-    pub(super) body: Option<&'a [u8]>,
+    pub(super) body: Option<Bytes>,
     pub(super) redirects: Redirects,
 }
 
-impl Ask<'static> {
+impl Ask {
     /// A request without a body.
     pub(super) fn get(url: Url, redirects: Redirects) -> Self {
         Self {
@@ -62,21 +63,27 @@ impl Ask<'static> {
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
+    /// For requests with a body: while that is on its way, a server has nothing to send.
+    uploading: reqwest::Client,
     plain: PlainHttp,
 }
 
 impl Http {
-    /// `silence`: how long a server may send nothing.
+    /// `silence`: how long a server may send nothing, unless something is sent to it.
     pub(super) fn new(plain: PlainHttp, silence: Duration) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT.min(silence))
-            .read_timeout(silence)
-            .timeout(WHOLE)
-            .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("cannot set up HTTP")?;
-        Ok(Self { client, plain })
+        let client = || {
+            reqwest::Client::builder()
+                .redirect(Policy::none())
+                .connect_timeout(CONNECT.min(silence))
+                .timeout(WHOLE)
+                .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
+        };
+        let built = |client: reqwest::ClientBuilder| client.build().context("cannot set up HTTP");
+        Ok(Self {
+            client: built(client().read_timeout(silence))?,
+            uploading: built(client())?,
+            plain,
+        })
     }
 
     /// `https` or, where that is allowed, `http`: how a registry is reached.
@@ -90,7 +97,7 @@ impl Http {
     }
 
     /// Sends it, and follows where it may be redirected. Any status but a redirect is the caller's to judge.
-    pub(super) async fn send(&self, ask: Ask<'_>) -> anyhow::Result<Response> {
+    pub(super) async fn send(&self, ask: Ask) -> anyhow::Result<Response> {
         let Ask {
             method,
             mut url,
@@ -100,12 +107,13 @@ impl Http {
         } = ask;
         for _ in 0..=MOST_REDIRECTS {
             self.check(&url)?;
-            let mut request = self
-                .client
-                .request(method.clone(), url.clone())
-                .headers(headers.clone());
-            if let Some(body) = body {
-                request = request.body(Body::from(body.to_vec()));
+            let client = match &body {
+                Some(body) if !body.is_empty() => &self.uploading,
+                _ => &self.client,
+            };
+            let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
+            if let Some(body) = &body {
+                request = request.body(body.clone());
             }
             let response = request.send().await.map_err(|error| failed(&url, &error))?;
             if !is_redirect(response.status()) {
@@ -263,6 +271,41 @@ mod tests {
         ] {
             assert_eq!(is_private(&url.parse().unwrap()), private, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_upload_may_take_longer_than_a_server_may_be_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
+        // Takes all that comes, and answers in three times the time that it may be silent.
+        let slow = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut read = [0; 4096];
+                    let _ = stream.read(&mut read).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")
+                        .await;
+                });
+            }
+        });
+        let http = http(PlainHttp::Loopback);
+        let upload = Ask {
+            method: Method::PUT,
+            body: Some(Bytes::from_static(b"component")),
+            ..Ask::get(url.clone(), Redirects::Within)
+        };
+        assert_eq!(http.send(upload).await.unwrap().status(), StatusCode::CREATED);
+        let silent = http
+            .send(Ask::get(url, Redirects::Within))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(silent.contains("did not answer in time"), "{silent}");
+        slow.abort();
     }
 
     #[test]

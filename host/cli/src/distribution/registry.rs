@@ -11,6 +11,7 @@ use super::{
 };
 use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use fumehood_core::digest::Digest;
 use reqwest::{
     Method, Response, StatusCode, Url,
@@ -55,7 +56,7 @@ struct Wanted<'a> {
     method: Method,
     url: Url,
     accept: &'static str,
-    content: Option<(&'a str, &'a [u8])>,
+    content: Option<(&'a str, Bytes)>,
     redirects: Redirects,
 }
 
@@ -194,7 +195,7 @@ impl<'h> Registry<'h> {
         }
         let begin = Wanted {
             method: Method::POST,
-            content: Some(("application/octet-stream", &[])),
+            content: Some(("application/octet-stream", Bytes::new())),
             ..Wanted::get(self.at("blobs/uploads/")?, "*/*", Redirects::Within)
         };
         let begun = self.send(&begin).await?;
@@ -216,7 +217,7 @@ impl<'h> Registry<'h> {
             .append_pair("digest", &descriptor.digest.to_string());
         let put = Wanted {
             method: Method::PUT,
-            content: Some(("application/octet-stream", bytes)),
+            content: Some(("application/octet-stream", Bytes::copy_from_slice(bytes))),
             ..Wanted::get(url, "*/*", Redirects::Within)
         };
         let done = self.send(&put).await?;
@@ -227,7 +228,7 @@ impl<'h> Registry<'h> {
     pub(super) async fn put_manifest(&mut self, tag: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let put = Wanted {
             method: Method::PUT,
-            content: Some((artifact::MANIFEST, bytes)),
+            content: Some((artifact::MANIFEST, Bytes::copy_from_slice(bytes))),
             ..Wanted::get(self.at(&format!("manifests/{tag}"))?, "*/*", Redirects::Within)
         };
         let done = self.send(&put).await?;
@@ -377,20 +378,24 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    fn ask(&self, authorization: Option<&HeaderValue>) -> Ask<'a> {
+    fn ask(&self, authorization: Option<&HeaderValue>) -> Ask {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static(self.accept));
         if let Some(authorization) = authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        if let Some(kind) = self.content.and_then(|(kind, _)| HeaderValue::from_str(kind).ok()) {
+        if let Some(kind) = self
+            .content
+            .as_ref()
+            .and_then(|(kind, _)| HeaderValue::from_str(kind).ok())
+        {
             headers.insert(header::CONTENT_TYPE, kind);
         }
         Ask {
             method: self.method.clone(),
             url: self.url.clone(),
             headers,
-            body: self.content.map(|(_, bytes)| bytes),
+            body: self.content.as_ref().map(|(_, bytes)| bytes.clone()),
             redirects: self.redirects,
         }
     }
