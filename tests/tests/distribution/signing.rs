@@ -2,7 +2,7 @@
 
 use crate::{adding::Files, component, digest, lock, refused_without_a_trace, registry::Registry, said, write};
 use fumehood_tests::Place;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Keys, in a folder of their own.
 struct Keys {
@@ -97,6 +97,38 @@ async fn what_is_not_signed_by_a_key_that_counts_is_not_added() {
     );
     let other = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/sums:1.1.0")]).await;
     assert!(other.contains("signed, but not by acme"), "{other}");
+}
+
+#[tokio::test]
+async fn what_is_kept_counts_also_with_a_signature_by_a_key_that_is_trusted_since() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme", "other"]).await;
+    let to = registry.source("acme/sums");
+    keys.publish(&component("sums", "1.0.0", ""), &to, Some("acme")).await;
+    // Added when nobody was trusted, so without a key in the lock.
+    let place = Place::new("");
+    place.json(&["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    assert!(!lock(&place).contains("key ="));
+    let trust = |key: &str| {
+        let data = place.data();
+        let config = format!("data_dir = {data:?}\n{}", keys.trusting(key, ""));
+        std::fs::write(place.path().join("fumehood.toml"), config).unwrap();
+    };
+    trust("acme");
+    place.json(&["tool", "add", "--locked"]).await;
+    trust("other");
+    let other = place.run(&["tool", "add", "--locked"]).await;
+    assert_eq!(other.status.code(), Some(1));
+    assert!(said(&other).contains("signed, but not by other"), "{}", said(&other));
+    // Another key signs it as well.
+    keys.publish(&component("sums", "1.0.0", ""), &to, Some("other")).await;
+    place.json(&["tool", "add", "--locked"]).await;
+    // Without a network only what was pinned is known.
+    drop(registry);
+    let offline = place.run(&["tool", "add", "--locked"]).await;
+    for part in ["is not signed", "other", "can't be reached"] {
+        assert!(said(&offline).contains(part), "{part} in {}", said(&offline));
+    }
 }
 
 #[tokio::test]

@@ -59,12 +59,9 @@ async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> 
     for entry in wanted {
         let source = entry.source_in(file.dir())?;
         let kept = cache.as_ref().ok().and_then(|cache| cache.get(&entry.digest));
-        let fetched = match kept.filter(|_| source.is_remote()) {
-            Some(wasm) => outside
-                .kept(source, wasm, entry.artifact, entry.key)
-                .with_context(|| entry.name.to_string())?,
-            None => outside.fetch(&source).await.with_context(|| entry.name.to_string())?,
-        };
+        let kept = kept.filter(|_| source.is_remote());
+        let fetched = outside.again(&source, kept, entry.artifact, entry.key).await;
+        let fetched = fetched.with_context(|| entry.name.to_string())?;
         // THREAT[T-supply-moved-tag]
         ensure!(
             fetched.digest == entry.digest,

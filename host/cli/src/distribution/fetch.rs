@@ -7,7 +7,7 @@ use super::{
     registry::{Access, Registry},
     signature::{self, LARGEST_DETACHED, LARGEST_PAYLOAD, Signature},
     source::Source,
-    trust::{Signed, Trust},
+    trust::{Distrusted, Signed, Trust},
 };
 use crate::component_file::ComponentFile;
 use anyhow::{Context as _, bail, ensure};
@@ -74,6 +74,28 @@ impl Outside {
             file,
             artifact,
             signed,
+        })
+    }
+
+    /// What is locked: as it was kept, if the signature that it had counts, else fetched, with the signatures that it has now.
+    pub(crate) async fn again(
+        &self,
+        source: &Source,
+        kept: Option<Vec<u8>>,
+        artifact: Option<Digest>,
+        key: Option<Digest>,
+    ) -> anyhow::Result<Fetched> {
+        let distrusted = match kept.map(|wasm| self.kept(source.clone(), wasm, artifact, key)) {
+            Some(Ok(fetched)) => return Ok(fetched),
+            Some(Err(distrusted)) => Some(distrusted),
+            None => None,
+        };
+        self.fetch(source).await.map_err(|error| match distrusted {
+            // Where it can't be asked for, what is the matter is what was kept.
+            Some(distrusted) if !error.chain().any(|cause| cause.is::<Distrusted>()) => {
+                error.context(distrusted.to_string())
+            }
+            _ => error,
         })
     }
 
