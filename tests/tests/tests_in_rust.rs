@@ -73,6 +73,18 @@ fn what_the_tool_asks_beside_the_exchanges_is_an_error_and_what_it_leaves_out_as
 }
 
 #[test]
+fn a_tool_that_the_component_does_not_have_is_an_error_however_the_call_is_to_end() {
+    let place = Place::empty("");
+    let _ = fetching(&place);
+    let tool = Tool::of_component(place.path().join("tool/http.wasm")).by(Program::at(binary()));
+    let error = tool.call("http_fetsh", json!({"url": URL})).try_run().unwrap_err();
+    assert!(matches!(error, Error::NotAsExpected { .. }), "{error}");
+    for part in ["http_fetsh", "one of", "http_fetch"] {
+        assert!(error.to_string().contains(part), "{part} in {error}");
+    }
+}
+
+#[test]
 fn a_mistake_is_told_in_the_words_of_the_program() {
     let place = Place::empty("");
     let error = fetching(&place).limit("time", "soon").try_run().unwrap_err();

@@ -363,10 +363,16 @@ async fn a_test_sets_what_chance_gives_its_tool() {
 
 #[tokio::test]
 async fn a_test_of_a_tool_that_the_component_does_not_have_says_so() {
-    let folder = Folder::with("tool = \"http_fetsh\"\n[[test]]\nname = \"x\"\n");
-    let (about, _, found) = folder.finding().await;
-    assert_eq!(about, "status");
-    assert!(found.contains("http_fetsh"), "{found}");
+    // Also where it is the call's failing that is expected.
+    for expected in ["", "expect.status = \"error\"\n"] {
+        let folder = Folder::with(&format!("tool = \"http_fetsh\"\n[[test]]\nname = \"x\"\n{expected}"));
+        let (about, expected, found) = folder.finding().await;
+        assert_eq!(about, "tool");
+        assert!(
+            expected.contains("http_fetch") && found.contains("http_fetsh"),
+            "{expected}, {found}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use fumehood_core::{
     digest::Digest,
     id::SessionId,
     ledger::EgressOutcome,
-    name::{AgentName, OrgName, SecretName},
+    name::{AgentName, OrgName, SecretName, ToolName},
 };
 use fumehood_egress::{EgressConfig, Resolver, Wire};
 use fumehood_policy::{
@@ -54,6 +54,8 @@ pub(crate) struct Trial {
     outside: Outside,
     component: NewComponent,
     manifest: Manifest,
+    /// What the component offers.
+    tools: Vec<ToolName>,
     agents: BTreeMap<AgentName, AgentConfig>,
     policy: HostPolicy,
     answers: Answers,
@@ -170,6 +172,7 @@ impl Trial {
             outside,
             component,
             manifest: inspected.manifest,
+            tools: inspected.tools.into_iter().map(|tool| tool.name).collect(),
             orgs: AtomicU64::new(0),
             _code: code,
         })
@@ -244,7 +247,11 @@ impl Trial {
             stem: &stem,
             name: &case.name,
         };
-        let findings = judge(&case.expect, &came, &kept)?;
+        // Where there is no tool, nothing else that came of the call says anything of it.
+        let findings = match self.absent(located, case) {
+            Some(absent) => vec![absent],
+            None => judge(&case.expect, &came, &kept)?,
+        };
         Ok(Outcome {
             name: case.name.clone(),
             verdict: if findings.is_empty() {
@@ -258,6 +265,30 @@ impl Trial {
             result: shown(&called.result),
             text: said(&called.result),
         })
+    }
+
+    /// What there is to say of a test whose tool the component does not have.
+    fn absent(&self, located: &Located, case: &Case) -> Option<Finding> {
+        let tool = located.file.tool_of(case).unwrap_or_default();
+        if self.tools.iter().any(|there| there.as_str() == tool) {
+            return None;
+        }
+        let there: Vec<&str> = self.tools.iter().map(ToolName::as_str).collect();
+        Some(Finding {
+            about: "tool".to_owned(),
+            expected: match there.is_empty() {
+                true => "a component with tools".to_owned(),
+                false => format!("one of {}", there.join(", ")),
+            },
+            found: format!("the component has no `{tool}`"),
+        })
+    }
+
+    /// Refuses a test that could not be recorded, before anybody is asked: without its secrets, or with a grant that can't be.
+    pub(crate) fn can_record(&self, located: &Located, case: &Case) -> anyhow::Result<()> {
+        self.grant(case)?;
+        self.secrets(located.file.secrets_of(case))?;
+        Ok(())
     }
 
     /// Runs a test with each way in which its outside may fail. What the tool says then is its own matter; that it says
