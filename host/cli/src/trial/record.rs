@@ -170,9 +170,9 @@ fn exchange(
     }
     let mut response = dotted();
     response["status"] = value(i64::from(status));
-    let kept = headers.iter().filter(|(name, _)| !LEFT_OUT.contains(&&**name));
-    let kept: InlineTable = kept
-        .filter_map(|(name, text)| Some((name.clone(), Value::from(std::str::from_utf8(text).ok()?))))
+    let kept: InlineTable = listed(headers)
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), Value::from(text)))
         .collect();
     if !kept.is_empty() {
         response["headers"] = value(kept);
@@ -192,6 +192,22 @@ fn exchange(
     exchange["request"] = Item::Table(request);
     exchange["response"] = Item::Table(response);
     Ok((exchange, beside))
+}
+
+/// The headers that are written, each once: several of one name are the list that they stand for.
+fn listed(headers: &[(String, bytes::Bytes)]) -> BTreeMap<&str, String> {
+    let mut listed = BTreeMap::<&str, String>::new();
+    for (name, text) in headers.iter().filter(|(name, _)| !LEFT_OUT.contains(&&**name)) {
+        let Ok(text) = std::str::from_utf8(text) else { continue };
+        listed
+            .entry(name)
+            .and_modify(|before| {
+                before.push_str(", ");
+                before.push_str(text);
+            })
+            .or_insert_with(|| text.to_owned());
+    }
+    listed
 }
 
 fn dotted() -> Table {
@@ -445,6 +461,21 @@ mod tests {
         assert!(exchange.recorded && file.tests[1].exchanges.is_empty());
         let again = super::edited(&edited, &[recorded(seen(URL, came(&[], ""))).unwrap()]).unwrap();
         assert_eq!(again.matches("recorded = true").count(), 1, "{again}");
+    }
+
+    #[test]
+    fn headers_of_one_name_are_written_as_the_list_that_they_are() {
+        let headers = [
+            ("link", "</a>; rel=next"),
+            ("x-one", "1"),
+            ("link", "</b>; rel=last"),
+            ("set-cookie", "a=b"),
+        ];
+        let edited = edited(TESTS, &[recorded(seen(URL, came(&headers, ""))).unwrap()]).unwrap();
+        let file = super::super::case::TestFile::parse(&edited, Path::new("")).unwrap();
+        let written = &file.tests[0].exchanges[0].response.headers;
+        assert_eq!(written["link"], "</a>; rel=next, </b>; rel=last");
+        assert_eq!((written.len(), &*written["x-one"]), (2, "1"));
     }
 
     #[test]
