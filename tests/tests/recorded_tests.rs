@@ -176,6 +176,59 @@ async fn an_outside_that_does_not_answer_is_a_finding_and_the_file_stays_as_it_i
 }
 
 #[tokio::test]
+async fn what_can_not_be_recorded_is_refused_before_anybody_is_asked() {
+    let refused = async |folder: &Folder, options: &[&str]| {
+        let args = [&["tool", "test", "tool", "--record"], options].concat();
+        let before = folder.written();
+        let output = folder.place.run(&args).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(folder.world.as_ref().unwrap().arrived().is_empty());
+        assert_eq!(folder.written(), before);
+        said
+    };
+    let key = format!("API_KEY={KEY}");
+    let one_file = Folder::with("{ query = \"key\" }", |world| {
+        fetch("a b", &world.url("/x"), "") + &fetch("a-b", &world.url("/x"), "")
+    })
+    .await;
+    let said = refused(&one_file, &["--secret", &key]).await;
+    assert!(said.contains("\"a b\" and \"a-b\""), "{said}");
+    let inline = Folder::with("{ query = \"key\" }", |world| {
+        let url = world.url("/x");
+        format!("test = [{{ name = \"x\", tool = \"http_fetch\", arguments = {{ url = \"{url}\" }} }}]\n")
+    })
+    .await;
+    let said = refused(&inline, &["--secret", &key]).await;
+    assert!(said.contains("no [[test]] tables"), "{said}");
+    // The second lacks what the first has.
+    let secret = Folder::with("{ query = \"key\" }", |world| {
+        let own = format!("secrets = {{ API_KEY = \"{KEY}\" }}");
+        fetch("first", &world.url("/x"), &own) + &fetch("second", &world.url("/x"), "")
+    })
+    .await;
+    let said = refused(&secret, &[]).await;
+    assert!(said.contains("--secret API_KEY="), "{said}");
+}
+
+#[tokio::test]
+async fn a_test_of_no_tool_is_not_recorded_and_keeps_what_it_has() {
+    let folder = Folder::with("{ query = \"key\" }", |world| fetch("a", &world.url("/x"), "")).await;
+    assert_eq!(folder.record().await.0, Some(0));
+    let mistaken = folder.written().replace("http_fetch", "http_fetsh");
+    let path = folder.place.path().join("tool/tests/some.toml");
+    std::fs::write(&path, &mistaken).unwrap();
+    let (code, printed) = folder.record().await;
+    let test = &printed["files"][0]["tests"][0];
+    assert_eq!(
+        (code, &test["findings"][0]["about"]),
+        (Some(1), &Value::from("tool")),
+        "{printed}"
+    );
+    assert_eq!(folder.written(), mistaken);
+}
+
+#[tokio::test]
 async fn a_recording_needs_the_secrets_that_the_component_asks_for() {
     let folder = Folder::with("{ query = \"key\" }", |world| fetch("a", &world.url("/x"), "")).await;
     let refused = folder.place.run(&["tool", "test", "tool", "--record"]).await;

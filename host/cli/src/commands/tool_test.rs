@@ -7,8 +7,8 @@ use crate::{
     kit::{Language, Project, build, finished_component},
     out::{Out, Style, count, printable, tell},
     trial::{
-        Answers, Bent, Case, Finding, Located, Outcome, Recorded, Snapshots, Trial, Verdict, find, has_tests,
-        may_be_recorded, write_recorded,
+        Answers, Bent, Case, Finding, Located, Outcome, Recorded, Snapshots, Trial, Verdict, can_be_written, find,
+        has_tests, may_be_recorded, write_recorded,
     },
 };
 use anyhow::{Context as _, bail};
@@ -72,16 +72,25 @@ pub(crate) async fn of_built(out: Out, loaded: &Loaded, dir: &Path, component: &
 }
 
 async fn run(out: Out, loaded: &Loaded, args: &ToolTest, files: &[Located], component: &Path) -> anyhow::Result<bool> {
+    let named = |case: &&Case| args.name.as_ref().is_none_or(|part| case.name.contains(part));
     let answers = if args.record {
+        files.iter().try_for_each(can_be_written).or_fault()?;
         Answers::Real(secrets(args)?)
     } else {
         Answers::Written
     };
     let trial = Trial::start(loaded, component, answers).await?;
+    if args.record {
+        for located in files {
+            let recorded = located.file.tests.iter().filter(named);
+            recorded
+                .filter(|case| may_be_recorded(&case.exchanges))
+                .try_for_each(|case| trial.can_record(located, case))?;
+        }
+    }
     let mut ran = Vec::new();
     for located in files {
         let (mut tests, mut recordings) = (Vec::new(), Vec::new());
-        let named = |case: &&Case| args.name.as_ref().is_none_or(|part| case.name.contains(part));
         for case in located.file.tests.iter().filter(named) {
             if args.record && !may_be_recorded(&case.exchanges) {
                 leave(out, case);

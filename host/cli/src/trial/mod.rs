@@ -19,6 +19,6 @@ mod snapshot;
 pub(crate) use case::Case;
 pub(crate) use files::{Located, find, has_tests};
 pub(crate) use judge::{Finding, Verdict};
-pub(crate) use record::{Recorded, may_be_recorded, write as write_recorded};
+pub(crate) use record::{Recorded, can_be_written, may_be_recorded, write as write_recorded};
 pub(crate) use run::{Answers, Bent, Outcome, Trial};
 pub(crate) use snapshot::Snapshots;

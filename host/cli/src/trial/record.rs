@@ -9,8 +9,8 @@ use super::{
     judge::Finding,
     snapshot::slug,
 };
-use anyhow::{Context as _, bail};
-use fumehood_agent::recording::{HttpAnswer, HttpSeen};
+use anyhow::{Context as _, anyhow, bail};
+use fumehood_agent::recording::{HttpAnswer, HttpSeen, TooMuch};
 use fumehood_core::name::SecretName;
 use fumehood_egress::LeakGuard;
 use fumehood_policy::{
@@ -72,6 +72,41 @@ impl Recorded {
 /// Whether a test's exchanges are to be recorded: it has none, or those of a recording.
 pub(crate) fn may_be_recorded(exchanges: &[Exchange]) -> bool {
     exchanges.iter().all(|exchange| exchange.recorded)
+}
+
+/// Refuses a test file into which nothing could be written, before anybody is asked for what would be.
+///
+/// # Errors
+/// When its text can't be edited, or two of its tests would have their bodies in the same files.
+pub(crate) fn can_be_written(located: &Located) -> anyhow::Result<()> {
+    let refused = || format!("cannot record into {}", located.path.display());
+    let text = fs::read_to_string(&located.path).with_context(|| format!("cannot read {}", located.path.display()))?;
+    edited(&text, &[]).with_context(refused)?;
+    let mut slugs = BTreeMap::new();
+    for case in located
+        .file
+        .tests
+        .iter()
+        .filter(|case| may_be_recorded(&case.exchanges))
+    {
+        if let Some(other) = slugs.insert(slug(&case.name), &case.name) {
+            return Err(anyhow!(
+                "the bodies of the tests {other:?} and {:?} would be in the same files; give one of them another name",
+                case.name
+            ))
+            .with_context(refused);
+        }
+    }
+    Ok(())
+}
+
+/// What there is to say of a test that asked for more than is recorded.
+pub(super) fn too_much(error: &TooMuch, most: u64) -> Finding {
+    Finding {
+        about: "recording".to_owned(),
+        expected: format!("at most {most} bytes, with all requests and answers"),
+        found: error.to_string(),
+    }
 }
 
 /// The exchanges of a test, or why they can't be written.
@@ -476,6 +511,33 @@ mod tests {
         let written = &file.tests[0].exchanges[0].response.headers;
         assert_eq!(written["link"], "</a>; rel=next, </b>; rel=last");
         assert_eq!((written.len(), &*written["x-one"]), (2, "1"));
+    }
+
+    #[test]
+    fn a_file_into_which_nothing_can_be_written_is_told_before_anything_is_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("some.toml");
+        let said = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let file = super::super::case::TestFile::parse(text, dir.path()).unwrap();
+            let located = Located {
+                path: path.clone(),
+                file,
+            };
+            can_be_written(&located)
+                .err()
+                .map(|error| format!("{error:#}"))
+                .unwrap_or_default()
+        };
+        assert_eq!(said(TESTS), "");
+        let inline = said("tool = \"a\"\ntest = [{ name = \"x\" }]\n");
+        assert!(inline.contains("[[test]]"), "{inline}");
+        let two = |more: &str| said(&format!("{TESTS}{more}[[test]]\nname = \"A test?\"\n"));
+        assert!(two("").contains("\"A test!\" and \"A test?\""), "{}", two(""));
+        let by_hand = format!(
+            "{TESTS}[[test]]\nname = \"A test?\"\nexchange = [{{ request = {{ url = \"{URL}\" }}, response = {{ }} }}]\n"
+        );
+        assert_eq!(said(&by_hand), "", "it is left alone");
     }
 
     #[test]
