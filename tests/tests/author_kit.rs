@@ -275,6 +275,25 @@ async fn what_could_not_be_installed_is_installed_with_the_next_build_and_then_n
     std::fs::write(dir.join("requirements.txt"), "a==2\n").unwrap();
     assert!(build().await.0);
     assert_eq!(log().lines().count(), 5, "other pins are installed");
+    // The lock file is newer than what was installed by it.
+    let installed = std::fs::File::options()
+        .write(true)
+        .open(dir.join("node_modules/.package-lock.json"))
+        .unwrap();
+    let before = std::fs::metadata(dir.join("package-lock.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    installed.set_modified(before - Duration::from_secs(1)).unwrap();
+    for _ in 0..2 {
+        assert!(build().await.0);
+    }
+    let log = log();
+    assert_eq!(
+        (log.lines().count(), log.lines().last()),
+        (6, Some("npm")),
+        "once: {log}"
+    );
 }
 
 #[tokio::test]

@@ -12,18 +12,32 @@ pub(super) const ENVIRONMENT: &str = ".venv";
 const COMPLETE: &str = ".venv/.complete";
 /// npm writes it last.
 const NPM_COMPLETE: &str = "node_modules/.package-lock.json";
+const NPM_PINS: &str = "package-lock.json";
 const PINS: &str = "requirements.txt";
 
 /// Sees to it that what a folder pins is there, as far as its language needs it.
 pub(super) async fn ready(language: Language, dir: &Path) -> anyhow::Result<()> {
-    if dir.join("package-lock.json").exists() && !dir.join(NPM_COMPLETE).is_file() {
+    if dir.join(NPM_PINS).exists() && !has_npm_installed(dir) {
         // What the lock file pins, and none of its packages' own scripts.
         step(dir, &["npm", "ci", "--ignore-scripts"]).await?;
     }
-    if dir.join(PINS).is_file() && lacks_its_compiler(language) {
+    if dir.join(PINS).is_file() && lacks_its_compiler(language, process::is_there) {
         of_python(dir).await?;
     }
     Ok(())
+}
+
+/// Whether an installation came to its end since the pins were written.
+fn has_npm_installed(dir: &Path) -> bool {
+    let written = |file: &str| {
+        fs::metadata(dir.join(file))
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
+    match (written(NPM_COMPLETE), written(NPM_PINS)) {
+        (Some(complete), Some(pins)) => complete >= pins,
+        _ => false,
+    }
 }
 
 async fn of_python(dir: &Path) -> anyhow::Result<()> {
@@ -52,11 +66,33 @@ async fn of_python(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Whether what the template's pins bring is not there in another way.
-fn lacks_its_compiler(language: Language) -> bool {
+fn lacks_its_compiler(language: Language, is_there: impl Fn(&str) -> bool) -> bool {
     match language {
         Language::Rust | Language::Js => false,
-        Language::Python => !process::is_there("componentize-py"),
+        Language::Python => !is_there("componentize-py"),
         Language::C => std::env::var_os("CC").is_none(),
-        Language::Go => !process::is_there("go"),
+        // Two programs: the second makes a component of what the first compiles.
+        Language::Go => !is_there("go") || !is_there("wasm-tools"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_lacks_what_its_build_needs_unless_both_of_its_programs_are_there() {
+        for (there, lacks) in [
+            (&["go", "wasm-tools"][..], false),
+            (&["go"], true),
+            (&["wasm-tools"], true),
+            (&[], true),
+        ] {
+            assert_eq!(
+                lacks_its_compiler(Language::Go, |program| there.contains(&program)),
+                lacks,
+                "{there:?}"
+            );
+        }
     }
 }
