@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{PATIENCE, Place, hand_written, root, signal};
+use fumehood_tests::{PATIENCE, Place, binary, hand_written, root, signal};
 use serde_json::{Value, json};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{
@@ -394,6 +394,58 @@ async fn dev_runs_the_tests_where_no_call_is_given_and_stops_a_build_at_ctrl_c()
         .await
         .expect("it did not end");
     assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn dev_tests_the_component_also_where_the_tests_of_its_language_cannot_start() {
+    let place = Place::empty("");
+    let dir = quick_project(&place);
+    std::fs::create_dir(dir.join("tests")).unwrap();
+    let test =
+        "tool = \"add\"\n[[test]]\nname = \"two and three\"\narguments = { a = 2, b = 3 }\nexpect.contains = [\"5\"]\n";
+    std::fs::write(dir.join("tests/sums.toml"), test).unwrap();
+    let mut dev = Dev::begin(place.command(&["tool", "dev", "sums"]));
+    let told = dev.waits().await;
+    assert!(told.contains("test.sh, which is not there"), "{told}");
+    let passed = async {
+        while let Some(line) = dev.out.next_line().await.unwrap() {
+            if line.contains("1 passed, 0 failed") {
+                return;
+            }
+        }
+        panic!("it ended");
+    };
+    tokio::time::timeout(PATIENCE, passed).await.expect("it was not tested");
+}
+
+#[tokio::test]
+async fn dev_has_the_component_of_tests_in_rust_run_by_itself_unless_another_is_named() {
+    let place = Place::empty("");
+    let dir = quick_project(&place).canonicalize().unwrap();
+    std::fs::write(dir.join("Cargo.toml"), "").unwrap();
+    std::fs::rename(dir.join("made"), dir.join("made.wasm")).unwrap();
+    let artifact = json!({
+        "reason": "compiler-artifact", "manifest_path": dir.join("Cargo.toml"), "filenames": [dir.join("made.wasm")],
+    });
+    let programs = place.path().join("programs");
+    let cargo = format!("case \"$1\" in build) echo '{artifact}' ;; test) echo \"run by $FUMEHOOD_BIN.\" ;; esac\n");
+    program(&programs.join("cargo"), &cargo);
+    let own = binary().canonicalize().unwrap();
+    for (named, by) in [
+        (None, own.display().to_string()),
+        (Some("/another/one"), "/another/one".to_owned()),
+    ] {
+        let mut command = place.command(&["tool", "dev", "sums"]);
+        with_programs(&mut command, &programs);
+        command.envs(named.map(|named| ("FUMEHOOD_BIN", named)));
+        // It has what it builds with.
+        let mut dev = Dev::begin({
+            command.env("RUSTFLAGS", "--sysroot=here");
+            command
+        });
+        let told = dev.waits().await;
+        assert!(told.contains(&format!("run by {by}.")), "{told}");
+    }
 }
 
 #[tokio::test]

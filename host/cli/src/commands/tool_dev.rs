@@ -50,8 +50,15 @@ async fn round(out: Out, loaded: &Loaded, args: &ToolDev, dir: &Path) -> anyhow:
     let file = tool_build::built(out, loaded, &project).await?;
     if args.call.is_empty() {
         // Both, so that each save tells all that is wrong.
-        let of_the_language = test(&project).await?;
-        let of_the_component = tool_test::of_built(out, loaded, &project.dir, &file).await?;
+        let of_the_language = test(&project).await;
+        let of_the_component = tool_test::of_built(out, loaded, &project.dir, &file).await;
+        let (of_the_language, of_the_component) = match (of_the_language, of_the_component) {
+            (Err(error), Err(other)) => {
+                tell(&printable(&format!("fumehood: {error:#}\n")));
+                return Err(other);
+            }
+            (one, other) => (one?, other?),
+        };
         if !(of_the_language && of_the_component) {
             bail!("tests failed; what they say is above");
         }
