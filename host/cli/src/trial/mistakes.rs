@@ -4,17 +4,23 @@ use super::{
     case::{Answer, Case, CaseError, Exchange, RequestPattern, TestFile},
     snapshot::slug,
 };
-use fumehood_core::name::{SecretName, ToolName};
+use fumehood_core::{
+    Time,
+    name::{SecretName, ToolName},
+};
 use fumehood_policy::{limits::LimitsRequest, network::Target};
 use fumehood_store::WorkspacePath;
 use http::{HeaderName, HeaderValue};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Component, Path},
 };
 
 /// What begins a secret's place in a text.
 const PLACEHOLDER: &str = "{{secret:";
+/// What a store keeps of a key-value, in bytes.
+const LONGEST_KEY: usize = 255;
+const LARGEST_VALUE: usize = 1 << 20;
 
 /// The first mistake in a file whose answers have their files below `dir`.
 pub(super) fn check(file: &TestFile, dir: &Path) -> Result<(), CaseError> {
@@ -49,9 +55,18 @@ fn test(case: &Case, tool: &str, dir: &Path) -> Found {
         let set = LimitsRequest::default().set(key, value);
         set.map_err(|error| format!("`limits`: {error}"))?;
     }
+    if case.clock.is_some_and(|clock| clock < Time::UNIX_EPOCH) {
+        return Err("`clock` is before 1970, which no clock of a tool shows".to_owned());
+    }
     for (key, files) in [("files", &case.files), ("expect.files", &case.expect.files)] {
         for path in files.keys() {
             WorkspacePath::new(path).map_err(|error| format!("`{key}`: the path {path:?}: {error}"))?;
+        }
+        below_a_file(files).map_err(|why| format!("`{key}`: {why}"))?;
+    }
+    for (table, kv) in [("kv", &case.kv), ("expect.kv", &case.expect.kv)] {
+        for (key, value) in kv {
+            key_value(key, value).map_err(|why| format!("`{table}`: {why}"))?;
         }
     }
     for (at, exchange) in case.exchanges.iter().enumerate() {
@@ -59,6 +74,34 @@ fn test(case: &Case, tool: &str, dir: &Path) -> Found {
         one_body(exchange).map_err(of_exchange)?;
         request(&exchange.request).map_err(of_exchange)?;
         response(&exchange.response, dir).map_err(of_exchange)?;
+    }
+    Ok(())
+}
+
+/// A file in the place of another's folder.
+fn below_a_file(files: &BTreeMap<String, String>) -> Found {
+    for path in files.keys() {
+        let above = path.match_indices('/').map(|(slash, _)| &path[..slash]);
+        if let Some(file) = above.into_iter().find(|above| files.contains_key(*above)) {
+            return Err(format!("{path:?} can't be there, as {file:?} is a file and no folder"));
+        }
+    }
+    Ok(())
+}
+
+/// As every store has it.
+fn key_value(key: &str, value: &str) -> Found {
+    if !(1..=LONGEST_KEY).contains(&key.len()) {
+        return Err(format!(
+            "a key has 1 to {LONGEST_KEY} bytes, and {key:?} has {}",
+            key.len()
+        ));
+    }
+    if value.len() > LARGEST_VALUE {
+        return Err(format!(
+            "a value has at most {LARGEST_VALUE} bytes, and that of {key:?} has {}",
+            value.len()
+        ));
     }
     Ok(())
 }
@@ -213,10 +256,33 @@ mod tests {
             ("files = { \"../x\" = \"\" }", "`files`"),
             ("expect.files = { \"/x\" = \"\" }", "`expect.files`"),
             ("tool = \"A tool\"", "`tool`"),
+            ("clock = \"1969-12-31T23:59:59Z\"", "before 1970"),
+            ("files = { \"a/b/c\" = \"\", a = \"\" }", "\"a\" is a file"),
+            (
+                "expect.files = { \"a/b\" = \"\", \"a/b/c\" = \"\" }",
+                "\"a/b\" is a file",
+            ),
+            ("kv = { \"\" = \"x\" }", "1 to 255 bytes"),
         ] {
             let said = said(more);
             assert!(said.contains("\"the one\"") && said.contains(words), "{more}: {said}");
         }
+        for (more, words) in [
+            (format!("kv = {{ {} = \"\" }}", "k".repeat(256)), "1 to 255 bytes"),
+            (format!("expect.kv = {{ {} = \"\" }}", "k".repeat(256)), "`expect.kv`"),
+            (
+                format!("kv = {{ k = \"{}\" }}", "v".repeat((1 << 20) + 1)),
+                "at most 1048576 bytes",
+            ),
+        ] {
+            let said = said(&more);
+            assert!(said.contains("\"the one\"") && said.contains(words), "{said}");
+        }
+        let most = format!(
+            "clock = \"1970-01-01T00:00:00Z\"\nfiles = {{ \"a/b\" = \"\", \"a.b\" = \"\", \"a/c\" = \"\" }}\nkv = {{ {} = \"\" }}",
+            "k".repeat(255)
+        );
+        assert_eq!(said(&most), "");
     }
 
     #[test]
