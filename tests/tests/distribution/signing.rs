@@ -132,6 +132,52 @@ async fn what_is_kept_counts_also_with_a_signature_by_a_key_that_is_trusted_sinc
 }
 
 #[tokio::test]
+async fn as_many_signatures_as_are_looked_at_are_not_added_to() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    let (wasm, to) = (component("sums", "1.0.0", ""), registry.source("acme/sums"));
+    let published = keys.publish(&wasm, &to, None).await;
+    let tag = format!(
+        "acme/sums:{}.sig",
+        published["artifact"].as_str().unwrap().replace(':', "-")
+    );
+    let signatures = |count: usize, size: u64| {
+        let layer = json!({
+            "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": digest(b"x"), "size": size,
+            "annotations": {"dev.cosignproject.cosign/signature": "eA=="},
+        });
+        json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": vec![layer; count],
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2},
+        })
+    };
+    let full = signatures(16, 1);
+    registry.put(&tag, &full);
+    write(&keys.place, "x.wasm", &wasm);
+    let refused = keys
+        .place
+        .command(&["tool", "publish", "x.wasm", &to, "--key", "acme.key"])
+        .env("FUMEHOOD_KEY_PASSPHRASE", "open sesame")
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("16 signatures"), "{}", said(&refused));
+    assert_eq!(registry.manifest(&tag), full, "none is lost");
+    registry.put(&tag, &signatures(15, 1));
+    keys.publish(&wasm, &to, Some("acme")).await;
+    assert_eq!(registry.manifest(&tag)["layers"].as_array().unwrap().len(), 16);
+    // One that is too large is no matter of how large a component may be.
+    registry.put(&tag, &signatures(1, 1 << 30));
+    let place = Place::empty(&keys.trusting("acme", ""));
+    let large = refused_without_a_trace(&place, &["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    assert!(
+        large.contains("a signature") && !large.contains("component_size"),
+        "{large}"
+    );
+}
+
+#[tokio::test]
 async fn a_signature_of_another_artifact_vouches_for_nothing() {
     let registry = Registry::start().await;
     let keys = Keys::made(&["acme"]).await;

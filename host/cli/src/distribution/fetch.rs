@@ -177,6 +177,12 @@ impl Outside {
         };
         let by = self.trust.counting(source).find(|trusted| vouches(&trusted.key));
         let signed = self.trust.decide(source, signatures.len(), by)?;
+        ensure!(
+            layer.size <= self.largest,
+            "the component has {} bytes, more than the {} that are allowed (`component_size` in [limits.install]); nothing of it was fetched",
+            layer.size,
+            self.largest
+        );
         let wasm = registry.blob(&layer, self.largest, "the component").await?;
         Ok((wasm, manifest.digest, signed))
     }

@@ -9,7 +9,7 @@ use super::{
     registry::{Access, Registry},
     signature,
 };
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use fumehood_core::digest::Digest;
 use fumehood_policy::manifest::Manifest;
 use semver::Version;
@@ -106,6 +106,13 @@ async fn sign(registry: &mut Registry<'_>, key: &PrivateKey, to: &Reference, art
     {
         return Ok(());
     }
+    // What is read of them is no more, and what is not read would be lost.
+    ensure!(
+        there.len() < signature::MOST,
+        "it has {} signatures at the tag {tag} already, and no more are looked at: one more would count for nothing. Delete that tag and sign \
+         with the keys that count, or publish a new version",
+        there.len()
+    );
     let signing = signature::sign(key, &repository, artifact, there)?;
     registry
         .put_blob(&signature::config_descriptor(&signing.config), &signing.config)

@@ -127,7 +127,7 @@ impl<'h> Registry<'h> {
     pub(super) async fn blob(&mut self, descriptor: &Descriptor, most: u64, what: &str) -> anyhow::Result<Vec<u8>> {
         ensure!(
             descriptor.size <= most,
-            "{what} from {} has {} bytes, more than the {most} that are allowed (`component_size` in [limits.install]); nothing of it was fetched",
+            "{what} from {} has {} bytes, more than the {most} that are allowed for it; nothing of it was fetched",
             self.registry,
             descriptor.size
         );
