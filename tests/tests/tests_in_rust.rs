@@ -84,6 +84,14 @@ fn a_tool_that_the_component_does_not_have_is_an_error_however_the_call_is_to_en
     }
 }
 
+#[tokio::test]
+async fn the_variable_that_names_the_program_does_not_stop_the_program() {
+    let place = Place::empty("");
+    let mut command = place.command(&["config", "check"]);
+    let output = command.env("FUMEHOOD_BIN", binary()).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn a_mistake_is_told_in_the_words_of_the_program() {
     let place = Place::empty("");

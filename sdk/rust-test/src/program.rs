@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Names the program. Not for the program itself, which takes variables with this beginning for its configuration.
+/// Names the program.
 const VARIABLE: &str = "FUMEHOOD_BIN";
 
 /// Why there is nothing to look at.
@@ -143,11 +143,7 @@ impl Program {
 
     fn run(&self, args: &[OsString]) -> Result<Output, Error> {
         let mut command = Command::new(&self.0);
-        command
-            .arg("--json")
-            .args(args)
-            .env_remove(VARIABLE)
-            .stdin(Stdio::null());
+        command.arg("--json").args(args).stdin(Stdio::null());
         command.output().map_err(|error| Error::Program {
             program: self.0.to_string_lossy().into_owned(),
             error,

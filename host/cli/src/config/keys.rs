@@ -5,7 +5,7 @@ use super::{
     InstallLimits, default_data_dir, default_listen, files::MOST_ENTRIES, limits::LONGEST_DRAIN, retention::FOREVER,
     shutdown, tools,
 };
-use crate::{commands::tool_key::PASSPHRASE, distribution::CREDENTIALS_VARIABLE};
+use crate::{commands::tool_key::PASSPHRASE, distribution::CREDENTIALS_VARIABLE, kit::TESTING_PROGRAM};
 use fumehood_agent::{
     callbacks::CallbackLimits, catalog::DRAIN, host::ScheduleLimits, jobs::JobLimits, limits::OrgLimits,
     recording::RECORDING_BYTES,
@@ -575,6 +575,10 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     (
         PASSPHRASE,
         "For commands: the passphrase of the private key that [signs components](../tool-authors/publishing.md#signing).",
+    ),
+    (
+        TESTING_PROGRAM,
+        "Not for the host: the `fumehood` that [tests of components in Rust](../tool-authors/testing.md#in-rust) run.",
     ),
     (
         "FUMEHOOD_STANDARD_TOOLS",

@@ -12,6 +12,8 @@ use std::{
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+/// Names the program that runs the component in tests with the crate `fumehood-test`.
+pub(crate) const PROGRAM: &str = "FUMEHOOD_BIN";
 const TARGET: &str = "wasm32-wasip2";
 /// On a closed network rustup waits for long, several times over.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
@@ -54,11 +56,13 @@ pub(super) async fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Runs the tests, natively; whether they passed.
+/// Runs the tests, natively; whether they passed. Those of the component itself have this program run it, unless the author says another.
 pub(super) async fn test(dir: &Path) -> anyhow::Result<bool> {
-    Ok(process::run(&mut process::command("cargo", &["test"], dir)?)
-        .await?
-        .success())
+    let mut cargo = process::command("cargo", &["test"], dir)?;
+    if let (None, Ok(own)) = (std::env::var_os(PROGRAM), std::env::current_exe()) {
+        cargo.env(PROGRAM, own);
+    }
+    Ok(process::run(&mut cargo).await?.success())
 }
 
 /// Sees to it that there is a compiler for the target.
