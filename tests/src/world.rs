@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -40,7 +41,7 @@ pub struct World {
 
 impl World {
     /// Starts it. `/echo` gives the request's headers back, `/redirect?to` answers 302, `/slow` never answers, `/held` not
-    /// before it is released, `/big` sends 8 MiB.
+    /// before it is released, `/big` sends 8 MiB, `/appends` is a hook that appends `!` to what a call is to `say`.
     pub async fn start() -> Self {
         let outside = Outside {
             arrived: Arc::new(watch::Sender::new(Vec::new())),
@@ -103,7 +104,16 @@ async fn answer(State(outside): State<Outside>, request: Request) -> Response {
             outside.released.acquire().await.unwrap().forget();
             "released".into_response()
         }
+        "/appends" => appends(request.into_body()).await.into_response(),
         "/big" => Body::from(vec![b'x'; 8 << 20]).into_response(),
         _ => "hello".into_response(),
     }
+}
+
+async fn appends(question: Body) -> String {
+    let question = axum::body::to_bytes(question, usize::MAX).await.unwrap();
+    let question: Value = serde_json::from_slice(&question).unwrap();
+    let mut arguments = question["data"]["about"]["arguments"].clone();
+    arguments["say"] = format!("{}!", arguments["say"].as_str().unwrap()).into();
+    json!({"decision": "allow", "arguments": arguments}).to_string()
 }

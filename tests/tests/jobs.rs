@@ -176,6 +176,36 @@ async fn a_job_of_a_host_that_was_killed_runs_again_once_if_it_may_and_is_told_a
 }
 
 #[tokio::test]
+async fn a_job_that_runs_again_is_given_no_other_arguments_by_a_hook() {
+    let (world, guard) = (World::start().await, World::start().await);
+    let hook = format!(
+        "[[agent.assistant.hook]]\nname = \"guard\"\nmode = \"guard\"\npoints = [\"before_tool_call\"]\nurl = \"{}\"\n\
+         key = \"HOOK_KEY\"\ntimeout = \"1m\"\n",
+        guard.url("/appends")
+    );
+    let work = json!({"say": "built", "url": world.url("/held")});
+    let (place, host) = place(&[("build", &[("bg_again", work)])], &hook).await;
+    let key = json!({"value": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"});
+    let set = host.request(Method::PUT, "/v1/secrets/HOOK_KEY").json(&key);
+    assert!(set.send().await.unwrap().status().is_success());
+    let session = host.session(json!({})).await;
+    host.turn(&session, "build").await;
+    world.has_seen(1).await;
+    host.kill().await;
+    let host = place.serve().await;
+    let refused = ended(&host, &session).await;
+    assert_eq!(refused["result"]["status"], "interrupted", "{refused}");
+    let said = refused["result"]["error"]["message"].as_str().unwrap();
+    assert!(said.contains("begun with"), "{said}");
+    assert_eq!((world.arrived().len(), guard.arrived().len()), (1, 2), "it was asked, and nothing ran");
+    let events = host.events(&session).await;
+    assert_eq!(count(&events, "hook.changed"), 1);
+    let queued = find(&events, "job.queued", |_| true).unwrap();
+    assert_eq!(queued["arguments"]["say"], "built!");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_is_stopped_and_another_org_sees_none_of_it() {
     let world = World::start().await;
     let work = json!({"say": "built", "url": world.url("/held")});

@@ -3,7 +3,7 @@
 use super::{CallScope, scope::Guarded};
 use crate::{
     callable::Callable,
-    hooks::{self, Edits, Hooks, JudgedCall, Occasion, Whose, shown},
+    hooks::{self, Hooks, JudgedCall, Occasion, Whose, shown},
     ports::Telling,
 };
 use fumehood_core::{
@@ -65,7 +65,7 @@ impl CallScope {
             CallError::new(CallErrorCode::Unavailable, message)
         })?;
         let given = std::mem::take(arguments);
-        let judging = hooks.judge_call(&whose, id, tool, given, (&guard, Edits::Taken));
+        let judging = hooks.judge_call(&whose, id, tool, given, (&guard, self.edits()));
         let JudgedCall { told, outcome, .. } = self.in_time(Box::pin(judging)).await?;
         self.report(hooks, &whose, &guard, told).await;
         *arguments = outcome?;

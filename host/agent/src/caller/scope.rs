@@ -3,7 +3,7 @@
 use crate::{
     callable::Callable,
     catalog::InstalledTool,
-    hooks::Hooks,
+    hooks::{Edits, Hooks},
     limits::Limited,
     ports::{CallEvents, HiddenToken, Observe, Waits},
     recording::{HttpTape, Tape},
@@ -167,6 +167,15 @@ impl CallScope {
         match self.run {
             Run::First => error,
             Run::Again => not_run_again(&error.message),
+        }
+    }
+
+    /// Whether guards may give other arguments. A call that began before runs with those that it had begun with, or not.
+    // THREAT[T-turn-replay]: under the same idempotency key the outside must not be asked for something else.
+    pub(super) const fn edits(&self) -> Edits {
+        match self.run {
+            Run::First => Edits::Taken,
+            Run::Again => Edits::Refused,
         }
     }
 
