@@ -34,7 +34,6 @@ impl Host {
         for turn in turns.iter().rev().filter(|turn| !turn.status.is_terminal()) {
             self.end_for_deletion(org, turn.id).await?;
         }
-        self.inner.jobs.stop_of(id);
         let (store, owner) = (Arc::clone(self.store()), org.clone());
         let deleted = self
             .delete_with_files(org, id, async move { Ok(store.delete_session(&owner, id).await?) })
@@ -82,6 +81,8 @@ impl Host {
             }
             return decided;
         }
+        // Decided: none of its jobs is taken any more, and one that was taken just before sees that its session is gone.
+        self.inner.jobs.stop_of(id);
         self.inner.caller.narrowings().forget(org, id);
         files.purge(id).await?;
         Ok(true)

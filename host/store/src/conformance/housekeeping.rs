@@ -3,7 +3,7 @@
 use super::{
     Broken, Outcome, World,
     archive::archive,
-    completed, ensure, ensure_eq, promises, remark,
+    completed, ensure, ensure_eq, jobs, promises, remark,
     schedules::{firing, fresh, in_fresh, new_schedule},
     spending::{self, all_usage, at_work, say, step},
     values::new_entry,
@@ -20,6 +20,7 @@ use fumehood_core::{
     id::{CallId, SessionId},
     name::{OrgName, SecretName},
     now,
+    tool::Effect,
 };
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
@@ -137,6 +138,10 @@ async fn held(world: &World) -> Outcome {
     let org = world.org().await?;
     let by_turn = world.session(&org).await?.id;
     let turn = world.turn(&org, by_turn).await?.id;
+    let asked = jobs::asked_in(world, org.clone()).await?;
+    let by_job = asked.session.id;
+    let (job, _) = jobs::queue(world, &asked, Effect::Pure).await?;
+    store.append(&org, by_job, &[completed(asked.turn.id)]).await?;
     let by_schedule = world.session(&org).await?.id;
     let schedule = store
         .create_schedule(&new_schedule(&org, Place::Session(by_schedule), 3600)?, 100)
@@ -146,7 +151,7 @@ async fn held(world: &World) -> Outcome {
     let told = world.turn(&org, by_webhook).await?.id;
     store.append(&org, by_webhook, &[completed(told)]).await?;
     ensure_eq!(found(world, &org, unused()).await?, [], "what is held");
-    for session in [by_turn, by_schedule, by_webhook] {
+    for session in [by_turn, by_job, by_schedule, by_webhook] {
         ensure!(
             !store.delete_idle_session(&org, session, unused()).await?,
             "one that is held was deleted"
@@ -165,15 +170,16 @@ async fn held(world: &World) -> Outcome {
         .ok_or_else(|| Broken("no webhook".into()))?;
     paused.state = WebhookState::Paused;
     store.append(&org, by_turn, &[completed(turn)]).await?;
+    jobs::end_unworked(world, &org, job).await?;
     ensure_eq!(
         found(world, &org, unused()).await?,
-        [by_schedule, by_webhook],
+        [by_job, by_schedule, by_webhook],
         "one that is to be told is held"
     );
     store.change_webhook(&paused).await?;
     ensure_eq!(
         found(world, &org, unused()).await?,
-        [by_turn, by_schedule, by_webhook],
+        [by_turn, by_job, by_schedule, by_webhook],
         "what nothing holds any more"
     );
     ensure!(

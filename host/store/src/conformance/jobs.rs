@@ -34,14 +34,18 @@ promises! {
 pub(super) const REOPENED: &str =
     "of jobs that an earlier opening ran, those that may run again are taken once more, and the others are to end";
 
-struct Asked {
-    org: OrgName,
-    session: Session,
-    turn: Turn,
+pub(super) struct Asked {
+    pub(super) org: OrgName,
+    pub(super) session: Session,
+    pub(super) turn: Turn,
 }
 
 async fn asked(world: &World) -> Result<Asked, Broken> {
-    let org = world.org().await?;
+    asked_in(world, world.org().await?).await
+}
+
+/// A turn that may ask for jobs, in a session of its own.
+pub(super) async fn asked_in(world: &World, org: OrgName) -> Result<Asked, Broken> {
     let session = world.session(&org).await?;
     let turn = world.turn(&org, session.id).await?;
     Ok(Asked { org, session, turn })
@@ -68,7 +72,8 @@ fn queued(asked: &Asked, job: JobId, call: CallId, effect: Effect) -> Result<New
     Ok(of_turn(asked.turn.id, body))
 }
 
-async fn queue(world: &World, asked: &Asked, effect: Effect) -> Result<(JobId, CallId), Broken> {
+/// A job that waits for a place.
+pub(super) async fn queue(world: &World, asked: &Asked, effect: Effect) -> Result<(JobId, CallId), Broken> {
     let (job, call) = (JobId::new(), CallId::new());
     let event = queued(asked, job, call, effect)?;
     world.store.append(&asked.org, asked.session.id, &[event]).await?;
@@ -92,6 +97,15 @@ fn end(job: &Job) -> NewEvent {
         result,
         Metering::default(),
     ))
+}
+
+/// Ends a job that nobody runs.
+pub(super) async fn end_unworked(world: &World, org: &OrgName, id: JobId) -> Result<(), Broken> {
+    let job = world.store.job(org, id).await?;
+    let job = job.ok_or_else(|| Broken("the job is not there".into()))?;
+    let ended = world.store.end_job(id, &end(&job)).await?;
+    ensure!(ended.is_some(), "it can't be ended");
+    Ok(())
 }
 
 /// Takes jobs until this one is taken: others of the suite may have left some.

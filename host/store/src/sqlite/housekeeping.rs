@@ -18,6 +18,7 @@ macro_rules! held {
     () => {
         "deleting IS NULL \
          AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = sessions.id AND turns.ended IS NULL) \
+         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.session = sessions.id AND jobs.state <> 'ended') \
          AND NOT EXISTS (SELECT 1 FROM deliveries JOIN webhooks ON webhooks.id = deliveries.webhook \
              WHERE deliveries.session = sessions.id AND deliveries.state = 'pending' AND webhooks.state = 'active')"
     };
