@@ -197,7 +197,11 @@ async fn a_job_that_runs_again_is_given_no_other_arguments_by_a_hook() {
     assert_eq!(refused["result"]["status"], "interrupted", "{refused}");
     let said = refused["result"]["error"]["message"].as_str().unwrap();
     assert!(said.contains("begun with"), "{said}");
-    assert_eq!((world.arrived().len(), guard.arrived().len()), (1, 2), "it was asked, and nothing ran");
+    assert_eq!(
+        (world.arrived().len(), guard.arrived().len()),
+        (1, 2),
+        "it was asked, and nothing ran"
+    );
     let events = host.events(&session).await;
     assert_eq!(count(&events, "hook.changed"), 1);
     let queued = find(&events, "job.queued", |_| true).unwrap();
@@ -232,6 +236,29 @@ async fn a_job_is_stopped_and_another_org_sees_none_of_it() {
     let again = expect_json(host.request(Method::POST, &path).json(&json!({})).send().await.unwrap()).await;
     assert_eq!(again["status"], "cancelled", "what has ended stays as it is");
     assert_eq!(count(&host.events(&session).await, "job.completed"), 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_is_archived_once_its_jobs_have_ended() {
+    let world = World::start().await;
+    let work = json!({"say": "built", "url": world.url("/held")});
+    let (_place, host) = place(&[("build", &[("bg_once", work)])], "").await;
+    let session = host.session(json!({})).await;
+    host.turn(&session, "build").await;
+    world.has_seen(1).await;
+    let running = job(&host, &session, |job| job["status"] == "running").await;
+    let path = format!("/v1/sessions/{session}");
+    let archive = || host.request(Method::PATCH, &path).json(&json!({"archived": true}));
+    let problem = refused(archive(), 409, "session_busy").await;
+    assert_eq!(
+        (&problem["job"], problem.get("turn")),
+        (&running["id"], None),
+        "{problem}"
+    );
+    world.release();
+    assert_eq!(ended(&host, &session).await["status"], "completed");
+    assert_eq!(expect_json(archive().send().await.unwrap()).await["archived"], true);
     host.stop().await;
 }
 

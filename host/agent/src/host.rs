@@ -443,8 +443,8 @@ impl Host {
     /// Changes a session: how it narrows its calls from the next call on, the agent from the next turn on.
     ///
     /// # Errors
-    /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown; [`HostError::Busy`] when it is to be archived and has
-    /// a turn that hasn't ended, [`HostError::Compacting`] when its conversation is being summed up.
+    /// [`HostError::NotFound`], or [`HostError::Invalid`] when the agent is unknown; [`HostError::Busy`] or [`HostError::BusyWithJob`] when
+    /// it is to be archived and has a turn or a job that hasn't ended, [`HostError::Compacting`] when its conversation is being summed up.
     pub async fn update_session(
         &self,
         org: &OrgName,
@@ -495,6 +495,7 @@ impl Host {
         }
         let updated = match self.inner.store.update_session(org, id, &change, &[event]).await {
             Err(StoreError::Busy(turn)) => return Err(HostError::Busy(turn)),
+            Err(StoreError::BusyWithJob(job)) => return Err(HostError::BusyWithJob(job)),
             updated => updated?,
         };
         self.inner.caller.narrowings().forget(org, id);

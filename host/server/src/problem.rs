@@ -103,7 +103,7 @@ problem_codes! {
     InvalidName, "invalid_name", UNPROCESSABLE_ENTITY, "The name is not valid";
     /// The request is well formed but makes no sense here; `detail` says why.
     InvalidRequest, "invalid_request", UNPROCESSABLE_ENTITY, "The request makes no sense here";
-    /// The session has a turn that hasn't ended, which `turn` names, or its conversation is being summed up. Wait for the end, cancel the turn, or send the input with `mode` `queue` or `steer`.
+    /// The session has a turn that hasn't ended, which `turn` names, or its conversation is being summed up. Wait for the end, cancel the turn, or send the input with `mode` `queue` or `steer`. Archiving is also refused while a background job has not ended, which `job` names: wait for its end, or stop it.
     SessionBusy, "session_busy", CONFLICT, "The session is busy";
     /// The session is archived: it takes no turns, and its files and key-values stay as they are. Nothing was done. Bring it back with `PATCH /v1/sessions/{session}` and `{"archived": false}`, or go on in a fork of it.
     SessionArchived, "session_archived", CONFLICT, "The session is archived";

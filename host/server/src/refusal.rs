@@ -18,6 +18,7 @@ impl From<HostError> for Problem {
         match error {
             HostError::NotFound(what) => Self::not_found(what),
             HostError::Busy(turn) => Self::new(ProblemCode::SessionBusy, detail).with_turn(turn),
+            HostError::BusyWithJob(job) => Self::new(ProblemCode::SessionBusy, detail).with("job", job.to_string()),
             HostError::QueueFull => Self::new(ProblemCode::QueueFull, detail),
             HostError::HookDenied(_) => Self::new(ProblemCode::HookDenied, detail),
             HostError::Compacting => Self::new(ProblemCode::SessionBusy, detail),
@@ -106,6 +107,7 @@ impl From<StoreError> for Problem {
             error @ StoreError::Busy(turn) => {
                 Self::new(ProblemCode::SessionBusy, error.to_string()).with("turn", turn.to_string())
             }
+            StoreError::BusyWithJob(job) => HostError::BusyWithJob(job).into(),
             StoreError::Invalid { reason } => Self::new(ProblemCode::InvalidRequest, reason),
             error @ (StoreError::Full { limit, .. } | StoreError::TooMany { limit, .. }) => {
                 Self::new(ProblemCode::QuotaExceeded, error.to_string()).with("limit", limit)

@@ -57,6 +57,9 @@ pub enum StoreError {
     /// The session has a turn that hasn't ended: nothing was changed.
     #[error("the session has the turn {0}, which hasn't ended")]
     Busy(TurnId),
+    /// The session has a job that hasn't ended: nothing was changed.
+    #[error("the session has the background job {0}, which hasn't ended")]
+    BusyWithJob(JobId),
     /// Somebody else has taken the turn since: nothing was changed.
     #[error("the turn was taken over by another host: what this one did for it counts no more")]
     Lost,
@@ -189,8 +192,8 @@ pub trait Sessions {
     async fn session(&self, org: &OrgName, id: SessionId) -> Result<Option<Session>>;
     /// The org's sessions, newest first.
     async fn sessions(&self, org: &OrgName, which: WhichSessions, page: &PageRequest) -> Result<Page<Session>>;
-    /// Changes a session and journals it. `None` if there is none; [`StoreError::Busy`] if it is to be archived and has a turn that
-    /// hasn't ended. One that is archived already stays archived since then.
+    /// Changes a session and journals it. `None` if there is none; [`StoreError::Busy`] or [`StoreError::BusyWithJob`] if it is to be
+    /// archived and has a turn or a job that hasn't ended. One that is archived already stays archived since then.
     ///
     /// What is archived takes no turn, no schedule, no key-values, and doesn't go back: [`StoreError::Archived`].
     async fn update_session(

@@ -2,7 +2,11 @@
 
 use super::{CallbackRefused, ResultsRefused};
 use crate::{budgets::BudgetExhausted, install::InstallError, limits::Limited};
-use fumehood_core::{Time, digest::Digest, id::TurnId};
+use fumehood_core::{
+    Time,
+    digest::Digest,
+    id::{JobId, TurnId},
+};
 use fumehood_policy::agent::AgentConfigError;
 use fumehood_store::{StoreError, WorkspaceError};
 
@@ -17,6 +21,11 @@ pub enum HostError {
         "the session is busy with the turn {0}; wait for its end or cancel it, or send the input with `mode` `queue` or `steer`"
     )]
     Busy(TurnId),
+    /// The session has a job that hasn't ended.
+    #[error(
+        "the background job {0} of the session has not ended; wait for its end, or stop it with `POST /v1/jobs/{{job}}/stop`"
+    )]
+    BusyWithJob(JobId),
     /// As many inputs wait as may.
     #[error("as many inputs wait in the session as may; wait until one of them is worked")]
     QueueFull,

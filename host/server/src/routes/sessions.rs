@@ -129,7 +129,7 @@ struct ChangeSession {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<schema::Access>)]
     files: Option<Option<FileAccess>>,
-    /// Whether it is archived. Not while a turn is open.
+    /// Whether it is archived. Not while a turn or a job in it has not ended.
     archived: Option<bool>,
 }
 

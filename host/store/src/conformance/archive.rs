@@ -1,7 +1,7 @@
 //! Archived sessions: they stay as they are, and take nothing.
 
 use super::{
-    Broken, Outcome, World, completed, created, ensure, ensure_eq, new_session, new_turn, promises, remark,
+    Broken, Outcome, World, completed, created, ensure, ensure_eq, jobs, new_session, new_turn, promises, remark,
     schedules::new_schedule,
 };
 use crate::{
@@ -14,13 +14,14 @@ use fumehood_core::{
     id::{EventId, SessionId, TurnId},
     name::OrgName,
     rewind::FilesRewound,
+    tool::Effect,
 };
 use std::sync::Arc;
 
 promises! {
     "an archived session takes nothing, and stays as it is until it is brought back" => takes_nothing,
     "an archived session is left out of the list of those in use" => lists,
-    "a session with a turn that hasn't ended is not archived" => not_while_busy,
+    "a session with a turn or a job that hasn't ended is not archived" => not_while_busy,
     "what a request led to before is told of an archived session as well" => repeated,
     "of an archive and a turn at the same time one is refused" => race,
 }
@@ -129,6 +130,18 @@ async fn not_while_busy(world: &World) -> Outcome {
     );
     ensure_eq!(store.last_seq(&org, session).await?, before, "the journal");
     store.append(&org, session, &[completed(turn)]).await?;
+    set(world, &org, session, true).await?;
+
+    let asked = jobs::asked_in(world, org.clone()).await?;
+    let session = asked.session.id;
+    let (job, _) = jobs::queue(world, &asked, Effect::Pure).await?;
+    store.append(&org, session, &[completed(asked.turn.id)]).await?;
+    let refused = store.update_session(&org, session, &archive(true), &[]).await;
+    ensure!(
+        matches!(refused, Err(StoreError::BusyWithJob(open)) if open == job),
+        "{refused:?}"
+    );
+    jobs::end_unworked(world, &org, job).await?;
     set(world, &org, session, true).await
 }
 

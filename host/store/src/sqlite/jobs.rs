@@ -287,6 +287,18 @@ const WROTE: Statement =
 /// From here on it may have taken effect.
 const ONCE: Statement = Statement::new("UPDATE jobs SET repeats = 0 WHERE call = ?");
 
+/// The oldest job of a session that has not ended.
+pub(super) async fn unfinished(connection: &mut SqliteConnection, session: SessionId) -> Result<Option<JobId>> {
+    let oldest = "SELECT id FROM jobs WHERE session = ?1 AND state <> 'ended' ORDER BY id LIMIT 1";
+    let id: Option<Vec<u8>> = sqlx::query_scalar(oldest)
+        .bind(&session.uuid().as_bytes()[..])
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    id.map(|id| decode::uuid(&id, "a job's id").map(JobId::from_uuid))
+        .transpose()
+}
+
 /// Events of a job, if the condition holds on its row.
 async fn append_if(
     connection: &mut SqliteConnection,

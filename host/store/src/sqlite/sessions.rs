@@ -1,6 +1,6 @@
 //! Sessions.
 
-use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed, journal, turns};
+use super::{BoxFuture, SqliteStore, cursor, cursor::List, decode, failed, insert_failed, jobs, journal, turns};
 use crate::{
     api::{Result, Sessions, StoreError},
     faults::Point,
@@ -169,6 +169,17 @@ pub(super) async fn has_as_many(connection: &mut SqliteConnection, org: &OrgName
     Ok(count >= most)
 }
 
+/// Refuses a session in which something goes on.
+async fn refuse_busy(connection: &mut SqliteConnection, session: SessionId) -> Result<()> {
+    if let Some(open) = turns::open_turn(connection, session).await? {
+        return Err(StoreError::Busy(open));
+    }
+    match jobs::unfinished(connection, session).await? {
+        Some(job) => Err(StoreError::BusyWithJob(job)),
+        None => Ok(()),
+    }
+}
+
 async fn change(
     connection: &mut SqliteConnection,
     org: &OrgName,
@@ -193,11 +204,8 @@ async fn change(
         files,
         archived,
     } = change;
-    if archived == Some(true)
-        && changed.archived.is_none()
-        && let Some(open) = turns::open_turn(connection, id).await?
-    {
-        return Err(StoreError::Busy(open));
+    if archived == Some(true) && changed.archived.is_none() {
+        refuse_busy(connection, id).await?;
     }
     changed.agent = agent.unwrap_or(changed.agent);
     changed.title = title.unwrap_or(changed.title);

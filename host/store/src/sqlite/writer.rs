@@ -297,6 +297,7 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Invalid { reason } => StoreError::Invalid { reason: reason.clone() },
         StoreError::Archived => StoreError::Archived,
         StoreError::Busy(turn) => StoreError::Busy(*turn),
+        StoreError::BusyWithJob(job) => StoreError::BusyWithJob(*job),
         StoreError::Lost => StoreError::Lost,
         StoreError::KeyReused => StoreError::KeyReused,
         StoreError::Full { of, limit } => StoreError::Full { of, limit: *limit },
