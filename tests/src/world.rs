@@ -1,5 +1,6 @@
 //! The outside, as far as tests need one: a small HTTP server that notes who asked for what.
 
+use crate::PATIENCE;
 use axum::{
     Router,
     body::Body,
@@ -29,6 +30,8 @@ pub struct Arrived {
 struct Outside {
     arrived: Arc<watch::Sender<Vec<Arrived>>>,
     released: Arc<Semaphore>,
+    /// Held requests that were broken off.
+    broken_off: Arc<watch::Sender<usize>>,
 }
 
 /// A server on loopback.
@@ -46,6 +49,7 @@ impl World {
         let outside = Outside {
             arrived: Arc::new(watch::Sender::new(Vec::new())),
             released: Arc::new(Semaphore::new(0)),
+            broken_off: Arc::new(watch::Sender::new(0)),
         };
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -72,6 +76,14 @@ impl World {
         arrived.wait_for(|arrived| arrived.len() >= requests).await.unwrap();
     }
 
+    /// Waits until so many requests that were held are broken off by who made them.
+    pub async fn has_lost(&self, requests: usize) {
+        let mut broken_off = self.outside.broken_off.subscribe();
+        let lost = broken_off.wait_for(|count| *count >= requests);
+        let lost = tokio::time::timeout(PATIENCE, lost).await;
+        lost.expect("the request was never broken off").unwrap();
+    }
+
     /// Answers one request that is held, or the next one that is.
     pub fn release(&self) {
         self.outside.released.add_permits(1);
@@ -81,6 +93,15 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A request that waits for its answer; dropped with it when its connection is closed.
+struct Held<'a>(&'a Outside);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.broken_off.send_modify(|count| *count += 1);
     }
 }
 
@@ -101,7 +122,9 @@ async fn answer(State(outside): State<Outside>, request: Request) -> Response {
             StatusCode::OK.into_response()
         }
         "/held" => {
+            let held = Held(&outside);
             outside.released.acquire().await.unwrap().forget();
+            std::mem::forget(held);
             "released".into_response()
         }
         "/appends" => appends(request.into_body()).await.into_response(),

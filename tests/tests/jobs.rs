@@ -316,5 +316,7 @@ async fn a_job_goes_with_its_session() {
         .await;
     assert!(deleted.unwrap().status().is_success());
     refused(host.request(Method::GET, &format!("/v1/jobs/{id}")), 404, "not_found").await;
+    // Stopped as well: it lets go of the server while the host goes on.
+    world.has_lost(1).await;
     host.stop().await;
 }
