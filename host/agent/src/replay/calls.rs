@@ -95,7 +95,8 @@ pub(super) async fn replay(
 ) -> Result<Verdict, ReplayError> {
     let Some(began) = &call.began else {
         return Ok(Verdict::Skipped {
-            why: "no component ran: it was refused, or is a tool of the client or of the host itself".to_owned(),
+            why: "no component ran in the turn: it was refused, runs in the background, or is a tool of the client or of the host itself"
+                .to_owned(),
         });
     };
     match ready(parts, turn, call, began, with).await? {
