@@ -298,6 +298,7 @@ impl CallScope {
     pub(super) fn waits(&self, events: Option<&Arc<CallEvents>>) -> Waits {
         match (self.depth, self.turn, &self.observe, events) {
             (0, Some(turn), Some(observe), Some(events)) => Waits::Turn(turn, observe.clone(), Arc::clone(events)),
+            (0, ..) if self.in_background => Waits::Nobody,
             (0, ..) => Waits::Client,
             _ => Waits::Tool,
         }

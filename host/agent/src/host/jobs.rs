@@ -6,7 +6,7 @@
 
 use super::{Host, HostError};
 use crate::{
-    caller::{CallScope, LOST},
+    caller::{CallScope, LOST, not_run_again},
     catalog::OfferedTools,
     excerpt,
     jobs::{Ends, JobLimits},
@@ -16,7 +16,7 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
     event::{EventBody, NewEvent, Source},
     id::{JobId, SessionId},
-    name::{OrgName, ToolName},
+    name::OrgName,
     now,
 };
 use fumehood_policy::{
@@ -81,6 +81,31 @@ struct Called {
     arguments: Arguments,
     /// How long a result may be.
     most: usize,
+}
+
+/// Why there is nothing to call.
+enum Unbegun {
+    Refused(CallError),
+    /// What it would call is not known.
+    Unread(HostError),
+}
+
+impl From<CallError> for Unbegun {
+    fn from(error: CallError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<HostError> for Unbegun {
+    fn from(error: HostError) -> Self {
+        Self::Unread(error)
+    }
+}
+
+impl From<StoreError> for Unbegun {
+    fn from(error: StoreError) -> Self {
+        Self::Unread(error.into())
+    }
 }
 
 impl Host {
@@ -196,41 +221,54 @@ impl Host {
 
     /// Runs one job that was taken to its end.
     async fn work_job(&self, job: Job, stop: CancellationToken) {
-        let (result, metering) = match self.is_to_stop(&job).await {
-            true => (Err(stopped()), Metering::default()),
-            false => match self.called(&job).await {
-                Ok(called) => match self.call(&job, called, &stop).await {
-                    Some(ended) => ended,
-                    // Deleted, or taken by another.
-                    None => return,
-                },
-                Err(error) => (Err(error), Metering::default()),
+        let (result, metering) = match self.to_call(&job).await {
+            Ok(called) => match self.call(&job, called, &stop).await {
+                Some(ended) => ended,
+                // Deleted, or taken by another.
+                None => return,
             },
+            Err(error) => (Err(error), Metering::default()),
         };
         if self.record_of(&job, vec![completed(&job, result, metering)]).await {
             self.inner.jobs.ends.one_more();
         }
     }
 
-    /// Somebody may have asked for it before there was anything to stop.
-    async fn is_to_stop(&self, job: &Job) -> bool {
-        let now_is = self.store().job(&job.org, job.id).await;
-        now_is.is_ok_and(|job| job.is_none_or(|job| job.stopping))
+    /// What the job calls, or why it does not. What the store can't tell just now is asked for again, for as long as what happens in a
+    /// turn is held.
+    async fn to_call(&self, job: &Job) -> Result<Called, CallError> {
+        let begun = Instant::now();
+        loop {
+            match self.called(job).await {
+                Ok(called) => return Ok(called),
+                Err(Unbegun::Refused(error)) => return Err(error),
+                Err(Unbegun::Unread(error @ HostError::Store(StoreError::Unavailable { .. })))
+                    if begun.elapsed() < self.inner.patience.held =>
+                {
+                    tracing::warn!(job = %job.id, %error, "a job can't be begun yet; it is tried again");
+                }
+                Err(Unbegun::Unread(error)) => {
+                    tracing::error!(job = %job.id, %error, "a job can't be begun");
+                    let why = "the host could not begin the job";
+                    let then = "Its agent may be gone; the operator's log says why";
+                    return Err(unbegun(job, CallErrorCode::Unavailable, why, then));
+                }
+            }
+            tokio::time::sleep(AFTER_FAILURE).await;
+        }
     }
 
     /// What the job calls, as it is today.
-    async fn called(&self, job: &Job) -> Result<Called, CallError> {
-        let unreadable = |error: HostError| {
-            tracing::error!(job = %job.id, %error, "a job can't be begun");
-            CallError::new(
-                CallErrorCode::Unavailable,
-                "the host could not begin the job; its log says why",
-            )
-        };
+    async fn called(&self, job: &Job) -> Result<Called, Unbegun> {
+        // Somebody may have asked for it before there was anything to stop.
+        let now_is = self.store().job(&job.org, job.id).await?;
+        if now_is.is_none_or(|job| job.stopping) {
+            return Err(stopped().into());
+        }
         let queued = self
             .store()
             .events(&job.org, job.session, job.queued_seq.saturating_sub(1), 1);
-        let queued = queued.await.map_err(|error| unreadable(error.into()))?;
+        let queued = queued.await?;
         let Some(EventBody::JobQueued {
             tool,
             arguments,
@@ -241,20 +279,16 @@ impl Host {
             ..
         }) = queued.into_iter().next().map(|event| event.body)
         else {
-            return Err(unreadable(HostError::Fault));
+            return Err(HostError::Fault.into());
         };
-        let chain = self.chain(&job.org, &agent).await.map_err(unreadable)?;
+        let chain = self.chain(&job.org, &agent).await?;
         let most = chain.last().map_or(usize::MAX, |leaf| leaf.tool_output.as_usize());
-        let tools = self
-            .catalog()
-            .tools(&job.org)
-            .await
-            .map_err(|error| unreadable(error.into()))?;
+        let tools = self.catalog().tools(&job.org).await?;
         let tools = Arc::new(tools.offered_by(&chain));
         // THREAT[T-turn-replay]: what runs is what was asked for, and by the code that it was asked of.
-        let installed = tools.get(&tool)?;
+        let installed = tools.get(&tool).map_err(|error| refused(job, error))?;
         if installed.fingerprint(&arguments) != fingerprint {
-            return Err(changed(&tool));
+            return Err(changed(job).into());
         }
         let limit = self.inner.jobs.limits.time;
         let scope = CallScope::new(job.org.clone(), Some(job.session), None, chain)
@@ -419,10 +453,26 @@ fn stopped() -> CallError {
     )
 }
 
-fn changed(tool: &ToolName) -> CallError {
-    let message = format!(
-        "the component of {tool} was changed after the call was asked for, so what was asked for is not what would run; nothing ran. \
-         Call it again"
+fn changed(job: &Job) -> CallError {
+    let why = format!(
+        "the component of {} was changed after the call was asked for, so what was asked for is not what would run",
+        job.tool
     );
-    CallError::new(CallErrorCode::Denied, message)
+    unbegun(job, CallErrorCode::Denied, &why, "Call it again")
+}
+
+/// The end of a job that does not run, and what to do about it.
+fn unbegun(job: &Job, code: CallErrorCode, why: &str, then: &str) -> CallError {
+    match job.attempts {
+        0 | 1 => CallError::new(code, format!("{why}; nothing ran. {then}")),
+        _ => not_run_again(why),
+    }
+}
+
+/// The same in words of others: one that began before may have taken effect, whatever keeps it from running now.
+fn refused(job: &Job, error: CallError) -> CallError {
+    match job.attempts {
+        0 | 1 => error,
+        _ => not_run_again(&error.message),
+    }
 }

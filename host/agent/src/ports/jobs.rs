@@ -31,6 +31,8 @@ pub(crate) enum Waits {
     Tool,
     /// A client that calls the tool itself.
     Client,
+    /// Nobody: it runs in the background.
+    Nobody,
 }
 
 /// The port of one call, which its grant lets be handed on.
@@ -51,6 +53,10 @@ pub(crate) fn jobs(waits: Waits, call: CallId, tool: &ToolName, limits: &Callbac
         )),
         Waits::Client => Arc::new(Refused(
             "handing this call on was denied: no turn waits for its result; it can be handed on where a model calls it in a turn",
+        )),
+        Waits::Nobody => Arc::new(Refused(
+            "handing this call on was denied: it runs in the background, where nothing can be handed on; do the work here, or leave the \
+             tool out of `[jobs] background`",
         )),
     }
 }
@@ -187,7 +193,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_no_turn_waits_for_is_not_handed_on_and_says_why() {
-        for (waits, why) in [(Waits::Tool, "another tool"), (Waits::Client, "no turn waits")] {
+        for (waits, why) in [
+            (Waits::Tool, "another tool"),
+            (Waits::Client, "no turn waits"),
+            (Waits::Nobody, "in the background"),
+        ] {
             let jobs = jobs(waits, CallId::new(), &tool(), &CallbackLimits::default());
             let refused = jobs.detach(None, None).await.unwrap_err();
             assert_eq!(refused.code, CallErrorCode::Denied);

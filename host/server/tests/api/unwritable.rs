@@ -1,9 +1,10 @@
 //! A store that can't be written for a moment: what happened meanwhile is written when it can, and nothing is done twice.
 
 use crate::{
-    house::{House, Plan},
+    house::{House, Plan, wasm},
     steering::later,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::host::Patience;
 use fumehood_core::{id::SessionId, name::OrgName};
 use serde_json::{Value, json};
@@ -152,4 +153,44 @@ async fn a_turn_whose_answer_the_store_refuses_each_time_ends_and_its_model_is_a
     take_again(&house).await;
     let next = house.post(&format!("{session}/turns")).json(&json!({"input": "hi"}));
     assert_eq!(next.answer().await.json()["status"], "completed");
+}
+
+async fn rename(house: &House, table: &str, to: &str) {
+    let rename = format!("ALTER TABLE {table} RENAME TO {to}");
+    sqlx::query(sqlx::AssertSqlSafe(rename))
+        .execute(&mut house.database().await)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_job_whose_agent_can_not_be_read_for_a_moment_begins_later_unless_it_is_stopped_meanwhile() {
+    let (_logs, mut lines) = warnings();
+    let house = House::new().await;
+    let manifest = "name = \"sums\"\nversion = \"0.1.0\"\n[jobs]\nbackground = [\"double\"]\n";
+    let component = json!({"wasm": STANDARD.encode(wasm()), "manifest": manifest, "grant": "requested"});
+    let added = house.post("/v1/tools").json(&component).answer().await;
+    assert!(added.status.is_success(), "{}", added.text());
+    for (stop, status) in [(false, "completed"), (true, "cancelled")] {
+        let session = house.session().await;
+        let (asked, model) = (house.asked().len(), house.next_answer());
+        later(&house, &session, json!({"input": "go"})).await;
+        house.has_asked(asked + 1).await;
+        rename(&house, "agents", "agents_away").await;
+        model.call("double", &json!({"n": 21}));
+        until(&mut lines, "a job can't be begun yet").await;
+        let job = || async { house.get(&format!("{session}/jobs")).answer().await.json()["items"][0].clone() };
+        if stop {
+            let path = format!("/v1/jobs/{}/stop", job().await["id"].as_str().unwrap());
+            assert!(house.post(&path).answer().await.status.is_success());
+        }
+        rename(&house, "agents_away", "agents").await;
+        let ended = async {
+            while job().await["ended"].is_null() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
+        assert_eq!(job().await["status"], status);
+    }
 }
