@@ -285,6 +285,34 @@ async fn a_job_that_takes_too_long_or_is_one_too_many_says_so() {
 }
 
 #[tokio::test]
+async fn a_job_waits_for_a_place_among_the_orgs_calls_for_no_longer_than_its_time() {
+    let (of_turn, of_job) = (World::start().await, World::start().await);
+    let turns: [(&str, &[(&str, Value)]); 2] = [
+        ("fetch", &[("http_get", json!({"url": of_turn.url("/held")}))]),
+        ("build", &[("bg_once", json!({"say": "built", "url": of_job.url("/held")}))]),
+    ];
+    let limits = "[jobs]\ntime = \"1s\"\n[org.default.limits]\nconcurrent_calls = 1\n";
+    let (_place, host) = place(&turns, limits).await;
+    let (holding, waiting) = (host.session(json!({})).await, host.session(json!({})).await);
+    let meanwhile = async {
+        of_turn.has_seen(1).await;
+        host.turn(&waiting, "build").await;
+        let late = ended(&host, &waiting).await;
+        of_turn.release();
+        late
+    };
+    let (turn, late) = tokio::join!(host.turn(&holding, "fetch"), meanwhile);
+    assert_eq!(turn["status"], "completed", "{turn}");
+    assert_eq!(
+        (&late["result"]["status"], &late["result"]["error"]["deadline"]),
+        (&json!("timeout"), &json!("job")),
+        "{late}"
+    );
+    assert_eq!(of_job.arrived().len(), 0);
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_grant_a_call_runs_as_any_other() {
     let (_place, host) = place(&[("build", &[("bg_once", json!({"say": "built"}))])], "").await;
     host.put("/v1/tools/hostile/grant", json!({"files": {"workspace": "read"}}))

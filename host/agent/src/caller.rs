@@ -14,7 +14,7 @@ use recorded::Taping;
 use crate::{
     callbacks::CallbackLimits,
     catalog::{InstalledTool, OfferedTools},
-    limits::{Counted, LONGEST_WAIT, Limited, Limits, Place},
+    limits::{Counted, Limited, Limits, Place},
     narrowings::Narrowings,
     ports::{self, CallEvents, StoreLedger},
     recording::{HttpTape, Tape, recorded_door},
@@ -447,10 +447,9 @@ impl Caller {
         let place = match scope.depth {
             0 => {
                 let _waiting = OneMore::waiting_call();
-                // A turn's calls are its own to wait for, and a job's its own: their time and their cancellation end that.
-                let waits = scope.turn.is_some() || scope.in_background;
-                let longest = (!waits).then(|| scope.time_left(LONGEST_WAIT));
-                Some(self.limits.place(&scope.org, longest).await?)
+                let place = self.limits.place(&scope.org, scope.longest_wait()).await;
+                // Of a job that had to wait until its time was over, that is what is told.
+                Some(place.map_err(|limited| scope.overdue().map_or(Refused::Limited(limited), Refused::Failed))?)
             }
             _ => None,
         };

@@ -4,7 +4,7 @@ use crate::{
     callable::Callable,
     catalog::InstalledTool,
     hooks::{Edits, Hooks},
-    limits::Limited,
+    limits::{LONGEST_WAIT, Limited},
     ports::{CallEvents, HiddenToken, Observe, Waits},
     recording::{HttpTape, Tape},
 };
@@ -214,6 +214,22 @@ impl CallScope {
     pub(super) fn time_left(&self, wait: Duration) -> Duration {
         let left = |deadline: &Deadline| deadline.at().saturating_duration_since(Instant::now());
         self.deadline.as_ref().map_or(wait, |deadline| left(deadline).min(wait))
+    }
+
+    /// How long it may wait for a place among the org's calls; `None`: for as long as it is polled.
+    pub(super) fn longest_wait(&self) -> Option<Duration> {
+        match (self.turn, self.in_background) {
+            // A turn's calls are its own to wait for: its time and its cancellation end that.
+            (Some(_), _) => None,
+            (None, true) => Some(self.time_left(Duration::MAX)),
+            (None, false) => Some(self.time_left(LONGEST_WAIT)),
+        }
+    }
+
+    /// The end of a call that runs in the background, once its time is over.
+    pub(super) fn overdue(&self) -> Option<CallError> {
+        let deadline = self.deadline.as_ref().filter(|_| self.in_background)?;
+        (deadline.at() <= Instant::now()).then(|| deadline.error())
     }
 
     /// When its calls must be done, whatever their own limits are.
