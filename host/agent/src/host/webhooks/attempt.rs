@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use fumehood_core::{
-    event::Event,
+    event::{Event, EventBody},
     id::{CallId, WebhookId},
     ledger::EgressScope,
     name::{ComponentName, OrgName, SecretName, ToolName},
@@ -236,9 +236,20 @@ fn not_set(key: &SecretName) -> Answer {
     ))
 }
 
-/// What it is told: the event, as a client reads it.
+/// What a webhook is not told of a job: what a model asked for, what the tool may do, and what it said.
+// THREAT[T-webhook-content]: whoever has the URL sees what happens, not what is in the conversation.
+const NOT_TOLD: [&str; 4] = ["arguments", "authority", "output", "error"];
+
+/// What it is told: the event, as a client reads it, without what models and tools say in a job.
 fn body(event: &Event) -> Bytes {
     let mut told = json!(event);
+    let of_a_job = matches!(
+        event.body,
+        EventBody::JobQueued { .. } | EventBody::JobStarted { .. } | EventBody::JobCompleted { .. }
+    );
+    if of_a_job && let Some(data) = told.get_mut("data").and_then(Value::as_object_mut) {
+        data.retain(|name, _| !NOT_TOLD.contains(&name.as_str()));
+    }
     if told.to_string().len() > LARGEST
         && let Some(told) = told.as_object_mut()
     {
@@ -267,6 +278,71 @@ fn scope(event: &Event) -> Result<EgressScope, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fumehood_core::{
+        call::{CallError, CallErrorCode, CallResult, ComponentRef, Metering, Output},
+        content::Content,
+        digest::Digest,
+        event::Source,
+        id::{EventId, JobId, SessionId},
+        tool::Effect,
+    };
+
+    #[test]
+    fn of_a_job_an_endpoint_is_told_where_it_is_and_neither_what_it_is_called_with_nor_what_it_says() {
+        let (job, call) = (JobId::new(), CallId::new());
+        let tool = ToolName::new("build").unwrap();
+        let said = json!({"text": "a secret plan"});
+        let queued = EventBody::JobQueued {
+            job,
+            call,
+            tool: tool.clone(),
+            component: ComponentRef {
+                name: ComponentName::new("builder").unwrap(),
+                digest: Digest::of(b"code"),
+            },
+            effect: Effect::Pure,
+            fingerprint: Digest::of(b"call"),
+            arguments: said.as_object().unwrap().clone(),
+            agent: "assistant".parse().unwrap(),
+            approved: false,
+        };
+        let started = EventBody::JobStarted {
+            job,
+            call,
+            attempt: 1,
+            authority: Some(said),
+        };
+        let completed =
+            |result: CallResult| EventBody::job_completed(job, call, tool.clone(), result, Metering::default());
+        let output = Output {
+            content: vec![Content::text("a secret plan")],
+            ..Output::default()
+        };
+        let failed = CallError::new(CallErrorCode::Failed, "a secret plan");
+        for (body_of, told) in [
+            (queued, json!("build")),
+            (started, json!(null)),
+            (completed(Ok(output)), json!("build")),
+            (completed(Err(failed)), json!("build")),
+        ] {
+            let event = Event {
+                id: EventId::new(),
+                seq: Some(1),
+                time: now(),
+                org: OrgName::default_org(),
+                session: SessionId::new(),
+                turn: None,
+                source: Source::Host,
+                body: body_of,
+            };
+            let sent = body(&event);
+            let sent: Value = serde_json::from_slice(&sent).unwrap();
+            assert_eq!(sent["type"], event.body.type_name());
+            assert_eq!(sent["data"]["data"]["job"], job.to_string());
+            assert_eq!(sent["data"]["data"]["tool"], told);
+            assert!(!sent.to_string().contains("secret plan"), "{sent}");
+        }
+    }
 
     #[test]
     fn an_endpoint_is_tried_again_for_more_than_three_days() {
