@@ -140,10 +140,8 @@ impl Recorder {
                 .store
                 .events(&self.org, self.session, seq.saturating_sub(1), 1)
                 .await?;
-            let ended = events.into_iter().next().map(|event| event.body);
-            if let Some(EventBody::JobCompleted { output, error, .. }) = ended
-                && let Some(result) = output.map(Ok).or_else(|| error.map(Err))
-            {
+            let end = events.into_iter().next();
+            if let Some((result, _)) = end.and_then(|event| event.body.into_result_of_job()) {
                 notes.push(jobs::told(job.id, job.tool.as_str(), &result));
             }
         }

@@ -212,6 +212,16 @@ pub const fn status_of(result: &CallResult) -> CallStatus {
     }
 }
 
+/// A result in the parts that events and answers have: exactly one of output and error is there.
+#[must_use]
+pub fn parts(result: CallResult) -> (CallStatus, Option<Output>, Option<CallError>) {
+    let status = status_of(&result);
+    match result {
+        Ok(output) => (status, Some(output), None),
+        Err(error) => (status, None, Some(error)),
+    }
+}
+
 /// What one call used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Metering {

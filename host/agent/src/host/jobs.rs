@@ -129,7 +129,8 @@ impl Host {
             .store()
             .events(&job.org, job.session, seq.saturating_sub(1), 1)
             .await?;
-        Ok(events.into_iter().next().and_then(|event| ended(event.body)))
+        let end = events.into_iter().next();
+        Ok(end.and_then(|event| event.body.into_result_of_job()))
     }
 
     /// Asks for a job to be stopped. It has ended once the journal says so; one that has ended stays as it is.
@@ -428,22 +429,6 @@ fn completed(job: &Job, result: CallResult, metering: Metering) -> NewEvent {
         source,
         EventBody::job_completed(job.id, job.call, job.tool.clone(), result, metering),
     )
-}
-
-fn ended(body: EventBody) -> Option<(CallResult, Metering)> {
-    match body {
-        EventBody::JobCompleted {
-            output,
-            error,
-            metering,
-            ..
-        } => match (output, error) {
-            (Some(output), _) => Some((Ok(output), metering)),
-            (None, Some(error)) => Some((Err(error), metering)),
-            (None, None) => None,
-        },
-        _ => None,
-    }
 }
 
 fn stopped() -> CallError {

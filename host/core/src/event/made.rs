@@ -2,7 +2,7 @@
 
 use super::EventBody;
 use crate::{
-    call::{CallResult, Metering, status_of},
+    call::{CallResult, Metering, parts},
     id::{CallId, JobId},
     name::ToolName,
 };
@@ -20,11 +20,7 @@ impl EventBody {
     /// The `job.completed` of a result.
     #[must_use]
     pub fn job_completed(job: JobId, call: CallId, tool: ToolName, result: CallResult, metering: Metering) -> Self {
-        let status = status_of(&result);
-        let (output, error) = match result {
-            Ok(output) => (Some(output), None),
-            Err(error) => (None, Some(error)),
-        };
+        let (status, output, error) = parts(result);
         Self::JobCompleted {
             job,
             call,
@@ -36,14 +32,26 @@ impl EventBody {
         }
     }
 
+    /// How a job ended, of its `job.completed`.
+    #[must_use]
+    pub fn into_result_of_job(self) -> Option<(CallResult, Metering)> {
+        let Self::JobCompleted {
+            output,
+            error,
+            metering,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let result = output.map(Ok).or_else(|| error.map(Err))?;
+        Some((result, metering))
+    }
+
     /// The `tool.completed` of a result.
     #[must_use]
     pub fn tool_completed(call: CallId, tool: String, result: CallResult, metering: Metering) -> Self {
-        let status = status_of(&result);
-        let (output, error) = match result {
-            Ok(output) => (Some(output), None),
-            Err(error) => (None, Some(error)),
-        };
+        let (status, output, error) = parts(result);
         Self::ToolCompleted {
             call,
             tool,

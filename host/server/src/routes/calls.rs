@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use fumehood_core::{
-    call::{Arguments, CallError, CallErrorCode, CallStatus, Metering, Output, status_of},
+    call::{Arguments, CallError, CallErrorCode, CallStatus, Metering, Output, parts},
     id::{CallId, SessionId},
 };
 use fumehood_policy::quantity::Span;
@@ -86,11 +86,7 @@ async fn call_tool(
     if let Some(counted) = &called.counted {
         tell_standing(&mut headers, counted);
     }
-    let status = status_of(&called.result);
-    let (output, error) = match called.result {
-        Ok(output) => (Some(output), None),
-        Err(error) => (None, Some(error)),
-    };
+    let (status, output, error) = parts(called.result);
     let called = Called {
         call: called.id,
         status,

@@ -11,7 +11,7 @@ use crate::{
 use axum::{Json, extract::State};
 use fumehood_core::{
     Time,
-    call::{CallError, CallStatus, Metering, Output, status_of},
+    call::{CallError, CallStatus, Metering, Output, parts},
     id::JobId,
 };
 use fumehood_store::jobs::{self as kept, JobState};
@@ -179,11 +179,7 @@ async fn show_job(State(app): State<Arc<App>>, client: Client, At(job): At<Strin
     let job = app.host.job(&client.org, job_id(&job)?).await?;
     let log = app.host.store().job_log(&client.org, job.id).await?;
     let result = app.host.job_result(&job).await?.map(|(result, metering)| {
-        let status = status_of(&result);
-        let (output, error) = match result {
-            Ok(output) => (Some(output), None),
-            Err(error) => (None, Some(error)),
-        };
+        let (status, output, error) = parts(result);
         JobResult {
             status,
             output,
