@@ -30,6 +30,12 @@ use tokio::{
 /// How long a host may take to answer anything before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between two looks at what is to come.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The calls, by tool and arguments, that a turn of each input makes.
+pub type Calls<'a> = [(&'a str, &'a [(&'a str, Value)])];
+
 /// Where a host keeps everything, with its configuration; outlives the host.
 pub struct Place {
     dir: TempDir,
@@ -74,6 +80,21 @@ impl Place {
         ));
         std::fs::write(place.path().join("script.yaml"), script).unwrap();
         place
+    }
+
+    /// A place whose agent makes these calls in one step and then ends its turn, and that reaches servers on loopback.
+    #[must_use]
+    pub fn calling(turns: &Calls<'_>, more: &str) -> Self {
+        let turns = turns.iter().map(|(input, calls)| {
+            let calls: Vec<_> = calls
+                .iter()
+                .map(|(tool, arguments)| json!({"tool": tool, "arguments": arguments}))
+                .collect();
+            json!({"match": input, "steps": [{"tool_calls": calls}, {"text": "Done."}]})
+        });
+        let script = json!({"turns": turns.collect::<Vec<_>>(), "otherwise": {"steps": [{"text": "Heard."}]}});
+        let network = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n";
+        Self::scripted(&script.to_string(), &format!("{network}{more}"))
     }
 
     /// The directory.
@@ -382,6 +403,26 @@ pub fn find<'a>(events: &'a [Value], kind: &str, fits: impl Fn(&Value) -> bool) 
         .filter(|event| event["type"] == kind)
         .map(|event| &event["data"])
         .find(|data| fits(data))
+}
+
+/// How many of the events are of a type.
+#[must_use]
+pub fn count(events: &[Value], kind: &str) -> usize {
+    events.iter().filter(|event| event["type"] == kind).count()
+}
+
+/// Looks again and again until there is what is looked for.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(seen) = look().await {
+                return seen;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, looking).await;
+    seen.unwrap_or_else(|_| panic!("{what} never came"))
 }
 
 /// A guest built by `cargo xtask tools`.

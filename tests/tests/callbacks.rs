@@ -6,29 +6,13 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Host, Place, expect_json, find, refused, world::World};
+use fumehood_tests::{Calls, Host, Place, count, expect_json, find, refused, until, world::World};
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use std::time::Duration;
 
-const POLL: Duration = Duration::from_millis(20);
-
-/// A turn of each of these inputs makes the calls beside it.
-fn script(turns: &[(&str, &[(&str, Value)])]) -> String {
-    let turns = turns.iter().map(|(input, calls)| {
-        let calls: Vec<_> = calls
-            .iter()
-            .map(|(tool, arguments)| json!({"tool": tool, "arguments": arguments}))
-            .collect();
-        json!({"match": input, "steps": [{"tool_calls": calls}, {"text": "Done."}]})
-    });
-    json!({"turns": turns.collect::<Vec<_>>(), "otherwise": {"steps": [{"text": "Heard."}]}}).to_string()
-}
-
-async fn place(turns: &[(&str, &[(&str, Value)])]) -> (Place, Host) {
-    let more = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n[callbacks]\nurl = \"https://agents.example.com\"\n";
-    let place = Place::scripted(&script(turns), more);
+async fn place(turns: &Calls<'_>) -> (Place, Host) {
+    let place = Place::calling(turns, "[callbacks]\nurl = \"https://agents.example.com\"\n");
     let host = place.serve().await;
     host.add_guest("hostile", None).await;
     (place, host)
@@ -69,31 +53,20 @@ async fn parked(host: &Host, input: &str) -> (String, Value) {
     (session, turn)
 }
 
-async fn until(host: &Host, turn: &Value, there: impl Fn(&str) -> bool) -> Value {
+async fn once(host: &Host, turn: &Value, there: impl Fn(&str) -> bool) -> Value {
     let path = format!("/v1/turns/{}", turn["id"].as_str().unwrap());
-    let looking = async {
-        loop {
-            let view = host.get(&path).await;
-            if there(view["status"].as_str().unwrap()) {
-                return view;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(fumehood_tests::PATIENCE, looking)
-        .await
-        .expect("the turn never came as far")
-}
-
-async fn ended(host: &Host, turn: &Value) -> Value {
-    until(host, turn, |status| {
-        ["completed", "failed", "cancelled"].contains(&status)
+    until("the turn", async || {
+        let view = host.get(&path).await;
+        there(view["status"].as_str().unwrap()).then_some(view)
     })
     .await
 }
 
-fn count(events: &[Value], kind: &str) -> usize {
-    events.iter().filter(|event| event["type"] == kind).count()
+async fn ended(host: &Host, turn: &Value) -> Value {
+    once(host, turn, |status| {
+        ["completed", "failed", "cancelled"].contains(&status)
+    })
+    .await
 }
 
 /// The end of the one call of `detach`.
@@ -228,14 +201,10 @@ async fn a_result_that_comes_before_the_step_is_through_is_kept_also_when_the_ho
     )
     .await;
     // The other call runs meanwhile.
-    let handed_on = async {
-        while find(&host.events(&session).await, "tool.provisional", |_| true).is_none() {
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(fumehood_tests::PATIENCE, handed_on)
-        .await
-        .expect("the call was never handed on");
+    until("the ticket", async || {
+        find(&host.events(&session).await, "tool.provisional", |_| true).cloned()
+    })
+    .await;
     let ticket = ticket(&host, &session).await;
     let built = json!({"content": "built"});
     let response = ticket.request(&host, &built).send().await.unwrap();
@@ -249,7 +218,7 @@ async fn a_result_that_comes_before_the_step_is_through_is_kept_also_when_the_ho
         "callback_settled",
     )
     .await;
-    assert_eq!(until(&host, &turn, |_| true).await["status"], "running");
+    assert_eq!(once(&host, &turn, |_| true).await["status"], "running");
     host.kill().await;
     let host = place.serve().await;
     assert_eq!(ended(&host, &turn).await["status"], "completed");
@@ -298,19 +267,14 @@ async fn each_call_fails_at_its_own_time_and_the_turn_goes_on_with_the_last() {
     ];
     let (_place, host) = place(&[("build", &calls)]).await;
     let (session, turn) = parked(&host, "build").await;
-    let timed_out = async {
-        while find(&host.events(&session).await, "tool.completed", |data| {
+    until("the end of the first call", async || {
+        find(&host.events(&session).await, "tool.completed", |data| {
             data["status"] == "timeout"
         })
-        .is_none()
-        {
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(fumehood_tests::PATIENCE, timed_out)
-        .await
-        .expect("the first call never failed");
-    let view = until(&host, &turn, |_| true).await;
+        .cloned()
+    })
+    .await;
+    let view = once(&host, &turn, |_| true).await;
     assert_eq!(view["status"], "awaiting_results", "{view}");
     assert_eq!(view["detached"].as_array().unwrap().len(), 1);
     let ticket = ticket(&host, &session).await;
@@ -455,7 +419,7 @@ async fn whatever_is_wrong_with_id_and_token_the_answer_is_the_same() {
     }
     assert_eq!(answers[0].0, 404);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
-    assert_eq!(until(&host, &turn, |_| true).await["status"], "awaiting_results");
+    assert_eq!(once(&host, &turn, |_| true).await["status"], "awaiting_results");
 
     // Who has the token is told what is wrong.
     let request = |body: &str| {
@@ -481,7 +445,7 @@ async fn whatever_is_wrong_with_id_and_token_the_answer_is_the_same() {
     .await;
     let long = json!({"content": "x".repeat(300 << 10)}).to_string();
     refused(request(&long), 413, "body_too_large").await;
-    assert_eq!(until(&host, &turn, |_| true).await["status"], "awaiting_results");
+    assert_eq!(once(&host, &turn, |_| true).await["status"], "awaiting_results");
     host.stop().await;
 }
 

@@ -7,7 +7,7 @@
 )]
 
 use axum::{Router, extract::State, http::HeaderMap, routing::post};
-use fumehood_tests::{Host, Place, find, guest};
+use fumehood_tests::{Host, Place, count, find, guest};
 use serde_json::{Value, json};
 use std::sync::{
     Arc,
@@ -39,10 +39,6 @@ points = ["before_turn", "before_tool_call"]
 component = "guardian"
 timeout = "1m"
 "#;
-
-fn count(events: &[Value], kind: &str) -> usize {
-    events.iter().filter(|event| event["type"] == kind).count()
-}
 
 fn end<'a>(events: &'a [Value], tool: &str) -> &'a Value {
     find(events, "tool.completed", |data| data["tool"] == tool).unwrap()

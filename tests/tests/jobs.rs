@@ -6,28 +6,12 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Host, Place, expect_json, find, refused, world::World};
+use fumehood_tests::{Calls, Host, Place, count, expect_json, find, refused, until, world::World};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::Duration;
 
-const POLL: Duration = Duration::from_millis(20);
-
-/// A turn of each of these inputs makes the calls beside it.
-fn script(turns: &[(&str, &[(&str, Value)])]) -> String {
-    let turns = turns.iter().map(|(input, calls)| {
-        let calls: Vec<_> = calls
-            .iter()
-            .map(|(tool, arguments)| json!({"tool": tool, "arguments": arguments}))
-            .collect();
-        json!({"match": input, "steps": [{"tool_calls": calls}, {"text": "Going on."}]})
-    });
-    json!({"turns": turns.collect::<Vec<_>>(), "otherwise": {"steps": [{"text": "Heard."}]}}).to_string()
-}
-
-async fn place(turns: &[(&str, &[(&str, Value)])], more: &str) -> (Place, Host) {
-    let network = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n";
-    let place = Place::scripted(&script(turns), &format!("{network}{more}"));
+async fn place(turns: &Calls<'_>, more: &str) -> (Place, Host) {
+    let place = Place::calling(turns, more);
     let host = place.serve().await;
     host.add_guest("hostile", None).await;
     (place, host)
@@ -35,31 +19,19 @@ async fn place(turns: &[(&str, &[(&str, Value)])], more: &str) -> (Place, Host) 
 
 /// The one job of the session, once it is as far.
 async fn job(host: &Host, session: &str, there: impl Fn(&Value) -> bool) -> Value {
-    let looking = async {
-        loop {
-            let jobs = host.get(&format!("/v1/sessions/{session}/jobs")).await;
-            let items = jobs["items"].as_array().unwrap();
-            assert!(items.len() <= 1, "{jobs}");
-            if let Some(listed) = items.first() {
-                let job = host.get(&format!("/v1/jobs/{}", listed["id"].as_str().unwrap())).await;
-                if there(&job) {
-                    return job;
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(fumehood_tests::PATIENCE, looking)
-        .await
-        .expect("the job never came as far")
+    until("the job", async || {
+        let jobs = host.get(&format!("/v1/sessions/{session}/jobs")).await;
+        let items = jobs["items"].as_array().unwrap();
+        assert!(items.len() <= 1, "{jobs}");
+        let listed = items.first()?;
+        let job = host.get(&format!("/v1/jobs/{}", listed["id"].as_str().unwrap())).await;
+        there(&job).then_some(job)
+    })
+    .await
 }
 
 async fn ended(host: &Host, session: &str) -> Value {
     job(host, session, |job| !job["ended"].is_null()).await
-}
-
-fn count(events: &[Value], kind: &str) -> usize {
-    events.iter().filter(|event| event["type"] == kind).count()
 }
 
 /// What models were told of jobs that have ended.
@@ -144,9 +116,8 @@ async fn a_job_that_ends_while_its_turn_goes_on_is_told_in_the_next_step_and_onc
 async fn a_job_of_a_host_that_was_killed_runs_again_once_if_it_may_and_is_told_as_interrupted_if_not() {
     let world = World::start().await;
     let work = json!({"say": "built", "url": world.url("/held")});
-    let turns: [(&str, &[(&str, Value)]); 2] =
-        [("once", &[("bg_once", work.clone())]), ("again", &[("bg_again", work)])];
-    let (place, host) = place(&turns, "").await;
+    let turns: &Calls<'_> = &[("once", &[("bg_once", work.clone())]), ("again", &[("bg_again", work)])];
+    let (place, host) = place(turns, "").await;
     let (once, again) = (host.session(json!({})).await, host.session(json!({})).await);
     host.turn(&once, "once").await;
     host.turn(&again, "again").await;
@@ -287,12 +258,15 @@ async fn a_job_that_takes_too_long_or_is_one_too_many_says_so() {
 #[tokio::test]
 async fn a_job_waits_for_a_place_among_the_orgs_calls_for_no_longer_than_its_time() {
     let (of_turn, of_job) = (World::start().await, World::start().await);
-    let turns: [(&str, &[(&str, Value)]); 2] = [
+    let turns: &Calls<'_> = &[
         ("fetch", &[("http_get", json!({"url": of_turn.url("/held")}))]),
-        ("build", &[("bg_once", json!({"say": "built", "url": of_job.url("/held")}))]),
+        (
+            "build",
+            &[("bg_once", json!({"say": "built", "url": of_job.url("/held")}))],
+        ),
     ];
     let limits = "[jobs]\ntime = \"1s\"\n[org.default.limits]\nconcurrent_calls = 1\n";
-    let (_place, host) = place(&turns, limits).await;
+    let (_place, host) = place(turns, limits).await;
     let (holding, waiting) = (host.session(json!({})).await, host.session(json!({})).await);
     let meanwhile = async {
         of_turn.has_seen(1).await;
