@@ -383,3 +383,20 @@ async fn a_folder_without_tests_or_without_a_component_says_what_is_missing() {
     std::fs::remove_file(folder.0.path().join("tool/http.wasm")).unwrap();
     assert!(folder.refused().await.contains("http.wasm"));
 }
+
+#[tokio::test]
+async fn what_a_component_printed_is_shown_with_a_test_that_failed() {
+    let manifest = "name = \"hostile\"\nversion = \"1\"\ndescription = \"Breaks.\"\n";
+    let tests = "[[test]]\nname = \"it holds\"\ntool = \"panic\"\narguments = { message = \"no such harbour\" }\n";
+    let folder = Folder::of("hostile", manifest, tests);
+    let (code, printed) = folder.test(&[]).await;
+    assert_eq!(code, Some(1), "{printed}");
+    let wrote = &printed["files"][0]["tests"][0]["printed"][0];
+    assert_eq!(wrote["channel"], "stderr", "{printed}");
+    assert!(wrote["text"].as_str().unwrap().contains("no such harbour"), "{printed}");
+    let said = String::from_utf8(folder.0.run(&["tool", "test", "tool"]).await.stdout).unwrap();
+    let (_, below) = said
+        .split_once("it wrote to stderr:")
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(below.contains("no such harbour"), "{said}");
+}

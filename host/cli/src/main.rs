@@ -22,6 +22,7 @@ mod keys;
 mod kit;
 mod out;
 mod planned;
+mod printed;
 mod standard;
 mod telemetry;
 mod temporary;

@@ -11,7 +11,8 @@ use crate::{
     component_file::ComponentFile,
     config::Loaded,
     fault::{OrFault as _, of_usage},
-    out::{Out, printable},
+    out::Out,
+    printed,
     temporary::Temporary,
 };
 use anyhow::{Context as _, bail};
@@ -23,7 +24,7 @@ use fumehood_agent::{
 use fumehood_core::{
     call::{Arguments, status_of},
     digest::Digest,
-    event::{EventBody, OutputChannel},
+    event::EventBody,
     id::SessionId,
     ledger::LedgerEntry,
     name::{OrgName, SecretName},
@@ -31,7 +32,6 @@ use fumehood_core::{
 use fumehood_policy::{grant::Grant, limits::Limits};
 use fumehood_store::record::{Owner, PageRequest};
 use secrecy::SecretString;
-use serde::Serialize;
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -89,7 +89,7 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
         Ok(output) => value["output"] = json!(output),
         Err(error) => value["error"] = json!(error),
     }
-    let printed = printed(&events);
+    let printed = printed::of(&events);
     if !printed.is_empty() {
         value["printed"] = json!(printed);
     }
@@ -112,7 +112,10 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     }
     let ok = tool::print_result(out, &value);
     if !out.json {
-        show_printed(&printed);
+        // Beside the result, which alone is the command's output.
+        for one in &printed {
+            eprintln!("\n{one}");
+        }
     }
     if let Some(explanation) = value.get("explanation").filter(|_| !out.json) {
         explanation::show(out, explanation);
@@ -183,46 +186,6 @@ fn secrets(args: &ToolCall) -> anyhow::Result<Vec<(SecretName, SecretString)>> {
         Ok((SecretName::new(name)?, SecretString::from(value)))
     };
     args.secret.iter().map(secret).collect()
-}
-
-/// What the component wrote, each channel's pieces that follow each other as one.
-fn printed(events: &[EventBody]) -> Vec<Printed> {
-    let mut printed: Vec<Printed> = Vec::new();
-    for event in events {
-        let EventBody::ToolOutput { channel, chunk, .. } = event else {
-            continue;
-        };
-        match printed.last_mut() {
-            Some(last) if last.channel == *channel => last.text.push_str(chunk),
-            _ => printed.push(Printed {
-                channel: channel.clone(),
-                text: chunk.clone(),
-            }),
-        }
-    }
-    printed
-}
-
-/// What a component wrote to a channel.
-#[derive(Debug, Serialize)]
-struct Printed {
-    channel: OutputChannel,
-    text: String,
-}
-
-/// Beside the result, which alone is the command's output.
-fn show_printed(printed: &[Printed]) {
-    for one in printed {
-        let channel = match &one.channel {
-            OutputChannel::Stdout => "stdout",
-            OutputChannel::Stderr => "stderr",
-            OutputChannel::Named(name) => name,
-        };
-        eprintln!("\nit wrote to {}:", printable(channel));
-        for line in one.text.lines() {
-            eprintln!("  {}", printable(line));
-        }
-    }
 }
 
 /// What the door decided, oldest first.

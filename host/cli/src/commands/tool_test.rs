@@ -207,6 +207,11 @@ fn show(out: Out, test: &Test) {
         for refused in &outcome.refused {
             out.line(format_args!("    refused {}", printable(refused)));
         }
+        for printed in &outcome.printed {
+            for line in printed.to_string().lines() {
+                out.line(format_args!("    {line}"));
+            }
+        }
     }
     if let Some(recorded) = test.recorded {
         out.line(out.style(

@@ -10,7 +10,14 @@ use super::{
     record::{self, Recorded},
     snapshot::Snapshots,
 };
-use crate::{boot, compiled_code::CompiledCode, component_file::ComponentFile, config::Loaded, temporary::Temporary};
+use crate::{
+    boot,
+    compiled_code::CompiledCode,
+    component_file::ComponentFile,
+    config::Loaded,
+    printed::{self, Printed},
+    temporary::Temporary,
+};
 use anyhow::Context as _;
 use fumehood_agent::{
     host::NewSession,
@@ -83,11 +90,20 @@ pub(crate) struct Outcome {
     /// What the door refused, and by which rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<String>,
+    /// What the component wrote beside its result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) printed: Vec<Printed>,
     pub(crate) metering: Metering,
     /// What came of the call, as the wire has it.
     pub(crate) result: Value,
     /// All that it says in words.
     pub(crate) text: String,
+}
+
+/// A call that was made.
+struct Made {
+    called: Called,
+    printed: Vec<Printed>,
 }
 
 /// What came of a test whose outside fails in one way.
@@ -186,9 +202,9 @@ impl Trial {
     /// Runs one test.
     pub(crate) async fn run(&self, located: &Located, case: &Case, how: Snapshots) -> anyhow::Result<Outcome> {
         let world = self.world(case).await?;
-        let called = self.call(located, case, &world, None).await?;
+        let made = self.call(located, case, &world, None).await?;
         let asked = self.outside.end();
-        self.judge(located, case, how, (&world, &called, asked)).await
+        self.judge(located, case, how, (&world, made, asked)).await
     }
 
     /// Runs one test with the real outside, and takes down what that answers; nothing where it can't be written, which is a finding.
@@ -200,10 +216,8 @@ impl Trial {
     ) -> anyhow::Result<(Outcome, Option<Recorded>)> {
         let world = self.world(case).await?;
         let tape = HttpTape::new(MOST_RECORDED);
-        let called = self.call(located, case, &world, Some(tape.clone())).await?;
-        let mut outcome = self
-            .judge(located, case, how, (&world, &called, Asked::default()))
-            .await?;
+        let made = self.call(located, case, &world, Some(tape.clone())).await?;
+        let mut outcome = self.judge(located, case, how, (&world, made, Asked::default())).await?;
         let granted = self.grant(case)?;
         let secrets = record::Secrets {
             values: &self.secrets(located.file.secrets_of(case))?,
@@ -234,7 +248,7 @@ impl Trial {
         located: &Located,
         case: &Case,
         how: Snapshots,
-        (world, called, asked): (&World, &Called, Asked),
+        (world, Made { called, printed }, asked): (&World, Made, Asked),
     ) -> anyhow::Result<Outcome> {
         let came = Came {
             result: &called.result,
@@ -263,6 +277,7 @@ impl Trial {
             },
             findings,
             refused: self.refused(world).await?,
+            printed,
             metering: called.metering,
             result: shown(&called.result),
             text: said(&called.result),
@@ -304,7 +319,7 @@ impl Trial {
                 exchange.repeat = true;
             }
             let world = self.world(&case).await?;
-            let called = self.call(located, &case, &world, None).await?;
+            let Made { called, .. } = self.call(located, &case, &world, None).await?;
             self.outside.end();
             let status = status_of(&called.result);
             bent.push(Bent {
@@ -364,7 +379,7 @@ impl Trial {
         case: &Case,
         world: &World,
         exchanges: Option<HttpTape>,
-    ) -> anyhow::Result<Called> {
+    ) -> anyhow::Result<Made> {
         let host = &self.running.host;
         let grant = self.grant(case)?;
         host.set_grant(&world.org, &self.manifest.name, &grant, None).await?;
@@ -385,8 +400,9 @@ impl Trial {
         };
         let tool = located.file.tool_of(case).unwrap_or_default();
         let call = host.call_tool_observed(&world.org, world.session, staging, tool, case.arguments.clone());
-        let (called, _) = Box::pin(call).await?;
-        Ok(called)
+        let (called, events) = Box::pin(call).await?;
+        let printed = printed::of(&events);
+        Ok(Made { called, printed })
     }
 
     /// What the component may do in a test.
