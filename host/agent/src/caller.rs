@@ -328,6 +328,9 @@ impl Caller {
         };
         match prepared {
             Ok(prepared) => {
+                if let Err(error) = scope.claim(id, &prepared.installed, &arguments).await {
+                    return Ok(Ended::without_running(error));
+                }
                 let watched = scope.watched(id, Arc::clone(&prepared.installed) as _, &arguments);
                 let events = prepared.events.clone();
                 let mut ended = self.run(prepared, id, tool, arguments, &secrets).await;

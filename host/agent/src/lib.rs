@@ -23,6 +23,7 @@ pub mod history;
 mod hooks;
 pub mod host;
 pub mod hub;
+mod inner_calls;
 pub mod install;
 pub mod jobs;
 pub mod limits;

@@ -374,6 +374,7 @@ impl TurnMachine {
                 self.calls.start(*call, attempt);
             }
             EventBody::ToolCommitted { call, .. } => self.calls.commit(*call),
+            EventBody::ToolCalled { call, .. } => self.calls.call_inner(*call, body),
             EventBody::ToolDetached {
                 call,
                 tool,

@@ -178,6 +178,7 @@ pub(crate) fn event(guard: &LeakGuard, body: &mut EventBody) {
         | EventBody::BudgetWarning { .. }
         | EventBody::ToolStarted { arguments: None, .. }
         | EventBody::ToolCommitted { .. }
+        | EventBody::ToolCalled { .. }
         | EventBody::JobStarted { .. }
         | EventBody::ToolRecorded { .. }
         | EventBody::StepRestarted { .. }

@@ -136,6 +136,12 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             short(call),
             out.style(Style::Name, tool.as_str())
         ),
+        E::ToolCalled { call, made, tool, .. } => format!(
+            "{} calls {}, as {}",
+            short(call),
+            out.style(Style::Name, tool.as_str()),
+            short(made)
+        ),
         E::ToolRecorded {
             call,
             missing: Some(why),

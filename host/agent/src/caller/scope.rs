@@ -303,11 +303,36 @@ impl CallScope {
             })
         };
         let committed = repeatable.committed.get_or_try_init(claim).await;
-        committed.map(drop).map_err(|_| {
-            let message =
-                format!("the host could not record that {tool} is called, so it was not called; try again later");
-            CallError::new(CallErrorCode::Unavailable, message)
-        })
+        committed.map(drop).map_err(|_| not_recorded(tool))
+    }
+
+    /// Claims a call that a tool makes, with the code and the arguments that it is about to run with: should the call that it is made
+    /// from run again, it is the same then. From where that one runs once only, there is nothing to compare.
+    // THREAT[T-turn-replay]: claimed before it runs, or it does not run.
+    pub(super) async fn claim(
+        &self,
+        made: CallId,
+        tool: &InstalledTool,
+        arguments: &Arguments,
+    ) -> Result<(), CallError> {
+        let (Some(repeatable), Some(observe)) = (&self.repeatable, &self.observe) else {
+            return Ok(());
+        };
+        if self.depth == 0 || repeatable.committed.initialized() {
+            return Ok(());
+        }
+        let claimed = observe.claim(NewEvent {
+            turn: self.turn,
+            source: Source::Host,
+            body: EventBody::ToolCalled {
+                call: repeatable.call,
+                made,
+                tool: tool.definition.name.clone(),
+                component: tool.component_ref(),
+                fingerprint: tool.fingerprint(arguments),
+            },
+        });
+        claimed.await.map_err(|_| not_recorded(&tool.definition.name))
     }
 
     /// Who would wait for a call that is handed on.
@@ -349,6 +374,11 @@ impl CallScope {
             ..self.clone()
         }
     }
+}
+
+fn not_recorded(tool: &ToolName) -> CallError {
+    let message = format!("the host could not record that {tool} is called, so it was not called; try again later");
+    CallError::new(CallErrorCode::Unavailable, message)
 }
 
 /// The words for a call that a rule denies.

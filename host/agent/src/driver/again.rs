@@ -10,11 +10,13 @@ use super::{
 use crate::{
     caller::{LOST, not_run_again},
     catalog::InstalledTool,
+    inner_calls,
     machine::{Attempt, OpenCall, Verdict},
 };
 use fumehood_core::{
     call::{CallError, CallErrorCode, Metering},
     event::{EventBody, NewEvent},
+    id::CallId,
     message::RequestedCall,
     turn::{TurnError, TurnErrorCode},
 };
@@ -83,6 +85,31 @@ impl Driver {
         Ok(runs)
     }
 
+    /// Whether a call that runs again would make another call than before under the key of that. It ends, and the turn with it; such a
+    /// claim is none of what happened.
+    // THREAT[T-turn-replay]: the calls that it makes are the same as well.
+    pub(super) fn makes_another_call(&self, events: &mut Vec<NewEvent>) -> Option<Stop> {
+        let machine = &self.recorder.machine;
+        let (claims, others): (Vec<_>, Vec<_>) = std::mem::take(events)
+            .into_iter()
+            .partition(|event| machine.contradicted_by(&event.body).is_some());
+        *events = others;
+        let mut message = None;
+        for (call, tool) in claims.iter().filter_map(|claim| machine.contradicted_by(&claim.body)) {
+            let why = inner_calls::differs(tool);
+            if !events.iter().any(|event| ends(event, call.id)) {
+                events.push(self.interrupted(call, CallError::new(CallErrorCode::Interrupted, why.clone())));
+            }
+            message = Some(why);
+        }
+        message.map(|message| {
+            Stop::Failed(TurnError {
+                code: TurnErrorCode::Diverged,
+                message,
+            })
+        })
+    }
+
     /// A call that runs again, with what it was called with.
     // THREAT[T-turn-replay]: what runs again is what the claim is on, and under its rules of now.
     fn again(&self, call: RequestedCall, attempt: Attempt, before: &Verdict) -> Result<AdmittedCall, Not> {
@@ -124,6 +151,10 @@ enum Not {
     ThereAnyMore(CallError),
     /// It would be another call.
     TheSame(String),
+}
+
+fn ends(event: &NewEvent, of: CallId) -> bool {
+    matches!(&event.body, EventBody::ToolCompleted { call, .. } if *call == of)
 }
 
 fn lost_call() -> CallError {

@@ -105,6 +105,12 @@ impl Driver {
                 events.push(self.came_back(&call, result, metering));
                 starting.extend(waiting.pop_front());
             }
+            if let Some(differs) = self.makes_another_call(&mut events) {
+                running.shutdown().await;
+                self.cut_off.extend(events);
+                self.cut_off.extend(observed.decisions());
+                return Err(differs);
+            }
             self.recorder.record(events).await?;
             observed.recorded();
         }

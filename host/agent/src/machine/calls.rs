@@ -1,13 +1,16 @@
 //! The calls of one step: requested together, run or held or refused, settled one by one.
 
 use super::habits::{Signature, signature};
+use crate::inner_calls::InnerCalls;
 use fumehood_core::{
     approval::{ApprovalOutcome, AskedApproval, ResolvedApproval},
     awaited::{AwaitedCall, DetachedCall},
     call::{Arguments, CallError, Output},
     digest::Digest,
+    event::EventBody,
     id::CallId,
     message::RequestedCall,
+    name::ToolName,
     tool::Effect,
 };
 
@@ -102,6 +105,8 @@ struct CallState {
     progress: Progress,
     /// Whether it began under who worked the turn before.
     left: bool,
+    /// The calls that it has made of other tools, however often it began.
+    made: InnerCalls,
 }
 
 /// How a call stands that has no end.
@@ -137,6 +142,7 @@ impl Calls {
             call,
             progress: Progress::Open(Verdict::Unasked),
             left: false,
+            made: InnerCalls::default(),
         });
     }
 
@@ -222,6 +228,22 @@ impl Calls {
             }
             _ => None,
         });
+    }
+
+    /// It has made a call of another tool.
+    pub(super) fn call_inner(&mut self, call: CallId, body: &EventBody) {
+        if let Some(state) = self.0.iter_mut().find(|state| state.call.id == call) {
+            state.made.apply(body);
+        }
+    }
+
+    /// The call that makes another call than before, if the event says so, and the tool of that.
+    pub(super) fn contradicted_by<'e>(&self, body: &'e EventBody) -> Option<(&RequestedCall, &'e ToolName)> {
+        let EventBody::ToolCalled { call, .. } = body else {
+            return None;
+        };
+        let state = self.0.iter().find(|state| state.call.id == *call)?;
+        state.made.contradicted_by(body).map(|tool| (&state.call, tool))
     }
 
     pub(super) fn settle(&mut self, call: CallId, output: Option<&Output>, error: Option<&CallError>) {

@@ -7,6 +7,7 @@ use fumehood_core::{
     event::{EventBody, NewEvent, Source},
     id::CallId,
     message::RequestedCall,
+    name::ToolName,
     turn::{StopReason, TurnError},
 };
 
@@ -126,6 +127,13 @@ impl TurnMachine {
     #[must_use]
     pub fn calls_lost(&self) -> Vec<RequestedCall> {
         self.calls.lost().cloned().collect()
+    }
+
+    /// The call that runs again and would make another call than before under the key of that, and the tool it would call: what an
+    /// event says that is not folded yet.
+    #[must_use]
+    pub fn contradicted_by<'e>(&self, body: &'e EventBody) -> Option<(&RequestedCall, &'e ToolName)> {
+        self.calls.contradicted_by(body)
     }
 
     /// The calls that wait for a decision.

@@ -123,6 +123,36 @@ fn a_host_that_stopped_knows_what_it_left_in_flight_and_what_of_it_may_run_again
 }
 
 #[test]
+fn a_call_that_runs_again_and_makes_another_call_than_before_is_noticed() {
+    let (a, made) = (call(), CallId::new());
+    let called = |made: CallId, code: &[u8]| EventBody::ToolCalled {
+        call: a.id,
+        made,
+        tool: ToolName::new("send").unwrap(),
+        component: ComponentRef {
+            name: ComponentName::new("mail").unwrap(),
+            digest: Digest::of(code),
+        },
+        fingerprint: Digest::of(code),
+    };
+    let machine = after(&[
+        queued(),
+        started(Budget::default()),
+        step(1),
+        asks(&a),
+        answered(StepStop::ToolCalls, None),
+        runs_as(&a, Effect::Idempotent, 1),
+        called(made, b"1"),
+        runs_as(&a, Effect::Idempotent, 2),
+    ]);
+    assert!(machine.contradicted_by(&called(made, b"1")).is_none());
+    assert!(machine.contradicted_by(&called(CallId::new(), b"2")).is_none());
+    let other = called(made, b"2");
+    let (call, tool) = machine.contradicted_by(&other).unwrap();
+    assert_eq!((call.id, tool.as_str()), (a.id, "send"));
+}
+
+#[test]
 fn what_was_decided_about_a_call_is_known_when_it_runs_again() {
     let a = call();
     let mut events = begun();

@@ -133,6 +133,12 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "bcdef0 calls send, which may run once",
         ),
         (
+            "tool.called",
+            json!({"call": CALL, "made": CALL, "tool": "add", "fingerprint": format!("sha256:{}", "0".repeat(64)),
+                "component": {"name": "calc", "digest": format!("sha256:{}", "0".repeat(64))}}),
+            "bcdef0 calls add, as bcdef0",
+        ),
+        (
             "tool.recorded",
             json!({"call": CALL, "recording": format!("sha256:{}", "0".repeat(64)), "bytes": 700}),
             "bcdef0 is recorded: 700 bytes",

@@ -156,6 +156,7 @@ impl View {
             | E::ReasoningCompleted { .. }
             | E::OutputValidated { .. }
             | E::ToolCommitted { .. }
+            | E::ToolCalled { .. }
             | E::ToolRecorded { .. }
             | E::ToolProvisional { .. }
             | E::JobQueued { .. }

@@ -329,6 +329,19 @@ event_bodies! {
         /// The tool that it calls.
         tool: ToolName,
     };
+    /// A call that could run again makes a call of another tool, which begins. By this that one is claimed: made once more, it is the same.
+    ToolCalled, "tool.called", Recorded, {
+        /// The call that could run again.
+        call: CallId,
+        /// The call that it makes, or that one of those makes: its idempotency key.
+        made: CallId,
+        /// The tool that is called.
+        tool: ToolName,
+        /// Its component and the digest of that.
+        component: ComponentRef,
+        /// The digest of the tool, the component and the exact arguments.
+        fingerprint: Digest,
+    };
     /// What a call was answered from outside is kept, so that it can be replayed; or why it is not.
     ToolRecorded, "tool.recorded", Recorded, {
         /// The call.

@@ -60,6 +60,7 @@ fumehood::export!(
     outside::secret_available,
     outside::secret_sign,
     outside::peer_call,
+    outside::peer_again,
     outside::detach,
     background::bg_once,
     background::bg_again,

@@ -194,6 +194,23 @@ pub fn peer_call(
     peers::call(tool, &arguments)
 }
 
+/// Calls another tool, and requests a URL then. What it does itself may be done again.
+#[fumehood::tool(effect = "idempotent", open_world)]
+pub fn peer_again(
+    tool: String,
+    /// The other tool's arguments.
+    #[serde(default)]
+    arguments: serde_json::Map<String, serde_json::Value>,
+    /// Where to; nowhere if not given.
+    url: Option<String>,
+) -> Result<Output, Failure> {
+    let output = peers::call(tool, &arguments)?;
+    if let Some(url) = url {
+        http::get(url).send()?;
+    }
+    Ok(output)
+}
+
 /// What a tool does once it has handed its call on.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
