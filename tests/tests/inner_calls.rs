@@ -176,3 +176,47 @@ async fn a_call_that_runs_again_and_would_call_other_code_than_before_fails_the_
     assert_eq!((ends.len(), &ends[0]["status"]), (1, &json!("interrupted")), "{ends:?}");
     host.stop().await;
 }
+
+#[tokio::test]
+async fn a_job_that_runs_again_and_would_call_other_code_than_before_ends_as_interrupted() {
+    let world = World::start().await;
+    let manifest = "name = \"hostile\"\nversion = \"0.1.0\"\n[network]\nallow = [\"http://127.0.0.1:*\"]\n\
+         [tools]\ncall = [\"clock_now\"]\n[jobs]\nbackground = [\"peer_again\"]\n";
+    let (place, host, session, turn) = killed_after_the_inner_call(&world, Some(manifest)).await;
+    assert_eq!(
+        ended(&host, &turn).await["status"],
+        "completed",
+        "the turn does not wait for the job"
+    );
+    replace_the_clock(&host).await;
+    host.kill().await;
+    world.release();
+    let host = place.serve().await;
+    let looking = async {
+        loop {
+            let events = host.events(&session).await;
+            if let [end] = of(&events, "job.completed")[..] {
+                return end.clone();
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let end = tokio::time::timeout(PATIENCE, looking)
+        .await
+        .expect("the job never ended");
+    assert_eq!(end["status"], "interrupted", "{end}");
+    assert!(
+        end["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("before it called clock_now"),
+        "{end}"
+    );
+    assert_eq!(world.arrived().len(), 1);
+    let events = host.events(&session).await;
+    assert_eq!(
+        (of(&events, "job.started").len(), of(&events, "tool.called").len()),
+        (2, 1)
+    );
+    host.stop().await;
+}

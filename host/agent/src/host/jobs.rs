@@ -3,12 +3,16 @@
 //! That there is one is in the journal before it runs, with what it is called with; that it was taken is beside it. So of a host that
 //! stops, those that may run again do, once, and the others end as interrupted: nothing runs twice that may not. What a job does is
 //! told in the session's journal as it happens, and its end once.
+//!
+//! One that breaks, or of which the store does not take for a minute what happened, is given up: its place is free, and it ends as
+//! interrupted once the store takes that. Should it not, that is tried again for as long as the host runs, and by the next start.
 
 use super::{Host, HostError};
 use crate::{
     caller::{CallScope, LOST, not_run_again},
     catalog::OfferedTools,
     excerpt,
+    inner_calls::{self, InnerCalls},
     jobs::{Ends, JobLimits},
     ports, redact,
 };
@@ -27,8 +31,10 @@ use fumehood_store::{
     StoreError,
     jobs::{Job, JobState},
 };
+use futures::FutureExt as _;
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -39,6 +45,8 @@ use tokio_util::sync::CancellationToken;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long to leave a store alone that fails.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// Events that are read together.
+const EVENTS: u32 = 1000;
 /// Jobs that are ended together.
 const PAGE: u32 = 100;
 
@@ -50,6 +58,8 @@ pub(super) struct RunningJobs {
     pub(super) ends: Ends,
     /// What stops those that run.
     stops: Mutex<HashMap<JobId, (SessionId, CancellationToken)>>,
+    /// Those that were given up, each with why: their ends are to be written.
+    given_up: Mutex<Vec<(Job, CallError)>>,
 }
 
 impl RunningJobs {
@@ -59,11 +69,16 @@ impl RunningJobs {
             queued: Arc::default(),
             ends: Ends::default(),
             stops: Mutex::default(),
+            given_up: Mutex::default(),
         }
     }
 
     fn stops(&self) -> MutexGuard<'_, HashMap<JobId, (SessionId, CancellationToken)>> {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, Vec<(Job, CallError)>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops those of a session that is deleted.
@@ -74,6 +89,14 @@ impl RunningJobs {
     }
 }
 
+/// Why who runs a job tells nothing more of it.
+enum Left {
+    /// It is not this host's any more, or gone.
+    Gone,
+    /// What happened in it can't be written.
+    Unwritten,
+}
+
 /// What a job calls.
 struct Called {
     scope: CallScope,
@@ -81,6 +104,8 @@ struct Called {
     arguments: Arguments,
     /// How long a result may be.
     most: usize,
+    /// The calls of other tools that it has made under a host that stopped.
+    made: InnerCalls,
 }
 
 /// Why there is nothing to call.
@@ -180,23 +205,8 @@ impl Host {
     }
 
     async fn end_and_take(&self, running: &mut JoinSet<()>) -> Result<(), HostError> {
-        loop {
-            let over = self.store().jobs_to_end(PAGE).await?;
-            for job in &over {
-                let error = match job.stopping {
-                    true => stopped(),
-                    false => CallError::new(CallErrorCode::Interrupted, LOST),
-                };
-                let end = completed(job, Err(error), Metering::default());
-                if let Some(events) = self.store().end_job(job.id, &end).await? {
-                    self.inner.jobs.ends.one_more();
-                    self.publish(events);
-                }
-            }
-            if over.len() < PAGE as usize {
-                break;
-            }
-        }
+        self.end_given_up().await;
+        self.end_left_behind().await?;
         let limits = &self.inner.jobs.limits;
         // Those that have ended make room.
         while running.try_join_next().is_some() {}
@@ -208,31 +218,93 @@ impl Host {
             self.inner.jobs.stops().insert(job.id, (job.session, stop.clone()));
             let (host, counted) = (self.clone(), self.inner.working.token());
             running.spawn(async move {
-                let id = job.id;
-                let _listed = Listed { host: host.clone(), id };
-                let work = Box::pin(host.work_job(job, stop));
-                if host.inner.closing.run_until_cancelled(work).await.is_none() {
-                    tracing::info!(job = %id, "a job is cut off; the next start runs it again, or ends it");
-                }
+                host.see_through(job, stop).await;
                 drop(counted);
             });
         }
         Ok(())
     }
 
+    /// Ends those that nobody works, and that are not to run.
+    async fn end_left_behind(&self) -> Result<(), HostError> {
+        loop {
+            let over = self.store().jobs_to_end(PAGE).await?;
+            let mut refused = false;
+            for job in &over {
+                let error = match job.stopping {
+                    true => stopped(),
+                    false => CallError::new(CallErrorCode::Interrupted, LOST),
+                };
+                let end = completed(job, Err(error), Metering::default());
+                match self.store().end_job(job.id, &end).await {
+                    Ok(Some(events)) => {
+                        self.inner.jobs.ends.one_more();
+                        self.publish(events);
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(job = %job.id, %error, "the end of a job can't be written; it is tried again");
+                        refused = true;
+                    }
+                }
+            }
+            if refused || over.len() < PAGE as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the ends of those that were given up. One that the store does not take keeps no other from its end.
+    async fn end_given_up(&self) {
+        let given_up = std::mem::take(&mut *self.inner.jobs.given_up());
+        for (job, why) in given_up {
+            // The host's own words: nothing in them is to be searched for.
+            let end = completed(&job, Err(why.clone()), Metering::default());
+            match self.store().append_to_job(job.id, job.attempts, &[end]).await {
+                Ok(events) => {
+                    self.inner.jobs.ends.one_more();
+                    self.publish(events);
+                }
+                Err(StoreError::Gone { .. } | StoreError::Lost) => {}
+                Err(error) => {
+                    tracing::error!(job = %job.id, %error, "the end of a job that was given up can't be written; it is tried again");
+                    self.inner.jobs.given_up().push((job, why));
+                }
+            }
+        }
+    }
+
+    /// Runs one job that was taken, to its end or until it is given up.
+    async fn see_through(&self, job: Job, stop: CancellationToken) {
+        let id = job.id;
+        let _listed = Listed { host: self.clone(), id };
+        // What breaks in it is dropped with it.
+        let work = Box::pin(AssertUnwindSafe(self.work_job(&job, stop)).catch_unwind());
+        let why = match self.inner.closing.run_until_cancelled(work).await {
+            Some(Ok(Ok(()) | Err(Left::Gone))) => return,
+            Some(Ok(Err(Left::Unwritten))) => UNWRITTEN,
+            Some(Err(_)) => {
+                tracing::error!(job = %id, "a job broke by a fault in the host; it is ended");
+                BROKEN
+            }
+            None => {
+                tracing::info!(job = %id, "a job is cut off; the next start runs it again, or ends it");
+                return;
+            }
+        };
+        let why = CallError::new(CallErrorCode::Interrupted, why);
+        self.inner.jobs.given_up().push((job, why));
+    }
+
     /// Runs one job that was taken to its end.
-    async fn work_job(&self, job: Job, stop: CancellationToken) {
-        let (result, metering) = match self.to_call(&job).await {
-            Ok(called) => match self.call(&job, called, &stop).await {
-                Some(ended) => ended,
-                // Deleted, or taken by another.
-                None => return,
-            },
+    async fn work_job(&self, job: &Job, stop: CancellationToken) -> Result<(), Left> {
+        let (result, metering) = match self.to_call(job).await {
+            Ok(called) => self.call(job, called, &stop).await?,
             Err(error) => (Err(error), Metering::default()),
         };
-        if self.record_of(&job, vec![completed(&job, result, metering)]).await {
-            self.inner.jobs.ends.one_more();
-        }
+        self.record_of(job, vec![completed(job, result, metering)]).await?;
+        self.inner.jobs.ends.one_more();
+        Ok(())
     }
 
     /// What the job calls, or why it does not. What the store can't tell just now is asked for again, for as long as what happens in a
@@ -291,6 +363,7 @@ impl Host {
         if installed.fingerprint(&arguments) != fingerprint {
             return Err(changed(job).into());
         }
+        let made = self.made_by(job).await?;
         let limit = self.inner.jobs.limits.time;
         let scope = CallScope::new(job.org.clone(), Some(job.session), None, chain)
             .with_hooks(Arc::clone(self.hooks()))
@@ -305,16 +378,36 @@ impl Host {
             tools,
             arguments,
             most,
+            made,
         })
     }
 
-    /// Makes the call, and records what happens in it. `None`: nobody is told of its end any more.
-    async fn call(&self, job: &Job, called: Called, stop: &CancellationToken) -> Option<(CallResult, Metering)> {
+    /// The calls that a job which runs again has made of other tools.
+    async fn made_by(&self, job: &Job) -> Result<InnerCalls, HostError> {
+        let (mut made, mut after) = (InnerCalls::default(), job.queued_seq);
+        if job.attempts <= 1 {
+            return Ok(made);
+        }
+        loop {
+            let events = self.store().events(&job.org, job.session, after, EVENTS).await?;
+            for event in &events {
+                made.apply(&event.body);
+            }
+            match events.last().and_then(|last| last.seq) {
+                Some(last) if events.len() >= EVENTS as usize => after = last,
+                _ => return Ok(made),
+            }
+        }
+    }
+
+    /// Makes the call, and records what happens in it.
+    async fn call(&self, job: &Job, called: Called, stop: &CancellationToken) -> Result<(CallResult, Metering), Left> {
         let Called {
             scope,
             tools,
             arguments,
             most,
+            made,
         } = called;
         let (observe, mut observed) = ports::observe();
         let authority = match tools.get(&job.tool) {
@@ -331,9 +424,7 @@ impl Host {
                 .and_then(|authority| serde_json::to_value(authority).ok()),
         };
         // That it begins is in the journal, or it does not.
-        if !self.record_of(job, vec![event(Source::Host, started)]).await {
-            return None;
-        }
+        self.record_of(job, vec![event(Source::Host, started)]).await?;
         let scope = scope.recorded_as(observe, authority.map(Arc::new));
         let calling = Arc::clone(self.caller());
         let mut calling = Box::pin(calling.call(&scope, &tools, job.call, &job.tool, arguments));
@@ -346,36 +437,51 @@ impl Host {
             };
             let mut events = vec![happened];
             events.extend(std::iter::from_fn(|| observed.ready()));
-            if !self.record_of(job, events).await {
-                return None;
+            // THREAT[T-turn-replay]: the calls that it makes are the same when it runs again.
+            let differs = events.iter().find_map(|event| made.contradicted_by(&event.body));
+            let differs = differs.map(inner_calls::differs);
+            events.retain(|event| made.contradicted_by(&event.body).is_none());
+            self.record_of(job, events).await?;
+            if let Some(why) = differs {
+                break (
+                    Err(CallError::new(CallErrorCode::Interrupted, why)),
+                    Metering::default(),
+                );
             }
             observed.recorded();
         };
         // The guest is stopped before its end is told.
         drop(calling);
         let rest: Vec<_> = std::iter::from_fn(|| observed.ready()).collect();
-        if !rest.is_empty() && !self.record_of(job, rest).await {
-            return None;
-        }
+        self.record_of(job, rest).await?;
         let result = excerpt::fitting(self.workspaces(), job.session, job.call, result, most).await;
-        Some((result, metering))
+        Ok((result, metering))
     }
 
-    /// Records events of a job that this host runs, for as long as it takes. False: it is not this host's any more, or gone.
-    async fn record_of(&self, job: &Job, mut events: Vec<NewEvent>) -> bool {
+    /// Records events of a job that this host runs. What the store can't take just now is held for as long as what happens in a turn is.
+    async fn record_of(&self, job: &Job, mut events: Vec<NewEvent>) -> Result<(), Left> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
         loop {
-            let recorded = self.record_once(job, &mut events).await;
-            match recorded {
-                Ok(()) => return true,
+            match self.record_once(job, &mut events).await {
+                Ok(()) => return Ok(()),
                 Err(HostError::Store(error @ (StoreError::Gone { .. } | StoreError::Lost))) => {
                     tracing::debug!(job = %job.id, %error, "a job is gone");
-                    return false;
+                    return Err(Left::Gone);
+                }
+                Err(error @ HostError::Store(StoreError::Unavailable { .. }))
+                    if begun.elapsed() < self.inner.patience.held =>
+                {
+                    tracing::error!(job = %job.id, %error, "what happened in a job can't be written yet; it is tried again");
                 }
                 Err(error) => {
-                    tracing::error!(job = %job.id, %error, "what happened in a job can't be written yet; it is tried again");
-                    tokio::time::sleep(AFTER_FAILURE).await;
+                    tracing::error!(job = %job.id, %error, "what happened in a job can't be written; the job is ended");
+                    return Err(Left::Unwritten);
                 }
             }
+            tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 
@@ -390,6 +496,11 @@ impl Host {
         Ok(())
     }
 }
+
+const BROKEN: &str =
+    "a fault in the host ended the job; it may have taken effect, and was not run again. The host's log has more";
+const UNWRITTEN: &str = "the host could not record what happened in the job, and stopped it; it may have taken effect, and was not run \
+                         again. The host's log has more";
 
 /// Leaves the list of those that run, also when the work breaks.
 struct Listed {

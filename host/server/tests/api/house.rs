@@ -12,6 +12,7 @@ use fumehood_agent::{
     caller::{Caller, CallerParts},
     catalog::{Catalog, DRAIN},
     host::{Host, HostParts, Patience, RetentionRules, ScheduleLimits},
+    jobs::JobLimits,
     limits::Limits,
     models::Models,
     skills::Skill,
@@ -228,6 +229,8 @@ pub(crate) struct Plan {
     pub(crate) patience: Patience,
     /// How long things are kept.
     pub(crate) retention: RetentionRules,
+    /// What jobs may be.
+    pub(crate) jobs: JobLimits,
 }
 
 impl Default for Plan {
@@ -243,6 +246,7 @@ impl Default for Plan {
             drain: DRAIN,
             patience: Patience::default(),
             retention: RetentionRules::default(),
+            jobs: JobLimits::default(),
         }
     }
 }
@@ -289,6 +293,7 @@ impl House {
             drain,
             patience,
             retention,
+            jobs,
         } = plan;
         let dir = tempfile::tempdir().unwrap();
         let url = StoreUrl::Sqlite(dir.path().join("test.db"));
@@ -322,7 +327,7 @@ impl House {
             models,
             (skills, budgets),
             policy,
-            (drain, patience, retention),
+            (drain, patience, retention, jobs),
         )
         .await;
         let closing = CancellationToken::new();
@@ -373,7 +378,12 @@ impl House {
             models,
             (BTreeMap::new(), BTreeMap::new()),
             self.policy.clone(),
-            (DRAIN, Patience::default(), RetentionRules::default()),
+            (
+                DRAIN,
+                Patience::default(),
+                RetentionRules::default(),
+                JobLimits::default(),
+            ),
         )
         .await;
         self.router = router(self.host.clone(), self.config.clone(), self.closing.clone());
@@ -495,7 +505,7 @@ async fn host_of(
     models: Models,
     (skills, budgets): (BTreeMap<SkillName, Arc<Skill>>, BTreeMap<OrgName, OrgBudget>),
     policy: HostPolicy,
-    (drain, patience, retention): (Span, Patience, RetentionRules),
+    (drain, patience, retention, jobs): (Span, Patience, RetentionRules, JobLimits),
 ) -> Host {
     let store = Arc::clone(&opened.store);
     let sandbox = Sandbox::new(&SandboxConfig {
@@ -539,7 +549,7 @@ async fn host_of(
         },
         patience,
         retention,
-        jobs: fumehood_agent::jobs::JobLimits::default(),
+        jobs,
     });
     host.recover().await.unwrap();
     host

@@ -21,6 +21,7 @@ mod health;
 mod history;
 mod hooks;
 mod house;
+mod jobs;
 mod keys;
 mod metrics;
 mod models;

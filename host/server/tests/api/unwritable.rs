@@ -26,7 +26,7 @@ impl io::Write for Lines {
 }
 
 /// The warnings of this thread, for as long as the guard lives.
-fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedReceiver<String>) {
+pub(crate) fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedReceiver<String>) {
     let (sender, lines) = mpsc::unbounded_channel();
     let logs = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -54,7 +54,7 @@ pub(crate) async fn take_again(house: &House) {
         .unwrap();
 }
 
-async fn until(lines: &mut mpsc::UnboundedReceiver<String>, text: &str) {
+pub(crate) async fn until(lines: &mut mpsc::UnboundedReceiver<String>, text: &str) {
     while !lines.recv().await.unwrap().contains(text) {}
 }
 
