@@ -14,7 +14,7 @@ use crate::{
     api::Store,
     housekeeping::Idle,
     lease::{Fence, HostId, Lease},
-    record::{Addition, CancelAt, Owner, PageRequest, SessionChange, Turn, WhichSessions},
+    record::{Addition, CancelAt, Owner, PageRequest, Seen, SessionChange, Turn, WhichSessions},
     schedules::{Deed, Place, Schedule},
     spending::{Holder, Notice, Part, Reservation},
     webhooks::{Delivery, DeliveryState, Webhook, Which},
@@ -44,6 +44,8 @@ struct Known {
     turn: Turn,
     /// By which the turn was worked.
     fence: Fence,
+    /// What of the turn is known.
+    seen: Seen,
     call: CallId,
     schedule: Schedule,
     webhook: Webhook,
@@ -74,7 +76,10 @@ async fn full(world: &World, org: &OrgName) -> Result<Known, Broken> {
     let schedule = store.create_schedule(&schedule, 100).await?;
     let delivery = super::webhooks::next(world, &webhook).await?;
     store.keep_cancel(org, turn.id, CancelAt::Boundary).await?;
+    let last = store.turn_events(org, turn.id).await?.pop().and_then(|last| last.seq);
+    let seq = last.ok_or_else(|| failed("the turn has no events"))?;
     Ok(Known {
+        seen: Seen { turn: turn.id, seq },
         org: org.clone(),
         session,
         turn,
@@ -94,6 +99,7 @@ fn never(of: &Known) -> Known {
     never.turn.id = turn;
     never.turn.session = session;
     never.fence = Fence::new(turn, of.fence.epoch());
+    never.seen.turn = turn;
     never.call = CallId::new();
     never.schedule.id = ScheduleId::new();
     never.schedule.plan.place = Place::Session(session);
@@ -182,6 +188,9 @@ async fn write(store: &dyn Store, of: &Known) -> Result<Vec<(&'static str, Strin
         store.take_turn(org, turn, lease),
         store.rewind(org, session, &to_before(std::slice::from_ref(&of.turn))),
         store.append(org, session, &[remark("said")]),
+        store.append_held(org, session, of.fence, &[remark("said")]),
+        store.append_after(org, session, of.seen, &[remark("said")]),
+        store.queue_job(org, session, of.fence, 100, &[remark("said")]),
         store.reserve(org, &[], wish(&of.turn, 1)),
         store.reserve(org, &[], for_session),
         store.tell_once(org, notice),

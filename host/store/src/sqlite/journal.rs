@@ -112,7 +112,7 @@ pub(super) async fn append(
     session: SessionId,
     prepared: Prepared,
 ) -> Result<Vec<Event>> {
-    append_behind(Batch::default(), connection, org, session, prepared).await
+    append_behind(Batch::default(), connection, org, session, None, prepared).await
 }
 
 /// Appends events under a taking of their turn, unless another has taken it since.
@@ -123,9 +123,7 @@ pub(super) async fn append_held(
     fence: Fence,
     prepared: Prepared,
 ) -> Result<Vec<Event>> {
-    let mut batch = Batch::default();
-    leases::hold(&mut batch, session, fence);
-    append_behind(batch, connection, org, session, prepared).await
+    append_behind(Batch::default(), connection, org, session, Some(fence), prepared).await
 }
 
 /// Appends events with all that follows from them, behind what is in the batch, which is run.
@@ -134,12 +132,17 @@ async fn append_behind(
     connection: &mut SqliteConnection,
     org: &OrgName,
     session: SessionId,
+    fence: Option<Fence>,
     prepared: Prepared,
 ) -> Result<Vec<Event>> {
     let time = now();
     let nanos = decode::to_nanos(time)?;
     let count = i64::try_from(prepared.events.len()).map_err(|_| decode::corrupt("the number of events"))?;
+    // First: of a session that is not there nothing else is told.
     let places = take_places(&mut batch, org, session, count, nanos);
+    if let Some(fence) = fence {
+        leases::hold(&mut batch, session, fence);
+    }
     let mut events = Vec::with_capacity(prepared.events.len());
     for (behind, new) in (0..count).rev().zip(prepared.events) {
         let event = Event {
@@ -255,6 +258,17 @@ fn refuse_forward(event: &Event) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+async fn is_there(connection: &mut SqliteConnection, org: &OrgName, session: SessionId) -> Result<bool> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL")
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_optional(connection)
+            .await
+            .map_err(failed)?;
+    Ok(found.is_some())
 }
 
 /// Whether nothing happened in the turn since it was seen.
@@ -384,7 +398,7 @@ impl Journal for SqliteStore {
         self.write_batch(
             prepared.passage(),
             move |batch, connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-                Box::pin(async move { append_behind(batch, connection, &org, session, prepared).await })
+                Box::pin(async move { append_behind(batch, connection, &org, session, None, prepared).await })
             },
         )
         .await
@@ -401,11 +415,8 @@ impl Journal for SqliteStore {
         let org = org.clone();
         self.write_batch(
             prepared.passage(),
-            move |mut batch, connection| -> BoxFuture<'_, Result<Vec<Event>>> {
-                Box::pin(async move {
-                    leases::hold(&mut batch, session, fence);
-                    append_behind(batch, connection, &org, session, prepared).await
-                })
+            move |batch, connection| -> BoxFuture<'_, Result<Vec<Event>>> {
+                Box::pin(async move { append_behind(batch, connection, &org, session, Some(fence), prepared).await })
             },
         )
         .await
@@ -426,7 +437,10 @@ impl Journal for SqliteStore {
                 Box::pin(async move {
                     // THREAT[T-appr-replay]: looked at and appended in one transaction of the one writer.
                     if !is_unchanged(connection, session, seen).await? {
-                        return Ok(None);
+                        return match is_there(connection, &org, session).await? {
+                            true => Ok(None),
+                            false => Err(StoreError::Gone { what: "session" }),
+                        };
                     }
                     append(connection, &org, session, prepared).await.map(Some)
                 })
