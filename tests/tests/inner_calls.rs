@@ -64,6 +64,11 @@ fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
 /// Has the turn killed at the fault point, in a call of a tool that may run once, and gives the events of what became of it.
 async fn killed_at(world: &World, fault: &str) -> (Value, Vec<Value>) {
     let inner = json!({"tool": "http_get", "arguments": {"url": world.url("/echo")}});
+    killed_calling(inner, fault).await
+}
+
+/// The same in this call.
+async fn killed_calling(inner: Value, fault: &str) -> (Value, Vec<Value>) {
     let (place, host, session) = calling(inner, None, Some(fault)).await;
     let turn = begin(&host, &session).await;
     assert_eq!(host.ended().await.signal(), Some(SIGKILL));
@@ -99,6 +104,20 @@ async fn a_call_that_is_killed_once_it_is_committed_ends_as_interrupted_and_noth
     assert_eq!(of(&events, "tool.started").len(), 1);
     let ends = of(&events, "tool.completed");
     assert_eq!((ends.len(), &ends[0]["status"]), (1, &json!("interrupted")), "{ends:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_killed_where_it_claims_another_runs_again_and_makes_that_under_the_same_key() {
+    for (moment, claims) in [("before", 1), ("after", 2)] {
+        let inner = json!({"tool": "clock_now", "arguments": {}});
+        let (turn, events) = killed_calling(inner, &format!("journal.append/tool.called:{moment}")).await;
+        assert_eq!(turn["status"], "completed", "{moment}: {turn}");
+        let called = of(&events, "tool.called");
+        assert_eq!(called.len(), claims, "{moment}");
+        assert!(called.iter().all(|claim| claim == &called[0]), "{called:?}");
+        let ends = of(&events, "tool.completed");
+        assert_eq!((ends.len(), &ends[0]["status"]), (1, &json!("ok")), "{ends:?}");
+    }
 }
 
 #[tokio::test]
