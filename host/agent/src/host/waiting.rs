@@ -4,7 +4,10 @@
 
 use super::{Host, HostError};
 use fumehood_core::{id::TurnId, name::OrgName, now, turn::TurnStatus};
-use fumehood_store::record::{Ending, Turn};
+use fumehood_store::{
+    StoreError,
+    record::{Ending, Turn},
+};
 use std::time::Duration;
 
 /// Turns that are looked at together.
@@ -47,7 +50,12 @@ impl Host {
                     return sleep.min(left);
                 }
                 // THREAT[T-org-starve]: one that can't be ended keeps none of the others.
-                if let Err(error) = self.end_wait(&turn).await {
+                let ended = match self.end_wait(&turn).await {
+                    // There is nothing to go on with.
+                    Err(HostError::Store(error @ StoreError::Corrupt { .. })) => self.end_if_unread(&turn, error).await,
+                    ended => ended,
+                };
+                if let Err(error) = ended {
                     tracing::error!(turn = %turn.id, %error, "a turn that has waited long enough can't go on");
                     sleep = AFTER_FAILURE;
                 }

@@ -23,8 +23,10 @@ use fumehood_store::{
     lease::Fence,
     record::{self, CancelAt},
 };
+use futures::FutureExt as _;
 use std::{
     collections::{HashMap, hash_map::Entry},
+    panic::AssertUnwindSafe,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -197,8 +199,10 @@ impl Host {
         let (org, session, id) = (turn.org.clone(), turn.session, turn.id);
         let running = OneMore::turn();
         // Closing drops the work where it is: the journal knows how far it came.
-        let work = Box::pin(self.work(&turn, setback, reins));
+        let work = Box::pin(AssertUnwindSafe(self.work(&turn, setback, reins)).catch_unwind());
         let work = self.inner.closing.run_until_cancelled(work).await;
+        // What broke is dropped. It is gone on with as after a stop of the host, by whatever clock, and counted as that.
+        let work = work.map(|unbroken| unbroken.unwrap_or_else(|_| Err(HostError::Fault.into())));
         let parked = matches!(
             work,
             Some(Ok(TurnStatus::AwaitingApproval | TurnStatus::AwaitingResults))
@@ -347,6 +351,26 @@ impl Host {
         let ended = store.append_held(&turn.org, turn.session, fence, &[failed]).await?;
         self.publish(ended);
         Ok(TurnStatus::Failed)
+    }
+
+    /// Ends a turn that nobody works if it is its journal that can't be read; else it stays, for this reason.
+    ///
+    /// # Errors
+    /// The reason; when the end can't be written.
+    pub(super) async fn end_if_unread(&self, turn: &record::Turn, reason: StoreError) -> Result<(), HostError> {
+        let (Hold::Work(fence, ..) | Hold::Seal(fence)) = self.hold(turn).await? else {
+            return Ok(());
+        };
+        match self.record_for(turn, fence).await {
+            Err(StoreError::Corrupt { reason }) => {
+                self.end_unread(turn, fence, &reason).await?;
+                self.drive_following(&turn.org, turn.session, Some(turn.id)).await
+            }
+            _ => {
+                self.let_go(fence).await;
+                Err(reason.into())
+            }
+        }
     }
 
     async fn record_for(&self, turn: &record::Turn, fence: Fence) -> Result<Recorder, StoreError> {

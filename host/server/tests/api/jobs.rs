@@ -1,17 +1,12 @@
 //! Jobs that can't be seen through: they keep no place, and end with a reason.
 
-use crate::house::{House, Plan};
-use crate::unwritable::{refuse, take_again, until, warnings};
+use crate::{
+    house::{House, Plan},
+    unwritable::{breaks_where_it_logs, refuse, take_again, until, warnings},
+};
 use fumehood_agent::host::Patience;
 use serde_json::{Value, json};
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 const POLL: Duration = Duration::from_millis(5);
 
@@ -133,36 +128,14 @@ async fn a_job_whose_end_the_store_does_not_take_ends_once_it_does() {
     assert_eq!(ends, 2);
 }
 
-/// Panics in the thread that logs of a job for the first time: a fault in the host, where it is told of one.
-#[derive(Clone, Default)]
-struct Breaks(Arc<AtomicBool>);
-
-impl io::Write for Breaks {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let of_a_job = String::from_utf8_lossy(line).contains("what happened in a job");
-        assert!(!of_a_job || self.0.swap(true, Ordering::Relaxed), "a fault");
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_job_that_breaks_by_a_fault_of_the_host_ends_as_that_and_makes_room() {
-    let breaks = Breaks::default();
-    let broke = Arc::clone(&breaks.0);
-    let logs = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(move || breaks.clone())
-        .finish();
-    let _logs = tracing::subscriber::set_default(logs);
+    let (_logs, broke) = breaks_where_it_logs("what happened in a job");
     let (house, session) = house(Patience::default(), 1).await;
     refuse(&house, "job.started").await;
     begin(&house, &session).await;
     let broken = ended(&house, &session).await;
-    assert!(broke.load(Ordering::Relaxed));
+    assert!(broke.load(Ordering::Relaxed), "nothing broke");
     assert!(reason(&broken).contains("a fault in the host"), "{broken}");
     take_again(&house).await;
     begin(&house, &session).await;

@@ -8,7 +8,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::host::Patience;
 use fumehood_core::{id::SessionId, name::OrgName};
 use serde_json::{Value, json};
-use std::{io, sync::Mutex, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// What the host logs, line by line.
@@ -33,6 +40,39 @@ pub(crate) fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedR
         .with_writer(Mutex::new(Lines(sender)))
         .finish();
     (tracing::subscriber::set_default(logs), lines)
+}
+
+/// Panics in who logs this, once: a fault in the host.
+#[derive(Clone)]
+struct Breaks {
+    at: &'static str,
+    broke: Arc<AtomicBool>,
+}
+
+impl io::Write for Breaks {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let here = String::from_utf8_lossy(line).contains(self.at);
+        assert!(!here || self.broke.swap(true, Ordering::Relaxed), "a fault");
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Has what logs this break once, for as long as the guard lives, and tells whether it did.
+pub(crate) fn breaks_where_it_logs(at: &'static str) -> (tracing::subscriber::DefaultGuard, Arc<AtomicBool>) {
+    let broke = Arc::<AtomicBool>::default();
+    let breaks = Breaks {
+        at,
+        broke: Arc::clone(&broke),
+    };
+    let logs = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || breaks.clone())
+        .finish();
+    (tracing::subscriber::set_default(logs), broke)
 }
 
 /// Refuses events of this type from now on, as a full disk would.
@@ -95,6 +135,40 @@ async fn what_happened_while_the_store_took_nothing_is_kept_and_not_done_again()
         assert_eq!(results, ["ok"], "{kind}");
         assert_eq!(house.asked().len() - asked, 2, "{kind}: the model is not asked again");
     }
+}
+
+#[tokio::test]
+async fn a_turn_whose_work_breaks_is_gone_on_with_however_long_its_lease_lasts() {
+    let (_logs, broke) = breaks_where_it_logs("what happened can't be written yet");
+    let patience = Patience {
+        again: Duration::from_millis(1),
+        ..Patience::default()
+    };
+    let house = House::built(Plan {
+        patience,
+        ..Plan::default()
+    })
+    .await;
+    let session = house.session().await;
+    refuse(&house, "text.completed").await;
+    let turn = later(&house, &session, json!({"input": "hi"})).await.json();
+    let breaking = async {
+        while !broke.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), breaking).await.unwrap();
+    // As after a clock that was set back: its end is far away.
+    sqlx::query("UPDATE turns SET leased_until = leased_until + 86400000000000 WHERE leased_until IS NOT NULL")
+        .execute(&mut house.database().await)
+        .await
+        .unwrap();
+    take_again(&house).await;
+    let id = turn["id"].as_str().unwrap();
+    let stream = house.get(&format!("{session}/events?turn={id}")).stream().await;
+    let rest = tokio::time::timeout(Duration::from_secs(60), stream.rest());
+    let frames = rest.await.unwrap();
+    assert_eq!(frames.last().unwrap().event, "turn.completed");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn a_request_that_nobody_answers_expires_and_the_turn_goes_on() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_ended_keeps_no_other_from_ending() {
+async fn a_request_whose_journal_cannot_be_read_fails_its_turn_and_keeps_no_other_from_ending() {
     let house = governed(ask()).await;
     let mut overdue_turns = Vec::new();
     for _ in 0..2 {
@@ -63,6 +63,14 @@ async fn a_request_that_cannot_be_ended_keeps_no_other_from_ending() {
         of_type(&events, "approval.resolved")[0]["data"]["decisions"][0]["decision"],
         "expired"
     );
+    let failed = loop {
+        let unread = house.get(&format!("/v1/turns/{}", overdue_turns[0].1)).answer().await;
+        if unread.json()["status"] == "failed" {
+            break unread.json();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(failed["error"]["code"], "journal_unreadable", "{failed}");
 }
 
 #[tokio::test]
