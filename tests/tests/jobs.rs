@@ -301,6 +301,69 @@ async fn without_a_grant_a_call_runs_as_any_other() {
 }
 
 #[tokio::test]
+async fn agents_sessions_and_schedules_narrow_what_runs_in_the_background() {
+    let (place, host) = place(
+        &[("build", &[("bg_once", json!({"say": "built"}))])],
+        "[agent.assistant]\n[agent.quiet]\nbackground = [\"bg_again\"]\n",
+    )
+    .await;
+    let runs_as_a_job = async |session: &str| {
+        host.turn(session, "build").await;
+        let events = host.events(session).await;
+        let end = find(&events, "tool.completed", |_| true).unwrap();
+        let built = end["output"]["content"][0]["text"] == "built";
+        assert_eq!(built, count(&events, "job.queued") == 0);
+        !built
+    };
+    for (narrowing, as_a_job) in [
+        (json!({}), true),
+        (json!({"background": ["bg_*"]}), true),
+        (json!({"background": ["hostile"]}), true),
+        (json!({"background": ["bg_again"]}), false),
+        (json!({"background": []}), false),
+        (json!({"agent": "quiet"}), false),
+        (json!({"agent": "quiet", "background": ["bg_once"]}), false),
+    ] {
+        let session = host.session(narrowing.clone()).await;
+        let shown = host.get(&format!("/v1/sessions/{session}")).await;
+        assert_eq!(shown.get("background"), narrowing.get("background"));
+        assert_eq!(runs_as_a_job(&session).await, as_a_job, "{narrowing}");
+    }
+    let session = host.session(json!({"background": []})).await;
+    let path = format!("/v1/sessions/{session}");
+    let change = host.request(Method::PATCH, &path).json(&json!({"background": null}));
+    assert!(change.send().await.unwrap().status().is_success());
+    assert!(runs_as_a_job(&session).await, "it does not narrow any more");
+    let told = host.events(&session).await;
+    let changed = find(&told, "session.updated", |_| true).unwrap();
+    assert_eq!(changed["changed"], json!(["background"]));
+    let bad = host
+        .request(Method::POST, "/v1/sessions")
+        .json(&json!({"background": ["No Tool"]}));
+    refused(bad, 400, "invalid_request").await;
+
+    let expected = place.path().join("policy.txt");
+    let lines = format!(
+        "tool hostile\nallow background bg_once\nagent quiet\ndeny background bg_once\nallow background bg_again\n\
+         agent -\ndeny background echo\nsession {}\ndeny background bg_once\n",
+        host.session(json!({"background": []})).await
+    );
+    std::fs::write(&expected, lines).unwrap();
+    let tested = place.run(&["policy", "test", expected.to_str().unwrap()]).await;
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+
+    let when = json!({"once": "2100-01-01T00:00:00Z"});
+    let schedule = json!({"when": when, "input": "build", "background": ["bg_again"]});
+    let made = host.post("/v1/schedules", schedule).await;
+    assert_eq!(made["background"], json!(["bg_again"]), "{made}");
+    let path = format!("/v1/schedules/{}", made["id"].as_str().unwrap());
+    let change = host.request(Method::PATCH, &path).json(&json!({"background": null}));
+    let changed = expect_json(change.send().await.unwrap()).await;
+    assert_eq!(changed["background"], Value::Null);
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_goes_with_its_session() {
     let world = World::start().await;
     let work = json!({"say": "built", "url": world.url("/held")});

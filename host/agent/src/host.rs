@@ -477,6 +477,13 @@ impl Host {
             ),
             ("files", change.files.is_some_and(|files| files != before.files)),
             (
+                "background",
+                change
+                    .background
+                    .as_ref()
+                    .is_some_and(|background| *background != before.background),
+            ),
+            (
                 "archived",
                 change.archived.is_some_and(|archived| archived != is_archived),
             ),

@@ -165,7 +165,7 @@ async fn from_host(
             continue;
         };
         let agent = text(&session, "agent").parse().context("the session has no agent")?;
-        let narrowing = ["network", "files"]
+        let narrowing = ["network", "files", "background"]
             .into_iter()
             .filter_map(|key| Some((key.to_owned(), session.get(key)?.clone())))
             .collect();

@@ -40,6 +40,13 @@ pub struct AgentConfig {
     /// Whom its tools may reach, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkList>,
+    /// Tools whose calls may run in the background, at most. Absent: does not narrow. Empty: none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bounded::some_entries"
+    )]
+    pub background: Option<Vec<ToolPattern>>,
     /// How much text of one tool's result the model gets, from `1KiB` to `16MiB`; of a longer one it gets the beginning and the end,
     /// and the whole is a file of the session. None in the whole chain: `64KiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,8 +169,8 @@ pub enum ApprovalDecision {
     Deny,
 }
 
-/// An agent with what its ancestors gave it. `tools`, `network`, `approval` and `hooks` are its own: every agent of the chain is
-/// asked.
+/// An agent with what its ancestors gave it. `tools`, `network`, `background`, `approval` and `hooks` are its own: every agent of the
+/// chain is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSpec {
     /// Its name.
@@ -176,6 +183,8 @@ pub struct AgentSpec {
     pub tools: Option<Vec<ToolPattern>>,
     /// Its own network list; absent: it does not narrow.
     pub network: Option<NetworkList>,
+    /// Its own list of tools whose calls may run in the background; absent: it does not narrow.
+    pub background: Option<Vec<ToolPattern>>,
     /// The budget, each part the nearest in the chain, else that of [`TURN_BUDGET`].
     pub budget: Budget,
     /// What a session may spend, each part the nearest in the chain.
@@ -432,6 +441,7 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> R
         instructions: instructions.join("\n\n"),
         tools: config.tools.clone(),
         network: config.network.clone(),
+        background: config.background.clone(),
         budget: Budget {
             tokens: own.tokens.or(inherited.tokens),
             time_ms: own.time.map(Span::as_millis).or(inherited.time_ms),

@@ -13,7 +13,7 @@ use crate::{
     quantity::Rate,
     refusal::{Refusal, Setting},
     text_serde::shown,
-    tool_pattern::ToolFilter,
+    tool_pattern::{ToolFilter, ToolPattern},
 };
 use fumehood_core::name::{ComponentName, SecretName, ToolName};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,13 @@ pub struct SessionNarrowing {
     /// How far its calls may go with its files, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileAccess>,
+    /// Tools whose calls may run in the background, at most.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bounded::some_entries"
+    )]
+    pub background: Option<Vec<ToolPattern>>,
 }
 
 /// What the operator sets for the whole host.
@@ -124,6 +131,7 @@ pub struct Origins {
     /// In the order of the filter's lists.
     call_tools: Vec<Layer>,
     detach: Vec<(Layer, bool)>,
+    background: Vec<(Layer, Vec<ToolPattern>)>,
     time: TimeLimitBy,
 }
 
@@ -152,8 +160,7 @@ impl Authority {
             sign: both(&request.secrets.sign, &grant.secrets.sign),
             call_tools: call_tools(request, grant, agents),
             detach: request.jobs.detach && grant.jobs.detach,
-            background: ToolFilter::all_of([&request.jobs, &grant.jobs].map(|jobs| jobs.background.clone()))
-                .simplified(),
+            background: background(request, grant, agents, session).simplified(),
             env: both(&request.env.names, &grant.env.names),
             limits: Limits::effective(&host.defaults, &request.limits, &grant.limits, &host.ceilings),
             rate: match (request.rate.calls, grant.rate.calls) {
@@ -193,6 +200,20 @@ impl Authority {
         }
         let layer = first(&self.origins.detach, |allowed| !allowed);
         Err(Refusal::not_allowed(&layer, "handing this call on", &Setting::Detach))
+    }
+
+    /// Whether a call of this tool of the component runs in the background.
+    ///
+    /// # Errors
+    /// As [`Authority::may_sign`].
+    pub fn may_run_in_background(&self, component: &ComponentName, tool: &ToolName) -> Result<(), Refusal> {
+        if self.background.allows(component, tool) {
+            return Ok(());
+        }
+        let names = |list: &Vec<ToolPattern>| list.iter().any(|pattern| pattern.matches(component, tool));
+        let layer = first(&self.origins.background, |list| !names(list));
+        let what = format!("running {tool} in the background");
+        Err(Refusal::not_allowed(&layer, &what, &Setting::Background(tool.as_str())))
     }
 
     /// Whether the tool of the component may be called.
@@ -326,6 +347,7 @@ impl Origins {
         if let Some(access) = session.files {
             files.push((Layer::Session, Files { access, paths: None }));
         }
+        let background = background_layers(request, grant, agents, session);
         let agents = agents.iter().filter(|agent| agent.tools.is_some());
         Self {
             files,
@@ -339,6 +361,10 @@ impl Origins {
                 .chain(agents.map(|agent| Layer::Agent(agent.name.clone())))
                 .collect(),
             detach: vec![(Layer::Request, request.jobs.detach), (Layer::Grant, grant.jobs.detach)],
+            background: background
+                .into_iter()
+                .map(|(layer, list)| (layer, list.to_vec()))
+                .collect(),
             time: match request.limits.time.into_iter().chain(grant.limits.time).min() {
                 Some(asked) if asked <= host.ceilings.time => TimeLimitBy::Component,
                 None if host.defaults.time <= host.ceilings.time => TimeLimitBy::Default,
@@ -411,6 +437,30 @@ fn call_tools(request: &Manifest, grant: &Grant, agents: &[AgentSpec]) -> ToolFi
         own.into_iter()
             .chain(agents.iter().filter_map(|agent| agent.tools.clone())),
     )
+}
+
+fn background(request: &Manifest, grant: &Grant, agents: &[AgentSpec], session: &SessionNarrowing) -> ToolFilter {
+    let layers = background_layers(request, grant, agents, session);
+    ToolFilter::all_of(layers.into_iter().map(|(_, list)| list.to_vec()))
+}
+
+/// What the component asks for and was granted, as far as each agent and the session that says something names it as well.
+pub(crate) fn background_layers<'a>(
+    request: &'a Manifest,
+    grant: &'a Grant,
+    agents: &'a [AgentSpec],
+    session: &'a SessionNarrowing,
+) -> Vec<(Layer, &'a [ToolPattern])> {
+    let mut layers = vec![
+        (Layer::Request, &*request.jobs.background),
+        (Layer::Grant, &*grant.jobs.background),
+    ];
+    for agent in agents {
+        let own = agent.background.as_deref();
+        layers.extend(own.map(|list| (Layer::Agent(agent.name.clone()), list)));
+    }
+    layers.extend(session.background.as_deref().map(|list| (Layer::Session, list)));
+    layers
 }
 
 fn both<T: PartialEq + Clone>(request: &[T], grant: &[T]) -> Vec<T> {

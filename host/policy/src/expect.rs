@@ -103,6 +103,8 @@ pub enum Action {
     Call(ToolName),
     /// To have its call handed on to somebody outside.
     Detach,
+    /// To have calls of one of its own tools run in the background.
+    Background(ToolName),
     /// To see an environment variable.
     Env(EnvName),
 }
@@ -118,7 +120,17 @@ pub struct LineError {
 }
 
 const WORDS: [&str; 5] = ["allow", "deny", "tool", "agent", "session"];
-const KINDS: [&str; 8] = ["http", "files", "kv", "secret", "sign", "call", "detach", "env"];
+const KINDS: [&str; 9] = [
+    "http",
+    "files",
+    "kv",
+    "secret",
+    "sign",
+    "call",
+    "detach",
+    "background",
+    "env",
+];
 
 /// Reads a file of expectations.
 ///
@@ -234,6 +246,7 @@ fn parse_action(words: &[&str]) -> Result<Action, String> {
         ["sign", name] => Ok(Action::Sign(parsed(name)?)),
         ["call", tool] => Ok(Action::Call(parsed(tool)?)),
         ["detach"] => Ok(Action::Detach),
+        ["background", tool] => Ok(Action::Background(parsed(tool)?)),
         ["env", name] => Ok(Action::Env(parsed(name)?)),
         [kind, ..] => Err(match form(kind) {
             Some("") => format!("write `{kind}` and nothing after it"),
@@ -259,7 +272,7 @@ fn form(kind: &str) -> Option<&'static str> {
         "kv" => "read|write",
         "secret" => "NAME to HOST`, as in `secret TOKEN to api.example.com",
         "sign" | "env" => "NAME",
-        "call" => "TOOL",
+        "call" | "background" => "TOOL",
         "detach" => "",
         _ => return None,
     })
@@ -417,6 +430,9 @@ pub fn decide(action: &Action, layers: &Layers<'_>) -> Decided {
         Action::Sign(name) => Decided::from_refusal(authority.may_sign(name), || granted(name)),
         Action::Call(tool) => on_call(&authority, tool, layers.callee),
         Action::Detach => Decided::from_refusal(authority.may_detach(), || granted(&"detach")),
+        Action::Background(tool) => {
+            Decided::from_refusal(authority.may_run_in_background(name, tool), || granted(tool))
+        }
         Action::Env(name) => {
             let asked = component.request.env.names.contains(name);
             let layer = if asked { Layer::Grant } else { Layer::Request };

@@ -6,7 +6,7 @@
 
 use crate::{
     agent::AgentSpec,
-    authority::{Authority, HostPolicy, SessionNarrowing},
+    authority::{Authority, HostPolicy, SessionNarrowing, background_layers},
     credential::Credential,
     files::{Access, Files},
     grant::Grant,
@@ -152,6 +152,11 @@ pub fn explain<'t>(
         let granted = grant.jobs.detach;
         capabilities.push(named(Capability::Detach, "detach", granted, &Setting::Detach));
     }
+    let background = background_layers(request, grant, agents, session);
+    capabilities.extend(request.jobs.background.iter().map(|wanted| {
+        let below = background.iter().filter(|(layer, _)| *layer != Layer::Request);
+        tools_named(wanted, &Setting::Background(wanted.as_str()), below.cloned())
+    }));
     capabilities.extend(request.env.names.iter().map(|name| {
         let granted = grant.env.names.contains(name);
         named(Capability::Env, name.as_str(), granted, &Setting::Env(name.as_str()))
@@ -424,17 +429,25 @@ fn named(capability: Capability, name: &str, granted: bool, setting: &Setting<'_
     }
 }
 
-/// Two patterns have no common pattern that could be written down, so what is left is the one asked, as far as
-/// each cut's patterns name the tool as well.
 fn call_tools(wanted: &ToolPattern, grant: &Grant, agents: &[AgentSpec]) -> Explained {
     let agents = agents
         .iter()
-        .filter_map(|agent| Some((Layer::Agent(agent.name.clone()), agent.tools.as_ref()?)));
-    let cuts: Vec<Cut> = std::iter::once((Layer::Grant, &grant.tools.call))
-        .chain(agents)
+        .filter_map(|agent| Some((Layer::Agent(agent.name.clone()), agent.tools.as_deref()?)));
+    let layers = std::iter::once((Layer::Grant, &*grant.tools.call)).chain(agents);
+    tools_named(wanted, &Setting::CallTools(wanted.as_str()), layers)
+}
+
+/// Two patterns have no common pattern that could be written down, so what is left is the one asked, as far as
+/// each cut's patterns name the tool as well.
+fn tools_named<'l>(
+    wanted: &ToolPattern,
+    setting: &Setting<'_>,
+    layers: impl Iterator<Item = (Layer, &'l [ToolPattern])>,
+) -> Explained {
+    let cuts: Vec<Cut> = layers
         .filter(|(_, list)| !list.iter().any(|own| own.covers(wanted)))
         .map(|(layer, list)| Cut {
-            change: advice(&layer, &Setting::CallTools(wanted.as_str())),
+            change: advice(&layer, setting),
             left: texts(list),
             rule: None,
             layer,
@@ -442,7 +455,7 @@ fn call_tools(wanted: &ToolPattern, grant: &Grant, agents: &[AgentSpec]) -> Expl
         .collect();
     let nothing = cuts.iter().any(|cut| cut.left.is_empty());
     Explained {
-        capability: Capability::CallTools,
+        capability: setting.capability(),
         asked: Some(wanted.to_string()),
         extent: extent(cuts.is_empty(), nothing),
         has: (!nothing).then(|| wanted.to_string()).into_iter().collect(),

@@ -25,6 +25,8 @@ pub enum Capability {
     CallTools,
     /// To be handed on to somebody outside.
     Detach,
+    /// To run in the background.
+    Background,
     /// To see an environment variable.
     Env,
     /// A limit of one call.
@@ -35,7 +37,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability, in the order in which explanations list them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Network,
         Self::Credential,
         Self::Files,
@@ -43,6 +45,7 @@ impl Capability {
         Self::Sign,
         Self::CallTools,
         Self::Detach,
+        Self::Background,
         Self::Env,
         Self::Limit,
         Self::Rate,
@@ -59,6 +62,7 @@ impl Capability {
             Self::Sign => "sign",
             Self::CallTools => "call tools",
             Self::Detach => "detach",
+            Self::Background => "background",
             Self::Env => "environment",
             Self::Limit => "limit",
             Self::Rate => "rate",
@@ -125,6 +129,8 @@ pub enum Setting<'a> {
     CallTools(&'a str),
     /// To hand calls on.
     Detach,
+    /// A tool that runs in the background.
+    Background(&'a str),
     /// An environment variable.
     Env(&'a str),
     /// A limit, and the value it would need.
@@ -150,6 +156,7 @@ impl Setting<'_> {
             Self::Sign(_) => Capability::Sign,
             Self::CallTools(_) => Capability::CallTools,
             Self::Detach => Capability::Detach,
+            Self::Background(_) => Capability::Background,
             Self::Env(_) => Capability::Env,
             Self::Limit { .. } => Capability::Limit,
             Self::Rate(_) => Capability::Rate,
@@ -169,6 +176,7 @@ impl Setting<'_> {
             Self::Sign(name) => format!("add `{name}` to `sign` under `[secrets]`"),
             Self::CallTools(tool) => format!("add `{tool}` to `call` under `[tools]`"),
             Self::Detach => "set `detach = true` under `[jobs]`".to_owned(),
+            Self::Background(tool) => format!("add `{tool}` to `background` under `[jobs]`"),
             Self::Env(name) => format!("add `{name}` to `names` under `[env]`"),
             Self::Limit { key, value } => format!("set `{key} = \"{value}\"` under `[limits]`"),
             Self::Rate(rate) => format!("set `calls = \"{rate}\"` under `[rate]`"),
@@ -185,8 +193,12 @@ pub fn lacks(layer: &Layer, capability: Capability) -> String {
         (Layer::Agent(name), Capability::CallTools) => {
             format!("the `tools` list of the agent `{name}` does not name it")
         }
+        (Layer::Agent(name), Capability::Background) => {
+            format!("the `background` list of the agent `{name}` does not name it")
+        }
         (Layer::Agent(name), _) => format!("the network list of the agent `{name}` does not allow it"),
         (Layer::Session, Capability::Files) => "the session's `files` does not allow it".to_owned(),
+        (Layer::Session, Capability::Background) => "the session's `background` list does not name it".to_owned(),
         (Layer::Session, _) => "the session's network list does not allow it".to_owned(),
         (Layer::Host, Capability::Limit) => "the host's ceiling does not allow it".to_owned(),
         (Layer::Host, _) => "the host-wide list does not allow it".to_owned(),
@@ -209,6 +221,9 @@ pub fn advice(layer: &Layer, setting: &Setting<'_>) -> String {
             Setting::CallTools(tool) => {
                 format!("to allow it, add `{tool}` to `tools` under `[agent.{name}]` in fumehood.toml")
             }
+            Setting::Background(tool) => {
+                format!("to allow it, add `{tool}` to `background` under `[agent.{name}]` in fumehood.toml")
+            }
             Setting::Network(rule) => {
                 format!("to allow it, add `{rule}` to `allow` under `[agent.{name}.network]` in fumehood.toml")
             }
@@ -220,6 +235,9 @@ pub fn advice(layer: &Layer, setting: &Setting<'_>) -> String {
             }
             Setting::Files(access) => {
                 format!("to allow it, set the session's `files` to `{access}` (`PATCH /v1/sessions/…`)")
+            }
+            Setting::Background(tool) => {
+                format!("to allow it, add `{tool}` to the session's `background` (`PATCH /v1/sessions/…`)")
             }
             _ => "to allow it, change the session (`PATCH /v1/sessions/…`)".to_owned(),
         },

@@ -108,6 +108,38 @@ fn what_both_sides_name_is_allowed() {
 }
 
 #[test]
+fn agents_and_the_session_narrow_what_runs_in_the_background() {
+    let asked = "[jobs]\nbackground = [\"crawl_*\", \"index\"]\n";
+    let runs = |agents: &[AgentSpec], session: &str, name: &str| {
+        let authority = compute(asked, asked, agents, session, &HostPolicy::default());
+        let may = authority.may_run_in_background(&component("t"), &tool(name));
+        assert_eq!(may.is_ok(), authority.background.allows(&component("t"), &tool(name)));
+        may.map_err(|refusal| (refusal.layer.to_string(), refusal.message))
+    };
+    assert!(runs(&[], "", "index").is_ok() && runs(&[], "", "crawl_all").is_ok());
+    assert_eq!(runs(&[], "", "other").unwrap_err().0, "request");
+    let agents = "[root]\nbackground = [\"crawl_*\"]\n[leaf]\nextends = \"root\"\nbackground = [\"t\"]\n";
+    let narrow = chain(agents, "leaf");
+    assert!(runs(&narrow, "", "crawl_all").is_ok());
+    let (layer, message) = runs(&narrow, "", "index").unwrap_err();
+    assert_eq!(layer, "agent root", "each agent of the chain is asked");
+    assert!(
+        message.contains("add `index` to `background` under `[agent.root]`"),
+        "{message}"
+    );
+    assert_eq!(
+        runs(&narrow, "background = [\"index\"]", "crawl_all").unwrap_err().0,
+        "session"
+    );
+    assert_eq!(runs(&[], "background = []", "index").unwrap_err().0, "session");
+    assert!(
+        compute(asked, asked, &[], "background = []", &HostPolicy::default())
+            .background
+            .is_closed()
+    );
+}
+
+#[test]
 fn a_grant_narrows_each_capability() {
     let authority = between(
         ALL,

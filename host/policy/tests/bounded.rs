@@ -57,6 +57,9 @@ fn a_list_above_the_cap_is_refused_with_its_count_and_the_cap() {
     assert!(toml::from_str::<AgentConfig>(&format!("tools = {}", names(most + 1))).is_err());
     let session = format!("{{\"network\": {{\"allow\": {}}}}}", ports(most + 1));
     assert!(serde_json::from_str::<SessionNarrowing>(&session).is_err());
+    assert!(toml::from_str::<AgentConfig>(&format!("background = {}", names(most + 1))).is_err());
+    let session = format!("{{\"background\": {}}}", names(most + 1));
+    assert!(serde_json::from_str::<SessionNarrowing>(&session).is_err());
 }
 
 #[test]
@@ -74,7 +77,7 @@ fn the_longest_lists_are_explained_in_part_and_compared_to_the_end() {
             allow: request.network.allow.clone(),
             deny: Vec::new(),
         }),
-        files: None,
+        ..SessionNarrowing::default()
     };
     let host = HostPolicy::default();
     let explanation = explain(&request, &grant, &[], &session, &host, []);

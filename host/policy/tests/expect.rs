@@ -240,6 +240,7 @@ fn with_a_tool_every_layer_decides_and_is_named() {
         ("allow call files_read", "allowed by grant: files_read"),
         ("allow call files_write", "denied by grant: no rule allows it"),
         ("allow detach", "denied by request: no rule allows it"),
+        ("allow background crawl", "denied by request: no rule allows it"),
         ("allow env TZ", "allowed by grant: TZ"),
         ("allow env LANG", "denied by grant: no rule allows it"),
         ("allow env HOME", "denied by request: no rule allows it"),
@@ -275,6 +276,28 @@ fn world(components: &[(&str, Installed)]) -> World {
         world.components.insert(name.parse().unwrap(), component);
     }
     world
+}
+
+#[test]
+fn an_agent_that_narrows_what_runs_in_the_background_is_asked() {
+    let crawls = "[jobs]\nbackground = [\"crawl\"]\n";
+    let mut world = world(&[("web", installed(crawls, Some(crawls), &["crawl"]))]);
+    assert_eq!(
+        in_world(&world, "tool web\nagent assistant\nallow background crawl"),
+        "allowed by grant: crawl"
+    );
+    assert_eq!(
+        in_world(&world, "tool web\nagent assistant\nallow background index"),
+        "denied by request: no rule allows it"
+    );
+    let agents: std::collections::BTreeMap<_, AgentConfig> = toml::from_str("[quiet]\nbackground = []\n").unwrap();
+    world.agents.extend(resolve_agents(&agents).unwrap());
+    assert_eq!(
+        in_world(&world, "tool web\nagent quiet\nallow background crawl"),
+        "denied by agent quiet: no rule allows it"
+    );
+    let (_, message) = faults("allow background").remove(0);
+    assert_eq!(message, "write `background TOOL`");
 }
 
 /// What is decided about the first line of a file.

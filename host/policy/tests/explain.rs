@@ -88,6 +88,30 @@ fn cut_by(explained: &Explained) -> Vec<String> {
 }
 
 #[test]
+fn what_runs_in_the_background_names_each_layer_that_cuts_it() {
+    let asked = "[jobs]\nbackground = [\"crawl\", \"index\"]\n";
+    let layers = Layers::new(asked, asked)
+        .agent("background = [\"crawl\"]")
+        .session("background = []");
+    let explanation = layers.explain();
+    let explained: Vec<_> = of(&explanation, Capability::Background).collect();
+    assert_eq!(explained.len(), 2);
+    assert_eq!(
+        (explained[0].asked.as_deref(), cut_by(explained[0])),
+        (Some("crawl"), vec!["session".to_owned()])
+    );
+    assert_eq!(cut_by(explained[1]), ["agent x", "session"]);
+    assert_eq!(explained[1].extent, Extent::None);
+    assert!(
+        explained[1].cuts[1].change.contains("the session's `background`"),
+        "{:?}",
+        explained[1].cuts
+    );
+    let granted = Layers::new(asked, asked).explain();
+    assert!(of(&granted, Capability::Background).all(|one| one.extent == Extent::All));
+}
+
+#[test]
 fn each_layer_that_cuts_a_network_rule_is_named_with_what_it_leaves() {
     let asked = "[network]\nallow = [\"https://api.example.com\"]";
     let layers = Layers::new(asked, "[network]\nallow = [\"GET https://api.example.com/v1\"]")
@@ -410,19 +434,28 @@ fn layers() -> impl Strategy<Value = Layers> {
                 Just(Access::Read),
                 Just(Access::ReadWrite)
             ]),
+            prop::option::of(patterns()),
         ),
         list(),
     )
-        .prop_map(|(request, grant, agents, (network, files), host)| {
+        .prop_map(|(request, grant, agents, (network, files, background), host)| {
             let mut layers = Layers::new("", "");
             (layers.request.network, layers.request.files, layers.request.tools.call) = request;
             (layers.grant.network, layers.grant.files, layers.grant.tools.call) = grant;
+            // The same lists say what runs in the background.
+            layers.request.jobs.background = layers.request.tools.call.clone();
+            layers.grant.jobs.background = layers.grant.tools.call.clone();
             for (network, tools) in agents {
                 layers = layers.agent("");
                 let agent = layers.agents.last_mut().unwrap();
+                agent.background = tools.clone();
                 (agent.network, agent.tools) = (network, tools);
             }
-            layers.session = SessionNarrowing { network, files };
+            layers.session = SessionNarrowing {
+                network,
+                files,
+                background,
+            };
             layers.host.network = host;
             layers
         })
@@ -476,8 +509,14 @@ proptest! {
         for (component, tool) in [("files", "files_read"), ("files", "files_write"), ("http", "http_get"), ("x", "files_read")] {
             let (component, tool) = (component.parse().unwrap(), tool.parse().unwrap());
             let names = |text: &String| text.parse::<ToolPattern>().unwrap().matches(&component, &tool);
-            let says = of(&explanation, Capability::CallTools)
-                .any(|e| e.has.iter().any(names) && e.cuts.iter().all(|cut| cut.left.iter().any(names)));
+            let says = |capability| {
+                of(&explanation, capability)
+                    .any(|e| e.has.iter().any(names) && e.cuts.iter().all(|cut| cut.left.iter().any(names)))
+            };
+            let in_background = authority.may_run_in_background(&component, &tool).is_ok();
+            prop_assert_eq!(says(Capability::Background), in_background);
+            prop_assert_eq!(in_background, authority.background.allows(&component, &tool));
+            let says = says(Capability::CallTools);
             prop_assert_eq!(says, authority.call_tools.allows(&component, &tool));
             prop_assert_eq!(says, authority.may_call(&component, &tool).is_ok());
         }

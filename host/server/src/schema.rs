@@ -441,7 +441,7 @@ pub(crate) struct OfferedTool {
 /// One capability: what is asked, what is left of it, and which layers cut it.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct ExplainedCapability {
-    /// `network`, `credential`, `files`, `kv`, `sign`, `call_tools`, `detach`, `env`, `limit` or `rate`.
+    /// `network`, `credential`, `files`, `kv`, `sign`, `call_tools`, `detach`, `background`, `env`, `limit` or `rate`.
     capability: String,
     /// As the manifest writes it; absent where it asks for nothing and gets a default.
     asked: Option<String>,

@@ -15,6 +15,7 @@ use fumehood_core::{
 };
 use fumehood_policy::{
     authority::SessionNarrowing, files::FileAccess, grant::Grant, manifest::Manifest, network::NetworkList,
+    tool_pattern::ToolPattern,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -98,6 +99,8 @@ pub struct SessionChange {
     pub network: Option<Option<NetworkList>>,
     /// Another access to files; `Some(None)` removes it.
     pub files: Option<Option<FileAccess>>,
+    /// Another list of tools whose calls may run in the background; `Some(None)` removes it.
+    pub background: Option<Option<Vec<ToolPattern>>>,
     /// Whether it is archived from now on. Not while it has a turn that hasn't ended.
     pub archived: Option<bool>,
 }

@@ -10,7 +10,7 @@
 use super::{Host, HostError};
 use crate::{
     caller::{CallScope, LOST, not_run_again},
-    catalog::OfferedTools,
+    catalog::{InstalledTool, OfferedTools},
     excerpt,
     inner_calls::{self, InnerCalls},
     jobs::{Ends, JobLimits},
@@ -20,10 +20,11 @@ use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
     event::{EventBody, NewEvent, Source},
     id::{JobId, SessionId},
-    name::OrgName,
+    name::{OrgName, ToolName},
     now,
 };
 use fumehood_policy::{
+    authority::Authority,
     deadline::{Deadline, SetBy},
     quantity::Span,
 };
@@ -411,7 +412,10 @@ impl Host {
         } = called;
         let (observe, mut observed) = ports::observe();
         let authority = match tools.get(&job.tool) {
-            Ok(tool) => self.caller().authority(&scope, tool).await,
+            Ok(tool) => {
+                let authority = self.caller().authority(&scope, tool).await;
+                authority.and_then(|authority| may_still(tool, &job.tool, authority))
+            }
             Err(error) => Err(error),
         };
         let started = EventBody::JobStarted {
@@ -521,6 +525,14 @@ fn left_of(limit: Span, job: &Job) -> Deadline {
         .map_or(Duration::ZERO, |started| (now() - started).to_std().unwrap_or_default());
     let begun = Instant::now();
     Deadline::after(begun.checked_sub(since).unwrap_or(begun), limit, SetBy::Job)
+}
+
+/// What was granted and narrowed since the call was asked for holds from when its job begins.
+fn may_still(tool: &InstalledTool, name: &ToolName, authority: Authority) -> Result<Authority, CallError> {
+    match authority.may_run_in_background(&tool.component.record.name, name) {
+        Ok(()) => Ok(authority),
+        Err(refusal) => Err(CallError::new(CallErrorCode::Denied, refusal.message)),
+    }
 }
 
 fn event(source: Source, body: EventBody) -> NewEvent {

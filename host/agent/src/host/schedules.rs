@@ -22,6 +22,7 @@ use fumehood_policy::{
     network::NetworkList,
     quantity::Span,
     schedule::{Misfire, When, Written},
+    tool_pattern::ToolPattern,
 };
 use fumehood_store::schedules::{
     Cause, Fired, Firing, NewSchedule, Overlap, Place, Plan, Schedule, ScheduleRun, State, Task,
@@ -130,6 +131,8 @@ pub struct ScheduleChange {
     pub network: Option<Option<NetworkList>>,
     /// How far calls in sessions that it makes may go with files, at most.
     pub files: Option<Option<FileAccess>>,
+    /// Tools whose calls may run in the background in sessions that it makes, at most.
+    pub background: Option<Option<Vec<ToolPattern>>>,
     /// The input.
     pub input: Option<Vec<Content>>,
     /// Instructions.
@@ -429,12 +432,12 @@ fn apply(plan: &mut Plan, change: &ScheduleChange) -> Result<(), HostError> {
     plan.misfire = change.misfire.unwrap_or(plan.misfire);
     plan.overlap = change.overlap.unwrap_or(plan.overlap);
     plan.max_runs = change.max_runs.unwrap_or(plan.max_runs);
-    let of_sessions =
-        change.agent.is_some() || change.metadata.is_some() || change.network.is_some() || change.files.is_some();
+    let narrows = change.network.is_some() || change.files.is_some() || change.background.is_some();
+    let of_sessions = change.agent.is_some() || change.metadata.is_some() || narrows;
     match &mut plan.place {
         Place::Session(_) if of_sessions => {
             return Err(HostError::Invalid(
-                "`agent`, `metadata`, `network` and `files` are of sessions that a schedule makes; change its session instead".into(),
+                "`agent`, `metadata`, `network`, `files` and `background` are of sessions that a schedule makes; change its session instead".into(),
             ));
         }
         Place::Session(_) => {}
@@ -449,6 +452,7 @@ fn apply(plan: &mut Plan, change: &ScheduleChange) -> Result<(), HostError> {
             }
             narrowing.network = change.network.unwrap_or(narrowing.network.take());
             narrowing.files = change.files.unwrap_or(narrowing.files);
+            narrowing.background = change.background.unwrap_or(narrowing.background.take());
         }
     }
     let task = &mut plan.task;

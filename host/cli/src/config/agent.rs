@@ -41,6 +41,8 @@ pub(crate) struct EffectiveAgent {
     tools: Vec<ListOf<Vec<ToolPattern>>>,
     /// A request has to pass each list.
     network: Vec<ListOf<NetworkList>>,
+    /// A tool whose calls run in the background has to be in each list.
+    background: Vec<ListOf<Vec<ToolPattern>>>,
     /// In each list the first rule that fits a call decides; the strictest of the lists holds.
     approval: Vec<ListOf<Vec<ApprovalRule>>>,
     /// In the order in which they are asked.
@@ -96,6 +98,7 @@ impl EffectiveAgent {
             approval_timeout: leaf.approval_timeout,
             tools: lists(&chain, |agent| agent.tools.clone()),
             network: lists(&chain, |agent| agent.network.clone()),
+            background: lists(&chain, |agent| agent.background.clone()),
             approval: lists(&chain, |agent| {
                 Some(agent.approval.written().cloned().collect::<Vec<_>>()).filter(|rules| !rules.is_empty())
             }),

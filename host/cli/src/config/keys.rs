@@ -380,6 +380,12 @@ fn agents() -> Vec<Meaning> {
         key("agent.NAME.network.allow", "Whom its tools may reach. Narrows.").takes(RULES).default("does not narrow"),
         key("agent.NAME.network.deny", "Whom they may not, whatever `allow` says.").takes(RULES).default("nobody"),
         key(
+            "agent.NAME.background",
+            "Tools whose calls may run [in the background](../tool-authors/background-jobs.md), of those granted. Narrows; an empty list lets none.",
+        )
+        .takes("a list of tools, patterns (`crawl_*`) and components, at most 256")
+        .default("does not narrow"),
+        key(
             "agent.NAME.tool_output",
             format!("How much text of one tool's result the model gets; the whole is a file of the session. From {least} to {most}."),
         )

@@ -20,7 +20,10 @@ use fumehood_core::{
     message::Message,
     name::{AgentName, SecretName},
 };
-use fumehood_policy::{authority::SessionNarrowing, files::FileAccess, network::NetworkList};
+use fumehood_policy::{
+    authority::SessionNarrowing, bounded::some_entries, files::FileAccess, network::NetworkList,
+    tool_pattern::ToolPattern,
+};
 use fumehood_store::record::{self, Owner, PageRequest, SessionChange, WhichSessions};
 use http::{StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -57,6 +60,10 @@ pub(crate) struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Access>)]
     files: Option<FileAccess>,
+    /// Tools whose calls may run in the background, at most; absent: as granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    background: Option<Vec<ToolPattern>>,
     #[schema(value_type = String, format = DateTime)]
     created: Time,
     /// When it, its journal, its key-values or its secrets last changed; or when one of its files was written by a client, or a tool called
@@ -80,6 +87,7 @@ impl From<record::Session> for Session {
             metadata: session.metadata,
             network: session.narrowing.network,
             files: session.narrowing.files,
+            background: session.narrowing.background,
             created: session.created,
             updated: session.updated,
             archived: session.archived.is_some(),
@@ -105,6 +113,10 @@ struct CreateSession {
     /// How far its calls may go with its files, at most; or that and the files it begins with.
     #[schema(value_type = Option<schema::SessionFiles>)]
     files: Option<SessionFiles>,
+    /// Tools whose calls may run in the background, at most: names, patterns (`crawl_*`) and components. Empty: none.
+    #[serde(default, deserialize_with = "some_entries")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 256)]
+    background: Option<Vec<ToolPattern>>,
     /// Secrets of the session, by name. They are never shown again, and shadow the org's.
     #[serde(default, deserialize_with = "secrets::by_name")]
     #[schema(value_type = BTreeMap<String, String>)]
@@ -129,6 +141,9 @@ struct ChangeSession {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<schema::Access>)]
     files: Option<Option<FileAccess>>,
+    #[serde(default, deserialize_with = "present_entries")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 256)]
+    background: Option<Option<Vec<ToolPattern>>>,
     /// Whether it is archived. Not while a turn or a job in it has not ended.
     archived: Option<bool>,
 }
@@ -138,6 +153,13 @@ pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// The same of a list.
+pub(super) fn present_entries<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Vec<T>>>, D::Error> {
+    some_entries(deserializer).map(Some)
 }
 
 /// Make a session
@@ -162,6 +184,7 @@ async fn create_session(
         narrowing: SessionNarrowing {
             network: body.network,
             files: files.access,
+            background: body.background,
         },
     };
     let session = app.host.create_session(&client.org, new).await?;
@@ -257,12 +280,13 @@ async fn change_session(
         metadata: body.metadata.map(Value::Object),
         network: body.network,
         files: body.files,
+        background: body.background,
         archived: body.archived,
     };
     if change == SessionChange::default() {
         return Err(Problem::new(
             ProblemCode::InvalidRequest,
-            "there is nothing to change: send agent, title, metadata, network, files or archived",
+            "there is nothing to change: send agent, title, metadata, network, files, background or archived",
         ));
     }
     let session = app.host.update_session(&client.org, id, change).await?;

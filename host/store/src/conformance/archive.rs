@@ -33,6 +33,7 @@ pub(super) const fn archive(archived: bool) -> SessionChange {
         metadata: None,
         network: None,
         files: None,
+        background: None,
         archived: Some(archived),
     }
 }

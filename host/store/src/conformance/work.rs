@@ -14,7 +14,7 @@ use fumehood_core::{
     id::{SessionId, TurnId},
     turn::{Budget, TurnError, TurnErrorCode, TurnStatus},
 };
-use fumehood_policy::{files::FileAccess, network::NetworkList};
+use fumehood_policy::{authority::SessionNarrowing, files::FileAccess, network::NetworkList};
 
 promises! {
     "a session is read as it was made, with its first events" => sessions,
@@ -103,15 +103,24 @@ async fn changes(world: &World) -> Outcome {
             files: Some(Some(FileAccess::Read)),
             ..SessionChange::default()
         },
+        SessionChange {
+            background: Some(Some(Vec::new())),
+            ..SessionChange::default()
+        },
     ];
     for change in &narrower {
         store.update_session(&org, session.id, change, &[]).await?;
     }
     let read = store.session(&org, session.id).await?;
+    let all = SessionNarrowing {
+        network: Some(NetworkList::nothing()),
+        files: Some(FileAccess::Read),
+        background: Some(Vec::new()),
+    };
     ensure_eq!(
-        read.map(|session| (session.narrowing.network, session.narrowing.files)),
-        Some((Some(NetworkList::nothing()), Some(FileAccess::Read))),
-        "both narrowings, of which neither undid the other"
+        read.map(|session| session.narrowing),
+        Some(all),
+        "the narrowings, of which none undid another"
     );
     Ok(())
 }

@@ -202,6 +202,7 @@ async fn change(
         metadata,
         network,
         files,
+        background,
         archived,
     } = change;
     if archived == Some(true) && changed.archived.is_none() {
@@ -213,6 +214,7 @@ async fn change(
     // Each part by itself: of two changes at once neither undoes the other's.
     changed.narrowing.network = network.unwrap_or(changed.narrowing.network);
     changed.narrowing.files = files.unwrap_or(changed.narrowing.files);
+    changed.narrowing.background = background.unwrap_or(changed.narrowing.background);
     let events = journal::append(connection, org, id, events).await?;
     changed.updated = journal::time_of(&events).unwrap_or_else(fumehood_core::now);
     changed.archived = match archived {

@@ -4,7 +4,7 @@ use crate::{
     idempotency::digest,
     problem::{Answer, Problem, ProblemCode},
     routes::{
-        sessions::present,
+        sessions::{present, present_entries},
         turns::{BudgetBody, text_or_content, text_or_content_schema},
     },
     schema,
@@ -19,9 +19,11 @@ use fumehood_core::{
 };
 use fumehood_policy::{
     authority::SessionNarrowing,
+    bounded::some_entries,
     files::FileAccess,
     network::NetworkList,
     schedule::{Misfire, Written},
+    tool_pattern::ToolPattern,
 };
 use fumehood_store::schedules::{self, Cause, Overlap, Place, RunOutcome, ScheduleRun, SkipReason, State, Task};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -70,6 +72,10 @@ pub(crate) struct Schedule {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Access>)]
     files: Option<FileAccess>,
+    /// Tools whose calls may run in the background in sessions that it makes, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    background: Option<Vec<ToolPattern>>,
     #[schema(value_type = Vec<schema::Content>)]
     input: Vec<Content>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +140,7 @@ impl From<schedules::Schedule> for Schedule {
             metadata,
             network: narrowing.network,
             files: narrowing.files,
+            background: narrowing.background,
             input: plan.task.input,
             system: plan.task.system,
             budget: plan.task.budget,
@@ -177,6 +184,10 @@ pub(crate) struct CreateSchedule {
     /// How far calls in sessions that it makes may go with files, at most.
     #[schema(value_type = Option<schema::Access>)]
     files: Option<FileAccess>,
+    /// Tools whose calls may run in the background in sessions that it makes, at most.
+    #[serde(default, deserialize_with = "some_entries")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 256)]
+    background: Option<Vec<ToolPattern>>,
     /// A text, or a list of content: the input of each turn.
     #[serde(deserialize_with = "text_or_content")]
     #[schema(schema_with = text_or_content_schema)]
@@ -199,13 +210,13 @@ impl CreateSchedule {
             None => None,
             Some(key) => Some((key, digest(&self.meaning())?)),
         };
-        let narrows = self.network.is_some() || self.files.is_some();
+        let narrows = self.network.is_some() || self.files.is_some() || self.background.is_some();
         let place = match self.session {
             Some(_) if self.agent.is_some() || self.metadata.is_some() || narrows => {
                 return Err(Problem::new(
                     ProblemCode::InvalidRequest,
-                    "`agent`, `metadata`, `network` and `files` are of sessions that a schedule makes; leave them out, or leave out \
-                     `session`",
+                    "`agent`, `metadata`, `network`, `files` and `background` are of sessions that a schedule makes; leave them out, or \
+                     leave out `session`",
                 ));
             }
             Some(session) => PlaceRequest::Session(session),
@@ -215,6 +226,7 @@ impl CreateSchedule {
                 narrowing: SessionNarrowing {
                     network: self.network,
                     files: self.files,
+                    background: self.background,
                 },
             },
         };
@@ -237,7 +249,8 @@ impl CreateSchedule {
     }
 
     fn meaning(&self) -> impl Serialize {
-        let of_sessions = (&self.session, &self.agent, &self.metadata, &self.network, &self.files);
+        let narrowing = (&self.network, &self.files, &self.background);
+        let of_sessions = (&self.session, &self.agent, &self.metadata, narrowing);
         let task = (
             &self.input,
             &self.system,
@@ -274,6 +287,9 @@ pub(crate) struct ChangeSchedule {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<schema::Access>)]
     files: Option<Option<FileAccess>>,
+    #[serde(default, deserialize_with = "present_entries")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 256)]
+    background: Option<Option<Vec<ToolPattern>>>,
     #[serde(default, deserialize_with = "some_input")]
     #[schema(schema_with = text_or_content_schema)]
     input: Option<Vec<Content>>,
@@ -302,6 +318,7 @@ impl ChangeSchedule {
             metadata: self.metadata,
             network: self.network,
             files: self.files,
+            background: self.background,
             input: self.input,
             system: self.system,
             budget: self.budget.map(Budget::from),
