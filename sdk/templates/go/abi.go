@@ -9,6 +9,7 @@ package main
 import (
 	"encoding/json"
 	"net/url"
+	"runtime/debug"
 	"unsafe"
 )
 
@@ -30,6 +31,19 @@ func addressOf[T any](at *T) address { return address(uintptr(unsafe.Pointer(at)
 
 func bytesAt(at address, size uint32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(uintptr(at))), size)
+}
+
+// The host asks for memory through cabi_realloc, from where nothing may be imported. Go's allocator asks for the time when it
+// collects garbage or gives memory back, so it does neither from the start, nor while the host is asked for something.
+func init() { collect(false) }
+
+// collect says whether garbage may be collected. What was going on when it may no longer has ended when this returns.
+func collect(may bool) {
+	percent := -1
+	if may {
+		percent = 100
+	}
+	debug.SetGCPercent(percent)
 }
 
 //go:wasmexport cabi_realloc
@@ -116,6 +130,7 @@ type failed struct {
 //go:wasmexport fumehood:tool/tools@0.1.0#call
 func exportCall(_ unsafe.Pointer, _ uint32, tool unsafe.Pointer, toolSize uint32, arguments unsafe.Pointer, argumentsSize uint32,
 	_ unsafe.Pointer, _ uint32, _ int64, _ uint32, _ unsafe.Pointer, _ uint32) unsafe.Pointer {
+	collect(true)
 	name := string(unsafe.Slice((*byte)(tool), toolSize))
 	output, failure := run(tools, name, unsafe.Slice((*byte)(arguments), argumentsSize))
 	structured := ""
@@ -138,6 +153,8 @@ func exportCall(_ unsafe.Pointer, _ uint32, tool unsafe.Pointer, toolSize uint32
 }
 
 // ---- Imports ----
+
+// Those that return a text or a list, alone or inside of something, are called between collect(false) and collect(true).
 
 //go:wasmimport wasi:http/types@0.2.12 [constructor]fields
 func fieldsNew() int32
@@ -219,6 +236,8 @@ type read struct {
 const mostBody = 1 << 20
 
 func send(to *url.URL) (*Answer, error) {
+	collect(false)
+	defer collect(true)
 	request := requestNew(fieldsNew())
 	scheme := int32(1)
 	if to.Scheme == "http" {

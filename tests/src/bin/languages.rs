@@ -98,14 +98,14 @@ async fn trial(language: &str, project: &Path, served: &AtomicU64) -> String {
     )
 }
 
-/// The tests that a template comes with, as its author runs them.
+/// The tests that a template comes with, as its author runs them, and with an outside that fails.
 async fn own_tests(place: &Place, language: &str, project: &Path) {
     let (folder, component) = (
         project.display().to_string(),
         project.join(format!("weather-{language}.wasm")),
     );
     let component = component.display().to_string();
-    let mut command = place.command(&["tool", "test", &folder, "--component", &component]);
+    let mut command = place.command(&["tool", "test", &folder, "--component", &component, "--failing-outside"]);
     let tested = tokio::time::timeout(COMPILED, command.output()).await;
     let tested = tested.expect("the tests did not end").unwrap();
     let said = String::from_utf8_lossy(&[tested.stdout, tested.stderr].concat()).into_owned();
