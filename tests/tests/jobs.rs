@@ -364,6 +364,40 @@ async fn agents_sessions_and_schedules_narrow_what_runs_in_the_background() {
 }
 
 #[tokio::test]
+async fn a_job_is_not_handed_on_and_the_refusal_says_that_it_runs_in_the_background() {
+    let place = Place::calling(&[("build", &[("detach", json!({}))])], "");
+    let host = place.serve().await;
+    let manifest = "name = \"hostile\"\nversion = \"0.1.0\"\n[files]\nworkspace = \"read-write\"\n[jobs]\ndetach = true\nbackground = [\"detach\"]\n";
+    host.add_guest("hostile", Some(manifest)).await;
+    let session = host.session(json!({})).await;
+    host.turn(&session, "build").await;
+    let refused = ended(&host, &session).await;
+    assert_eq!(refused["result"]["status"], "denied", "{refused}");
+    let said = refused["result"]["error"]["message"].as_str().unwrap();
+    assert!(
+        said.contains("it runs in the background") && said.contains("`[jobs] background`"),
+        "{said}"
+    );
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_leaves_a_call_in_the_background_out_and_says_so() {
+    let (place, host) = place(&[("build", &[("bg_once", json!({"say": "built"}))])], "").await;
+    let session = host.session(json!({})).await;
+    let turn = host.turn(&session, "build").await;
+    ended(&host, &session).await;
+    host.stop().await;
+    let replayed = place.run(&["replay", turn["id"].as_str().unwrap()]).await;
+    let said = String::from_utf8_lossy(&replayed.stdout);
+    assert!(replayed.status.success(), "{said}");
+    assert!(
+        said.contains("decisions of the turn: identical") && said.contains("it was refused, runs in the background"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_job_goes_with_its_session() {
     let world = World::start().await;
     let work = json!({"say": "built", "url": world.url("/held")});
