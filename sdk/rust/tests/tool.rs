@@ -74,6 +74,26 @@ fn list(call: Call) -> fumehood::Result<Vec<u8>> {
         .ok_or_else(|| Failure::not_found("no locale"))
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    Newest,
+    MostRead,
+}
+
+/// Takes one of several.
+#[fumehood::tool]
+fn sorted(
+    /// Which come first.
+    order: Option<Order>,
+) -> &'static str {
+    match order {
+        None => "as they are",
+        Some(Order::Newest) => "newest",
+        Some(Order::MostRead) => "most read",
+    }
+}
+
 mod nested {
     /// Lives elsewhere.
     #[fumehood::tool]
@@ -82,7 +102,7 @@ mod nested {
     }
 }
 
-fumehood::export!(add, shift, open, pieces, nothing, list, nested::elsewhere);
+fumehood::export!(add, shift, open, pieces, nothing, list, sorted, nested::elsewhere);
 
 #[test]
 fn a_doc_comment_becomes_the_description_and_options_the_annotations() {
@@ -138,6 +158,22 @@ fn a_struct_may_be_the_arguments() {
     assert_eq!(
         testing::call::<shift>(json!({"x": 1})).unwrap().text(),
         r#"{"x":2,"y":1}"#
+    );
+}
+
+#[test]
+fn an_enum_is_a_choice_of_its_names() {
+    assert_eq!(
+        testing::input_schema::<sorted>()["properties"]["order"],
+        json!({"type": ["string", "null"], "enum": ["newest", "most_read", null], "description": "Which come first."})
+    );
+    let said = |arguments: Value| testing::call::<sorted>(arguments).unwrap().text();
+    assert_eq!(
+        [said(json!({})), said(json!({"order": "most_read"}))],
+        ["as they are", "most read"]
+    );
+    assert!(
+        matches!(testing::call::<sorted>(json!({"order": "oldest"})), Err(Failure::InvalidArguments(why)) if why.contains("newest"))
     );
 }
 
@@ -206,7 +242,16 @@ fn the_component_offers_what_is_exported_and_nothing_else() {
     let names: Vec<String> = __FumehoodComponent::definitions().into_iter().map(|d| d.name).collect();
     assert_eq!(
         names,
-        ["add", "move_point", "open", "pieces", "nothing", "list", "elsewhere"]
+        [
+            "add",
+            "move_point",
+            "open",
+            "pieces",
+            "nothing",
+            "list",
+            "sorted",
+            "elsewhere"
+        ]
     );
     let call = |tool: &str| {
         __FumehoodComponent::call(fumehood::__private::ToolCall {
