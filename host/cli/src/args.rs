@@ -10,7 +10,7 @@ mod typed;
 mod webhook;
 
 pub(crate) use check::{Deny, ToolCheck};
-pub(crate) use distribution::{ToolAdd, ToolKey, ToolPublish, ToolSign, ToolUpdate, Way};
+pub(crate) use distribution::{ToolAdd, ToolKey, ToolLock, ToolPublish, ToolSign, ToolUpdate, Way};
 pub(crate) use job::Job;
 pub(crate) use kit::{ToolBuild, ToolDev, ToolNew};
 pub(crate) use schedule::{IfBusy, Misfire, Schedule, ScheduleNew};
@@ -179,6 +179,8 @@ pub(crate) enum Tool {
     Add(ToolAdd),
     /// Look for newer versions of what was added, show how they differ, and take them.
     Update(ToolUpdate),
+    /// Pin what the configuration names at registries and web servers: fetch it, check it, and write fumehood.lock.
+    Lock(ToolLock),
     /// Publish a component in a registry.
     Publish(ToolPublish),
     /// Make a pair of keys: one to sign components with, one for those who are to trust them.

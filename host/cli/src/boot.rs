@@ -58,10 +58,12 @@ pub(crate) async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
 /// Starts the host on an opened store.
 pub(crate) async fn start_on(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
+    // What would be refused is refused before a tool is installed or a key is made.
+    let configured = configured::read(loaded)?;
     let running = start_untooled(loaded, opened).await?;
     let org = OrgName::default_org();
     standard::install(&running.host, &org).await?;
-    configured::install(&running.host, loaded, &org).await?;
+    configured::install(&running.host, configured, &org).await?;
     let tools = running.host.tools(&org).await?;
     let orgs = running.opened.store.orgs().await?;
     let orgs: Vec<_> = orgs.iter().map(|org| org.name.as_str()).collect();

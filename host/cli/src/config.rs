@@ -30,7 +30,11 @@ pub(crate) use keys::{VARIABLES, meanings};
 pub(crate) use limits::InstallLimits;
 pub(crate) use shape::{Key, keys};
 
-use crate::{compiled_code, distribution::Trust, fault::OrFault as _};
+use crate::{
+    compiled_code,
+    distribution::{Source, Trust},
+    fault::OrFault as _,
+};
 use anyhow::{Context as _, bail};
 use fumehood_agent::host::RetentionRules;
 use fumehood_core::{
@@ -214,8 +218,8 @@ struct OrgSection {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ToolSection {
-    /// A path, relative to the configuration file.
-    pub(crate) source: PathBuf,
+    /// Where it is. A path is relative to the configuration file.
+    pub(crate) source: Source,
     /// Refuse any other code.
     #[serde(default)]
     pub(crate) digest: Option<Digest>,
@@ -305,6 +309,11 @@ pub(crate) fn load(
 }
 
 impl Config {
+    /// Whether it names a component of a registry or a web server by this name.
+    pub(crate) fn names_elsewhere(&self, name: &ComponentName) -> bool {
+        self.tool.get(name).is_some_and(|section| section.source.is_remote())
+    }
+
     /// The orgs that it sets limits for.
     pub(crate) fn orgs(&self) -> impl Iterator<Item = &OrgName> {
         self.org.keys()

@@ -149,6 +149,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
         }
         Command::Tool(Tool::Key(args)) => commands::tool_key::key(out, args)?,
         Command::Tool(Tool::Sign(args)) => commands::tool_key::sign(out, args)?,
+        Command::Tool(Tool::Lock(args)) => commands::tool_lock::lock(out, &loaded, args).await?,
         Command::Tool(Tool::Publish(args)) => commands::tool_publish::publish(out, &loaded, args).await?,
         Command::Tool(Tool::Add(args)) => {
             // Before a host is started for it: what can't be had, or may not be, changes nothing.
@@ -200,7 +201,10 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
                     }
                     Command::Tool(command) => {
                         commands::tool::tool(out, client, command).await?;
-                        if let Tool::Remove { name } = command {
+                        if let Tool::Remove { name } = command
+                            // The next start installs it again, and needs to know which one.
+                            && !loaded.config.names_elsewhere(name)
+                        {
                             LockFile::of(&loaded).forget(name)?;
                         }
                     }

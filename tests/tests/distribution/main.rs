@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod configured;
 mod locking;
 mod real;
 mod registry;

@@ -373,3 +373,31 @@ async fn keys_that_are_none_and_settings_that_would_do_nothing_stop_the_start() 
         assert!(said(&output).contains(says), "{section}: {}", said(&output));
     }
 }
+
+#[tokio::test]
+async fn what_the_configuration_names_at_a_registry_is_signed_when_it_is_locked_and_at_each_start() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme", "mallory"]).await;
+    let to = registry.source("acme/sums");
+    keys.publish(&component("sums", "1.0.0", ""), &to, None).await;
+    keys.publish(&component("sums", "1.1.0", ""), &to, Some("acme")).await;
+    let named = |key: &str, version: &str| {
+        let source = registry.source(&format!("acme/sums:{version}"));
+        keys.trusting(key, &format!("[tool.sums]\nsource = \"{source}\""))
+    };
+    let unsigned = Place::compiled(&named("acme", "1.0.0"));
+    let refused = unsigned.run(&["tool", "lock"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("not signed"), "{}", said(&refused));
+    assert!(!unsigned.path().join("fumehood.lock").exists());
+
+    let signed = Place::compiled(&named("acme", "1.1.0"));
+    let locked = sealed(&signed, &["tool", "lock"]).await;
+    assert!(locked["components"][0]["key"].is_string(), "{locked}");
+    assert!(signed.run(&["config", "check"]).await.status.success());
+    // A key that is taken back takes back what only it signed.
+    std::fs::write(signed.path().join("fumehood.toml"), named("mallory", "1.1.0")).unwrap();
+    let back = signed.run(&["config", "check"]).await;
+    assert_eq!(back.status.code(), Some(2));
+    assert!(said(&back).contains("not by mallory"), "{}", said(&back));
+}

@@ -1,4 +1,4 @@
-//! `fumehood tool add|update|publish|key|sign`
+//! `fumehood tool add|lock|update|publish|key|sign`
 
 use crate::distribution::{PlainHttp, Reference, Source};
 use clap::Args;
@@ -44,6 +44,17 @@ impl Way {
             PlainHttp::Loopback
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolLock {
+    /// The component, by the name of its section; without it, all that the configuration has from a registry or a web server.
+    pub(crate) name: Option<ComponentName>,
+    /// Pin what is there now, also if it is older than what is locked, or is something else, from somewhere else, or not signed any more.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) way: Way,
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,7 @@ pub(crate) mod tool_call;
 pub(crate) mod tool_check;
 pub(crate) mod tool_dev;
 pub(crate) mod tool_key;
+pub(crate) mod tool_lock;
 pub(crate) mod tool_new;
 pub(crate) mod tool_publish;
 pub(crate) mod tool_test;

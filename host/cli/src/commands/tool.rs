@@ -151,6 +151,7 @@ pub(crate) async fn tool(out: Out, client: &Client, command: &Tool) -> anyhow::R
         | Tool::Test(_)
         | Tool::Add(_)
         | Tool::Update(_)
+        | Tool::Lock(_)
         | Tool::Publish(_)
         | Tool::Key(_)
         | Tool::Sign(_) => {}

@@ -11,7 +11,7 @@ use crate::{
     },
     compiled_code::CompiledCode,
     config::Loaded,
-    distribution::{Entry, Fetched, Lock, LockFile, Outside, Replacing, ToolDifference, between},
+    distribution::{Entry, Fetched, Lock, LockFile, Outside, Replacing, Source, ToolDifference, between},
     out::{Out, Style, one_line, printable, text},
 };
 use anyhow::{Context as _, bail, ensure};
@@ -122,8 +122,25 @@ impl Updating<'_> {
         if !self.out.json {
             show(self.out, &news);
         }
+        self.is_named(entry, &source)?;
         self.agreed(&news)?;
         self.replace(&fetched, &installed, &news).await
+    }
+
+    /// Refuses what the next start would refuse: where the configuration names another place.
+    fn is_named(&self, entry: &Entry, source: &Source) -> anyhow::Result<()> {
+        let name = &entry.name;
+        match self.loaded.config.tool.get(name) {
+            Some(section) if section.source.is_remote() && section.source.place() != source.place() => bail!(
+                "nothing was updated: [tool.{name}] names {}. To have this one, write `source = \"{}\"` there, and `fumehood tool lock`",
+                section.source,
+                source.place()
+            ),
+            Some(section) if section.source.pinned().or(section.digest).is_some() => bail!(
+                "nothing was updated: [tool.{name}] pins a digest. To have this one, change it there, and `fumehood tool lock`"
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// As the host will see it.

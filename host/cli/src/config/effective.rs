@@ -1,7 +1,7 @@
 //! What `config show` shows: the configuration as it is in effect.
 
 use super::{Loaded, LogFormat, org_limits, retention};
-use crate::distribution::Policy;
+use crate::distribution::{Policy, Source};
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName},
@@ -87,7 +87,7 @@ struct EffectiveInstall {
 
 #[derive(Debug, Serialize)]
 struct EffectiveTool {
-    source: PathBuf,
+    source: Source,
     digest: Option<Digest>,
     /// Whether the configuration grants it something; else somebody decides with `fumehood tool grant`.
     granted: bool,

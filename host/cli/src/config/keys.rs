@@ -492,9 +492,10 @@ fn components() -> Vec<Meaning> {
         .default("everywhere"),
         key(
             "tool.NAME.source",
-            "The component's file; a relative path begins at the file's directory. Needed.",
+            "Where the component is: its file, where a relative path begins at the file's directory, or a registry or web server, of which \
+             `fumehood tool lock` [pins what is there](../operators/installing-tools.md#in-the-configuration). Needed.",
         )
-        .takes(A_PATH),
+        .takes("a path, `\"https://…\"` or `\"oci://registry/repository:tag\"`"),
         key("tool.NAME.digest", "Refuses any other code at the start.")
             .takes("`\"sha256:…\"`")
             .default("any"),

@@ -107,8 +107,7 @@ impl Outside {
         artifact: Option<Digest>,
         key: Option<Digest>,
     ) -> anyhow::Result<Fetched> {
-        let by = key.and_then(|key| self.trust.counting(&source).find(|trusted| trusted.key.id() == key));
-        let signed = self.trust.decide(&source, usize::from(key.is_some()), by)?;
+        let signed = self.trust.of_locked(&source, key)?;
         Ok(Fetched {
             digest: Digest::of(&wasm),
             file: alone(&source, wasm),
@@ -203,7 +202,7 @@ async fn signatures(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::R
 }
 
 /// A component with nothing beside it.
-fn alone(source: &Source, wasm: Vec<u8>) -> ComponentFile {
+pub(crate) fn alone(source: &Source, wasm: Vec<u8>) -> ComponentFile {
     ComponentFile {
         wasm,
         name: source.name(),

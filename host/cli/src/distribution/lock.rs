@@ -18,8 +18,7 @@ use std::{
 
 const NAME: &str = "fumehood.lock";
 const FORMAT: u32 = 1;
-const HEAD: &str =
-    "# What the components of this installation are. Written by `fumehood tool add`; keep it with the configuration.\n";
+const HEAD: &str = "# What the components of this installation are. Written by `fumehood tool add` and `tool lock`; keep it with the configuration.\n";
 const LARGEST: u64 = 4 << 20;
 /// How often somebody else's change is waited for.
 const TRIES: u32 = 100;
@@ -82,7 +81,7 @@ pub(crate) enum Replacing {
 pub(crate) enum Refused {
     #[error(
         "{place} had {locked} when it was locked and has {found} now: whoever can write there put something else in its place. See what changed \
-         with `fumehood tool update {name}`, or take it as it is with `fumehood tool add {place} --replace`"
+         with `fumehood tool update {name}`, or take it as it is with --replace"
     )]
     Moved {
         place: String,
@@ -92,7 +91,7 @@ pub(crate) enum Refused {
     },
     #[error(
         "{place} has the version {found} of {name}, which is older than {locked}, which is locked: faults that were mended since would be back. \
-         If that is what you want: `fumehood tool add {place} --replace`"
+         If that is what you want, say so with --replace"
     )]
     Older {
         place: String,

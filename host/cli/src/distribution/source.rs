@@ -1,8 +1,9 @@
-//! What `fumehood tool add` takes: the name of a place that has a component.
+//! What `fumehood tool add` and `[tool.NAME]` take: the name of a place that has a component.
 
 use super::reference::{Reference, ReferenceError};
 use fumehood_core::{digest::Digest, name::ComponentName};
 use reqwest::Url;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -123,6 +124,18 @@ fn web(text: &str) -> Result<Source, SourceError> {
             .map_err(|_| SourceError::Url(url.to_string()))?;
     }
     Ok(Source::Web { url, digest })
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl fmt::Display for Source {

@@ -176,6 +176,12 @@ impl Trust {
         }
     }
 
+    /// What follows from the key that signed what was locked: whether its signature still counts.
+    pub(crate) fn of_locked(&self, source: &Source, key: Option<Digest>) -> Result<Signed, Distrusted> {
+        let by = key.and_then(|key| self.counting(source).find(|trusted| trusted.key.id() == key));
+        self.decide(source, usize::from(key.is_some()), by)
+    }
+
     /// What follows from the signatures: `signatures` is how many there are, `by` which of the keys that count made one.
     pub(crate) fn decide(
         &self,
