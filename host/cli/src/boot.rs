@@ -4,6 +4,7 @@ use crate::{
     compiled_code::CompiledCode,
     config::{Config, Loaded},
     configured,
+    distribution::Uploads,
     fault::OrFault as _,
     keys, standard, unmatched,
 };
@@ -20,7 +21,7 @@ use fumehood_core::name::{OrgName, SkillName};
 use fumehood_egress::{Egress, EgressConfig};
 use fumehood_model::{build, resolve_fallbacks};
 use fumehood_sandbox::{CacheKey, Compiler, CompilerChild, Sandbox, SandboxConfig};
-use fumehood_server::ServerConfig;
+use fumehood_server::{ServerConfig, SignatureCheck};
 use fumehood_store::{OpenError, Opened, StoreUrl};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -231,12 +232,15 @@ pub(crate) fn looking(config: &Config, compiled: Option<CompiledCode>) -> anyhow
 }
 
 /// What the API takes, as it is configured.
-pub(crate) fn server_config(config: &Config) -> ServerConfig {
-    ServerConfig {
+pub(crate) fn server_config(loaded: &Loaded) -> anyhow::Result<ServerConfig> {
+    let config = &loaded.config;
+    let uploads = Uploads::of(loaded.trust()?);
+    Ok(ServerConfig {
+        signatures: uploads.map(|uploads| Arc::new(uploads) as Arc<dyn SignatureCheck>),
         component_body: config.call_limits().install.component_size.as_usize(),
         file_body: usize::try_from(config.quotas().files.file_bytes).unwrap_or(usize::MAX),
         ..ServerConfig::default()
-    }
+    })
 }
 
 /// The configured models, ready to be asked.

@@ -2,6 +2,7 @@
 //! checked, called, added or configured.
 
 use crate::{
+    distribution::{Endorsement, beside as beside_it},
     kit::embedded_manifest,
     out::{printable, tell},
 };
@@ -19,6 +20,8 @@ pub(crate) struct ComponentFile {
     pub(crate) name: Option<ComponentName>,
     /// The manifest beside it, which takes the place of an embedded one.
     pub(crate) manifest: Option<ManifestFile>,
+    /// Who vouches for it, as far as that is known.
+    pub(crate) endorsement: Option<Endorsement>,
     /// Why the `tool.toml` beside it is not its manifest.
     pub(crate) note: Option<String>,
 }
@@ -72,6 +75,7 @@ impl ComponentFile {
             wasm,
             name: stem.and_then(|stem| stem.parse().ok()),
             manifest,
+            endorsement: endorsement(&beside_it(file)),
             note,
         })
     }
@@ -101,6 +105,16 @@ impl ComponentFile {
             grant,
         }
     }
+}
+
+/// The signature in a file, if there is one. What is none counts for nothing: who asks for one says so.
+fn endorsement(file: &Path) -> Option<Endorsement> {
+    const LARGEST: u64 = 4 << 10;
+    let metadata = std::fs::metadata(file).ok()?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        return None;
+    }
+    Endorsement::detached(&std::fs::read(file).ok()?)
 }
 
 fn name_in(text: &str) -> Option<String> {

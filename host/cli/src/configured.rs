@@ -108,7 +108,7 @@ impl Reading<'_> {
         // THREAT[T-supply-digest]: both give the bytes of the digest or none.
         let cached = self.loaded.tool_cache().ok();
         let wasm = cached
-            .and_then(|dir| Cache::new(&dir).get(&entry.digest))
+            .and_then(|dir| Cache::new(&dir).code(&entry.digest))
             .or_else(|| Blobs::look(&self.loaded.config.data_dir, &entry.digest))
             .with_context(|| {
                 format!(
@@ -116,7 +116,7 @@ impl Reading<'_> {
                     entry.digest
                 )
             })?;
-        Ok(alone(source, wasm))
+        Ok(alone(source, wasm, None))
     }
 }
 

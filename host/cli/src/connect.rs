@@ -79,11 +79,12 @@ pub(crate) async fn connect_to_own(running: Running, loaded: &Loaded) -> anyhow:
         .await
         .context("cannot listen on loopback")?;
     let base = format!("http://{}", listener.local_addr()?);
+    let config = boot::server_config(loaded)?;
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(fumehood_server::serve(
         listener,
         running.host.clone(),
-        boot::server_config(&loaded.config),
+        config,
         shutdown.clone(),
     ));
     Ok(Connection {

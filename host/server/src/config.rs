@@ -2,9 +2,10 @@
 
 use crate::{
     auth::KeyCache,
+    signatures::SignatureCheck,
     telemetry::{AdoptTrace, MetricsPage},
 };
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Limits of the HTTP surface. `Default` is right for a host behind nothing; every number is per process.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub struct ServerConfig {
     pub keys: KeyCache,
     /// The metrics of the process; none in one that keeps none.
     pub metrics: Option<MetricsPage>,
+    /// Who looks at the signatures of components that are added; none where nobody asks for them.
+    pub signatures: Option<Arc<dyn SignatureCheck>>,
     /// What gives a request its place in a trace that began elsewhere.
     pub adopt_trace: Option<AdoptTrace>,
 }
@@ -58,6 +61,7 @@ impl Default for ServerConfig {
             drain_time: Duration::from_secs(10),
             keys: KeyCache::default(),
             metrics: None,
+            signatures: None,
             adopt_trace: None,
         }
     }

@@ -153,6 +153,9 @@ problem_codes! {
     QuotaExceeded, "quota_exceeded", PAYLOAD_TOO_LARGE, "The quota is used up";
     /// The component can't be added: it is not a component, asks for what this host does not have, or its manifest is not valid.
     ComponentRefused, "component_refused", UNPROCESSABLE_ENTITY, "The component is refused";
+    /// This host takes only components that are signed by a key that its operator trusts, and this one came without such a signature;
+    /// `detail` says how to send one.
+    SignatureRequired, "signature_required", FORBIDDEN, "A trusted signature is needed";
     /// The host's configuration does not fit together; the operator has to mend it.
     Misconfigured, "misconfigured", INTERNAL_SERVER_ERROR, "The host is not configured rightly";
     /// The host is shutting down. A turn that was accepted goes on when it is back; see `Retry-After`.

@@ -1,7 +1,9 @@
 //! Signatures: what a trusted key vouches for is added, and what it does not is not.
 
 use crate::{adding::Files, component, digest, lock, refused_without_a_trace, registry::Registry, said, write};
-use fumehood_tests::Place;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_tests::{Place, expect_json, refused};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Keys, in a folder of their own.
@@ -281,6 +283,97 @@ async fn a_file_and_one_of_a_web_server_are_signed_beside_them() {
     let place = Place::new(&keys.trusting("acme", ""));
     let added = place.json(&["tool", "add", &url]).await;
     assert!(added["locked"]["key"].is_string(), "{added}");
+}
+
+/// A place that requires signatures and trusts one key.
+fn requiring(keys: &Keys, more: &str) -> Place {
+    Place::new(&keys.trusting("acme", more).replace("when-known", "required"))
+}
+
+#[tokio::test]
+async fn where_signatures_are_required_an_upload_has_one_or_is_refused() {
+    let keys = Keys::made(&["acme", "mallory"]).await;
+    let (wasm, other) = (component("sums", "1.0.0", ""), component("sums", "1.0.1", ""));
+    write(&keys.place, "sums.wasm", &wasm);
+    let sign = async |key: &str| {
+        let args = ["tool", "sign", "sums.wasm", "--key", &format!("{key}.key")];
+        sealed(&keys.place, &args).await;
+        std::fs::read_to_string(keys.place.path().join("sums.wasm.sig")).unwrap()
+    };
+    let (good, bad) = (sign("acme").await, sign("mallory").await);
+    // Also a key that is trusted for one place alone.
+    let place = requiring(&keys, "sources = [\"https://tools.acme.example/\"]");
+    let host = place.serve().await;
+    let upload = |wasm: &[u8], signature: Option<&str>| {
+        let request = host.request(Method::POST, "/v1/tools");
+        let request = request.header("content-type", "application/wasm").body(wasm.to_vec());
+        match signature {
+            Some(signature) => request.header("Fumehood-Signature", signature),
+            None => request,
+        }
+    };
+    let document = |more: Value| {
+        let mut body = json!({"wasm": STANDARD.encode(&wasm)});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        host.request(Method::POST, "/v1/tools").json(&body)
+    };
+    let unsigned = refused(upload(&wasm, None), 403, "signature_required").await;
+    let detail = unsigned["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("acme") && detail.contains("Fumehood-Signature"),
+        "{unsigned}"
+    );
+    refused(upload(&wasm, Some(&bad)), 403, "signature_required").await;
+    refused(upload(&other, Some(&good)), 403, "signature_required").await;
+    refused(upload(&wasm, Some("not base64")), 400, "invalid_header").await;
+    refused(document(json!({})), 403, "signature_required").await;
+    refused(document(json!({"signature": bad})), 403, "signature_required").await;
+    let listed = host.get("/v1/tools").await;
+    assert!(!listed.to_string().contains("\"sums\""), "something is left of it");
+
+    expect_json(upload(&wasm, Some(&good)).send().await.unwrap()).await;
+    let again = expect_json(document(json!({"signature": good})).send().await.unwrap()).await;
+    assert_eq!(again["digest"], digest(&wasm));
+}
+
+#[tokio::test]
+async fn commands_send_the_signatures_that_they_found_to_a_host_that_asks() {
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme"]).await;
+    let to = registry.source("acme/sums");
+    for version in ["1.0.0", "1.1.0"] {
+        keys.publish(&component("sums", version, ""), &to, Some("acme")).await;
+    }
+    let place = requiring(&keys, &format!("sources = [\"oci://{}/acme/\"]", registry.host));
+    let host = place.serve().await;
+    let run = async |args: &[&str]| {
+        let output = place
+            .command(args)
+            .env("FUMEHOOD_URL", &host.base)
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+    };
+    run(&["tool", "add", &registry.source("acme/sums:1.0.0")]).await;
+    run(&["tool", "update", "sums", "--yes"]).await;
+    assert_eq!(host.get("/v1/tools/sums").await["version"], "1.1.0");
+    drop(registry);
+    // From the cache, where the signature is kept as well.
+    run(&["tool", "add", "--locked"]).await;
+    let kept = place.path().join("cache/fumehood/components");
+    for file in std::fs::read_dir(kept).unwrap().map(Result::unwrap) {
+        if file.file_name().to_str().unwrap().ends_with(".signature.json") {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+    }
+    let bare = place
+        .command(&["tool", "add", "--locked"])
+        .env("FUMEHOOD_URL", &host.base)
+        .output()
+        .await;
+    let bare = bare.unwrap();
+    assert!(said(&bare).contains("can't be reached"), "{}", said(&bare));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ pub(crate) async fn serve(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let config = boot::server_config(loaded)?;
     let running = boot::start(loaded).await?;
     let tools = running.host.tools(&OrgName::default_org()).await?;
     if let Some(unusable) = boot::unusable_hooks(loaded, &tools).into_iter().next() {
@@ -60,7 +61,7 @@ pub(crate) async fn serve(
         }),
         adopt_trace,
         drain_time: drain.as_duration(),
-        ..boot::server_config(&loaded.config)
+        ..config
     };
     // Together: requests that wait for a turn end once it is left.
     let turns = async {

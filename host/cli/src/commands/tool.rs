@@ -187,6 +187,12 @@ pub(crate) async fn post(client: &Client, file: &ComponentFile, decision: &Decis
     if let Some(beside) = &file.manifest {
         body["manifest"] = json!(beside.text);
     }
+    if let (Some(endorsement), Some(body)) = (&file.endorsement, body.as_object_mut()) {
+        let Value::Object(fields) = json!(endorsement) else {
+            bail!("the signature can't be sent")
+        };
+        body.extend(fields);
+    }
     client.post("/v1/tools", &body).await
 }
 

@@ -217,7 +217,7 @@ pub(crate) fn allowed(fetched: &Fetched, lock: &Lock, replacing: Replacing) -> a
 pub(crate) fn keep(loaded: &Loaded, fetched: &Fetched) {
     let kept = loaded
         .tool_cache()
-        .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm));
+        .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm, fetched.file.endorsement.as_ref()));
     if let Err(error) = kept {
         eprintln!("warning: it can't be installed again without a network: {error:#}");
     }

@@ -7,7 +7,7 @@ use crate::{
     commands::tool_add::{allowed, outside},
     compiled_code::CompiledCode,
     config::{Loaded, ToolSection},
-    distribution::{Cache, Entry, Fetched, Lock, LockFile, Outside, Replacing, locked},
+    distribution::{Cache, Endorsement, Entry, Fetched, Kept, Lock, LockFile, Outside, Replacing, locked},
     fault::of_usage,
     out::{Out, Style, printable},
 };
@@ -22,6 +22,7 @@ use serde_json::json;
 /// A component that is fetched and may be pinned. Nothing is written yet.
 struct Pinning {
     wasm: Vec<u8>,
+    endorsement: Option<Endorsement>,
     pin: Pin,
 }
 
@@ -56,7 +57,7 @@ pub(crate) async fn lock(out: Out, loaded: &Loaded, args: &ToolLock) -> anyhow::
         pinning.push(locking.one(name, section).await.with_context(refused)?);
     }
     for pinning in &pinning {
-        locking.cache.put(&pinning.wasm)?;
+        locking.cache.put(&pinning.wasm, pinning.endorsement.as_ref())?;
     }
     let pins: Vec<Pin> = pinning.into_iter().map(|pinning| pinning.pin).collect();
     for pin in pins.iter().filter(|pin| pin.changed) {
@@ -130,6 +131,7 @@ impl Locking<'_> {
         let entry = self.inspected(name, &fetched).await?;
         Ok(Pinning {
             wasm: fetched.file.wasm,
+            endorsement: fetched.file.endorsement,
             pin: Pin {
                 changed: self.lock.get(name) != Some(&entry),
                 entry,
@@ -141,11 +143,15 @@ impl Locking<'_> {
     async fn again(&self, entry: &Entry) -> anyhow::Result<Pinning> {
         let source = entry.source_in(self.file.dir())?;
         let kept = self.cache.get(&entry.digest);
-        let kept = kept.or_else(|| Blobs::look(&self.loaded.config.data_dir, &entry.digest));
-        let fetched = match kept {
-            Some(wasm) => self.outside.kept(source, wasm, entry.artifact, entry.key)?,
-            None => self.outside.fetch(&source).await?,
+        let installed = || {
+            let wasm = Blobs::look(&self.loaded.config.data_dir, &entry.digest)?;
+            Some(Kept {
+                wasm,
+                endorsement: None,
+            })
         };
+        let kept = kept.or_else(installed);
+        let fetched = self.outside.again(&source, kept, entry.artifact, entry.key).await?;
         // THREAT[T-supply-moved-tag]
         ensure!(
             fetched.digest == entry.digest,
@@ -154,11 +160,17 @@ impl Locking<'_> {
             fetched.digest,
             entry.digest
         );
+        // It may be signed by another key than when it was locked, which counts now.
+        let again = Entry {
+            key: fetched.key().or(entry.key),
+            ..entry.clone()
+        };
         Ok(Pinning {
             wasm: fetched.file.wasm,
+            endorsement: fetched.file.endorsement,
             pin: Pin {
-                entry: entry.clone(),
-                changed: false,
+                changed: again != *entry,
+                entry: again,
             },
         })
     }

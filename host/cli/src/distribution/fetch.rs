@@ -2,12 +2,14 @@
 
 use super::{
     artifact,
+    cache::Kept,
+    endorsement::Endorsement,
     http::{Ask, Http, PlainHttp, Redirects, body, shown},
     reference::Reference,
     registry::{Access, Registry},
     signature::{self, LARGEST_DETACHED, LARGEST_PAYLOAD, Signature},
     source::Source,
-    trust::{Distrusted, Signed, Trust},
+    trust::{Distrusted, Policy, Signed, Trust, TrustedKey},
 };
 use crate::component_file::ComponentFile;
 use anyhow::{Context as _, bail, ensure};
@@ -57,15 +59,15 @@ impl Outside {
             }
             Source::Web { url, digest } => {
                 let wasm = self.web(url, *digest).await?;
-                let signed = self.signed_on_the_web(source, url, &wasm).await?;
-                (alone(source, wasm), None, signed)
+                let (signed, endorsement) = self.signed_on_the_web(source, url, &wasm).await?;
+                (alone(source, wasm, endorsement), None, signed)
             }
             Source::Oci(reference) => {
-                let (wasm, artifact, signed) = self
+                let (file, artifact, signed) = self
                     .artifact(source, reference)
                     .await
                     .with_context(|| reference.to_string())?;
-                (alone(source, wasm), Some(artifact), signed)
+                (file, Some(artifact), signed)
             }
         };
         Ok(Fetched {
@@ -81,11 +83,13 @@ impl Outside {
     pub(crate) async fn again(
         &self,
         source: &Source,
-        kept: Option<Vec<u8>>,
+        kept: Option<Kept>,
         artifact: Option<Digest>,
         key: Option<Digest>,
     ) -> anyhow::Result<Fetched> {
-        let distrusted = match kept.map(|wasm| self.kept(source.clone(), wasm, artifact, key)) {
+        // Without its signature it could not be shown to a host that asks for one.
+        let kept = kept.filter(|kept| kept.endorsement.is_some() || !self.needs_endorsements());
+        let distrusted = match kept.map(|kept| self.kept(source.clone(), kept, artifact, key)) {
             Some(Ok(fetched)) => return Ok(fetched),
             Some(Err(distrusted)) => Some(distrusted),
             None => None,
@@ -100,36 +104,47 @@ impl Outside {
     }
 
     /// What was fetched before with a signature by this key, if that still counts.
-    pub(crate) fn kept(
+    fn kept(
         &self,
         source: Source,
-        wasm: Vec<u8>,
+        kept: Kept,
         artifact: Option<Digest>,
         key: Option<Digest>,
     ) -> anyhow::Result<Fetched> {
         let signed = self.trust.of_locked(&source, key)?;
         Ok(Fetched {
-            digest: Digest::of(&wasm),
-            file: alone(&source, wasm),
+            digest: Digest::of(&kept.wasm),
+            file: alone(&source, kept.wasm, kept.endorsement),
             source,
             artifact,
             signed,
         })
     }
 
-    async fn signed_on_the_web(&self, source: &Source, url: &reqwest::Url, wasm: &[u8]) -> anyhow::Result<Signed> {
+    /// Whether a host that is configured like this asks for the signature of what is added.
+    fn needs_endorsements(&self) -> bool {
+        self.trust.policy == Policy::Required
+    }
+
+    async fn signed_on_the_web(
+        &self,
+        source: &Source,
+        url: &reqwest::Url,
+        wasm: &[u8],
+    ) -> anyhow::Result<(Signed, Option<Endorsement>)> {
         if !self.trust.asks(source) {
-            return Ok(self.trust.decide(source, 0, None)?);
+            return Ok((self.trust.decide(source, 0, None)?, None));
         }
         let mut beside = url.clone();
         beside.set_path(&format!("{}.sig", url.path()));
         let response = self.http.send(Ask::get(beside.clone(), Redirects::Elsewhere)).await?;
         let text = match response.status() {
             StatusCode::OK => body(response, LARGEST_DETACHED, "the signature").await?,
-            StatusCode::NOT_FOUND => return Ok(self.trust.decide(source, 0, None)?),
+            StatusCode::NOT_FOUND => return Ok((self.trust.decide(source, 0, None)?, None)),
             status => bail!("{} answered {status}", shown(&beside)),
         };
-        Ok(self.trust.of_detached(source, wasm, &text)?)
+        let signed = self.trust.of_detached(source, wasm, &text)?;
+        Ok((signed, Endorsement::detached(&text)))
     }
 
     async fn web(&self, url: &reqwest::Url, digest: Option<Digest>) -> anyhow::Result<Vec<u8>> {
@@ -156,7 +171,11 @@ impl Outside {
         Ok(wasm)
     }
 
-    async fn artifact(&self, source: &Source, reference: &Reference) -> anyhow::Result<(Vec<u8>, Digest, Signed)> {
+    async fn artifact(
+        &self,
+        source: &Source,
+        reference: &Reference,
+    ) -> anyhow::Result<(ComponentFile, Digest, Signed)> {
         let mut registry = Registry::new(&self.http, reference, Access::Read)?;
         let wanted = match reference.digest {
             Some(digest) => digest.to_string(),
@@ -169,13 +188,18 @@ impl Outside {
             true => signatures(&mut registry, &manifest.digest).await?,
             false => Vec::new(),
         };
-        let vouches = |key| {
-            signatures
-                .iter()
-                .any(|signature| signature.vouches(key, &manifest.digest))
-        };
-        let by = self.trust.counting(source).find(|trusted| vouches(&trusted.key));
-        let signed = self.trust.decide(source, signatures.len(), by)?;
+        let count = signatures.len();
+        let mut by = None;
+        let mut endorsement = None;
+        for signature in signatures {
+            let vouches = |trusted: &&TrustedKey| signature.vouches(&trusted.key, &manifest.digest);
+            if let Some(trusted) = self.trust.counting(source).find(vouches) {
+                by = Some(trusted);
+                endorsement = Some(Endorsement::of_artifact(signature, manifest.bytes.clone()));
+                break;
+            }
+        }
+        let signed = self.trust.decide(source, count, by)?;
         ensure!(
             layer.size <= self.largest,
             "the component has {} bytes, more than the {} that are allowed (`component_size` in [limits.install]); nothing of it was fetched",
@@ -183,7 +207,7 @@ impl Outside {
             self.largest
         );
         let wasm = registry.blob(&layer, self.largest, "the component").await?;
-        Ok((wasm, manifest.digest, signed))
+        Ok((alone(source, wasm, endorsement), manifest.digest, signed))
     }
 }
 
@@ -202,11 +226,12 @@ async fn signatures(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::R
 }
 
 /// A component with nothing beside it.
-pub(crate) fn alone(source: &Source, wasm: Vec<u8>) -> ComponentFile {
+pub(crate) fn alone(source: &Source, wasm: Vec<u8>, endorsement: Option<Endorsement>) -> ComponentFile {
     ComponentFile {
         wasm,
         name: source.name(),
         manifest: None,
+        endorsement,
         note: None,
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     problem::{Answer, Problem, ProblemCode},
     routes::tool_changes,
     schema,
+    signatures::{ComponentSignature, SignedBytes},
 };
 use axum::{
     Json,
@@ -40,6 +41,9 @@ use serde::{
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// What a component comes with that is a body of its own.
+const SIGNATURE: &str = "fumehood-signature";
 
 pub(crate) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -206,6 +210,27 @@ struct AddComponent {
     /// What to grant; absent: nothing yet.
     #[serde(default, deserialize_with = "grant_body")]
     grant: Option<GrantBody>,
+    /// A signature by a key that the operator trusts, where the host asks for one: ECDSA on P-256 with SHA-256 in DER, in base64, as
+    /// `fumehood tool sign` and `cosign sign-blob` write it. Of the component, or of `artifact`.
+    #[serde(default, deserialize_with = "some_base64_bytes")]
+    #[schema(value_type = Option<String>, format = Byte)]
+    signature: Option<Vec<u8>>,
+    /// What `signature` is of, where that is the artifact of a registry that has the component.
+    artifact: Option<SignedArtifact>,
+}
+
+/// A signed artifact of a registry.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SignedArtifact {
+    /// What was signed, in base64: the payload of a signature as `cosign sign` makes it.
+    #[serde(deserialize_with = "base64_bytes")]
+    #[schema(value_type = String, format = Byte)]
+    payload: Vec<u8>,
+    /// The artifact's manifest, in base64.
+    #[serde(deserialize_with = "base64_bytes")]
+    #[schema(value_type = String, format = Byte)]
+    manifest: Vec<u8>,
 }
 
 /// Read by its kind, so that a fault in a grant is told with its place.
@@ -257,6 +282,30 @@ fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D
         .map_err(|error| D::Error::custom(format!("not base64: {error}")))
 }
 
+fn some_base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Bytes(#[serde(deserialize_with = "base64_bytes")] Vec<u8>);
+    Ok(Option::<Bytes>::deserialize(deserializer)?.map(|Bytes(bytes)| bytes))
+}
+
+/// The signature of a component that is a body of its own.
+fn signature_header(headers: &HeaderMap) -> Answer<Option<ComponentSignature>> {
+    let Some(value) = headers.get(SIGNATURE) else {
+        return Ok(None);
+    };
+    let decoded = value.to_str().ok().and_then(|text| STANDARD.decode(text.trim()).ok());
+    match decoded {
+        Some(signature) => Ok(Some(ComponentSignature {
+            signature,
+            of: SignedBytes::Component,
+        })),
+        None => Err(Problem::new(
+            ProblemCode::InvalidHeader,
+            "Fumehood-Signature is a signature in base64, as `fumehood tool sign` writes it",
+        )),
+    }
+}
+
 /// List the components, by name
 #[utoipa::path(get, path = "/v1/tools", tag = "tools", params(PageQuery),
     responses((status = 200, body = Listed<Component>, description = "A page of components with their tools")))]
@@ -284,7 +333,9 @@ fn changed_by(changes: &[ToolChange], component: Component) -> Component {
 ///
 /// The body is the component itself (`application/wasm`), or JSON with the component in base64. A step that runs keeps
 /// the tools it began with; `change` says how many calls still run on the version before, and until when they may. A new version that asks for more than the old one was granted waits for a new grant.
-#[utoipa::path(post, path = "/v1/tools", tag = "tools", params(AddQuery),
+/// Where the operator requires signatures, the component comes with one: in `Fumehood-Signature`, or in the JSON.
+#[utoipa::path(post, path = "/v1/tools", tag = "tools", params(AddQuery,
+    ("Fumehood-Signature" = Option<String>, Header, description = "With a wasm body: a signature of it by a key that the operator trusts, in base64")),
     request_body(content((Vec<u8> = "application/wasm"), (AddComponent = "application/json"))),
     responses((status = 201, body = Component, description = "The component as it is kept", headers(("Location" = String, description = "Its path")))))]
 async fn add_component(
@@ -297,9 +348,10 @@ async fn add_component(
     let (parts, body) = request.into_parts();
     let limit = app.config.component_body;
     // The component lies in memory until it is installed.
-    let (new, _place) = match kind.as_deref() {
+    let (new, signature, _place) = match kind.as_deref() {
         Some("application/wasm") => {
             let name = query.name.as_deref().map(name).transpose()?;
+            let signature = signature_header(&parts.headers)?;
             let received = read_body(&app, &client, parts.headers, body, limit).await?;
             let new = NewComponent {
                 wasm: received.bytes,
@@ -307,7 +359,7 @@ async fn add_component(
                 name,
                 grant: query.grant.unwrap_or_default().into(),
             };
-            (new, received.place)
+            (new, signature, received.place)
         }
         Some(kind) if is_json(kind) => {
             if query.grant.is_some() || query.name.is_some() {
@@ -319,7 +371,8 @@ async fn add_component(
             // Base64 is a third longer; the rest of the document is small.
             let limit = (limit / 3 * 4).saturating_add(app.config.json_body);
             let received = read_body(&app, &client, parts.headers, body, limit).await?;
-            (from_document(parse_json(&received)?)?, received.place)
+            let (new, signature) = from_document(parse_json(&received)?)?;
+            (new, signature, received.place)
         }
         _ => {
             return Err(wrong_media_type(
@@ -327,13 +380,23 @@ async fn add_component(
             ));
         }
     };
+    // THREAT[T-supply-unsigned]: before anything reads it.
+    if let Some(signatures) = &app.config.signatures {
+        let checked = signatures.check(&new.wasm, signature.as_ref());
+        checked.map_err(|why| Problem::new(ProblemCode::SignatureRequired, why).with("field", "signature"))?;
+    }
     let component = Component::from(app.host.add_component(&client.org, new).await?);
     let component = with_warnings(&app, component);
     let location = format!("/v1/tools/{}", component.name);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(component)))
 }
 
-fn from_document(body: AddComponent) -> Answer<NewComponent> {
+fn from_document(body: AddComponent) -> Answer<(NewComponent, Option<ComponentSignature>)> {
+    let of = match body.artifact {
+        None => SignedBytes::Component,
+        Some(SignedArtifact { payload, manifest }) => SignedBytes::Artifact { payload, manifest },
+    };
+    let signature = body.signature.map(|signature| ComponentSignature { signature, of });
     let manifest = body
         .manifest
         .as_deref()
@@ -351,12 +414,13 @@ fn from_document(body: AddComponent) -> Answer<NewComponent> {
         Some(GrantBody::Word(word)) => word.into(),
         Some(GrantBody::Exactly(grant)) => NewGrant::Exactly(grant),
     };
-    Ok(NewComponent {
+    let new = NewComponent {
         wasm: body.wasm,
         manifest,
         name: body.name,
         grant,
-    })
+    };
+    Ok((new, signature))
 }
 
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
