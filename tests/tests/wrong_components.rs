@@ -32,6 +32,18 @@ fn first_with(from: &str, to: &str) -> Vec<u8> {
     changed
 }
 
+/// A component of the contract's first version whose tool has this output schema, which takes the place of its description.
+fn first_with_output_schema(schema: &str) -> Vec<u8> {
+    // Where the description and the input schema are, and no output schema.
+    const BEFORE: &[u8] = b"D\0\0\0:\0\0\0~\0\0\0\x8d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    const AFTER: &[u8] = b"D\0\0\0:\0\0\0~\0\0\0\x8d\0\0\0\x01\0\0\0D\0\0\0:\0\0\0";
+    let description = "Says again what it is told, as tools did on the first day.";
+    let mut wasm = first_with(description, &format!("{schema:58}"));
+    let at = wasm.windows(BEFORE.len()).position(|bytes| bytes == BEFORE).unwrap();
+    wasm[at..at + AFTER.len()].copy_from_slice(AFTER);
+    wasm
+}
+
 /// A component that exports this interface, with a function that returns a number.
 fn exporting(interface: &str) -> Vec<u8> {
     wat::parse_str(format!(
@@ -95,6 +107,11 @@ async fn what_is_no_component_for_this_host_is_told_apart_everywhere_and_nothing
             "the tool old_echo has an input schema that can't be used",
         ),
         (
+            "output",
+            first_with_output_schema(r#"{"type":"object","required":"all"}"#),
+            "the tool old_echo has an output schema that can't be used",
+        ),
+        (
             "json",
             first_with(r#"{"type":"object","#, r#"{"type":"object";"#),
             "the input schema of the tool old_echo is invalid: it is not JSON",
@@ -113,6 +130,22 @@ async fn what_is_no_component_for_this_host_is_told_apart_everywhere_and_nothing
             assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
             assert!(said.contains(words), "{command:?}: {said}");
         }
+        // For a machine: what is found, and nothing else.
+        let output = place.run(&["--json", "tool", "check", &file]).await;
+        assert_eq!((output.status.code(), &*output.stderr), (Some(1), &b""[..]), "{name}");
+        let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&checked["passed"], &checked["counts"]["error"]),
+            (&false.into(), &1.into()),
+            "{checked}"
+        );
+        let finding = &checked["findings"][0];
+        assert_eq!(
+            (&finding["id"], &finding["level"]),
+            (&"refused".into(), &"error".into()),
+            "{checked}"
+        );
+        assert!(finding["what"].as_str().unwrap().contains(words), "{checked}");
     }
     assert_eq!(place.json(&["tool", "list"]).await["items"], before["items"]);
 }

@@ -32,11 +32,13 @@ pub enum InstallError {
     /// Without a manifest somebody has to name it.
     #[error("the component carries no manifest, so it has no name: give it one, or add a tool.toml beside it")]
     Unnamed,
-    /// A tool's schema can't be used to check arguments.
-    #[error("the tool {tool} has an input schema that can't be used: {reason}")]
+    /// A tool's schema can't be used to check arguments or results.
+    #[error("the tool {tool} has an {of} schema that can't be used: {reason}")]
     Schema {
         /// The tool.
         tool: String,
+        /// Of what it is: `input` or `output`.
+        of: &'static str,
         /// Why.
         reason: String,
     },
@@ -237,10 +239,18 @@ pub async fn inspect(sandbox: &Sandbox, share: ShareKey, new: &NewComponent) -> 
         (None, None, None) => return Err(InstallError::Unnamed),
     };
     for tool in component.tools() {
-        Schema::compile(&tool.input_schema).map_err(|fault| InstallError::Schema {
-            tool: tool.name.to_string(),
-            reason: fault.to_string(),
-        })?;
+        let schemas = [
+            ("input", Some(&tool.input_schema)),
+            ("output", tool.output_schema.as_ref()),
+        ];
+        for (of, schema) in schemas {
+            let Some(schema) = schema else { continue };
+            Schema::compile(schema).map_err(|fault| InstallError::Schema {
+                tool: tool.name.to_string(),
+                of,
+                reason: fault.to_string(),
+            })?;
+        }
     }
     Ok(Inspected {
         digest,

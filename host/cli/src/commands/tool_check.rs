@@ -8,20 +8,38 @@ use crate::{
     compiled_code::CompiledCode,
     component_file::{ComponentFile, ManifestFile},
     config::Loaded,
+    fault::is_fault,
     out::{Out, Style, list, printable, text},
 };
 use serde_json::{Value, json};
+use std::path::Path;
+
+/// The finding of a component that no host would add. No lint: nothing allows it.
+const REFUSED: &str = "refused";
 
 /// Checks, and says whether it passed.
 pub(crate) async fn check(out: Out, loaded: &Loaded, args: &ToolCheck) -> anyhow::Result<bool> {
     let target = check::target(&args.target)?;
     let path = target.component.clone();
-    let file = ComponentFile::read(&path)?;
-    file.tell();
+    let file = ComponentFile::read(&path);
     let sandbox = boot::looking(&loaded.config, CompiledCode::of_user())?;
     let host = loaded.config.host_policy();
     let largest = loaded.config.call_limits().install.component_size.bytes();
-    let facts = check::facts(&sandbox, &file, target, &host, largest).await?;
+    let looked_at = async {
+        let file = file?;
+        file.tell();
+        let facts = check::facts(&sandbox, &file, target, &host, largest).await?;
+        anyhow::Ok((file, facts))
+    };
+    let (file, facts) = match looked_at.await {
+        Ok(looked_at) => looked_at,
+        // A machine reads what is refused where it reads what is found.
+        Err(error) if out.json && !is_fault(&error) => {
+            out.value(&refused(&path, &error));
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
     let (found, allowed): (Vec<Finding>, Vec<Finding>) = check::findings(&facts)
         .into_iter()
         .partition(|finding| !args.allow.contains(&finding.lint));
@@ -53,6 +71,19 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, args: &ToolCheck) -> anyhow
         conclude(out, value);
     });
     Ok(failing == 0)
+}
+
+/// A component of which nothing is known but why.
+fn refused(path: &Path, error: &anyhow::Error) -> Value {
+    json!({
+        "path": path,
+        "findings": [{
+            "id": REFUSED, "level": Level::Error, "what": format!("{error:#}"),
+            "do": "mend what it says; the rest is looked at then",
+        }],
+        "counts": {"error": 1, "warning": 0, "note": 0, "allowed": 0},
+        "passed": false,
+    })
 }
 
 /// The component, apart from what is found.
