@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Place, guest};
+use fumehood_tests::{Place, guest, hand_written};
 use serde_json::Value;
 
 const MANIFEST: &str = r#"
@@ -35,11 +35,15 @@ impl Folder {
     }
 
     fn of(component: &str, manifest: &str, tests: &str) -> Self {
+        Self::of_wasm(component, &guest(component), manifest, tests)
+    }
+
+    fn of_wasm(component: &str, wasm: &[u8], manifest: &str, tests: &str) -> Self {
         let place = Place::new("");
         let dir = place.path().join("tool");
         std::fs::create_dir_all(dir.join("tests")).unwrap();
         std::fs::write(dir.join("tool.toml"), manifest).unwrap();
-        std::fs::write(dir.join(format!("{component}.wasm")), guest(component)).unwrap();
+        std::fs::write(dir.join(format!("{component}.wasm")), wasm).unwrap();
         std::fs::write(dir.join("tests/some.toml"), tests).unwrap();
         Self(place)
     }
@@ -337,6 +341,22 @@ async fn a_test_sets_the_time_that_its_tool_sees() {
         .refused()
         .await;
     assert!(message.contains("some.toml") && message.contains("line 4"), "{message}");
+}
+
+#[tokio::test]
+async fn what_a_tool_waits_passes_on_a_clock_that_its_test_sets() {
+    let manifest = "name = \"naps\"\nversion = \"0.1.0\"\ndescription = \"Waits.\"\n";
+    let test = |tool: &str, passed: u64| {
+        format!(
+            "[[test]]\nname = \"{tool}\"\ntool = \"{tool}\"\nclock = \"2026-01-01T00:00:00Z\"\narguments = {{ ms = 200 }}\n\
+             expect = {{ structured = {{ result = {passed} }} }}\n"
+        )
+    };
+    // To the millisecond in each run: one of them is that of the first look at the clock.
+    let tests = format!("{}{}", test("nap", 201), test("nap_until", 200));
+    let folder = Folder::of_wasm("naps", &hand_written("naps"), manifest, &tests);
+    let (code, printed) = folder.test(&[]).await;
+    assert_eq!((code, &printed["passed"]), (Some(0), &Value::from(2)), "{printed}");
 }
 
 #[tokio::test]

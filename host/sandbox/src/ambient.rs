@@ -1,10 +1,21 @@
 //! Time and chance for guests where the host decides about them: the engine's interfaces, answered by [`Ambient`].
 
-use crate::ports::Ambient;
+use crate::{ports::Ambient, state::CallState};
+use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use rand_core::TryRng;
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
+use tokio::time::Instant;
+use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime_wasi::{
+    HostMonotonicClock, HostWallClock, WasiCtxBuilder,
+    clocks::WasiClocksCtxView,
+    p2::{
+        DynPollable, Pollable,
+        bindings::clocks::monotonic_clock::{self, Host as _},
+        subscribe,
+    },
+};
 
 /// Gives a guest the time and the chance of `ambient`.
 pub(crate) fn provide(wasi: &mut WasiCtxBuilder, ambient: &Arc<dyn Ambient>) {
@@ -16,6 +27,80 @@ pub(crate) fn provide(wasi: &mut WasiCtxBuilder, ambient: &Arc<dyn Ambient>) {
         .secure_random(Seeded::new(&seed, Purpose::Secure))
         .insecure_random(Seeded::new(&seed, Purpose::Insecure))
         .insecure_random_seed(u128::from_le_bytes(hash_seed));
+}
+
+/// Links the monotonic clock of the engine, whose waits move the clocks of a guest that has [`Ambient`] ones.
+pub(crate) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    monotonic_clock::add_to_linker::<_, ClocksData>(linker, CallState::clocks_view)
+}
+
+struct ClocksData;
+
+impl HasData for ClocksData {
+    type Data<'a> = ClocksView<'a>;
+}
+
+/// The clocks of one call.
+pub(crate) struct ClocksView<'a> {
+    pub(crate) wasi: WasiClocksCtxView<'a>,
+    pub(crate) ambient: Option<&'a Arc<dyn Ambient>>,
+}
+
+impl ClocksView<'_> {
+    /// Ready after so long; where a clock has to be moved for that, at `then`.
+    fn wait(&mut self, wait: Duration, then: Option<u64>) -> wasmtime::Result<Resource<DynPollable>> {
+        let deadline = Instant::now().checked_add(wait).filter(|_| !wait.is_zero());
+        let (Some(ambient), Some(monotonic), Some(deadline)) = (self.ambient, then, deadline) else {
+            let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+            return self.wasi.subscribe_duration(nanos);
+        };
+        let wait = self.wasi.table.push(Wait {
+            deadline,
+            ambient: Arc::clone(ambient),
+            monotonic,
+        })?;
+        subscribe(self.wasi.table, wait)
+    }
+}
+
+impl monotonic_clock::Host for ClocksView<'_> {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        self.wasi.now()
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        self.wasi.resolution()
+    }
+
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        if self.ambient.is_none() {
+            return self.wasi.subscribe_instant(when);
+        }
+        let now = self.wasi.now()?;
+        let moves = self.ambient.and_then(|ambient| ambient.after(Duration::ZERO)).is_some();
+        self.wait(Duration::from_nanos(when.saturating_sub(now)), moves.then_some(when))
+    }
+
+    fn subscribe_duration(&mut self, wait: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let wait = Duration::from_nanos(wait);
+        let then = self.ambient.and_then(|ambient| ambient.after(wait));
+        self.wait(wait, then)
+    }
+}
+
+/// A wait that moves the clocks when it is over.
+struct Wait {
+    deadline: Instant,
+    ambient: Arc<dyn Ambient>,
+    monotonic: u64,
+}
+
+#[async_trait]
+impl Pollable for Wait {
+    async fn ready(&mut self) {
+        tokio::time::sleep_until(self.deadline).await;
+        self.ambient.reached(self.monotonic);
+    }
 }
 
 struct Clock(Arc<dyn Ambient>);

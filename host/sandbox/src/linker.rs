@@ -1,6 +1,7 @@
 //! What guests may import. Built once per engine; linking gives no authority.
 
 use crate::{
+    ambient,
     bindings::{fumehood::tool, wasi::keyvalue},
     files::{FilesData, PREOPENS},
     state::CallState,
@@ -63,7 +64,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
 
-    // Files are ours: opened late, and with a quota.
+    // Files are ours: opened late, and with a quota. So are waits, which move clocks that are set.
     linker.allow_shadowing(true);
     linker.instance(PREOPENS)?.func_wrap_async(
         "get-directories",
@@ -72,6 +73,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
         },
     )?;
     filesystem::types::add_to_linker::<_, FilesData>(&mut linker, CallState::filesystem_view)?;
+    ambient::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
 
     tool::types::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;

@@ -279,6 +279,12 @@ pub trait Ambient: Send + Sync + 'static {
     fn wall_clock(&self) -> Duration;
     /// The monotonic clock, in nanoseconds from any beginning.
     fn monotonic_clock(&self) -> u64;
+    /// What the monotonic clock shows when a wait that begins now and takes so long is over; `None` where it goes by itself.
+    fn after(&self, _wait: Duration) -> Option<u64> {
+        None
+    }
+    /// A wait is over: from now on the monotonic clock shows this at least, and the wall clock has gone on as far.
+    fn reached(&self, _monotonic: u64) {}
     /// What all random bytes of the call are made from. Asked for once.
     fn seed(&self) -> [u8; 32];
     /// What the guest is told of its deadline, in milliseconds since 1970, where the host computed `own`. Asked for once; it does not

@@ -1,6 +1,7 @@
 //! What one call owns: the data of its store.
 
 use crate::{
+    ambient::ClocksView,
     files::{Files, FilesView},
     http::HttpHooks,
     meter::Meter,
@@ -10,7 +11,7 @@ use crate::{
 use fumehood_policy::authority::Authority;
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, filesystem::WasiFilesystemCtxView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, clocks::WasiClocksCtxView, filesystem::WasiFilesystemCtxView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// The state of one call. Nothing in it survives the call.
@@ -47,6 +48,16 @@ impl WasiHttpView for CallState {
 }
 
 impl CallState {
+    pub(crate) fn clocks_view(&mut self) -> ClocksView<'_> {
+        ClocksView {
+            wasi: WasiClocksCtxView {
+                ctx: self.wasi.clocks(),
+                table: &mut self.table,
+            },
+            ambient: self.ports.ambient.as_ref(),
+        }
+    }
+
     pub(crate) fn filesystem_view(&mut self) -> FilesView<'_> {
         FilesView {
             wasi: WasiFilesystemCtxView {

@@ -97,7 +97,8 @@ impl Call {
         self
     }
 
-    /// What the clocks show when the call begins, such as `2026-01-02T03:04:05Z`. They go on by a millisecond with each look.
+    /// What the clocks show when the call begins, such as `2026-01-02T03:04:05Z`. They go on by a millisecond with each look, and by
+    /// what the tool waits.
     pub fn clock(mut self, time: &str) -> Self {
         self.test.clock = Some(time.to_owned());
         self

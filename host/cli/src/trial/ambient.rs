@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How far the clocks go from one look at either to the next: for a program they never stand still.
-const STEP: Duration = Duration::from_millis(1);
+const STEP: u64 = 1_000_000;
 
 /// What a test's call takes for the time and for chance.
 #[derive(Debug)]
@@ -24,8 +24,12 @@ pub(super) struct Staged {
 enum Clock {
     /// The system's, since then.
     System(Instant),
-    /// From this time on, a step at each look.
-    Stepping { from: Duration, looks: AtomicU64 },
+    /// From this time on, a step at each look, and what is waited.
+    Stepping {
+        from: Duration,
+        /// In nanoseconds.
+        passed: AtomicU64,
+    },
 }
 
 impl Staged {
@@ -38,7 +42,7 @@ impl Staged {
             None => Clock::System(Instant::now()),
             Some(time) => Clock::Stepping {
                 from: SystemTime::from(time).duration_since(UNIX_EPOCH).unwrap_or_default(),
-                looks: AtomicU64::new(0),
+                passed: AtomicU64::new(0),
             },
         };
         let mut bytes = [0; 32];
@@ -58,16 +62,32 @@ impl Ambient for Staged {
     fn wall_clock(&self) -> Duration {
         match &self.clock {
             Clock::System(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            Clock::Stepping { from, looks } => *from + step(looks),
+            Clock::Stepping { from, passed } => *from + Duration::from_nanos(look(passed)),
         }
     }
 
     fn monotonic_clock(&self) -> u64 {
-        let passed = match &self.clock {
-            Clock::System(since) => since.elapsed(),
-            Clock::Stepping { looks, .. } => step(looks),
-        };
-        u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
+        match &self.clock {
+            Clock::System(since) => u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Clock::Stepping { passed, .. } => look(passed),
+        }
+    }
+
+    fn after(&self, wait: Duration) -> Option<u64> {
+        match &self.clock {
+            Clock::System(_) => None,
+            Clock::Stepping { passed, .. } => {
+                let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+                Some(passed.load(Ordering::Relaxed).saturating_add(wait))
+            }
+        }
+    }
+
+    fn reached(&self, monotonic: u64) {
+        if let Clock::Stepping { passed, .. } = &self.clock {
+            // What was waited for may be over already, by another wait.
+            passed.fetch_max(monotonic, Ordering::Relaxed);
+        }
     }
 
     fn seed(&self) -> [u8; 32] {
@@ -85,10 +105,9 @@ impl Ambient for Staged {
     }
 }
 
-/// How far a clock is at this look.
-fn step(looks: &AtomicU64) -> Duration {
-    let looks = looks.fetch_add(1, Ordering::Relaxed);
-    STEP.saturating_mul(u32::try_from(looks).unwrap_or(u32::MAX))
+/// How far the clocks are at this look.
+fn look(passed: &AtomicU64) -> u64 {
+    passed.fetch_add(STEP, Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -110,6 +129,25 @@ mod tests {
         };
         assert_eq!(looks(), looks());
         assert_eq!(looks(), (1_767_323_045_000, 1_000_000, 2, 1_767_323_055_000));
+    }
+
+    #[test]
+    fn a_wait_moves_both_clocks_as_far_as_was_waited_and_never_back() {
+        let clock = Some("2026-01-02T03:04:05Z".parse().unwrap());
+        let staged = Staged::new(clock, None, 10_000).unwrap().unwrap();
+        let begun = staged.wall_clock();
+        let long = staged.after(Duration::from_secs(2)).unwrap();
+        let short = staged.after(Duration::from_secs(1)).unwrap();
+        staged.reached(long);
+        staged.reached(short);
+        assert_eq!(staged.wall_clock() - begun, Duration::from_millis(2001));
+        assert_eq!(staged.monotonic_clock(), 2_002_000_000);
+        let seeded = Staged::new(None, Some(7), 1).unwrap().unwrap();
+        assert_eq!(
+            seeded.after(Duration::from_secs(1)),
+            None,
+            "the system's goes by itself"
+        );
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub(crate) struct Case {
     /// Narrower limits of the call than the manifest's, such as `time = "2s"`.
     #[serde(default)]
     pub(crate) limits: BTreeMap<String, String>,
-    /// What the clocks show when the call begins; the system's time when absent. They go on by a millisecond with each look.
+    /// What the clocks show when the call begins; the system's time when absent. They go on by a millisecond with each look, and
+    /// by what the tool waits.
     #[serde(default)]
     pub(crate) clock: Option<Time>,
     /// What all random bytes of the call are made from; chance when absent.

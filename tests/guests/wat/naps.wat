@@ -1,0 +1,45 @@
+;; Waits for so many milliseconds, by a span and by a moment, and says how many have passed on the monotonic clock.
+(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $pollable (sub resource)))
+    (export "poll" (func (param "in" (list (borrow $pollable))) (result (list u32))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $outer))
+    (export "pollable" (type $inner (eq $outer)))
+    (export "now" (func (result u64)))
+    (export "subscribe-instant" (func (param "when" u64) (result (own $inner))))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $inner))))))
+  (core module $libc
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+  (core instance $libc (instantiate $libc))
+  (core func $now (canon lower (func $clock "now")))
+  (core func $until (canon lower (func $clock "subscribe-instant")))
+  (core func $after (canon lower (func $clock "subscribe-duration")))
+  (core func $wait (canon lower (func $poll "poll")
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core module $m
+    (import "libc" "memory" (memory 1))
+    (import "host" "now" (func $now (result i64)))
+    (import "host" "until" (func $until (param i64) (result i32)))
+    (import "host" "after" (func $after (param i64) (result i32)))
+    (import "host" "poll" (func $poll (param i32 i32 i32)))
+    (func $since (param $begun i64) (param $timer i32) (result i64)
+      (i32.store (i32.const 64) (local.get $timer))
+      (call $poll (i32.const 64) (i32.const 1) (i32.const 8))
+      (i64.div_u (i64.sub (call $now) (local.get $begun)) (i64.const 1000000)))
+    (func (export "nap") (param $ms i64) (result i64)
+      (call $since (call $now) (call $after (i64.mul (local.get $ms) (i64.const 1000000)))))
+    (func (export "nap-until") (param $ms i64) (result i64)
+      (local $begun i64)
+      (local.set $begun (call $now))
+      (call $since (local.get $begun)
+        (call $until (i64.add (local.get $begun) (i64.mul (local.get $ms) (i64.const 1000000)))))))
+  (core instance $i (instantiate $m
+    (with "libc" (instance $libc))
+    (with "host" (instance
+      (export "now" (func $now)) (export "until" (func $until))
+      (export "after" (func $after)) (export "poll" (func $wait))))))
+  (func (export "nap") (param "ms" u64) (result u64) (canon lift (core func $i "nap")))
+  (func (export "nap-until") (param "ms" u64) (result u64) (canon lift (core func $i "nap-until"))))
