@@ -1,7 +1,11 @@
 //! Looks at a component's bytes before wasmtime does, for what wasmtime would not say so well, and for
 //! what it does not keep: the embedded manifest, and what it is made of.
 
-use crate::{error::LoadError, world};
+use crate::{
+    error::LoadError,
+    plain::{DOCS_SECTION, Docs},
+    world,
+};
 use fumehood_policy::manifest::MAX_MANIFEST;
 use std::collections::BTreeMap;
 use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Instance, Parser, Payload};
@@ -31,6 +35,8 @@ pub struct Anatomy {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Inspection {
     pub(crate) manifest: Option<String>,
+    /// What is said of the functions that it exports.
+    pub(crate) docs: Docs,
     /// Core instances that one instance of the component makes.
     pub(crate) core_instances: u32,
     pub(crate) anatomy: Anatomy,
@@ -61,6 +67,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     }
     let mut depth = 0_u32;
     let mut manifest: Option<(u32, &[u8])> = None;
+    let mut docs = Docs::default();
     let mut core_instances = 0;
     let mut anatomy = Anatomy::default();
     for payload in Parser::new(0).parse_all(bytes) {
@@ -99,6 +106,10 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
                 if section.name() == MANIFEST_SECTION && manifest.is_none_or(|(found, _)| depth < found) {
                     manifest = Some((depth, section.data()));
                 }
+                // Those of a part say nothing of what the whole exports.
+                if section.name() == DOCS_SECTION && depth == 0 {
+                    docs = Docs::read(section.data());
+                }
             }
             _ => {}
         }
@@ -106,6 +117,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     world::check(&anatomy)?;
     Ok(Inspection {
         manifest: manifest.map(|(_, text)| manifest_text(text)).transpose()?,
+        docs,
         core_instances,
         anatomy,
     })

@@ -10,7 +10,7 @@ use crate::{
     hook,
     inspect::{Inspection, inspect},
     linker::is_linked,
-    plain,
+    plain::{self, Docs},
     sandbox::{Sandbox, Shared},
     share::ShareKey,
     slots::Slot,
@@ -159,7 +159,13 @@ impl Shared {
                 ComponentKind::FumehoodTool => Entry::Tools(tools_exports(&compiled)?.ok_or(LoadError::NoTools)?.call),
                 ComponentKind::PlainFunctions => {
                     // Both, since they belong together by their places: another version of this host may have had others.
-                    let (functions, tools) = plain::functions(&self.engine, &compiled)?;
+                    let (functions, mut tools) = plain::functions(&self.engine, &compiled, &Docs::default())?;
+                    // Compiled code has no comments any more.
+                    for tool in &mut tools {
+                        if let Some(known) = about.tools.iter().find(|known| known.name == tool.name) {
+                            tool.description.clone_from(&known.description);
+                        }
+                    }
                     about.tools = tools;
                     Entry::Functions(functions)
                 }
@@ -198,7 +204,7 @@ impl Shared {
             (Some(exports), None) => Exports::Tools(exports),
             (None, Some(decide)) => Exports::Hook(decide),
             (None, None) => {
-                let (functions, tools) = plain::functions(&self.engine, &compiled)?;
+                let (functions, tools) = plain::functions(&self.engine, &compiled, &inspection.docs)?;
                 Exports::Functions(functions, tools)
             }
         };

@@ -2,15 +2,18 @@
 //!
 //! The tool's name is the function's with underscores (`add-two` → `add_two`), after its interface's
 //! if it has one (`calc.add-two` → `calc_add_two`). Its arguments are an object with one property per
-//! parameter, under the parameter's WIT name; underscores are understood as well. Its result is
-//! `{"result": …}`; a function that returns a WIT `result` fails its call by returning the error.
+//! parameter, under the parameter's WIT name (`max-items`) and no other. Its result is `{"result": …}`; a
+//! function that returns a WIT `result` fails its call by returning the error. Its description is the
+//! function's doc comment where the component carries that, else its signature.
 //!
 //! How values look in JSON: see [`schema`].
 
+mod docs;
 mod schema;
 mod values;
 mod work;
 
+pub(crate) use docs::{Docs, SECTION as DOCS_SECTION};
 pub(crate) use work::{Stopped, Work};
 
 use crate::{
@@ -48,13 +51,18 @@ pub(crate) struct Function {
 /// More parameters than any function has; the canonical ABI passes sixteen in registers.
 const MAX_PARAMS: usize = 256;
 
+/// What begins the description of a tool of which nothing but its signature is known.
+pub const SIGNATURE_ONLY: &str = "Calls the component's function ";
+
 /// The functions of a component and the tools they become, in the same order. Computes.
 pub(crate) fn functions(
     engine: &Engine,
     component: &Component,
+    docs: &Docs,
 ) -> Result<(Vec<Function>, Vec<ToolDefinition>), LoadError> {
     let mut found = Found {
         component,
+        docs,
         functions: Vec::new(),
         tools: Vec::new(),
         names: HashSet::new(),
@@ -87,6 +95,7 @@ pub(crate) fn functions(
 
 struct Found<'a> {
     component: &'a Component,
+    docs: &'a Docs,
     functions: Vec<Function>,
     tools: Vec<ToolDefinition>,
     names: HashSet<ToolName>,
@@ -145,12 +154,18 @@ impl Found<'_> {
         let Some(index) = self.component.get_export_index(interface.map(|(_, index)| index), name) else {
             return Err(LoadError::Internal);
         };
-        let signature = schema::signature(&full_name, &params, result.as_ref());
-        self.room.take(signature.len()).map_err(unfit)?;
+        let description = match self.docs.of(interface.map(|(interface, _)| interface), name) {
+            Some(comment) => comment,
+            None => {
+                let signature = schema::signature(&full_name, &params, result.as_ref());
+                format!("{SIGNATURE_ONLY}{signature}.")
+            }
+        };
+        self.room.take(description.len()).map_err(unfit)?;
         self.tools.push(ToolDefinition {
             name: tool_name,
             title: None,
-            description: format!("Calls the component's function {signature}."),
+            description,
             input_schema,
             output_schema,
             effect: Effect::AtMostOnce,
@@ -168,13 +183,14 @@ impl Found<'_> {
     }
 }
 
+/// `namespace:package/interface@1.0.0` → `interface`
+fn short_name(interface: &str) -> &str {
+    let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
+    unversioned.rsplit_once('/').map_or(unversioned, |(_, name)| name)
+}
+
 fn tool_name(interface: Option<&str>, name: &str, full_name: &str) -> Result<ToolName, LoadError> {
-    // `namespace:package/interface@1.0.0` → `interface`
-    let interface = interface.map(|interface| {
-        let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
-        unversioned.rsplit_once('/').map_or(unversioned, |(_, name)| name)
-    });
-    let joined = match interface {
+    let joined = match interface.map(short_name) {
         Some(interface) => format!("{interface}_{name}"),
         None => name.to_owned(),
     };
@@ -189,10 +205,7 @@ impl Function {
     pub(crate) fn arguments(&self, mut arguments: Arguments, work: &mut Work<'_>) -> Result<Vec<Val>, Stopped> {
         let mut values = Vec::with_capacity(self.params.len());
         for (name, ty) in &self.params {
-            let value = arguments
-                .remove(name)
-                .or_else(|| arguments.remove(&name.replace('-', "_")));
-            let value = match value {
+            let value = match arguments.remove(name) {
                 Some(value) => values::from_json(ty, value, work),
                 None => values::absent(ty),
             };

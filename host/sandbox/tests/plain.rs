@@ -96,9 +96,8 @@ async fn each_function_is_a_tool_with_a_schema() {
 async fn arguments_and_results_are_converted() {
     for (tool, arguments, result) in [
         ("add_two", r#"{"left-hand": 2, "b": 3}"#, json!(5)),
-        ("add_two", r#"{"left_hand": 2, "b": 3.0}"#, json!(5)),
+        ("add_two", r#"{"left-hand": 2, "b": 3.0}"#, json!(5)),
         ("color_of", r#"{"c": "dark-blue"}"#, json!("dark-blue")),
-        ("color_of", r#"{"c": "dark_blue"}"#, json!("dark-blue")),
         ("letter", r#"{"c": "é"}"#, json!("é")),
         ("echo", r#"{"text": "grüezi"}"#, json!("grüezi")),
         ("echo", r#"{"text": ""}"#, json!("")),
@@ -248,6 +247,9 @@ async fn arguments_that_do_not_fit_are_refused_with_the_place() {
         ("add_two", r#"{"left-hand": 1.5, "b": 3}"#, "`left-hand`"),
         ("add_two", r#"{"left-hand": 1, "b": 3, "c": 1}"#, "`c`"),
         ("color_of", r#"{"c": "green"}"#, "red, dark-blue"),
+        // As the schemas say: names are those of the WIT, and no others.
+        ("add_two", r#"{"left_hand": 2, "b": 3}"#, "`left-hand`"),
+        ("color_of", r#"{"c": "dark_blue"}"#, "red, dark-blue"),
         ("letter", r#"{"c": "ab"}"#, "one character"),
         ("numbers", r#"{"items": [1, "x"]}"#, "`items[1]`"),
         ("bytes", r#"{"data": "???"}"#, "base64"),
@@ -284,6 +286,47 @@ async fn functions_of_an_interface_carry_its_name() {
     assert_eq!(component.tools()[0].name.as_str(), "calc_get_one");
     let result = run(&sandbox, &component, "calc_get_one", "{}").await.result.unwrap();
     assert_eq!(result.structured, Some(json!({"result": 1})));
+}
+
+#[tokio::test]
+async fn a_function_is_described_by_the_doc_comment_that_its_component_carries() {
+    let wasm = |docs: &str, inner: &str| {
+        wat::parse_str(format!(
+            r#"(component
+  (component {inner})
+  (core module $m (func (export "one") (result i32) (i32.const 1)))
+  (core instance $i (instantiate $m))
+  (func $one (result u32) (canon lift (core func $i "one")))
+  (instance $calc (export "get-one" (func $one)) (export "get-other" (func $one)))
+  (export "docs:math/calc@1.0.0" (instance $calc))
+  (export "plainly" (func $one))
+  {docs})"#
+        ))
+        .unwrap()
+    };
+    let docs = r#"(@custom "package-docs" "\01{\22worlds\22:{\22math\22:{\22func_exports\22:{\22plainly\22:{\22docs\22:\22Says one.\22}}}},\22interfaces\22:{\22calc\22:{\22funcs\22:{\22get-one\22:{\22docs\22:\22Gets one.\5cn\5cnAlways.\22}}}}}")"#;
+    let sandbox = sandbox();
+    let described = async |wasm: Vec<u8>| {
+        let component = load(&sandbox, wasm).await;
+        let tools = component.tools().iter();
+        let mut said: Vec<String> = tools.map(|tool| tool.description.clone()).collect();
+        said.sort();
+        said
+    };
+    let signature = |of: &str| format!("Calls the component's function {of}() -> u32.");
+    let other = signature("docs:math/calc@1.0.0.get-other");
+    assert_eq!(
+        described(wasm(docs, "")).await,
+        [&other, "Gets one.\n\nAlways.", "Says one."]
+    );
+    let bare = [signature("docs:math/calc@1.0.0.get-one"), other, signature("plainly")];
+    for without in [
+        wasm("", docs),
+        wasm(r#"(@custom "package-docs" "\01not json")"#, ""),
+        wasm(r#"(@custom "package-docs" "\09{}")"#, ""),
+    ] {
+        assert_eq!(described(without).await, bare);
+    }
 }
 
 #[tokio::test]

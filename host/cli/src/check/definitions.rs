@@ -2,7 +2,7 @@
 
 use super::{Facts, Finding, Lint};
 use fumehood_core::tool::{Effect, ToolDefinition};
-use fumehood_sandbox::ComponentKind;
+use fumehood_sandbox::{ComponentKind, SIGNATURE_ONLY};
 use std::collections::{HashMap, hash_map::Entry};
 
 /// Names that any component could have.
@@ -20,16 +20,32 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.tools.iter().filter_map(vague));
     findings.extend(facts.tools.iter().filter_map(contradicted));
     if facts.kind == ComponentKind::PlainFunctions {
-        findings.push(Finding::new(
-            Lint::FunctionsUndescribed,
-            "its tools are plain functions, of which a model sees only the signature",
-            "choose telling names for functions and parameters, or export fumehood:tool/tools, which has descriptions",
-        ));
-        return findings;
+        let mut bare = facts
+            .tools
+            .iter()
+            .filter(|tool| is_bare(tool))
+            .map(|tool| tool.name.as_str());
+        if let Some(first) = bare.next() {
+            let others = match bare.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            findings.push(Finding::new(
+                Lint::FunctionsUndescribed,
+                format!("`{first}`{others} is a plain function, of which a model sees only the signature"),
+                "put the doc comments of its WIT into the component, as `wit-docs-inject` does, choose telling names, or export \
+                 fumehood:tool/tools, which has descriptions",
+            ));
+        }
     }
-    findings.extend(facts.tools.iter().filter_map(length));
+    findings.extend(facts.tools.iter().filter(|tool| !is_bare(tool)).filter_map(length));
     findings.extend(repeated(&facts.tools));
     findings
+}
+
+/// Whether the host itself described it.
+fn is_bare(tool: &ToolDefinition) -> bool {
+    tool.description.starts_with(SIGNATURE_ONLY)
 }
 
 fn vague(tool: &ToolDefinition) -> Option<Finding> {

@@ -200,8 +200,7 @@ fn bad_definitions() -> Vec<(Lint, Change)> {
         ),
         case(Lint::FunctionsUndescribed, |facts| {
             facts.kind = ComponentKind::PlainFunctions;
-            facts.tools[0].description = "Calls it.".to_owned();
-            facts.tools[1].description = "Calls it.".to_owned();
+            facts.tools[0].description = format!("{}it.", fumehood_sandbox::SIGNATURE_ONLY);
             facts.tools[0].input_schema["properties"]["harbour"] = json!({"type": "string"});
         }),
     ]

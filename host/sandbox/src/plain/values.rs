@@ -108,7 +108,8 @@ pub(super) fn from_json(ty: &Type, value: Value, work: &mut Work<'_>) -> Convert
             let mut fields = object(value)?;
             let mut values = Vec::new();
             for field in record.fields() {
-                let value = take(&mut fields, field.name)
+                let value = fields
+                    .remove(field.name)
                     .map_or_else(|| absent(&field.ty), |value| from_json(&field.ty, value, work));
                 values.push((
                     field.name.to_owned(),
@@ -124,7 +125,9 @@ pub(super) fn from_json(ty: &Type, value: Value, work: &mut Work<'_>) -> Convert
             Value::Null => Ok(Val::Option(None)),
             value if takes_null(&option.ty()) => {
                 let mut fields = object(value)?;
-                let some = take(&mut fields, "some").ok_or_else(|| Mismatch::new("null or {\"some\": …}"))?;
+                let some = fields
+                    .remove("some")
+                    .ok_or_else(|| Mismatch::new("null or {\"some\": …}"))?;
                 none_left(&fields)?;
                 Ok(Val::Option(Some(Box::new(from_json(&option.ty(), some, work)?))))
             }
@@ -133,9 +136,9 @@ pub(super) fn from_json(ty: &Type, value: Value, work: &mut Work<'_>) -> Convert
         Type::Result(result) => {
             let expected = || Mismatch::new("{\"ok\": …} or {\"error\": …}");
             let mut fields = object(value)?;
-            let converted = if let Some(ok) = take(&mut fields, "ok") {
+            let converted = if let Some(ok) = fields.remove("ok") {
                 Ok(payload(result.ok(), ok, work)?)
-            } else if let Some(error) = take(&mut fields, "error") {
+            } else if let Some(error) = fields.remove("error") {
                 Err(payload(result.err(), error, work)?)
             } else {
                 return Err(expected());
@@ -236,10 +239,6 @@ fn object(value: Value) -> Result<Map<String, Value>, Mismatch> {
     }
 }
 
-fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
-    fields.remove(name).or_else(|| fields.remove(&name.replace('-', "_")))
-}
-
 fn none_left(fields: &Map<String, Value>) -> Result<(), Mismatch> {
     match fields.keys().next() {
         None => Ok(()),
@@ -253,7 +252,9 @@ fn tagged<'a>(value: Value, cases: impl Iterator<Item = Case<'a>>, work: &mut Wo
         Value::String(tag) => Map::from_iter([("tag".to_owned(), Value::String(tag))]),
         value => object(value)?,
     };
-    let tag = take(&mut fields, "tag").ok_or_else(|| Mismatch::new("an object with a `tag`"))?;
+    let tag = fields
+        .remove("tag")
+        .ok_or_else(|| Mismatch::new("an object with a `tag`"))?;
     let cases: Vec<Case<'a>> = cases.collect();
     let name = one_of(&tag, cases.iter().map(|case| case.name)).map_err(|error| error.within(".tag"))?;
     let ty = cases
@@ -262,7 +263,9 @@ fn tagged<'a>(value: Value, cases: impl Iterator<Item = Case<'a>>, work: &mut Wo
         .and_then(|case| case.ty);
     let value = match ty {
         Some(ty) => {
-            let value = take(&mut fields, "value").map_or_else(|| absent(&ty), |value| from_json(&ty, value, work));
+            let value = fields
+                .remove("value")
+                .map_or_else(|| absent(&ty), |value| from_json(&ty, value, work));
             Some(Box::new(value.map_err(|error| error.within(".value"))?))
         }
         None => None,
@@ -284,15 +287,9 @@ fn one_of<'a>(value: &Value, names: impl Iterator<Item = &'a str>) -> Result<Str
     let given = value.as_str();
     names
         .iter()
-        .find(|name| given.is_some_and(|given| named(given, name)))
+        .find(|name| given == Some(**name))
         .map(|name| (*name).to_owned())
         .ok_or_else(|| Mismatch::new(format!("one of {}", names.join(", "))))
-}
-
-/// Whether a name is the one that is given, perhaps with underscores.
-fn named(given: &str, name: &str) -> bool {
-    let underscored = name.bytes().map(|byte| if byte == b'-' { b'_' } else { byte });
-    given == name || (given.len() == name.len() && given.bytes().eq(underscored))
 }
 
 /// A returned value of the type.
