@@ -17,7 +17,7 @@ mod watch;
 
 pub(crate) use build::{build, test};
 pub(crate) use language::Language;
-pub(crate) use project::{Project, finished_component};
+pub(crate) use project::{Project, named_component};
 pub(crate) use rust::PROGRAM as TESTING_PROGRAM;
 pub(crate) use sections::embedded_manifest;
 pub(crate) use templates::{New, make};

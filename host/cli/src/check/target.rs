@@ -2,10 +2,9 @@
 
 use crate::{
     fault::{OrFault as _, of_usage},
-    kit::{Language, Project, saved_since},
+    kit::{Language, Project, named_component, saved_since},
 };
 use anyhow::Context as _;
-use fumehood_policy::manifest::Manifest;
 use std::path::{Path, PathBuf};
 
 /// A component's file.
@@ -30,7 +29,13 @@ pub(crate) fn target(path: &Path) -> anyhow::Result<Target> {
     let (component, has_code) = if Language::of(path).is_some() {
         (Project::find(path)?.component(), true)
     } else {
-        (named_component(path).or_fault()?, false)
+        let named = named_component(path).with_context(|| {
+            format!(
+                "{} is no folder of a tool; name a component's file, or make a folder with `fumehood tool new NAME`",
+                path.display()
+            )
+        });
+        (named.or_fault()?, false)
     };
     let built = match std::fs::metadata(&component).and_then(|metadata| metadata.modified()) {
         Ok(built) => built,
@@ -46,20 +51,6 @@ pub(crate) fn target(path: &Path) -> anyhow::Result<Target> {
     };
     let newer = if has_code { saved_since(path, built)? } else { None };
     Ok(Target { component, newer })
-}
-
-/// The component that the manifest of a folder without code names.
-fn named_component(dir: &Path) -> anyhow::Result<PathBuf> {
-    let file = dir.join("tool.toml");
-    let text = std::fs::read_to_string(&file).with_context(|| {
-        format!(
-            "{} is no folder of a tool: cannot read {}; name a component's file, or make a folder with `fumehood tool new NAME`",
-            dir.display(),
-            file.display()
-        )
-    })?;
-    let manifest = Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", file.display()))?;
-    Ok(dir.join(format!("{}.wasm", manifest.name)))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use crate::{
     args::ToolTest,
     config::Loaded,
-    fault::OrFault as _,
-    kit::{Language, Project, build, finished_component},
+    fault::{OrFault as _, of_usage},
+    kit::{Language, Project, build, named_component},
     out::{Out, Style, count, printable, tell},
     trial::{
         Answers, Bent, Case, Finding, Located, Outcome, Recorded, Snapshots, Trial, Verdict, can_be_written, find,
@@ -15,7 +15,10 @@ use anyhow::{Context as _, bail};
 use fumehood_core::name::SecretName;
 use serde::Serialize;
 use serde_json::json;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// A file of tests, and what came of each.
 #[derive(Debug, Serialize)]
@@ -49,9 +52,21 @@ pub(crate) async fn test(out: Out, loaded: &Loaded, args: &ToolTest) -> anyhow::
     let component = match &args.component {
         Some(file) => file.clone(),
         None if Language::of(&args.dir).is_some() => build(&Project::find(&args.dir)?).await?.file,
-        None => finished_component(&args.dir)?,
+        None => finished(&args.dir)?,
     };
     run(out, loaded, args, &files, &component).await
+}
+
+/// The component of a folder without code.
+fn finished(dir: &Path) -> anyhow::Result<PathBuf> {
+    let component = named_component(dir)?;
+    match component.is_file() {
+        true => Ok(component),
+        false => Err(of_usage(format!(
+            "there is no {}: build it there, or name a component with --component",
+            component.display()
+        ))),
+    }
 }
 
 /// Runs the tests of a folder on what was built of it. `true` when all passed, and when there are none.

@@ -1,8 +1,8 @@
 //! The manifest of an artifact that is one component, as the wasm working group of the CNCF describes it: one layer `application/wasm`, and a
 //! configuration `application/vnd.wasm.config.v0+json`. Only reads and writes it; fetches nothing.
 
-use super::interfaces::Interfaces;
 use fumehood_core::digest::Digest;
+use fumehood_sandbox::Anatomy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -137,14 +137,14 @@ pub(super) struct Artifact {
 
 impl Artifact {
     /// That of a component. The same component and annotations make the same bytes, whenever and wherever: there is no time in it.
-    pub(super) fn of(wasm: &[u8], interfaces: &Interfaces, annotations: BTreeMap<String, String>) -> Self {
+    pub(super) fn of(wasm: &[u8], anatomy: &Anatomy, annotations: BTreeMap<String, String>) -> Self {
         let layer = Descriptor::of(LAYER, wasm);
         let config = serde_json::json!({
             "created": "1970-01-01T00:00:00Z",
             "architecture": "wasm",
             "os": "wasip2",
             "layerDigests": [layer.digest],
-            "component": {"exports": interfaces.exports, "imports": interfaces.imports},
+            "component": {"exports": anatomy.exports, "imports": anatomy.imports},
         });
         let config = config.to_string().into_bytes();
         let manifest = Manifest::of(Descriptor::of(CONFIG, &config), vec![layer], annotations);
@@ -171,12 +171,13 @@ mod tests {
     use serde_json::{Value, json};
 
     fn artifact() -> Artifact {
-        let interfaces = Interfaces {
+        let anatomy = Anatomy {
             exports: vec!["fumehood:tool/tools@0.1.0".into()],
             imports: vec!["wasi:io/streams@0.2.6".into()],
+            ..Anatomy::default()
         };
         let annotations = [("org.opencontainers.image.version".to_owned(), "1.2.0".to_owned())];
-        Artifact::of(b"\0asm", &interfaces, annotations.into())
+        Artifact::of(b"\0asm", &anatomy, annotations.into())
     }
 
     #[test]

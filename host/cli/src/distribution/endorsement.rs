@@ -179,7 +179,8 @@ mod tests {
             };
             Endorsement::of_artifact(signature, manifest)
         };
-        let manifest = |wasm: &[u8]| Artifact::of(wasm, &Default::default(), BTreeMap::new()).manifest;
+        let manifest =
+            |wasm: &[u8]| Artifact::of(wasm, &fumehood_sandbox::Anatomy::default(), BTreeMap::new()).manifest;
         let uploads = uploads(&key);
         for endorsement in [detached(&key), of_artifact(&key, manifest(one))] {
             let signature = sent(&endorsement);

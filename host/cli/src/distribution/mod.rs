@@ -12,7 +12,6 @@ mod differences;
 mod endorsement;
 mod fetch;
 mod http;
-mod interfaces;
 mod keys;
 mod lock;
 mod locked;

@@ -3,7 +3,6 @@
 use super::{
     artifact::{Artifact, config_descriptor, layer_descriptor},
     fetch::Outside,
-    interfaces::interfaces,
     keys::PrivateKey,
     reference::Reference,
     registry::{Access, Registry},
@@ -12,6 +11,7 @@ use super::{
 use anyhow::{Context as _, bail, ensure};
 use fumehood_core::digest::Digest;
 use fumehood_policy::manifest::Manifest;
+use fumehood_sandbox::anatomy;
 use semver::Version;
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub(crate) async fn push(
     overwrite: Overwrite,
 ) -> anyhow::Result<Pushed> {
     let tag = tag(to, &release.manifest.version)?;
-    let artifact = Artifact::of(release.wasm, &interfaces(release.wasm), annotations(release.manifest));
+    let artifact = Artifact::of(release.wasm, &anatomy(release.wasm)?, annotations(release.manifest));
     let digest = Digest::of(&artifact.manifest);
     let mut registry = Registry::new(&outside.http, to, Access::Write)?;
     let there = registry.find(&tag).await.with_context(|| to.to_string())?;

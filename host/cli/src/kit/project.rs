@@ -2,7 +2,7 @@
 
 use super::Language;
 use crate::fault::OrFault as _;
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow};
 use fumehood_policy::manifest::Manifest;
 use std::{
     io,
@@ -50,19 +50,10 @@ impl Project {
     }
 }
 
-/// The component of a folder that has its manifest and need not have its code.
-pub(crate) fn finished_component(dir: &Path) -> anyhow::Result<PathBuf> {
-    let find = || {
-        let (manifest, _) = manifest(dir)?;
-        let component = dir.join(component_file(&manifest.name));
-        ensure!(
-            component.is_file(),
-            "there is no {}: build it there, or name a component with --component",
-            component.display()
-        );
-        Ok(component)
-    };
-    find().or_fault()
+/// The component of a folder that has its manifest and need not have its code. It need not be there.
+pub(crate) fn named_component(dir: &Path) -> anyhow::Result<PathBuf> {
+    let (manifest, _) = manifest(dir).or_fault()?;
+    Ok(dir.join(component_file(&manifest.name)))
 }
 
 /// The manifest of a folder, and as its author wrote it.
