@@ -3,6 +3,7 @@
 use crate::{
     args::Backup,
     config::Loaded,
+    distribution::LockFile,
     out::{Out, count, number},
 };
 use fumehood_store::{
@@ -32,7 +33,21 @@ pub(crate) async fn backup(out: Out, loaded: &Loaded, args: &Backup) -> anyhow::
     });
     tell_of_keys(manifest, with_keys);
     tell_of_left_out(manifest);
+    tell_of_configuration(loaded);
     Ok(())
+}
+
+/// What installs the same again is kept with the configuration, and code that is installed is in the backup.
+fn tell_of_configuration(loaded: &Loaded) {
+    if LockFile::of(loaded).path().exists() {
+        eprintln!(
+            "The configuration and fumehood.lock are not in it: keep {} under version control, or beside the backup.",
+            match loaded.file {
+                Some(_) => "them",
+                None => "the lock",
+            }
+        );
+    }
 }
 
 /// To standard error, so that it is read also where the output is JSON for machines.

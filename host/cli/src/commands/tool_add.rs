@@ -9,9 +9,9 @@ use crate::{
     out::{Out, Style, printable, text},
 };
 use anyhow::{Context as _, bail, ensure};
-use fumehood_core::name::ComponentName;
+use fumehood_core::{digest::Digest, name::ComponentName};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// A component that is here, and what was decided about it. Nothing is changed yet.
 pub(crate) struct Adding {
@@ -218,7 +218,21 @@ pub(crate) fn keep(loaded: &Loaded, fetched: &Fetched) {
     let kept = loaded
         .tool_cache()
         .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm, fetched.file.endorsement.as_ref()));
+    trim(loaded, fetched.digest);
     if let Err(error) = kept {
         eprintln!("warning: it can't be installed again without a network: {error:#}");
+    }
+}
+
+/// Keeps the cache within its size, but for what is locked and what was fetched just now. That it can't be hurts nobody today.
+pub(crate) fn trim(loaded: &Loaded, fetched: Digest) {
+    let Ok(lock) = LockFile::of(loaded).read() else { return };
+    let mut needed: BTreeSet<Digest> = lock.entries().iter().map(|entry| entry.digest).collect();
+    needed.insert(fetched);
+    let most = loaded.config.tools.cache_size().bytes();
+    if let Ok(dir) = loaded.tool_cache()
+        && let Err(error) = Cache::new(&dir).trim(most, &needed)
+    {
+        tracing::debug!(%error, "the cache of components could not be trimmed");
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     args::ToolLock,
     boot,
-    commands::tool_add::{allowed, outside},
+    commands::tool_add::{allowed, outside, trim},
     compiled_code::CompiledCode,
     config::{Loaded, ToolSection},
     distribution::{Cache, Endorsement, Entry, Fetched, Kept, Lock, LockFile, Outside, Replacing, locked},
@@ -62,6 +62,10 @@ pub(crate) async fn lock(out: Out, loaded: &Loaded, args: &ToolLock) -> anyhow::
     let pins: Vec<Pin> = pinning.into_iter().map(|pinning| pinning.pin).collect();
     for pin in pins.iter().filter(|pin| pin.changed) {
         file.record(pin.entry.clone())?;
+    }
+    // After they are locked, so that none of them goes.
+    if let Some(pin) = pins.last() {
+        trim(loaded, pin.entry.digest);
     }
     out.either(&json!({"components": pins}), |_| {
         if pins.is_empty() {

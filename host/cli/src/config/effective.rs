@@ -57,6 +57,7 @@ pub(crate) struct Effective {
 struct EffectiveDistribution {
     /// Nothing where the user has no cache.
     cache: Option<PathBuf>,
+    cache_size: ByteSize,
     timeout: Span,
     signatures: Policy,
     /// What each key is trusted for.
@@ -259,6 +260,7 @@ impl Effective {
             tools: tools.collect(),
             distribution: EffectiveDistribution {
                 cache: loaded.tool_cache().ok(),
+                cache_size: config.tools.cache_size(),
                 timeout: config.tools.timeout(),
                 signatures: config.tools.signatures,
                 trusted_keys: config.tools.trusted_places(),

@@ -469,6 +469,11 @@ fn components() -> Vec<Meaning> {
         .takes(A_PATH)
         .default("`components` in the user's cache, `~/.cache/fumehood`"),
         key(
+            "tools.cache_size",
+            "How much is kept there, at most: what was not used for longest goes first, and what `fumehood.lock` names stays.",
+        )
+        .default(tools::CACHE_SIZE),
+        key(
             "tools.timeout",
             "How long a registry or web server that has components may send nothing, from 1 second to 10 minutes.",
         )

@@ -2,7 +2,7 @@
 
 use crate::distribution::{Place, Policy, PublicKey, Trust, TrustedKey};
 use anyhow::{Context as _, bail};
-use fumehood_policy::quantity::Span;
+use fumehood_policy::quantity::{ByteSize, Span};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,8 @@ use std::{
 
 /// How long a registry or web server may send nothing.
 pub(super) const TIMEOUT: Span = Span::from_secs(30);
+/// How much of what was fetched is kept.
+pub(super) const CACHE_SIZE: ByteSize = ByteSize::mib(2048);
 const SHORTEST: Span = Span::from_secs(1);
 const LONGEST: Span = Span::from_secs(600);
 
@@ -22,6 +24,9 @@ pub(crate) struct ToolsSection {
     /// Where components that were fetched are kept; absent: in the user's cache.
     #[serde(default)]
     pub(crate) cache: Option<PathBuf>,
+    /// How much is kept there.
+    #[serde(default)]
+    cache_size: Option<ByteSize>,
     /// How long a registry or web server may send nothing.
     #[serde(default)]
     timeout: Option<Span>,
@@ -51,6 +56,11 @@ fn places<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Place
 }
 
 impl ToolsSection {
+    /// How much of what was fetched is kept, at most.
+    pub(crate) fn cache_size(&self) -> ByteSize {
+        self.cache_size.unwrap_or(CACHE_SIZE)
+    }
+
     /// How long a registry or web server may send nothing.
     pub(crate) fn timeout(&self) -> Span {
         self.timeout.unwrap_or(TIMEOUT)

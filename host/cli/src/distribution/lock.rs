@@ -269,6 +269,11 @@ impl LockFile {
         Self { path: dir.join(NAME) }
     }
 
+    /// Where it is, or would be.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folder it is in, from which paths in it begin.
     pub(crate) fn dir(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
