@@ -340,7 +340,7 @@ async fn agents_sessions_and_schedules_narrow_what_runs_in_the_background() {
     let bad = host
         .request(Method::POST, "/v1/sessions")
         .json(&json!({"background": ["No Tool"]}));
-    refused(bad, 400, "invalid_request").await;
+    refused(bad, 422, "invalid_body").await;
 
     let expected = place.path().join("policy.txt");
     let lines = format!(
@@ -349,10 +349,11 @@ async fn agents_sessions_and_schedules_narrow_what_runs_in_the_background() {
         host.session(json!({"background": []})).await
     );
     std::fs::write(&expected, lines).unwrap();
-    let tested = place.run(&["policy", "test", expected.to_str().unwrap()]).await;
+    let mut test = place.command(&["policy", "test", "policy.txt"]);
+    let tested = test.env("FUMEHOOD_URL", &host.base).output().await.unwrap();
     assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
 
-    let when = json!({"once": "2100-01-01T00:00:00Z"});
+    let when = json!({"at": "2100-01-01T00:00:00Z"});
     let schedule = json!({"when": when, "input": "build", "background": ["bg_again"]});
     let made = host.post("/v1/schedules", schedule).await;
     assert_eq!(made["background"], json!(["bg_again"]), "{made}");
