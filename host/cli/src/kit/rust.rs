@@ -45,7 +45,14 @@ pub(super) async fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     }
     let status = child.wait().await.context("cannot wait for cargo")?;
     if !status.success() {
-        bail!("`cargo build` failed ({status}); what it says is above");
+        // Nothing was resolved yet: what it depends on may be out of reach.
+        let hint = match dir.join("Cargo.lock").exists() {
+            true => "",
+            false => {
+                "; if it could not fetch the crate `fumehood`, have the folder depend on one that is here, as `tool new --sdk DIR` does"
+            }
+        };
+        bail!("`cargo build` failed ({status}); what it says is above{hint}");
     }
     made.pop().with_context(|| {
         format!(
