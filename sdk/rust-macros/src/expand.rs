@@ -4,8 +4,9 @@ use crate::{
     function::{Arguments, Context, Field, Returns, ToolFunction},
     options::{Effect, Hint},
 };
-use proc_macro2::TokenStream;
-use quote::quote;
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{Ident, spanned::Spanned};
 
 /// The function, and a type of the same name beside it. A type and a function may share a name,
 /// so that whoever imports the function has the tool.
@@ -33,18 +34,32 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
     let read_only = options.has(Hint::ReadOnly);
     let destructive = options.has(Hint::Destructive);
     let open_world = options.has(Hint::OpenWorld);
-    let (declared, arguments_type, passed) = expand_arguments(&arguments);
+    let (declared, arguments_type, passed) = expand_arguments(function, &arguments);
+    let read_arguments = match &arguments {
+        Arguments::Whole(of) => {
+            quote_spanned!(beside(of)=> ::fumehood::__private::read_arguments::<#of>(__arguments)?)
+        }
+        Arguments::Fields(_) => quote!(::fumehood::__private::read_arguments(__arguments)?),
+    };
     let context = match context {
         Context::None => quote!(),
         Context::Borrowed => quote!(__call,),
         Context::Owned => quote!(::core::clone::Clone::clone(__call),),
     };
-    let (good, outcome) = match &returns {
-        Returns::Plain(of) => (of, quote!(__reply)),
-        Returns::Fallible(of) => (
-            of,
-            quote!(__reply.map_err(::core::convert::Into::<::fumehood::Failure>::into)?),
+    let reply = quote!(#function(#context #passed));
+    let (good, reply) = match &returns {
+        Returns::Plain(of) => (of, reply),
+        Returns::Fallible { good, result } => (
+            good,
+            quote_spanned!(beside(result)=> #reply.map_err(::core::convert::Into::<::fumehood::Failure>::into)?),
         ),
+    };
+    let probe = quote_spanned!(beside(good)=> (&&&&::fumehood::__private::reply::Probe::<#good>::new()));
+    let output_schema = quote_spanned!(beside(good)=> #probe.output_schema());
+    let output_of = quote_spanned!(beside(good)=> #probe.output_of(__reply));
+    let choices = quote! {
+        #[allow(unused_imports)]
+        use ::fumehood::__private::reply::{ReplyAsIs as _, ReplyToNobody as _, ReplyWithSchema as _, ReplyWithoutSchema as _};
     };
     quote! {
         // Arguments are read from JSON, so they arrive owned whether the function needs that or not.
@@ -63,8 +78,7 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
                 const NAME: &'static str = #name;
 
                 fn definition() -> ::fumehood::Definition {
-                    #[allow(unused_imports)]
-                    use ::fumehood::__private::reply::{Probe, ReplyAsIs as _, ReplyWithSchema as _, ReplyWithoutSchema as _};
+                    #choices
                     ::fumehood::__private::define(::fumehood::__private::About {
                         name: #name,
                         title: #title,
@@ -74,7 +88,7 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
                         destructive: #destructive,
                         open_world: #open_world,
                         input_schema: ::fumehood::__private::schema::of_arguments::<#arguments_type>(),
-                        output_schema: (&&&Probe::<#good>::new()).output_schema(),
+                        output_schema: #output_schema,
                     })
                 }
 
@@ -82,11 +96,10 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
                     __call: &::fumehood::Call,
                     __arguments: &str,
                 ) -> ::core::result::Result<::fumehood::Output, ::fumehood::Failure> {
-                    #[allow(unused_imports)]
-                    use ::fumehood::__private::reply::{Probe, ReplyAsIs as _, ReplyWithSchema as _, ReplyWithoutSchema as _};
-                    let __arguments: #arguments_type = ::fumehood::__private::read_arguments(__arguments)?;
-                    let __reply = #function(#context #passed);
-                    (&&&Probe::<#good>::new()).output_of(#outcome)
+                    #choices
+                    let __arguments: #arguments_type = #read_arguments;
+                    let __reply = #reply;
+                    #output_of
                 }
             }
         };
@@ -94,7 +107,7 @@ pub(crate) fn expand(tool: ToolFunction) -> TokenStream {
 }
 
 /// A type for the arguments if the function has none of its own, its name, and how to hand it over.
-fn expand_arguments(arguments: &Arguments) -> (TokenStream, TokenStream, TokenStream) {
+fn expand_arguments(function: &Ident, arguments: &Arguments) -> (TokenStream, TokenStream, TokenStream) {
     match arguments {
         Arguments::Whole(of) => (quote!(), quote!(#of), quote!(__arguments)),
         Arguments::Fields(fields) => {
@@ -102,8 +115,12 @@ fn expand_arguments(arguments: &Arguments) -> (TokenStream, TokenStream, TokenSt
                 .iter()
                 .map(|Field { attributes, name, of }| quote!(#(#attributes)* #name: #of));
             let passed = fields.iter().map(|Field { name, .. }| quote!(__arguments.#name));
-            let declared = quote! {
+            // What is said of the whole, and of none of its fields, stands at the function's name.
+            let derived = quote_spanned! {beside(function)=>
                 #[derive(::fumehood::__private::serde::Deserialize, ::fumehood::__private::schemars::JsonSchema)]
+            };
+            let declared = quote! {
+                #derived
                 #[serde(crate = "::fumehood::__private::serde", deny_unknown_fields)]
                 #[schemars(crate = "::fumehood::__private::schemars")]
                 #[allow(non_camel_case_types)]
@@ -112,4 +129,10 @@ fn expand_arguments(arguments: &Arguments) -> (TokenStream, TokenStream, TokenSt
             (declared, quote!(__Arguments), quote!(#(#passed),*))
         }
     }
+}
+
+/// Where `written` stands, for what is generated about it: errors point there. The names in it are still this
+/// macro's own, and lints see that nobody wrote it.
+fn beside(written: &impl Spanned) -> Span {
+    Span::call_site().located_at(written.span())
 }

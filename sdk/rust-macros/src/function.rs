@@ -1,6 +1,8 @@
 //! Reads the annotated function: what it is called, what it says, what it takes and gives.
 
 use crate::options::Options;
+use proc_macro2::TokenTree;
+use quote::ToTokens as _;
 use syn::{
     Attribute, Expr, ExprLit, FnArg, GenericArgument, Ident, Item, ItemFn, Lit, Meta, Pat, PatType, PathArguments,
     ReturnType, Type, spanned::Spanned as _,
@@ -46,15 +48,18 @@ pub(crate) struct Field {
 /// What the function returns.
 pub(crate) enum Returns {
     Plain(Box<Type>),
-    /// The type of the good case; the error converts into `Failure`.
-    Fallible(Box<Type>),
+    /// The type of the good case, and the word `Result`; the error converts into `Failure`.
+    Fallible {
+        good: Box<Type>,
+        result: Ident,
+    },
 }
 
 impl ToolFunction {
     pub(crate) fn new(item: Item, options: Options) -> syn::Result<Self> {
         let Item::Fn(mut item) = item else {
-            return Err(syn::Error::new(
-                item.span(),
+            return Err(syn::Error::new_spanned(
+                first_word(&item),
                 "`#[fumehood::tool]` goes on a free function",
             ));
         };
@@ -71,8 +76,8 @@ impl ToolFunction {
         for input in &mut item.sig.inputs {
             match input {
                 FnArg::Receiver(receiver) => {
-                    return Err(syn::Error::new(
-                        receiver.span(),
+                    return Err(syn::Error::new_spanned(
+                        &*receiver,
                         "a tool is a free function: it cannot take `self`",
                     ));
                 }
@@ -92,6 +97,17 @@ impl ToolFunction {
             returns,
         })
     }
+}
+
+/// The item's first token behind its attributes and doc comments.
+fn first_word(item: &Item) -> Option<TokenTree> {
+    let mut tokens = item.to_token_stream().into_iter();
+    let mut token = tokens.next();
+    while matches!(&token, Some(TokenTree::Punct(mark)) if mark.as_char() == '#') {
+        // What stands in its brackets is passed over, too.
+        token = tokens.nth(1);
+    }
+    token
 }
 
 struct Parameter {
@@ -114,8 +130,8 @@ fn check_signature(item: &ItemFn) -> syn::Result<()> {
         return Err(syn::Error::new(token.span(), "a tool cannot be `extern`"));
     }
     if !signature.generics.params.is_empty() {
-        return Err(syn::Error::new(
-            signature.generics.span(),
+        return Err(syn::Error::new_spanned(
+            &signature.generics,
             "a tool cannot be generic: its JSON Schema needs concrete types",
         ));
     }
@@ -183,18 +199,21 @@ fn take_parameter(parameter: &mut PatType) -> syn::Result<Parameter> {
         }
     }
     let Pat::Ident(pattern) = &*parameter.pat else {
-        return Err(syn::Error::new(
-            parameter.pat.span(),
+        return Err(syn::Error::new_spanned(
+            &parameter.pat,
             "a tool's parameter needs a plain name, which becomes the argument's name: take it apart in the body",
         ));
     };
     if pattern.by_ref.is_some() || pattern.subpat.is_some() {
-        return Err(syn::Error::new(pattern.span(), "a tool's parameter needs a plain name"));
+        return Err(syn::Error::new_spanned(
+            pattern,
+            "a tool's parameter needs a plain name",
+        ));
     }
     let of = (*parameter.ty).clone();
     if let Type::ImplTrait(_) = of {
-        return Err(syn::Error::new(
-            of.span(),
+        return Err(syn::Error::new_spanned(
+            of,
             "a tool's parameter needs a concrete type, not `impl Trait`",
         ));
     }
@@ -229,14 +248,14 @@ fn arguments(mut parameters: Vec<Parameter>) -> syn::Result<Arguments> {
     for parameter in &parameters {
         let Field { of, .. } = &parameter.field;
         if is_named(of, "Call") || matches!(of, Type::Reference(r) if is_named(&r.elem, "Call")) {
-            return Err(syn::Error::new(
-                of.span(),
+            return Err(syn::Error::new_spanned(
+                of,
                 "the call comes first: write `call: &Call` as the first parameter",
             ));
         }
         if let Type::Reference(_) = of {
-            return Err(syn::Error::new(
-                of.span(),
+            return Err(syn::Error::new_spanned(
+                of,
                 "a tool's parameter is read from JSON, so it must be owned: write `String` for `&str`, `Vec<T>` for `&[T]`",
             ));
         }
@@ -265,7 +284,10 @@ fn returns(output: &ReturnType) -> Returns {
         && let PathArguments::AngleBracketed(generics) = &last.arguments
         && let Some(GenericArgument::Type(good)) = generics.args.first()
     {
-        return Returns::Fallible(Box::new(good.clone()));
+        return Returns::Fallible {
+            good: Box::new(good.clone()),
+            result: last.ident.clone(),
+        };
     }
     Returns::Plain(of.clone())
 }
@@ -343,7 +365,7 @@ mod tests {
     #[test]
     fn a_result_gives_its_good_type() {
         let good = |source| match read(source).unwrap().returns {
-            Returns::Fallible(of) => quote::quote!(#of).to_string(),
+            Returns::Fallible { good, .. } => quote::quote!(#good).to_string(),
             Returns::Plain(of) => format!("plain {}", quote::quote!(#of)),
         };
         assert_eq!(good("/// X.\nfn x() -> Result<u8, E> { todo!() }"), "u8");

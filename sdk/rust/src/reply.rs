@@ -3,7 +3,8 @@
 //! A text is text, an `Output` is itself, and any other value is JSON; which of these holds is
 //! decided by the type. Traits alone cannot say "serialisable but not text", so the macro calls
 //! a method on a reference with more references than it needs, and method lookup finds the first
-//! of the three traits that applies.
+//! of the traits that applies. The last one applies to everything else, and does not compile: the
+//! error says what a tool may return.
 
 use crate::{Content, Failure, Output, schema};
 use schemars::JsonSchema;
@@ -91,7 +92,7 @@ pub trait ReplyAsIs<T> {
     fn output_of(&self, reply: T) -> Result<Output, Failure>;
 }
 
-impl<T: AsIs> ReplyAsIs<T> for &&Probe<T> {
+impl<T: AsIs> ReplyAsIs<T> for &&&Probe<T> {
     fn output_of(&self, reply: T) -> Result<Output, Failure> {
         Ok(reply.into_output())
     }
@@ -109,7 +110,7 @@ pub trait ReplyWithSchema<T> {
     fn output_of(&self, reply: T) -> Result<Output, Failure>;
 }
 
-impl<T: Serialize + JsonSchema> ReplyWithSchema<T> for &Probe<T> {
+impl<T: Serialize + JsonSchema> ReplyWithSchema<T> for &&Probe<T> {
     fn output_schema(&self) -> Option<String> {
         schema::of_output::<T>()
     }
@@ -133,9 +134,42 @@ pub trait ReplyWithoutSchema<T> {
     fn output_of(&self, reply: T) -> Result<Output, Failure>;
 }
 
-impl<T: Serialize> ReplyWithoutSchema<T> for Probe<T> {
+impl<T: Serialize> ReplyWithoutSchema<T> for &Probe<T> {
     fn output_of(&self, reply: T) -> Result<Output, Failure> {
         json(&reply)
+    }
+}
+
+/// What a tool may return. No type has it: those that may be returned are found before anybody asks.
+#[diagnostic::on_unimplemented(
+    message = "a tool cannot return `{Self}`",
+    label = "neither text, nor `Output`, nor something that is written as JSON",
+    note = "derive `serde::Serialize` for the types in it, and `schemars::JsonSchema` if programs are to know its fields; or return a `String` or an `Output`"
+)]
+pub trait Returnable {}
+
+/// Last choice: anything else, which does not compile.
+pub trait ReplyToNobody<T> {
+    /// None.
+    fn output_schema(&self) -> Option<String> {
+        None
+    }
+
+    /// Nothing.
+    ///
+    /// # Errors
+    /// Always.
+    fn output_of(&self, reply: T) -> Result<Output, Failure>
+    where
+        T: Returnable;
+}
+
+impl<T> ReplyToNobody<T> for Probe<T> {
+    fn output_of(&self, _: T) -> Result<Output, Failure>
+    where
+        T: Returnable,
+    {
+        Err(Failure::failed("the tool returns what cannot be a result"))
     }
 }
 

@@ -81,6 +81,18 @@ enum Order {
     MostRead,
 }
 
+macro_rules! constant {
+    ($name:ident, $result:ident, $of:ty, $value:expr) => {
+        /// Is always the same.
+        #[fumehood::tool]
+        fn $name() -> $result<$of, Failure> {
+            Ok($value)
+        }
+    };
+}
+
+constant!(seven, Result, i32, 7);
+
 /// Takes one of several.
 #[fumehood::tool]
 fn sorted(
@@ -225,6 +237,12 @@ fn a_struct_gives_an_output_schema_and_a_structured_result() {
     assert_eq!(add::definition().output_schema, None);
     assert_eq!(list::definition().output_schema, None);
     assert_eq!(nested::elsewhere::definition().output_schema, None);
+}
+
+#[test]
+fn a_macro_may_write_a_tool_of_the_parts_it_was_given() {
+    let output = testing::call::<seven>(json!({})).unwrap();
+    assert_eq!(output.content, [Content::Json("7".into())]);
 }
 
 #[test]

@@ -1,0 +1,10 @@
+/// Adds one.
+#[fumehood::tool]
+fn add_one(
+    #[arguments] all: serde_json::Value,
+    to: i64,
+) -> i64 {
+    to + 1
+}
+
+fn main() {}

@@ -1,0 +1,5 @@
+/// Adds one.
+#[fumehood::tool]
+struct AddOne;
+
+fn main() {}

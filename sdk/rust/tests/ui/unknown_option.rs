@@ -1,0 +1,7 @@
+/// Adds one.
+#[fumehood::tool(effect = "pure", readonly)]
+fn add_one(to: i64) -> i64 {
+    to + 1
+}
+
+fn main() {}
