@@ -111,6 +111,90 @@ async fn a_new_tool_in_rust_builds_says_what_it_is_and_is_called() {
 }
 
 #[tokio::test]
+async fn a_tool_in_rust_is_what_its_package_says_where_its_manifest_says_nothing() {
+    if !compiles_components() {
+        eprintln!("the compiler on the PATH has no wasm32-wasip2: nothing is tested");
+        return;
+    }
+    let place = Place::empty("");
+    let sdk = root().join("sdk/rust");
+    place
+        .json(&["tool", "new", "harbours", "--sdk", sdk.to_str().unwrap()])
+        .await;
+    let project = place.path().join("harbours");
+    std::fs::copy(root().join("Cargo.lock"), project.join("Cargo.lock")).unwrap();
+    let cargo = std::fs::read_to_string(project.join("Cargo.toml")).unwrap();
+    let cargo = cargo.replacen("version = \"0.1.0\"", "version = \"3.1.4\"", 1);
+    std::fs::write(project.join("Cargo.toml"), &cargo).unwrap();
+    let asks = "[limits]\ntime = \"10s\"\n";
+    std::fs::write(project.join("tool.toml"), asks).unwrap();
+
+    let mut command = place.command(&["--json", "tool", "build", "harbours"]);
+    let build = with_the_crates_of_this_workspace(&mut command).output();
+    let built = tokio::time::timeout(BUILD, build)
+        .await
+        .expect("the build did not end")
+        .unwrap();
+    assert!(built.status.success(), "{}", said(&built));
+    let built: Value = serde_json::from_slice(&built.stdout).unwrap();
+    let who = |about: &Value| json!([about["name"], about["version"], about["description"]]);
+    assert_eq!(who(&built), json!(["harbours", "3.1.4", "Forecasts for cities."]));
+
+    // What cargo made carries the same, without the folder.
+    let by_cargo = root().join("target/author/wasm32-wasip2/release/harbours.wasm");
+    let alone = async || {
+        std::fs::copy(&by_cargo, place.path().join("alone.wasm")).unwrap();
+        place.json(&["tool", "check", "alone.wasm"]).await
+    };
+    let checked = alone().await;
+    assert_eq!((who(&checked), &checked["requests"]), (who(&built), &built["requests"]));
+    // Beside its folder's manifest, the finished one is added as what it is.
+    let added = place.json(&["tool", "check", "harbours"]).await;
+    assert_eq!(who(&added), who(&built));
+    let differs = added["findings"].as_array().unwrap().iter();
+    assert!(
+        !differs.clone().any(|finding| finding["id"] == "manifest-differs"),
+        "{added}"
+    );
+
+    // A save of the manifest alone is compiled, too.
+    std::fs::write(project.join("tool.toml"), format!("version = \"4.0.0\"\n{asks}")).unwrap();
+    let plain = async || {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["build", "--release", "--target", "wasm32-wasip2"])
+            .current_dir(&project);
+        let build = with_the_crates_of_this_workspace(&mut cargo).output();
+        tokio::time::timeout(BUILD, build)
+            .await
+            .expect("it did not end")
+            .unwrap()
+    };
+    let output = plain().await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(
+        who(&alone().await),
+        json!(["harbours", "4.0.0", "Forecasts for cities."])
+    );
+
+    // A package may have a name that no component has; its manifest then has to give one.
+    let renamed = cargo.replacen("name = \"harbours\"", "name = \"har_bours\"", 1);
+    std::fs::write(project.join("Cargo.toml"), renamed).unwrap();
+    let refused = place.run(&["tool", "build", "harbours"]).await;
+    assert!(
+        !refused.status.success() && said(&refused).contains("write `name = \"har-bours\"`"),
+        "{}",
+        said(&refused)
+    );
+    let refused = plain().await;
+    assert!(
+        !refused.status.success() && said(&refused).contains("`har_bours` can't be that of a component"),
+        "{}",
+        said(&refused)
+    );
+}
+
+#[tokio::test]
 async fn a_name_or_a_place_that_can_not_be_taken_is_refused_and_nothing_is_made() {
     let place = Place::empty("");
     for name in ["Weather", "2day", "a_b", "", "../x"] {

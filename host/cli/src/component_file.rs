@@ -3,7 +3,7 @@
 
 use crate::{
     distribution::{Endorsement, beside as beside_it},
-    kit::embedded_manifest,
+    kit::{Written, embedded_manifest},
     out::{printable, tell},
 };
 use anyhow::Context as _;
@@ -30,7 +30,10 @@ pub(crate) struct ComponentFile {
 pub(crate) struct ManifestFile {
     pub(crate) manifest: Manifest,
     pub(crate) file: String,
+    /// What stands in the file.
     pub(crate) text: String,
+    /// The same, with who the component is: it stands alone.
+    pub(crate) whole: String,
 }
 
 impl ComponentFile {
@@ -48,8 +51,9 @@ impl ComponentFile {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", beside.display())),
         };
         // One that names another component lies there for that one.
-        let named = text.as_deref().and_then(name_in);
-        let (text, note) = match (text, named) {
+        let written = text.map(|text| Written::new(text, &beside)).transpose()?;
+        let named = written.as_ref().and_then(|written| name_in(&written.whole()));
+        let (written, note) = match (written, named) {
             (Some(_), Some(named)) if Some(&named) != stem.as_ref() => {
                 let note = format!(
                     "{} is for the component `{named}`, so it is not the manifest of {}; rename one of them if it should be",
@@ -58,16 +62,18 @@ impl ComponentFile {
                 );
                 (None, Some(note))
             }
-            (text, _) => (text, None),
+            (written, _) => (written, None),
         };
-        let manifest = text
-            .map(|text| {
-                let manifest =
-                    Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", beside.display()))?;
+        let manifest = written
+            .map(|written| {
+                let manifest = written
+                    .manifest()
+                    .with_context(|| format!("{} is not a manifest", beside.display()))?;
                 anyhow::Ok(ManifestFile {
                     manifest,
                     file: beside.display().to_string(),
-                    text,
+                    whole: written.whole(),
+                    text: written.text,
                 })
             })
             .transpose()?;

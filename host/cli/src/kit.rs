@@ -5,6 +5,7 @@
 //! asks for is the sandbox's and the policy's to say, as for any other.
 
 mod build;
+mod identity;
 mod install;
 mod language;
 mod process;
@@ -16,6 +17,7 @@ mod templates;
 mod watch;
 
 pub(crate) use build::{build, test};
+pub(crate) use identity::Written;
 pub(crate) use language::Language;
 pub(crate) use project::{Project, named_component};
 pub(crate) use rust::PROGRAM as TESTING_PROGRAM;

@@ -1,4 +1,5 @@
-//! The attribute `#[fumehood::tool]`. Use it through the `fumehood` crate, which documents it.
+//! The attribute `#[fumehood::tool]`, and the manifest that a component carries. Use them through the `fumehood` crate, which
+//! documents them.
 //!
 //! The attribute leaves the function as it is and adds a type of the same name that implements
 //! `fumehood::Tool`. Everything that it cannot turn into a tool is a compile error that says what
@@ -7,6 +8,7 @@
 
 mod expand;
 mod function;
+mod manifest;
 mod options;
 
 use proc_macro::TokenStream;
@@ -21,4 +23,12 @@ pub fn tool(options: TokenStream, item: TokenStream) -> TokenStream {
         Ok(function) => expand::expand(function).into(),
         Err(error) => error.into_compile_error().into(),
     }
+}
+
+/// The manifest of the crate that is compiled, as bytes: its `tool.toml`, with what that leaves out of `Cargo.toml`'s.
+/// For `fumehood::export!` alone.
+#[doc(hidden)]
+#[proc_macro]
+pub fn manifest(_: TokenStream) -> TokenStream {
+    manifest::expand().into()
 }

@@ -31,7 +31,8 @@
 //!
 //! A tool project is a library crate of type `cdylib` (and `rlib`, for its tests) with this crate as
 //! a dependency and a manifest `tool.toml` beside its `Cargo.toml`. Built for `wasm32-wasip2`, it is a
-//! component; [`export!`] puts the manifest into it.
+//! component; [`export!`] puts the manifest into it, with the name, version and description of `Cargo.toml` where the
+//! manifest gives none.
 //!
 //! # What a tool may do
 //!
@@ -83,8 +84,8 @@ pub type Result<T, E = Failure> = core::result::Result<T, E>;
 /// manifest.
 ///
 /// Takes the paths of the functions; write it once in a crate. The manifest is the file `tool.toml`
-/// beside `Cargo.toml`; it becomes the custom section `fumehood:manifest`. Two tools of one name are
-/// a compile error.
+/// beside `Cargo.toml`; it becomes the custom section `fumehood:manifest`. Where it has no `name`, `version` or
+/// `description`, those of `Cargo.toml` are the component's. Two tools of one name are a compile error.
 #[macro_export]
 macro_rules! export {
     ($($tool:path),+ $(,)?) => {
@@ -140,14 +141,14 @@ macro_rules! export_hook {
     };
 }
 
-/// Puts `tool.toml` into the component.
+/// Puts the manifest into the component.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __manifest {
     () => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            const MANIFEST: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tool.toml"));
+            const MANIFEST: &[u8] = $crate::__private::manifest!();
             #[used]
             #[unsafe(link_section = "fumehood:manifest")]
             static SECTION: [u8; MANIFEST.len()] = *MANIFEST.as_array().unwrap();
@@ -163,6 +164,7 @@ pub mod __private {
     pub use crate::hook_bindings::exports::fumehood::tool::hooks::{Decision as WitDecision, Occasion as WitOccasion};
     pub use crate::tool::{About, assert_names_differ, define, dispatch, read_arguments};
     pub use crate::{reply, schema};
+    pub use fumehood_macros::manifest;
     pub use schemars;
     pub use serde;
 }

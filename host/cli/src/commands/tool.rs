@@ -185,7 +185,7 @@ pub(crate) async fn post(client: &Client, file: &ComponentFile, decision: &Decis
         body["name"] = json!(name);
     }
     if let Some(beside) = &file.manifest {
-        body["manifest"] = json!(beside.text);
+        body["manifest"] = json!(beside.whole);
     }
     if let (Some(endorsement), Some(body)) = (&file.endorsement, body.as_object_mut()) {
         let Value::Object(fields) = json!(endorsement) else {

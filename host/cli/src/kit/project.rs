@@ -1,6 +1,6 @@
 //! A tool's folder: its language, its manifest, and where its component goes.
 
-use super::Language;
+use super::{Language, identity::Written};
 use crate::fault::OrFault as _;
 use anyhow::{Context as _, anyhow};
 use fumehood_policy::manifest::Manifest;
@@ -14,7 +14,7 @@ pub(crate) struct Project {
     pub(crate) dir: PathBuf,
     pub(crate) language: Language,
     pub(crate) manifest: Manifest,
-    /// The manifest as its author wrote it.
+    /// The manifest as the component is to carry it.
     pub(super) text: String,
 }
 
@@ -56,19 +56,22 @@ pub(crate) fn named_component(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir.join(component_file(&manifest.name)))
 }
 
-/// The manifest of a folder, and as its author wrote it.
+/// The manifest of a folder, and as its component is to carry it.
 fn manifest(dir: &Path) -> anyhow::Result<(Manifest, String)> {
     let file = dir.join("tool.toml");
     let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => anyhow!(
             "{} is not there: it says what the component is and asks for; write at least\n  name = \"…\"\n  version = \"0.1.0\"\n  \
-             description = \"…\"",
+             description = \"…\"\nor, beside a Cargo.toml that says these, leave it empty",
             file.display()
         ),
         _ => anyhow!(error).context(format!("cannot read {}", file.display())),
     })?;
-    let manifest = Manifest::parse_toml(&text).with_context(|| format!("{} is not a manifest", file.display()))?;
-    Ok((manifest, text))
+    let written = Written::new(text, &file)?;
+    let manifest = written
+        .manifest()
+        .with_context(|| format!("{} is not a manifest", file.display()))?;
+    Ok((manifest, written.whole()))
 }
 
 /// What the file of a component is called.
