@@ -82,7 +82,7 @@ enum Order {
 }
 
 macro_rules! constant {
-    ($name:ident, $result:ident, $of:ty, $value:expr) => {
+    ($name:ident, $result:ident, $of:ident, $value:expr) => {
         /// Is always the same.
         #[fumehood::tool]
         fn $name() -> $result<$of, Failure> {
