@@ -119,6 +119,8 @@ async fn an_error_fails_the_check_and_the_memory_of_calls_is_what_manifest_and_h
     assert_eq!((code, &small["passed"]), (Some(1), &json!(false)), "{small}");
     assert!(ids(&small).contains(&"memory-too-small"), "{small}");
     assert_eq!(small["counts"]["error"], 1, "{small}");
+    let shown = String::from_utf8(place.run(&["tool", "check", "wide.wasm"]).await.stdout).unwrap();
+    assert!(shown.contains("it does not work as it is: 1 error"), "{shown}");
 
     for limits in ["[limits]\nmemory = \"256MiB\"\n", ""] {
         let (code, enough) = checked(limits).await;

@@ -198,6 +198,10 @@ fn conclude(out: Out, value: &Value) {
     } else {
         Style::Bad
     };
-    let line = format!("this host can run it: {}", parts.join(", "));
+    let verdict = match of("error") {
+        0 => "this host can run it",
+        _ => "this host takes it, and it does not work as it is",
+    };
+    let line = format!("{verdict}: {}", parts.join(", "));
     out.line(format_args!("\n{}", out.style(style, line)));
 }

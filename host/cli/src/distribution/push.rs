@@ -139,7 +139,7 @@ fn tag(to: &Reference, version: &str) -> anyhow::Result<String> {
     };
     if Version::parse(tag).is_ok() && tag != version {
         bail!(
-            "the tag says {tag}, and the component calls itself {version}; set `version` in its tool.toml and build it, or give the other tag"
+            "the tag says {tag}, and the component calls itself {version}; set `version` in its tool.toml or Cargo.toml and build it, or give the other tag"
         );
     }
     Ok(tag.clone())
