@@ -1,6 +1,7 @@
 //! One call, from the name of a tool to its result: check the arguments, compute the authority, open the ports it allows,
 //! run it in the sandbox, and take secrets out of what comes back.
 
+mod explained;
 mod hooked;
 mod recorded;
 mod scope;
@@ -8,6 +9,7 @@ mod scope;
 pub use scope::CallScope;
 pub(crate) use scope::{Clearance, LOST, not_run_again, refused_by};
 
+use explained::explain;
 use hooked::Judged;
 use recorded::Taping;
 
@@ -25,7 +27,6 @@ use crate::{
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
-    content::Content,
     digest::Digest,
     id::{CallId, SessionId},
     ledger::EgressScope,
@@ -604,37 +605,6 @@ impl Caller {
     }
 }
 
-/// A failed call says what it was refused: `wasi:http` and `std::fs` have no words for it, so the tool could not. An answer that
-/// says it failed gets the words as one more piece, as far as it may be that long.
-fn explain(result: CallResult, denials: &[Denial], most: u64) -> CallResult {
-    match result {
-        Err(mut error) => {
-            for denial in denials {
-                if !error.message.contains(&denial.reason) {
-                    error.message.push_str("; ");
-                    error.message.push_str(&denial.reason);
-                }
-            }
-            Err(error)
-        }
-        Ok(mut output) if output.is_error => {
-            let said = serde_json::to_string(&output).unwrap_or_default();
-            let room = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(said.len());
-            let unsaid = denials.iter().map(|denial| &*denial.reason);
-            let mut words = unsaid
-                .filter(|reason| !said.contains(reason))
-                .collect::<Vec<_>>()
-                .join("; ");
-            words.truncate(words.floor_char_boundary(room));
-            if !words.is_empty() {
-                output.content.push(Content::text(words));
-            }
-            Ok(output)
-        }
-        Ok(output) => Ok(output),
-    }
-}
-
 struct Prepared {
     installed: Arc<InstalledTool>,
     authority: Arc<Authority>,
@@ -648,28 +618,4 @@ struct Prepared {
     running: RunningCall,
     taping: Option<Taping>,
     _place: Option<Place>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fumehood_core::call::Output;
-
-    #[test]
-    fn an_answer_that_says_it_failed_says_what_was_refused_within_its_limit() {
-        let refused = |most: u64, is_error: bool| {
-            let output = Output {
-                content: vec![Content::text("could not fetch")],
-                is_error,
-                ..Output::default()
-            };
-            // As the door and the sandbox say it.
-            let denials = [Denial::from("GET https://x.example/ is not allowed".to_owned())];
-            explain(Ok(output), &denials, most).unwrap().content
-        };
-        let words = Content::text("GET https://x.example/ is not allowed");
-        assert_eq!(refused(1000, true), [Content::text("could not fetch"), words]);
-        assert_eq!(refused(1000, false).len(), 1, "it went well all the same");
-        assert_eq!(refused(0, true).len(), 1, "there is no room");
-    }
 }
