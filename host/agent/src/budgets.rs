@@ -227,6 +227,11 @@ impl Purse {
         }
     }
 
+    /// Whether anything limits what may be spent.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.budgets.orgs.contains_key(&self.org) || self.limit != SpendingLimit::default()
+    }
+
     /// Tells those who wait that something is held no more.
     pub(crate) fn let_go(&self) {
         self.budgets.waiting.let_go(&self.org);

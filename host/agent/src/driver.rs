@@ -197,7 +197,13 @@ impl Driver {
     /// means that the journal could not be written: the turn stays as it is recorded, for who goes on with it. Says where it left the
     /// turn.
     pub(crate) async fn run(mut self) -> Result<TurnStatus, CutOff> {
-        self.work().await.map_err(|error| CutOff {
+        let mut left = self.work().await;
+        // Else what the store takes no more is tried for twice as long.
+        if !self.recorder.was_refused() {
+            let settled = self.recorder.settle().await;
+            left = left.and_then(|status| settled.map(|()| status));
+        }
+        left.map_err(|error| CutOff {
             error,
             setback: match self.recorder.was_refused() {
                 true => Setback::Refused,
@@ -211,7 +217,7 @@ impl Driver {
         self.arm_deadline();
         loop {
             if !self.recorder.machine.has_ended() {
-                self.count().await;
+                self.count().await?;
             }
             let seen = self.seen();
             let next = self.recorder.machine.decide(&seen);
@@ -272,8 +278,14 @@ impl Driver {
             Next::Steer => return self.steer().await,
             Next::Complete(reason) => return self.complete(reason).await,
             Next::Exhaust(exhausted) => return self.exhaust(exhausted).await,
-            Next::ValidateOutput { attempt } => vec![self.validate_output(attempt)],
-            Next::Warn(warning) => vec![machine.warning(warning)],
+            Next::ValidateOutput { attempt } => {
+                let validated = vec![self.validate_output(attempt)];
+                return Ok(self.recorder.hold_back(validated).await?);
+            }
+            Next::Warn(warning) => {
+                let warned = vec![machine.warning(warning)];
+                return Ok(self.recorder.hold_back(warned).await?);
+            }
             Next::BeginStep { step, notes } => {
                 self.hold().await?;
                 self.begin_step(step, notes).await
@@ -317,7 +329,7 @@ impl Driver {
             budget: self.plan.budget,
             files,
         });
-        self.recorder.record(vec![event]).await?;
+        self.recorder.hold_back(vec![event]).await?;
         self.arm_deadline();
         Ok(())
     }
@@ -367,8 +379,13 @@ impl Driver {
         }
     }
 
-    /// Waits for `work`, unless the turn is cancelled or its time is up first.
+    /// Waits for `work`, unless the turn is cancelled or its time is up first. What happened before is durable, or its watchers and who
+    /// takes the turn up after a crash would know nothing of it for as long.
     async fn interruptible<T>(&self, work: impl Future<Output = T>) -> Result<T, Interruption> {
+        debug_assert!(
+            self.recorder.is_settled(),
+            "what happened is held back while the turn waits"
+        );
         let time_is_up = async {
             match &self.deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline.at().into()).await,

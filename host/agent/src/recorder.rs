@@ -1,4 +1,5 @@
-//! The one way a turn's facts become durable: appended to the journal first, then folded, then shown.
+//! The one way a turn's facts become durable: appended to the journal first, then folded, then shown. What nobody waits for between two
+//! of them is folded at once and appended with the next ([`Recorder::hold_back`]): a step costs the disk as few writes as it can.
 
 use crate::{
     caller::Caller, context::Reported, hub::Hub, jobs, machine::TurnMachine, redact, telemetry, transcript::Transcript,
@@ -50,6 +51,8 @@ pub(crate) struct Recorder {
     patience: Duration,
     /// Whether something that happened was not written.
     refused: bool,
+    /// What is folded, and becomes durable with what is recorded next.
+    held_back: Vec<NewEvent>,
 }
 
 impl Recorder {
@@ -92,22 +95,71 @@ impl Recorder {
             begun: Instant::now(),
             patience,
             refused: false,
+            held_back: Vec::new(),
         })
     }
 
-    /// Makes events durable, folds them and shows them, the values of secrets taken out. Nothing of a turn that another host has
-    /// taken meanwhile ([`StoreError::Lost`]).
+    /// Makes events durable, after what was held back, in one; folds them and shows them, the values of secrets taken out. Nothing of a
+    /// turn that another host has taken meanwhile ([`StoreError::Lost`]).
     ///
     /// Not cancel-safe: a dropped append may or may not have happened, so the driver never drops one.
-    // THREAT[T-sec-exfiltration]: what a model or a tool says is searched before it is kept, whatever came before.
-    pub(crate) async fn record(&mut self, mut events: Vec<NewEvent>) -> Result<(), StoreError> {
-        if events.is_empty() {
-            return Ok(());
+    pub(crate) async fn record(&mut self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+        match events.is_empty() {
+            true => Ok(()),
+            false => self.append(events).await,
         }
-        let written = self.write(&mut events).await;
-        self.refused |= matches!(written, Err(StoreError::Unavailable { .. }));
-        for event in written? {
-            self.recorded(event);
+    }
+
+    /// Folds events that become durable with what is recorded next, in one append, and are shown then. Only for what decides by itself
+    /// what comes next: whoever waits for anything has it written before ([`Recorder::settle`]).
+    ///
+    /// Not cancel-safe, as [`Recorder::record`].
+    // THREAT[T-sec-exfiltration]
+    pub(crate) async fn hold_back(&mut self, mut events: Vec<NewEvent>) -> Result<(), StoreError> {
+        if self.clean(&mut events).await.is_err() {
+            // The store can't tell the secrets just now: writing has the patience to wait until it can.
+            return self.record(events).await;
+        }
+        for event in events {
+            self.fold(event.turn, &event.body);
+            self.held_back.push(event);
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was held back.
+    ///
+    /// Not cancel-safe, as [`Recorder::record`].
+    pub(crate) async fn settle(&mut self) -> Result<(), StoreError> {
+        match self.is_settled() {
+            true => Ok(()),
+            false => self.append(Vec::new()).await,
+        }
+    }
+
+    /// Whether nothing is held back.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.held_back.is_empty()
+    }
+
+    async fn append(&mut self, new: Vec<NewEvent>) -> Result<(), StoreError> {
+        let folded = self.held_back.len();
+        let mut events = std::mem::take(&mut self.held_back);
+        events.extend(new);
+        let written = match self.write(&mut events).await {
+            Ok(written) => written,
+            Err(error) => {
+                self.refused |= matches!(error, StoreError::Unavailable { .. });
+                events.truncate(folded);
+                self.held_back = events;
+                return Err(error);
+            }
+        };
+        for (place, event) in written.into_iter().enumerate() {
+            if place >= folded {
+                self.fold(event.turn, &event.body);
+            }
+            self.show_durable(event);
         }
         Ok(())
     }
@@ -117,6 +169,7 @@ impl Recorder {
     ///
     /// Not cancel-safe, as [`Recorder::record`].
     pub(crate) async fn record_job(&mut self, mut events: Vec<NewEvent>, most: u64) -> Result<bool, StoreError> {
+        self.settle().await?;
         self.clean(&mut events).await?;
         let (org, session, fence) = (&self.org, self.session, self.fence);
         let queued = self.store.queue_job(org, session, fence, most, &events).await;
@@ -157,6 +210,7 @@ impl Recorder {
     ///
     /// Not cancel-safe, as [`Recorder::record`].
     pub(crate) async fn record_if_unchanged(&mut self, mut events: Vec<NewEvent>) -> Result<bool, StoreError> {
+        self.settle().await?;
         self.clean(&mut events).await?;
         let (turn, seq) = (self.turn, self.seq);
         let seen = Seen { turn, seq };
@@ -185,6 +239,7 @@ impl Recorder {
         }
     }
 
+    // THREAT[T-sec-exfiltration]: what a model or a tool says is searched before it is kept, whatever came before.
     async fn write_once(&self, events: &mut [NewEvent]) -> Result<Vec<Event>, StoreError> {
         self.clean(events).await?;
         // THREAT[T-turn-two-owners]
@@ -220,6 +275,7 @@ impl Recorder {
         mut input: Vec<Content>,
         idempotency: Option<(String, Digest)>,
     ) -> Result<Added, StoreError> {
+        self.settle().await?;
         redact::contents(&self.guard().await?, &mut input);
         let addition = Addition {
             fence: self.fence,
@@ -234,12 +290,22 @@ impl Recorder {
     }
 
     fn recorded(&mut self, event: Event) {
+        self.fold(event.turn, &event.body);
+        self.show_durable(event);
+    }
+
+    fn fold(&mut self, turn: Option<TurnId>, body: &EventBody) {
+        if turn == Some(self.turn) {
+            self.machine.apply(body);
+        }
+        self.transcript.apply(turn, body);
+    }
+
+    fn show_durable(&mut self, event: Event) {
         if event.turn == Some(self.turn) {
-            self.machine.apply(&event.body);
             self.seq = event.seq.unwrap_or(self.seq);
             telemetry::turn_recorded(&self.org, &event.body, self.begun);
         }
-        self.transcript.apply(event.turn, &event.body);
         self.hub.publish(Arc::new(event));
     }
 

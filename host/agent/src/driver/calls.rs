@@ -69,7 +69,7 @@ impl Driver {
                 }
             }
         }
-        self.recorder.record(settled).await?;
+        self.recorder.hold_back(settled).await?;
 
         let (observe, mut observed) = ports::observe();
         // Dropping the set, on any way out, stops every guest in it.
@@ -110,6 +110,10 @@ impl Driver {
                 self.cut_off.extend(events);
                 self.cut_off.extend(observed.decisions());
                 return Err(differs);
+            }
+            if running.is_empty() && starting.is_empty() && observed.nobody_waits() {
+                self.recorder.hold_back(events).await?;
+                continue;
             }
             self.recorder.record(events).await?;
             observed.recorded();

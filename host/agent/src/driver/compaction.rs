@@ -11,6 +11,7 @@ use fumehood_core::{
     message::Message,
 };
 use fumehood_model::ModelError;
+use fumehood_store::StoreError;
 use std::sync::Arc;
 
 /// How often a step makes room for a request that the model refused, before the turn fails.
@@ -27,14 +28,15 @@ pub(super) enum Tokenizer {
 
 impl Driver {
     /// Counts what was only estimated, where estimates are too rough to go by and the model's tokenizer is known.
-    pub(super) async fn count(&mut self) {
+    pub(super) async fn count(&mut self) -> Result<(), StoreError> {
         let Some(messages) = self.recorder.whole_messages() else {
-            return;
+            return Ok(());
         };
         self.gauge.weigh(&messages);
         if self.tokenizer == Tokenizer::Unknown || !self.gauge.is_rough(self.window, self.recorder.reported()) {
-            return;
+            return Ok(());
         }
+        self.recorder.settle().await?;
         let counting = Counting {
             model: self.plan.model.provider.describe().model,
             fixed: (!self.gauge.fixed_is_counted()).then(|| (self.plan.system.clone(), Arc::clone(&self.shown))),
@@ -48,6 +50,7 @@ impl Driver {
                 None => self.tokenizer = Tokenizer::Unknown,
             }
         }
+        Ok(())
     }
 
     /// How full the conversation is. While a step is open nobody asks.

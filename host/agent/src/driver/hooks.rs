@@ -174,6 +174,7 @@ impl Driver {
         let Some((hooks, whose)) = self.hooks_at(point) else {
             return Ok(None);
         };
+        self.recorder.settle().await?;
         let occasion = Occasion {
             point,
             call: None,
@@ -207,6 +208,7 @@ impl Driver {
         else {
             return Ok(Guarded::default());
         };
+        self.recorder.settle().await?;
         let guard = self.recorder.guard().await?;
         let judging = stream::iter(asked.into_iter().map(|asked| asked.judge(&guard)))
             .buffered(JUDGED_AT_ONCE)

@@ -202,7 +202,7 @@ impl Driver {
         }
     }
 
-    /// The whole answer in one append: a step is in the journal entirely or not at all.
+    /// The whole answer in one: a step is in the journal entirely or not at all.
     async fn record_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
         let mut bodies = answer_events(step, answer.parts);
         let mut dropped_calls = Vec::new();
@@ -231,7 +231,11 @@ impl Driver {
             dropped_calls,
         });
         let events: Vec<_> = bodies.into_iter().map(|body| self.by_model(body)).collect();
-        self.recorder.record(events).await?;
+        match self.plan.purse.has_limits() {
+            // Others may wait for what this one took less than it held.
+            true => self.recorder.record(events).await?,
+            false => self.recorder.hold_back(events).await?,
+        }
         self.let_go();
         self.last_call = answer.usage;
         if is_lost {

@@ -27,6 +27,9 @@ pub(super) enum Held {
 impl Driver {
     /// Holds what a model call may take, unless that is done. Waits while the rest of a budget is held for calls that run.
     pub(super) async fn hold(&mut self) -> Result<(), Stop> {
+        if self.plan.purse.has_limits() {
+            self.recorder.settle().await?;
+        }
         while self.held == Held::Nothing {
             let foreseen = self.foreseen();
             let (hold, warnings) = self.plan.purse.hold(foreseen).await?;

@@ -92,6 +92,11 @@ impl Observed {
         claim.event
     }
 
+    /// Whether nobody waits until what was taken out is recorded.
+    pub(crate) const fn nobody_waits(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// What was taken out so far is recorded: who waits for that goes on.
     pub(crate) fn recorded(&mut self) {
         for waiting in self.waiting.drain(..) {

@@ -43,3 +43,4 @@ mod unwritable;
 mod values;
 mod webhooks;
 mod wire_faults;
+mod written_together;
