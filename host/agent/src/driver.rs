@@ -3,6 +3,7 @@
 //! It owns everything that runs for the turn. Cancelling and the time budget interrupt waiting (for the model, for
 //! tools, for a retry), never a write to the journal.
 
+mod admission;
 mod again;
 mod background;
 mod calls;
@@ -11,11 +12,13 @@ mod handing_over;
 mod hooks;
 mod live;
 mod model;
+mod notes;
 mod output;
 mod spending;
 
+pub(crate) use admission::arguments_of;
 pub(crate) use background::Background;
-pub(crate) use calls::{arguments_of, note_on, noted, refusal};
+pub(crate) use notes::{note_on, noted, refusal};
 
 use crate::{
     budgets::Purse,

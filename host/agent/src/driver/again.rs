@@ -5,7 +5,8 @@
 
 use super::{
     Driver, Stop,
-    calls::{AdmittedCall, Cleared, notes},
+    admission::{AdmittedCall, Cleared, arguments},
+    notes::notes,
 };
 use crate::{
     caller::{LOST, not_run_again},
@@ -119,7 +120,7 @@ impl Driver {
         }
         let tool = self.plan.tools.offered.get(&call.tool);
         let tool = tool.map_err(|error| gone(&error.message))?;
-        let given = super::calls::arguments(&call).map_err(|error| gone(&error.message))?;
+        let given = arguments(&call).map_err(|error| gone(&error.message))?;
         let arguments = attempt.arguments.unwrap_or_else(|| given.clone());
         if attempt.fingerprint != Some(tool.fingerprint(&arguments)) {
             return Err(Not::TheSame(differs(tool)));

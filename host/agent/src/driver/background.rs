@@ -1,6 +1,6 @@
 //! Calls that run on in the background: the model has a result at once, and goes on; the host runs them.
 
-use super::{Driver, Stop, calls::AdmittedCall};
+use super::{Driver, Stop, admission::AdmittedCall};
 use crate::jobs::{self, Ends, JobLimits};
 use fumehood_core::{call::Metering, event::EventBody, id::JobId, turn::Note};
 use fumehood_policy::authority::Authority;

@@ -1,40 +1,32 @@
 //! The calls of one step: admitted, run side by side, recorded as they end.
 
-use super::{Driver, Interruption, Stop, handing_over::HandedCall, hooks::Final};
+use super::{
+    Driver, Interruption, Stop,
+    admission::{Admission, AdmittedCall, HeldCall, arguments},
+    handing_over::HandedCall,
+    notes::noted,
+};
 use crate::{
-    callable::{Callable, Tool},
-    caller::{Clearance, refused_by},
-    catalog::InstalledTool,
     excerpt,
-    machine::{Client, HandedOn, OpenCall, Verdict},
+    machine::{Client, OpenCall},
     ports::{self, Observe, Observed},
     redact, telemetry,
 };
 use fumehood_core::{
-    approval::{ApprovalOutcome, AskedApproval},
-    call::{Arguments, CallError, CallErrorCode, CallResult, ComponentRef, Metering},
-    content::Content,
-    digest::Digest,
+    approval::AskedApproval,
+    call::{CallResult, Metering},
     event::{EventBody, NewEvent, Source},
-    message::{GivenArguments, RequestedCall},
-    name::ToolName,
+    message::RequestedCall,
     now,
-    tool::Effect,
     turn::{TurnError, TurnErrorCode, WaitingFor},
 };
-use fumehood_policy::{
-    agent::APPROVAL_TIMEOUT,
-    approval::{Judgement, has_rules},
-    authority::Authority,
-};
+use fumehood_policy::{agent::APPROVAL_TIMEOUT, authority::Authority};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 /// Calls of one step that run at the same time.
 const PARALLEL_CALLS: usize = 8;
-/// Bytes of changed arguments that the model is told.
-const TOLD_ARGUMENTS: usize = 4096;
 
 impl Driver {
     /// Runs the calls side by side, a bounded number at a time, and records each as it ends. Those that wait for a decision are
@@ -118,90 +110,6 @@ impl Driver {
             self.recorder.record(events).await?;
             observed.recorded();
         }
-    }
-
-    /// What can be refused before a sandbox is made, or waits for a person.
-    fn admit(
-        &self,
-        open: OpenCall,
-        within_budget: bool,
-        judged: Option<Result<Final, CallError>>,
-    ) -> Result<Admission, CallError> {
-        let refuse = |code, message: String| Err(CallError::new(code, message));
-        if !within_budget {
-            return refuse(
-                CallErrorCode::Denied,
-                "the turn's budget of tool calls is used up: answer with what you have".into(),
-            );
-        }
-        let OpenCall { call, verdict } = open;
-        if let Verdict::Refused { outcome, feedback } = verdict {
-            return refuse(CallErrorCode::Denied, refusal(outcome, feedback));
-        }
-        let given = arguments(&call)?;
-        let found = self.plan.tools.tool(&call.tool)?;
-        let tool = found.as_callable();
-        let judged = judged.transpose()?;
-        let cleared = match verdict {
-            Verdict::Approved {
-                fingerprint,
-                asked,
-                edited,
-                feedback,
-            } => {
-                // THREAT[T-appr-substitution]: an update of the component in between is another thing than what was approved.
-                if tool.fingerprint(&asked) != fingerprint {
-                    return refuse(CallErrorCode::Denied, changed_meanwhile(&tool.definition().name));
-                }
-                let note = notes(given, &asked, edited.as_ref(), feedback);
-                Cleared::approved(tool, edited.unwrap_or(asked), note)
-            }
-            _ => {
-                let mut cleared = Cleared::unasked(given, judged);
-                match self.judge(tool, &mut cleared.arguments)? {
-                    Judgement::Allow => cleared,
-                    Judgement::Deny(rule) => {
-                        return refuse(CallErrorCode::Denied, refused_by(&tool.definition().name, &rule));
-                    }
-                    Judgement::Ask(rule) => {
-                        return Ok(Admission::Asks(HeldCall {
-                            fingerprint: tool.fingerprint(&cleared.arguments),
-                            arguments: cleared.arguments,
-                            call,
-                            rule,
-                        }));
-                    }
-                }
-            }
-        };
-        match found {
-            Tool::Brought(tool) => {
-                HandedCall::new(tool, &call, cleared.arguments, cleared.note).map(Admission::HandsOver)
-            }
-            Tool::Installed(tool) => Ok(Admission::Runs(AdmittedCall::new(&tool, call, cleared, 1))),
-        }
-    }
-
-    /// Those of them that the budget has room for.
-    fn within<'c>(&self, calls: &'c [OpenCall], budget: usize) -> &'c [OpenCall] {
-        let fits = |open: &OpenCall| {
-            self.recorder
-                .machine
-                .place_of(open.call.id)
-                .is_some_and(|place| place < budget)
-        };
-        let room = calls.iter().take_while(|open| fits(open)).count();
-        &calls[..room]
-    }
-
-    /// What the agents' rules say. Nobody is asked about a call that could not run.
-    fn judge(&self, tool: &dyn Callable, arguments: &mut Arguments) -> Result<Judgement, CallError> {
-        let scope = &self.plan.scope;
-        if !has_rules(&scope.chain, tool.component_name(), tool.definition()) {
-            return Ok(Judgement::Allow);
-        }
-        tool.check(arguments)?;
-        Ok(scope.judge(tool, arguments))
     }
 
     /// Parks the turn, where a call waits for somebody. A person decides first: what is approved runs, and the rest is handed over
@@ -400,232 +308,4 @@ struct Ended {
     metering: Metering,
     /// What is told of its recording, where it was to be recorded.
     recorded: Option<EventBody>,
-}
-
-/// A call that may enter the sandbox.
-pub(super) struct AdmittedCall {
-    call: RequestedCall,
-    tool: ToolName,
-    component: ComponentRef,
-    effect: Effect,
-    /// Which attempt it is, from 1.
-    attempt: u32,
-    cleared: Cleared,
-}
-
-impl AdmittedCall {
-    pub(super) fn new(tool: &InstalledTool, call: RequestedCall, cleared: Cleared, attempt: u32) -> Self {
-        Self {
-            tool: tool.definition.name.clone(),
-            component: tool.component_ref(),
-            effect: tool.definition.effect,
-            call,
-            attempt,
-            cleared,
-        }
-    }
-
-    /// The tool.
-    pub(super) const fn tool(&self) -> &ToolName {
-        &self.tool
-    }
-
-    /// Whether it has not begun before.
-    pub(super) const fn is_first(&self) -> bool {
-        self.attempt <= 1
-    }
-
-    /// Whether a person approved it.
-    pub(super) const fn is_approved(&self) -> bool {
-        matches!(self.cleared.clearance, Clearance::Approved(_))
-    }
-
-    /// What the model is told before the result.
-    pub(super) fn note(&self) -> Option<String> {
-        self.cleared.note.clone()
-    }
-
-    /// As the model asked for it.
-    pub(super) const fn call(&self) -> &RequestedCall {
-        &self.call
-    }
-
-    /// What it is called with.
-    pub(super) const fn arguments(&self) -> &Arguments {
-        &self.cleared.arguments
-    }
-
-    /// What it is called with, where that is not what the model gave.
-    fn changed(&self) -> Option<&Arguments> {
-        let given = arguments(&self.call).ok();
-        Some(&self.cleared.arguments).filter(|arguments| given != Some(*arguments))
-    }
-}
-
-/// What a call is made with, and by whose leave.
-pub(super) struct Cleared {
-    arguments: Arguments,
-    clearance: Clearance,
-    /// What the model is told before the result.
-    note: Option<String>,
-}
-
-impl Cleared {
-    pub(super) fn approved(tool: &dyn Callable, arguments: Arguments, note: Option<String>) -> Self {
-        Self {
-            clearance: Clearance::Approved(tool.fingerprint(&arguments)),
-            arguments,
-            note,
-        }
-    }
-
-    /// What it was called with before, and nobody was asked about.
-    pub(super) fn as_before(given: &Arguments, arguments: Arguments) -> Self {
-        Self {
-            note: (arguments != *given).then(|| changed_by_hook(&arguments)),
-            arguments,
-            clearance: Clearance::Nobody,
-        }
-    }
-
-    /// What the model gave, or what hooks made of it.
-    fn unasked(given: &Arguments, judged: Option<Final>) -> Self {
-        let (arguments, note) = match judged {
-            None => (given.clone(), None),
-            Some(Final { arguments, changed_by }) => {
-                let note = (!changed_by.is_empty()).then(|| changed_by_hook(&arguments));
-                (arguments, note)
-            }
-        };
-        Self {
-            arguments,
-            clearance: Clearance::Nobody,
-            note,
-        }
-    }
-}
-
-/// What becomes of a call before it enters a sandbox.
-enum Admission {
-    Runs(AdmittedCall),
-    /// A person decides.
-    Asks(HeldCall),
-    /// The client runs it.
-    HandsOver(HandedCall),
-}
-
-/// A call that a person is to be asked about.
-struct HeldCall {
-    call: RequestedCall,
-    arguments: Arguments,
-    fingerprint: Digest,
-    rule: String,
-}
-
-fn changed_meanwhile(tool: &ToolName) -> String {
-    format!(
-        "the component of {tool} was changed after the call was asked about, so what was approved is not what would run; call it \
-         again, and it is asked about again"
-    )
-}
-
-/// The arguments that the model gave.
-// THREAT[T-loop-malformed-args]: only a JSON object ever reaches a tool.
-pub(super) fn arguments(call: &RequestedCall) -> Result<&Arguments, CallError> {
-    match &call.arguments {
-        GivenArguments::Arguments(arguments) => Ok(arguments),
-        GivenArguments::MalformedArguments(_) => Err(CallError::new(
-            CallErrorCode::InvalidArguments,
-            "the arguments are not a JSON object: send the call again with valid JSON",
-        )),
-    }
-}
-
-pub(crate) fn refusal(outcome: ApprovalOutcome, feedback: Option<String>) -> String {
-    let how = match outcome {
-        ApprovalOutcome::Rejected | ApprovalOutcome::Approved => "the user rejected this call",
-        ApprovalOutcome::Expired => "nobody approved this call in time",
-        ApprovalOutcome::Abandoned => "the user sent a new message instead of approving this call",
-    };
-    match feedback {
-        Some(feedback) => format!("{how}, and says: {feedback}"),
-        None => format!("{how}; do not try it again unless the user asks for it"),
-    }
-}
-
-/// What the model is told of a call that somebody approved: what a hook made of it, and what they did.
-pub(super) fn notes(
-    given: &Arguments,
-    asked: &Arguments,
-    edited: Option<&Arguments>,
-    feedback: Option<String>,
-) -> Option<String> {
-    let by_hook = (asked != given).then(|| changed_by_hook(asked));
-    both(by_hook, note(edited, feedback))
-}
-
-/// What the model is told of a call that was handed on.
-pub(crate) fn note_on(handed: &HandedOn) -> Option<String> {
-    let given = arguments(&handed.call).ok()?;
-    match &handed.before {
-        Verdict::Approved {
-            asked,
-            edited,
-            feedback,
-            ..
-        } => notes(given, asked, edited.as_ref(), feedback.clone()),
-        _ => {
-            let changed = handed.attempt.arguments.as_ref();
-            changed.filter(|arguments| *arguments != given).map(changed_by_hook)
-        }
-    }
-}
-
-/// What a call that was handed on was made with.
-pub(crate) fn arguments_of(handed: &HandedOn) -> Arguments {
-    let given = || arguments(&handed.call).cloned().unwrap_or_default();
-    handed.attempt.arguments.clone().unwrap_or_else(given)
-}
-
-fn note(edited: Option<&Arguments>, feedback: Option<String>) -> Option<String> {
-    let edited = edited.map(|edited| format!("[The user changed the arguments of this call to {}]", told(edited)));
-    let feedback = feedback.map(|feedback| format!("[The user approved this call, and says: {feedback}]"));
-    both(edited, feedback)
-}
-
-fn both(first: Option<String>, second: Option<String>) -> Option<String> {
-    match (first, second) {
-        (Some(first), Some(second)) => Some(format!("{first}\n{second}")),
-        (first, second) => first.or(second),
-    }
-}
-
-fn changed_by_hook(arguments: &Arguments) -> String {
-    format!("[The host changed the arguments of this call to {}]", told(arguments))
-}
-
-/// Arguments, as much of them as a note has room for: a model knows them by their beginning.
-fn told(arguments: &Arguments) -> String {
-    let mut text = serde_json::to_string(arguments).unwrap_or_default();
-    let end = text.floor_char_boundary(TOLD_ARGUMENTS);
-    if end < text.len() {
-        let left_out = text.len() - end;
-        text.truncate(end);
-        text += &format!(" … and {left_out} bytes more");
-    }
-    text
-}
-
-pub(crate) fn noted(result: CallResult, note: Option<String>) -> CallResult {
-    match (result, note) {
-        (Ok(mut output), Some(note)) => {
-            output.content.insert(0, Content::text(note));
-            Ok(output)
-        }
-        (Err(mut error), Some(note)) => {
-            error.message = format!("{note} {}", error.message);
-            Err(error)
-        }
-        (result, None) => result,
-    }
 }

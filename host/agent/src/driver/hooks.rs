@@ -5,7 +5,7 @@
 
 use super::{
     Driver, Stop,
-    calls::{AdmittedCall, arguments},
+    admission::{AdmittedCall, arguments},
 };
 use crate::{
     callable::Tool,
