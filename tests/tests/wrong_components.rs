@@ -151,6 +151,50 @@ async fn what_is_no_component_for_this_host_is_told_apart_everywhere_and_nothing
 }
 
 #[tokio::test]
+async fn functions_that_can_be_no_tools_are_named_wherever_their_component_is_looked_at_and_the_others_work() {
+    let place = Place::new("");
+    std::fs::write(place.path().join("numbers.wasm"), hand_written("with-a-resource")).unwrap();
+    let left_out = |value: &serde_json::Value| -> Vec<String> {
+        let list = value["left_out"].as_array().unwrap();
+        for function in list {
+            let why = function["why"].as_str().unwrap();
+            assert!(why.contains("a resource lives in the instance that made it"), "{why}");
+        }
+        let names = list
+            .iter()
+            .map(|function| function["function"].as_str().unwrap().to_owned());
+        names.collect()
+    };
+    let expected = ["[constructor]counter", "count"];
+
+    let checked = place.json(&["tool", "check", "numbers.wasm"]).await;
+    assert_eq!(left_out(&checked), expected);
+    let findings = checked["findings"].as_array().unwrap();
+    let found = findings
+        .iter()
+        .find(|finding| finding["id"] == "functions-left-out")
+        .unwrap();
+    assert!(found["what"].as_str().unwrap().contains("and 1 more"), "{found}");
+    let added = place.json(&["tool", "add", "numbers.wasm", "--yes"]).await;
+    assert_eq!(left_out(&added), expected);
+    let shown = place.json(&["tool", "show", "numbers"]).await;
+    assert_eq!(left_out(&shown), expected);
+    assert_eq!(shown["tools"].as_array().unwrap().len(), 1, "{shown}");
+    let text = place.run(&["tool", "show", "numbers"]).await;
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.contains("left out") && text.contains("[constructor]counter  it uses a resource"),
+        "{text}"
+    );
+    let called = place.json(&["tool", "call", "numbers", "answer", "{}"]).await;
+    assert_eq!(
+        (&called["status"], &called["output"]["structured"]["result"]),
+        (&"ok".into(), &42.into()),
+        "{called}"
+    );
+}
+
+#[tokio::test]
 async fn a_component_of_the_contracts_first_version_and_of_a_later_one_of_its_series_work() {
     let place = Place::new("");
     let later = first_with("@0.1.0", "@0.1.7");

@@ -22,7 +22,7 @@ use fumehood_policy::{
     quantity::Span,
     tool_pattern::ToolPattern,
 };
-use fumehood_sandbox::{ComponentKind, Sandbox, ShareKey};
+use fumehood_sandbox::{ComponentKind, LeftOut, Sandbox, ShareKey};
 use fumehood_store::{Blobs, Store, StoreError, record};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -100,6 +100,8 @@ pub struct OrgTools {
     waiting: BTreeMap<ToolName, ComponentName>,
     /// Components that are hooks, whether or not they wait for a grant.
     hooks: BTreeMap<ComponentName, Arc<InstalledComponent>>,
+    /// Functions of components that are no tools, whether or not those wait for a grant.
+    left_out: BTreeMap<ComponentName, Vec<LeftOut>>,
 }
 
 impl OrgTools {
@@ -167,6 +169,12 @@ impl OrgTools {
     #[must_use]
     pub fn hook(&self, name: &ComponentName) -> Option<&Arc<InstalledComponent>> {
         self.hooks.get(name)
+    }
+
+    /// The functions of a component that can't be tools, with the reason.
+    #[must_use]
+    pub fn left_out(&self, name: &ComponentName) -> &[LeftOut] {
+        self.left_out.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Whether a tool or a component has this name, whether or not it can be called.
@@ -420,6 +428,10 @@ fn arrange(name_of_org: &OrgName, components: Vec<InstalledComponent>) -> OrgToo
         if component.code.kind() == ComponentKind::Hook {
             org.hooks.insert(component.record.name.clone(), component);
             continue;
+        }
+        if !component.code.left_out().is_empty() {
+            org.left_out
+                .insert(component.record.name.clone(), component.code.left_out().to_vec());
         }
         for definition in &component.record.tools {
             let name = definition.name.clone();

@@ -14,6 +14,7 @@ use fumehood_policy::{
     grant::{Difference, Grant},
     manifest::{Manifest, ManifestError},
 };
+pub use fumehood_sandbox::LeftOut;
 use fumehood_sandbox::{LoadError, Sandbox, ShareKey};
 use fumehood_store::{
     BlobError,
@@ -88,6 +89,8 @@ pub struct Inspected {
     pub manifest: Manifest,
     /// The tools it offers.
     pub tools: Vec<fumehood_core::tool::ToolDefinition>,
+    /// Functions that can't be tools, with the reason.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// A component that was added.
@@ -184,6 +187,7 @@ impl Host {
             digest,
             manifest,
             tools,
+            left_out: _,
         } = self.inspect_component(org, &new).await?;
         let grant = match new.grant {
             // The store knows what was decided before, and whether that holds for this request.
@@ -256,5 +260,6 @@ pub async fn inspect(sandbox: &Sandbox, share: ShareKey, new: &NewComponent) -> 
         digest,
         manifest,
         tools: component.tools().to_vec(),
+        left_out: component.left_out().to_vec(),
     })
 }

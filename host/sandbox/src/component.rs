@@ -1,6 +1,9 @@
 //! A loaded component, ready to be called.
 
-use crate::{plain::Function, state::CallState};
+use crate::{
+    plain::{Function, LeftOut},
+    state::CallState,
+};
 use fumehood_core::{digest::Digest, tool::ToolDefinition};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -28,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) about: About,
     pub(crate) pre: InstancePre<CallState>,
     pub(crate) entry: Entry,
+    /// Functions that are no tools.
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 /// What is known of a component without running it. Kept with the compiled code.
@@ -69,6 +74,12 @@ impl Component {
     #[must_use]
     pub fn tools(&self) -> &[ToolDefinition] {
         &self.inner.about.tools
+    }
+
+    /// The functions that it exports and that can't be tools, with the reason: of plain functions only, and no more than there may be tools.
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.inner.left_out
     }
 
     /// The text of its embedded manifest (`fumehood:manifest`), unchecked.

@@ -169,7 +169,8 @@ pub enum LoadError {
     },
     /// It imports interfaces that the host does not have.
     #[error(
-        "the component imports what this host does not offer: {}; use the interfaces of the worlds fumehood:tool/tool and fumehood:tool/hook, and WASI 0.2",
+        "the component imports what this host does not offer: {}; use the interfaces of the worlds fumehood:tool/tool and fumehood:tool/hook, and WASI 0.2, or compose it with components that export \
+         the others (`wac plug`)",
         .names.join(", ")
     )]
     UnknownImports {
@@ -201,7 +202,7 @@ pub enum LoadError {
     #[error("one instance of the component needs {0}; make it smaller")]
     TooDemanding(String),
     /// A plain function has a type that JSON cannot carry.
-    #[error("the function {function} uses {what}, which this host has no JSON form for; {}", plainly(.what))]
+    #[error("the function {function} uses {}", unsupported(.what))]
     UnsupportedType {
         /// The function.
         function: String,
@@ -273,6 +274,11 @@ pub enum LoadError {
 }
 
 /// What to use in the place of a type that JSON cannot carry.
+/// What keeps a function from being a tool, and what to do, after "it uses".
+pub(crate) fn unsupported(what: &str) -> String {
+    format!("{what}, which this host has no JSON form for; {}", plainly(what))
+}
+
 fn plainly(what: &str) -> &'static str {
     match what {
         "a resource" => {

@@ -53,7 +53,7 @@ pub use error::{LoadError, SandboxError};
 pub use hook::{Occasion, Question};
 pub use inspect::{Anatomy, anatomy};
 pub use load::Installing;
-pub use plain::SIGNATURE_ONLY;
+pub use plain::{LeftOut, SIGNATURE_ONLY};
 pub use recall::{Recall, Recaller, recall};
 pub use sandbox::{CALLS_AT_ONCE, Sandbox, SandboxConfig};
 pub use share::ShareKey;

@@ -17,7 +17,7 @@ use crate::{
     telemetry, world,
 };
 use bytes::Bytes;
-use fumehood_core::{digest::Digest, tool::ToolDefinition};
+use fumehood_core::digest::Digest;
 use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -155,11 +155,14 @@ impl Shared {
     fn cached(&self, digest: &Digest) -> Option<Arc<Inner>> {
         let (mut about, compiled) = self.cache.as_ref()?.read(digest)?;
         let linked = self.link(&compiled).and_then(|pre| {
+            let mut left_out = Vec::new();
             let entry = match about.kind {
                 ComponentKind::FumehoodTool => Entry::Tools(tools_exports(&compiled)?.ok_or(LoadError::NoTools)?.call),
                 ComponentKind::PlainFunctions => {
                     // Both, since they belong together by their places: another version of this host may have had others.
-                    let (functions, mut tools) = plain::functions(&self.engine, &compiled, &Docs::default())?;
+                    let offered = plain::functions(&self.engine, &compiled, &Docs::default())?;
+                    let (functions, mut tools) = (offered.functions, offered.tools);
+                    left_out = offered.left_out;
                     // Compiled code has no comments any more.
                     for tool in &mut tools {
                         if let Some(known) = about.tools.iter().find(|known| known.name == tool.name) {
@@ -171,7 +174,12 @@ impl Shared {
                 }
                 ComponentKind::Hook => Entry::Hook(hook::exports(&compiled)?.ok_or(LoadError::NoTools)?),
             };
-            Ok(Arc::new(Inner { about, pre, entry }))
+            Ok(Arc::new(Inner {
+                about,
+                pre,
+                entry,
+                left_out,
+            }))
         });
         linked
             .inspect(|_| telemetry::loaded_from_cache())
@@ -204,8 +212,11 @@ impl Shared {
             (Some(exports), None) => Exports::Tools(exports),
             (None, Some(decide)) => Exports::Hook(decide),
             (None, None) => {
-                let (functions, tools) = plain::functions(&self.engine, &compiled, &inspection.docs)?;
-                Exports::Functions(functions, tools)
+                let offered = plain::functions(&self.engine, &compiled, &inspection.docs);
+                Exports::Functions(offered.map_err(|error| match error {
+                    LoadError::NoTools => world::nothing_to_call(&inspection.anatomy.exports),
+                    other => other,
+                })?)
             }
         };
         Ok(Linked {
@@ -246,6 +257,7 @@ impl Shared {
             inspection,
             exports,
         } = linked;
+        let mut left_out = Vec::new();
         let (kind, entry, tools) = match exports {
             Exports::Tools(exports) => {
                 let definitions = self
@@ -255,7 +267,11 @@ impl Shared {
                 let tools = definitions::check(definitions)?;
                 (ComponentKind::FumehoodTool, Entry::Tools(exports.call), tools)
             }
-            Exports::Functions(functions, tools) => (ComponentKind::PlainFunctions, Entry::Functions(functions), tools),
+            Exports::Functions(offered) => {
+                left_out = offered.left_out;
+                let entry = Entry::Functions(offered.functions);
+                (ComponentKind::PlainFunctions, entry, offered.tools)
+            }
             Exports::Hook(decide) => (ComponentKind::Hook, Entry::Hook(decide), Vec::new()),
         };
         Ok(Inner {
@@ -268,6 +284,7 @@ impl Shared {
             },
             pre,
             entry,
+            left_out,
         })
     }
 }
@@ -281,8 +298,7 @@ struct Linked {
 
 enum Exports {
     Tools(ToolsExports),
-    /// And the tools they become.
-    Functions(Vec<plain::Function>, Vec<ToolDefinition>),
+    Functions(plain::Offered),
     /// `decide`.
     Hook(ComponentExportIndex),
 }

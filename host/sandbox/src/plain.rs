@@ -7,6 +7,9 @@
 //! function's doc comment where the component carries that, else its signature.
 //!
 //! How values look in JSON: see [`schema`].
+//!
+//! A function whose types have no JSON form is left out, and the others are offered. A component with none that can be
+//! offered is refused.
 
 mod docs;
 mod schema;
@@ -18,7 +21,7 @@ pub(crate) use work::{Stopped, Work};
 
 use crate::{
     definitions::{MAX_TEXT, MAX_TOOLS},
-    error::LoadError,
+    error::{self, LoadError},
     world,
 };
 use fumehood_core::{
@@ -29,6 +32,7 @@ use fumehood_core::{
 };
 use fumehood_policy::limits::Limits;
 use schema::{Room, Unfit};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use wasmtime::{
@@ -48,23 +52,42 @@ pub(crate) struct Function {
     flags: bool,
 }
 
+/// A function that is no tool, though the component exports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Under its full name.
+    pub function: String,
+    /// Why, and what to do: a sentence without its full stop.
+    pub why: String,
+}
+
+/// What a component's functions became.
+pub(crate) struct Offered {
+    pub(crate) functions: Vec<Function>,
+    /// In the same order.
+    pub(crate) tools: Vec<ToolDefinition>,
+    /// The first ones, as many as there may be tools.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// Characters of a left out function's name: nobody reads more.
+const LONGEST_NAME: usize = 200;
+
 /// More parameters than any function has; the canonical ABI passes sixteen in registers.
 const MAX_PARAMS: usize = 256;
 
 /// What begins the description of a tool of which nothing but its signature is known.
 pub const SIGNATURE_ONLY: &str = "Calls the component's function ";
 
-/// The functions of a component and the tools they become, in the same order. Computes.
-pub(crate) fn functions(
-    engine: &Engine,
-    component: &Component,
-    docs: &Docs,
-) -> Result<(Vec<Function>, Vec<ToolDefinition>), LoadError> {
+/// The functions of a component and the tools they become. Computes.
+pub(crate) fn functions(engine: &Engine, component: &Component, docs: &Docs) -> Result<Offered, LoadError> {
     let mut found = Found {
         component,
         docs,
         functions: Vec::new(),
         tools: Vec::new(),
+        left_out: Vec::new(),
+        unsupported: None,
         names: HashSet::new(),
         room: Room::new(MAX_TEXT),
     };
@@ -79,7 +102,9 @@ pub(crate) fn functions(
                     continue;
                 };
                 for (function_name, export) in instance.exports(engine) {
-                    if let ComponentItem::ComponentFunc(function) = export.ty {
+                    if let ComponentItem::ComponentFunc(function) = export.ty
+                        && !is_of_componentize_py(name, function_name, &function)
+                    {
                         found.add(Some((name, &index)), function_name, &function)?;
                     }
                 }
@@ -88,9 +113,23 @@ pub(crate) fn functions(
         }
     }
     if found.tools.is_empty() {
-        return Err(LoadError::NoTools);
+        return Err(found.unsupported.unwrap_or(LoadError::NoTools));
     }
-    Ok((found.functions, found.tools))
+    Ok(Offered {
+        functions: found.functions,
+        tools: found.tools,
+        left_out: found.left_out,
+    })
+}
+
+/// Whether it is what `componentize-py` calls to load the program, and leaves in the component when that is done.
+fn is_of_componentize_py(interface: &str, name: &str, function: &ComponentFunc) -> bool {
+    interface == "exports"
+        && name == "init"
+        && function
+            .params()
+            .map(|(name, _)| name)
+            .eq(["app-name", "symbols", "stub-wasi"])
 }
 
 struct Found<'a> {
@@ -98,13 +137,41 @@ struct Found<'a> {
     docs: &'a Docs,
     functions: Vec<Function>,
     tools: Vec<ToolDefinition>,
+    left_out: Vec<LeftOut>,
+    /// Why the first of those can't be offered.
+    unsupported: Option<LoadError>,
     names: HashSet<ToolName>,
     /// For the schemas and descriptions of all tools.
     room: Room,
 }
 
 impl Found<'_> {
+    /// Offers it, or leaves it out.
     fn add(
+        &mut self,
+        interface: Option<(&str, &ComponentExportIndex)>,
+        name: &str,
+        function: &ComponentFunc,
+    ) -> Result<(), LoadError> {
+        match self.offer(interface, name, function) {
+            Err(LoadError::UnsupportedType { function, what }) => {
+                // They may have been among the types that were looked at.
+                self.room.met_flags();
+                if self.left_out.len() < MAX_TOOLS {
+                    self.left_out.push(LeftOut {
+                        function: function.chars().take(LONGEST_NAME).collect(),
+                        why: format!("it uses {}", error::unsupported(what)),
+                    });
+                }
+                self.unsupported
+                    .get_or_insert(LoadError::UnsupportedType { function, what });
+                Ok(())
+            }
+            offered => offered,
+        }
+    }
+
+    fn offer(
         &mut self,
         interface: Option<(&str, &ComponentExportIndex)>,
         name: &str,
@@ -137,13 +204,6 @@ impl Found<'_> {
         if function.params().len() > MAX_PARAMS {
             return Err(unfit(Unfit::Unsupported("a list of more than 256 parameters")));
         }
-        let tool_name = tool_name(interface.map(|(interface, _)| interface), name, &full_name)?;
-        if !self.names.insert(tool_name.clone()) {
-            return Err(LoadError::FunctionName {
-                function: full_name,
-                why: format!("another function is already the tool {tool_name}; rename one"),
-            });
-        }
         let params: Vec<(String, Type)> = function.params().map(|(name, ty)| (name.to_owned(), ty)).collect();
         let result = function.results().next();
         let input_schema = schema::params(&params, &mut self.room).map_err(unfit)?;
@@ -151,6 +211,13 @@ impl Found<'_> {
             Some(result) => schema::result(result, &mut self.room).map_err(unfit)?,
             None => None,
         };
+        let tool_name = tool_name(interface.map(|(interface, _)| interface), name, &full_name)?;
+        if !self.names.insert(tool_name.clone()) {
+            return Err(LoadError::FunctionName {
+                function: full_name,
+                why: format!("another function is already the tool {tool_name}; rename one"),
+            });
+        }
         let Some(index) = self.component.get_export_index(interface.map(|(_, index)| index), name) else {
             return Err(LoadError::Internal);
         };

@@ -73,15 +73,20 @@ fn exports(exports: &[String]) -> Result<(), LoadError> {
     if !unknown.is_empty() {
         return Err(LoadError::UnknownExports { names: few(unknown) });
     }
-    if !exports.iter().all(|name| is_for_others(name)) {
-        return Ok(());
+    match nothing_to_call(exports) {
+        refused @ LoadError::NotATool { .. } if exports.iter().all(|name| is_for_others(name)) => Err(refused),
+        _ => Ok(()),
     }
-    let what = OTHER_WORLDS
+}
+
+/// Why a component with these exports, of which none can be called, is refused: it may be something else than a tool.
+pub(crate) fn nothing_to_call(exports: &[String]) -> LoadError {
+    let other = OTHER_WORLDS
         .iter()
         .find(|(world, _)| exports.iter().any(|name| unversioned(name) == *world));
-    match what {
-        Some(&(_, what)) => Err(LoadError::NotATool { what }),
-        None => Ok(()),
+    match other {
+        Some(&(_, what)) => LoadError::NotATool { what },
+        None => LoadError::NoTools,
     }
 }
 

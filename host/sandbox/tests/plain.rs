@@ -364,6 +364,71 @@ async fn functions_that_belong_to_a_resource_are_explained_by_that() {
     assert!(told.contains("[constructor]thing uses a resource"), "{told}");
 }
 
+/// What `componentize-py` leaves in a component is like this, beside what the author exports.
+fn of_python(exported: &str) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(component
+  (core module $m (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 16))
+    (func (export "init") (param i32 i32 i32 i32)) (func (export "one") (result i32) (i32.const 1)))
+  (core instance $i (instantiate $m))
+  (func $init (param "app-name" string) (param "symbols" u32) (param "stub-wasi" bool)
+    (canon lift (core func $i "init") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+  (func $one (result u32) (canon lift (core func $i "one")))
+  (instance $exports (export "init" (func $init)))
+  (export "exports" (instance $exports))
+  {exported})"#
+    ))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn what_a_language_needs_to_load_its_program_is_no_tool() {
+    let component = load(&sandbox(), of_python(r#"(export "one" (func $one))"#)).await;
+    let names: Vec<_> = component.tools().iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["one"]);
+    let program =
+        of_python(r#"(instance $run (export "run" (func $one))) (export "wasi:cli/run@0.2.0" (instance $run))"#);
+    let told = refused(program).await.to_string();
+    assert!(told.contains("a command-line program"), "{told}");
+}
+
+/// A resource with a constructor, a function that takes it, and two that have nothing to do with it.
+const MIXED: &str = r#"(component
+  (type $t' (resource (rep i32)))
+  (core func $new (canon resource.new $t'))
+  (core module $m (import "h" "new" (func $new (param i32) (result i32)))
+    (func (export "c") (result i32) (call $new (i32.const 1))) (func (export "use") (param i32))
+    (func (export "one") (result i32) (i32.const 1)) (func (export "two") (result i32) (i32.const 2)))
+  (core instance $i (instantiate $m (with "h" (instance (export "new" (func $new))))))
+  (export $thing "thing" (type $t'))
+  (func (export "one") (result u32) (canon lift (core func $i "one")))
+  (func (export "[constructor]thing") (result (own $thing)) (canon lift (core func $i "c")))
+  (func (export "use") (param "t" (own $thing)) (canon lift (core func $i "use")))
+  (func (export "two") (result u32) (canon lift (core func $i "two"))))"#;
+
+#[tokio::test]
+async fn functions_that_can_be_no_tools_are_left_out_with_the_reason_and_the_others_are_offered() {
+    let sandbox = sandbox();
+    let component = load(&sandbox, wat::parse_str(MIXED).unwrap()).await;
+    let names: Vec<_> = component.tools().iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["one", "two"]);
+    for (tool, returns) in [("one", 1), ("two", 2)] {
+        let report = run(&sandbox, &component, tool, "{}").await;
+        assert_eq!(
+            report.result.unwrap().structured,
+            Some(json!({ "result": returns })),
+            "{tool}"
+        );
+    }
+    let left_out: Vec<_> = component.left_out().iter().map(|left| left.function.as_str()).collect();
+    assert_eq!(left_out, ["[constructor]thing", "use"]);
+    for left in component.left_out() {
+        assert!(left.why.starts_with("it uses a resource, which"), "{left:?}");
+        assert!(left.why.contains("return its data as a record"), "{left:?}");
+    }
+}
+
 /// A function that takes a value of this type.
 fn taking(types: &str, ty: &str) -> Vec<u8> {
     wat::parse_str(format!(

@@ -336,6 +336,15 @@ pub(crate) struct Metering {
     http_requests: u64,
 }
 
+/// A function that a component exports and that can't be a tool.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct LeftOut {
+    /// Its full name.
+    function: String,
+    /// Why, and what its author could do.
+    why: String,
+}
+
 /// A tool's definition. The hints inform people and models; they never authorise.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct ToolDefinition {

@@ -38,9 +38,29 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             ));
         }
     }
+    findings.extend(left_out(facts));
     findings.extend(facts.tools.iter().filter(|tool| !is_bare(tool)).filter_map(length));
     findings.extend(repeated(&facts.tools));
     findings
+}
+
+/// What each of them lacks stands where they are listed.
+fn left_out(facts: &Facts) -> Option<Finding> {
+    let [first, others @ ..] = facts.left_out.as_slice() else {
+        return None;
+    };
+    let (others, verb) = match others.len() {
+        0 => (String::new(), "is"),
+        more => (format!(" and {more} more"), "are"),
+    };
+    Some(Finding::new(
+        Lint::FunctionsLeftOut,
+        format!(
+            "`{}`{others} {verb} exported and can't be called as a tool",
+            first.function
+        ),
+        "have functions take and return plain values, or export what is meant for other components only in a world of its own",
+    ))
 }
 
 /// Whether the host itself described it.

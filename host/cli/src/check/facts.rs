@@ -5,7 +5,7 @@ use crate::{component_file::ComponentFile, kit::embedded_manifest};
 use fumehood_agent::install::{NewGrant, inspect};
 use fumehood_core::{digest::Digest, tool::ToolDefinition};
 use fumehood_policy::{authority::HostPolicy, limits::Limits, manifest::Manifest};
-use fumehood_sandbox::{Anatomy, ComponentKind, Sandbox, ShareKey, Start, anatomy};
+use fumehood_sandbox::{Anatomy, ComponentKind, LeftOut, Sandbox, ShareKey, Start, anatomy};
 use std::path::PathBuf;
 
 /// How often it is started: the cheapest of them is what starting costs.
@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     /// Whether the component carries that.
     pub(crate) carried: Carried,
     pub(crate) tools: Vec<ToolDefinition>,
+    /// Functions that can't be tools.
+    pub(crate) left_out: Vec<LeftOut>,
     pub(crate) anatomy: Anatomy,
     /// Its size in bytes.
     pub(crate) size: u64,
@@ -76,6 +78,7 @@ pub(crate) async fn facts(
         carried: carried(file),
         manifest: inspected.manifest,
         tools: inspected.tools,
+        left_out: inspected.left_out,
         anatomy,
         size: file.wasm.len() as u64,
         largest,

@@ -10,7 +10,7 @@ use fumehood_policy::{
     manifest::Manifest,
     quantity::ByteSize,
 };
-use fumehood_sandbox::{Anatomy, ComponentKind, Start};
+use fumehood_sandbox::{Anatomy, ComponentKind, LeftOut, Start};
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
 
@@ -53,6 +53,7 @@ fn good() -> Facts {
             tool("tide_table", "Lists high and low water of a harbour for a day."),
             tool("tide_now", "Says how high the water of a harbour is now."),
         ],
+        left_out: Vec::new(),
         anatomy: Anatomy {
             imports: [
                 "wasi:http/outgoing-handler",
@@ -198,6 +199,12 @@ fn bad_definitions() -> Vec<(Lint, Change)> {
             Lint::EnumInWords,
             parameter(json!({"type": "string", "description": "One of `high-water` and `low-water`."})),
         ),
+        case(Lint::FunctionsLeftOut, |facts| {
+            facts.left_out = vec![LeftOut {
+                function: "[constructor]harbour".to_owned(),
+                why: "it uses a resource".to_owned(),
+            }];
+        }),
         case(Lint::FunctionsUndescribed, |facts| {
             facts.kind = ComponentKind::PlainFunctions;
             facts.tools[0].description = format!("{}it.", fumehood_sandbox::SIGNATURE_ONLY);

@@ -259,6 +259,14 @@ pub(crate) fn show(out: Out, component: &Value) {
             format!("{}  {}", out.style(Style::Name, text(tool, "name")), printable(first))
         }),
     );
+    section(
+        out,
+        "left out",
+        list(component, "left_out").iter().map(|function| {
+            let name = printable(text(function, "function"));
+            format!("{name}  {}", printable(text(function, "why")))
+        }),
+    );
     let sentences = |key: &str| {
         list(component, key)
             .iter()
@@ -308,8 +316,8 @@ pub(crate) async fn checked(loaded: &Loaded, file: &Path) -> anyhow::Result<Valu
         .collect();
     Ok(json!({
         "name": inspected.manifest.name, "version": inspected.manifest.version, "description": inspected.manifest.description,
-        "digest": inspected.digest, "tools": inspected.tools, "requests": inspected.manifest.describe(),
-        "manifest": inspected.manifest,
+        "digest": inspected.digest, "tools": inspected.tools, "left_out": inspected.left_out,
+        "requests": inspected.manifest.describe(), "manifest": inspected.manifest,
         "warnings": warnings,
     }))
 }

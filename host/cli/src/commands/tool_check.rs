@@ -91,7 +91,8 @@ fn about(facts: &Facts) -> Value {
     let manifest = &facts.manifest;
     json!({
         "name": manifest.name, "version": manifest.version, "description": manifest.description,
-        "digest": facts.digest, "kind": facts.kind, "tools": facts.tools, "requests": manifest.describe(), "manifest": manifest,
+        "digest": facts.digest, "kind": facts.kind, "tools": facts.tools, "left_out": facts.left_out,
+        "requests": manifest.describe(), "manifest": manifest,
         "imports": check::table(facts),
         "exports": facts.anatomy.exports,
         "size": facts.size,

@@ -18,12 +18,12 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::{
     changes::{ChangeState, ToolChange},
-    install::{Added, NewComponent, NewGrant},
+    install::{Added, LeftOut, NewComponent, NewGrant},
 };
 use fumehood_core::{
     Time,
     digest::Digest,
-    name::{AgentName, ComponentName},
+    name::{AgentName, ComponentName, OrgName},
     tool::ToolDefinition,
 };
 use fumehood_policy::{
@@ -66,6 +66,10 @@ struct Component {
     /// The tools it offers. They can be called once it has a grant.
     #[schema(value_type = Vec<schema::ToolDefinition>)]
     tools: Vec<ToolDefinition>,
+    /// Functions that it exports and that can't be tools; where one component is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::LeftOut>)]
+    left_out: Vec<LeftOut>,
     /// What it asks for: the manifest's keys.
     #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
     manifest: Manifest,
@@ -140,6 +144,7 @@ impl From<record::Component> for Component {
             name: component.name,
             digest: component.digest,
             tools: component.tools,
+            left_out: Vec::new(),
             manifest: component.manifest,
             grant: component.grant,
             warnings: Vec::new(),
@@ -386,7 +391,7 @@ async fn add_component(
         checked.map_err(|why| Problem::new(ProblemCode::SignatureRequired, why).with("field", "signature"))?;
     }
     let component = Component::from(app.host.add_component(&client.org, new).await?);
-    let component = with_warnings(&app, component);
+    let component = completed(&app, &client.org, component).await?;
     let location = format!("/v1/tools/{}", component.name);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(component)))
 }
@@ -456,11 +461,13 @@ async fn show_component(
         authority: Some(authority),
         ..changed_by(&app.host.tool_changes(&client.org), component.into())
     };
-    Ok(Json(with_warnings(&app, component)))
+    Ok(Json(completed(&app, &client.org, component).await?))
 }
 
-/// Says what has no effect, so that nobody takes a grant for more than it is.
-fn with_warnings(app: &App, component: Component) -> Component {
+/// Says what of it is no tool, and what has no effect, so that nobody takes a grant for more than it is.
+async fn completed(app: &App, org: &OrgName, component: Component) -> Answer<Component> {
+    let tools = app.host.catalog().tools(org).await?;
+    let left_out = tools.left_out(&component.name).to_vec();
     let ceilings = app.host.ceilings();
     let mut findings = lint::manifest(&component.manifest, ceilings);
     if let Some(grant) = &component.grant {
@@ -474,7 +481,11 @@ fn with_warnings(app: &App, component: Component) -> Component {
             warnings.push(finding.message);
         }
     }
-    Component { warnings, ..component }
+    Ok(Component {
+        warnings,
+        left_out,
+        ..component
+    })
 }
 
 /// Remove a component
@@ -528,5 +539,5 @@ async fn set_grant(
         authority: Some(authority),
         ..changed_by(&app.host.tool_changes(&client.org), component.into())
     };
-    Ok(Json(with_warnings(&app, component)))
+    Ok(Json(completed(&app, &client.org, component).await?))
 }
