@@ -567,7 +567,7 @@ fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
     wasi.max_random_size(RANDOM_SIZE);
     // THREAT[T-box-env]: only what is named; nothing is inherited from the host's own environment.
     for (name, value) in ports.env.iter() {
-        if authority.env.iter().any(|granted| granted.as_str() == name) {
+        if authority.may_see(name) {
             wasi.env(name, value);
         }
     }

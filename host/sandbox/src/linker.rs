@@ -3,7 +3,9 @@
 use crate::{
     ambient,
     bindings::{fumehood::tool, wasi::keyvalue},
+    configuration,
     files::{FilesData, PREOPENS},
+    logging,
     state::CallState,
 };
 use wasmtime::{
@@ -31,6 +33,7 @@ const INTERFACES: &[&str] = &[
     "wasi:cli/terminal-stdout",
     "wasi:clocks/monotonic-clock",
     "wasi:clocks/wall-clock",
+    "wasi:config/store",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
     "wasi:http/outgoing-handler",
@@ -39,6 +42,7 @@ const INTERFACES: &[&str] = &[
     "wasi:io/poll",
     "wasi:io/streams",
     "wasi:keyvalue/store",
+    "wasi:logging/logging",
     "wasi:random/insecure",
     "wasi:random/insecure-seed",
     "wasi:random/random",
@@ -82,5 +86,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     tool::peers::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
     tool::jobs::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
     keyvalue::store::add_to_linker::<_, HasSelf<CallState>>(&mut linker, |state| state)?;
+    configuration::add_to_linker(&mut linker)?;
+    logging::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -16,6 +16,8 @@ const CONTRACT: &str = "fumehood:tool/";
 const SERIES: &str = "0.1.";
 /// What versions of WASI begin with.
 const WASI_SERIES: &str = "0.2.";
+/// WASI that is no part of 0.2: the interface, and what its versions begin with.
+const LOGGING: (&str, &str) = ("wasi:logging/logging", "0.1.");
 /// The interfaces that a component exports to be called by this host.
 const ENTRIES: [&str; 2] = ["tools", "hooks"];
 
@@ -111,7 +113,11 @@ pub fn newer_contract<'a>(names: impl Iterator<Item = &'a str>) -> Option<String
 /// A WASI interface that this host has, in a version that it has not.
 fn of_other_wasi(name: &str) -> bool {
     let version = name.split_once('@').map(|(_, version)| version);
-    name.starts_with("wasi:") && is_linked(name) && !version.is_some_and(|version| version.starts_with(WASI_SERIES))
+    let series = match unversioned(name) == LOGGING.0 {
+        true => LOGGING.1,
+        false => WASI_SERIES,
+    };
+    name.starts_with("wasi:") && is_linked(name) && !version.is_some_and(|version| version.starts_with(series))
 }
 
 fn unversioned(name: &str) -> &str {

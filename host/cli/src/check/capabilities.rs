@@ -68,7 +68,7 @@ const CAPABILITIES: [Capability; 7] = [
     },
     Capability {
         name: "environment",
-        interfaces: &["wasi:cli/environment"],
+        interfaces: &["wasi:cli/environment", "wasi:config/store"],
         section: "env",
         always_used: false,
         asked: |manifest| listed(&manifest.env.names),
