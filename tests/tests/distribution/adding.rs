@@ -33,6 +33,9 @@ async fn a_component_is_published_and_added_and_does_its_work() {
         )
     );
     assert_eq!(manifest["annotations"]["org.opencontainers.image.title"], "sums");
+    // What other clients make of it is a file of that name.
+    let layer = &manifest["layers"][0]["annotations"];
+    assert_eq!(layer["org.opencontainers.image.title"], "sums.wasm");
 
     let added = place.json(&["tool", "add", &source, "--yes"]).await;
     assert_eq!(

@@ -95,6 +95,11 @@ impl Registry {
         shelves.manifests.insert(at.to_owned(), (media_type, bytes));
     }
 
+    /// Puts there what nobody uploaded.
+    pub(crate) fn put_blob(&self, bytes: Bytes) {
+        self.shelves.lock().unwrap().blobs.insert(digest(&bytes), bytes);
+    }
+
     /// Puts what is at one tag at another.
     pub(crate) fn move_tag(&self, from: &str, to: &str) {
         let mut shelves = self.shelves.lock().unwrap();

@@ -200,6 +200,100 @@ async fn a_signature_of_another_artifact_vouches_for_nothing() {
     assert!(stolen.contains("signed, but not by acme"), "{stolen}");
 }
 
+/// What `cosign` 3 states of an artifact, signed by this key, as a bundle.
+async fn bundle(keys: &Keys, key: &str, artifact: &str, predicate: &str) -> Value {
+    let hex = artifact.strip_prefix("sha256:").unwrap();
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1", "subject": [{"digest": {"sha256": hex}, "annotations": {}}],
+        "predicateType": predicate, "predicate": {},
+    });
+    let (statement, kind) = (statement.to_string(), "application/vnd.in-toto+json");
+    let message = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
+    write(&keys.place, "statement", message.as_bytes());
+    sealed(
+        &keys.place,
+        &["tool", "sign", "statement", "--key", &format!("{key}.key")],
+    )
+    .await;
+    let signature = std::fs::read_to_string(keys.place.path().join("statement.sig")).unwrap();
+    json!({
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"publicKey": {"hint": "hint"}},
+        "dsseEnvelope": {"payload": STANDARD.encode(statement), "payloadType": kind, "signatures": [{"sig": signature}]},
+    })
+}
+
+/// Puts a bundle into a repository, beside what it is about, in the way that there is without a list of referrers.
+fn refer(registry: &Registry, repository: &str, artifact: &str, bundle: &Value) {
+    let bytes = bundle.to_string();
+    let layer = json!({"mediaType": bundle["mediaType"], "size": bytes.len(), "digest": digest(bytes.as_bytes())});
+    registry.put_blob(bytes.into());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": kind, "artifactType": bundle["mediaType"], "layers": [layer],
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest(b"{}")},
+        "subject": {"mediaType": kind, "size": 1, "digest": artifact},
+    });
+    let text = manifest.to_string();
+    let own = digest(text.as_bytes());
+    registry.put(&format!("{repository}@{own}"), &manifest);
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{"mediaType": kind, "size": text.len(), "digest": own, "artifactType": "application/vnd.oci.empty.v1+json"}],
+    });
+    registry.put(&format!("{repository}:{}", artifact.replace(':', "-")), &index);
+}
+
+#[tokio::test]
+async fn a_bundle_that_refers_to_an_artifact_signs_it_and_a_host_that_asks_for_signatures_takes_it() {
+    const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
+    let registry = Registry::start().await;
+    let keys = Keys::made(&["acme", "mallory"]).await;
+    let source = registry.source("acme/sums:1.0.0");
+    let published = keys
+        .publish(&component("sums", "1.0.0", ""), &registry.source("acme/sums"), None)
+        .await;
+    let artifact = published["artifact"].as_str().unwrap();
+    let required = keys.trusting("acme", "").replace("when-known", "required");
+    let put = async |key: &str, about: &str, predicate: &str| {
+        let bundle = bundle(&keys, key, about, predicate).await;
+        refer(&registry, "acme/sums", artifact, &bundle);
+    };
+    let place = Place::empty(&required);
+    let nothing = digest(b"something else");
+    for (key, about, predicate) in [
+        ("mallory", artifact, SIGNED),
+        ("acme", nothing.as_str(), SIGNED),
+        ("acme", artifact, "https://spdx.dev/Document"),
+    ] {
+        put(key, about, predicate).await;
+        let refused = refused_without_a_trace(&place, &["tool", "add", &source]).await;
+        assert!(refused.contains("signed, but not by acme"), "{refused}");
+    }
+    put("acme", artifact, SIGNED).await;
+    let place = Place::new(&required);
+    let added = place.json(&["tool", "add", &source]).await;
+    assert!(added["locked"]["key"].is_string(), "{added}");
+}
+
+#[tokio::test]
+async fn a_bundle_beside_a_file_signs_it() {
+    let keys = Keys::made(&["acme"]).await;
+    let wasm = component("sums", "1.0.0", "");
+    write(&keys.place, "sums.wasm", &wasm);
+    sealed(&keys.place, &["tool", "sign", "sums.wasm", "--key", "acme.key"]).await;
+    let signature = std::fs::read_to_string(keys.place.path().join("sums.wasm.sig")).unwrap();
+    let bundle = json!({
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"publicKey": {"hint": "hint"}},
+        "messageSignature": {"messageDigest": {"algorithm": "SHA2_256", "digest": "AAAA"}, "signature": signature},
+    });
+    let place = requiring(&keys, "");
+    write(&place, "sums.wasm", &wasm);
+    write(&place, "sums.wasm.sig", bundle.to_string().as_bytes());
+    place.json(&["tool", "add", "sums.wasm"]).await;
+}
+
 #[tokio::test]
 async fn a_key_vouches_only_for_what_it_is_trusted_for() {
     let registry = Registry::start().await;

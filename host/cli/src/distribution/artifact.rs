@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 
 /// The manifest of one artifact.
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// A list of manifests.
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
+/// What an artifact is called, and what the file of a layer is called.
+pub(super) const TITLE: &str = "org.opencontainers.image.title";
 /// The largest manifest that the distribution specification has registries take.
 pub(super) const LARGEST_MANIFEST: u64 = 4 << 20;
 
@@ -138,7 +141,11 @@ pub(super) struct Artifact {
 impl Artifact {
     /// That of a component. The same component and annotations make the same bytes, whenever and wherever: there is no time in it.
     pub(super) fn of(wasm: &[u8], anatomy: &Anatomy, annotations: BTreeMap<String, String>) -> Self {
-        let layer = Descriptor::of(LAYER, wasm);
+        let mut layer = Descriptor::of(LAYER, wasm);
+        // Clients that know nothing of components, such as oras, make a file of a layer only where it has a name.
+        if let Some(title) = annotations.get(TITLE) {
+            layer.annotations.insert(TITLE.to_owned(), format!("{title}.wasm"));
+        }
         let config = serde_json::json!({
             "created": "1970-01-01T00:00:00Z",
             "architecture": "wasm",
@@ -176,7 +183,8 @@ mod tests {
             imports: vec!["wasi:io/streams@0.2.6".into()],
             ..Anatomy::default()
         };
-        let annotations = [("org.opencontainers.image.version".to_owned(), "1.2.0".to_owned())];
+        let annotations = [(TITLE, "sums"), ("org.opencontainers.image.version", "1.2.0")];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
         Artifact::of(b"\0asm", &anatomy, annotations.into())
     }
 
@@ -192,8 +200,11 @@ mod tests {
                 "schemaVersion": 2,
                 "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "config": {"mediaType": "application/vnd.wasm.config.v0+json", "digest": config, "size": artifact.config.len()},
-                "layers": [{"mediaType": "application/wasm", "digest": digest, "size": 4}],
-                "annotations": {"org.opencontainers.image.version": "1.2.0"},
+                "layers": [{
+                    "mediaType": "application/wasm", "digest": digest, "size": 4,
+                    "annotations": {"org.opencontainers.image.title": "sums.wasm"},
+                }],
+                "annotations": {"org.opencontainers.image.title": "sums", "org.opencontainers.image.version": "1.2.0"},
             })
         );
         assert_eq!(
@@ -204,7 +215,7 @@ mod tests {
             })
         );
         let read = component(&artifact.manifest, MANIFEST).unwrap();
-        assert_eq!(read, layer_descriptor(b"\0asm"));
+        assert_eq!((read.digest, read.size), (Digest::of(b"\0asm"), 4));
         assert_eq!(self::artifact().manifest, artifact.manifest, "no time, no chance");
     }
 

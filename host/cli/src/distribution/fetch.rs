@@ -1,12 +1,12 @@
 //! A source, fetched: whole, checked, and in memory.
 
 use super::{
-    artifact,
+    artifact, bundle,
     cache::Kept,
     endorsement::Endorsement,
     http::{Ask, Http, PlainHttp, Redirects, body, shown},
     reference::Reference,
-    registry::{Access, Registry},
+    registry::{Access, Found, Registry},
     signature::{self, LARGEST_DETACHED, LARGEST_PAYLOAD, Signature},
     source::Source,
     trust::{Distrusted, Policy, Signed, Trust, TrustedKey},
@@ -171,6 +171,29 @@ impl Outside {
         Ok(wasm)
     }
 
+    /// Who signed an artifact, of those who count.
+    async fn signed_artifact(
+        &self,
+        source: &Source,
+        registry: &mut Registry<'_>,
+        manifest: &Found,
+    ) -> anyhow::Result<(Signed, Option<Endorsement>)> {
+        let mut count = 0;
+        let forms = [Form::Tag, Form::Bundles];
+        for form in forms.into_iter().filter(|_| self.trust.asks(source)) {
+            for signature in signatures(registry, &manifest.digest, form).await? {
+                count += 1;
+                let vouches = |trusted: &&TrustedKey| signature.vouches(&trusted.key, &manifest.digest);
+                if let Some(trusted) = self.trust.counting(source).find(vouches) {
+                    let signed = self.trust.decide(source, count, Some(trusted))?;
+                    let endorsement = Endorsement::of_artifact(signature, manifest.bytes.clone());
+                    return Ok((signed, Some(endorsement)));
+                }
+            }
+        }
+        Ok((self.trust.decide(source, count, None)?, None))
+    }
+
     async fn artifact(
         &self,
         source: &Source,
@@ -184,22 +207,7 @@ impl Outside {
         let manifest = registry.manifest(&wanted).await?;
         let layer = artifact::component(&manifest.bytes, &manifest.content_type)?;
         // Before its bytes: what is not trusted is not fetched.
-        let signatures = match self.trust.asks(source) {
-            true => signatures(&mut registry, &manifest.digest).await?,
-            false => Vec::new(),
-        };
-        let count = signatures.len();
-        let mut by = None;
-        let mut endorsement = None;
-        for signature in signatures {
-            let vouches = |trusted: &&TrustedKey| signature.vouches(&trusted.key, &manifest.digest);
-            if let Some(trusted) = self.trust.counting(source).find(vouches) {
-                by = Some(trusted);
-                endorsement = Some(Endorsement::of_artifact(signature, manifest.bytes.clone()));
-                break;
-            }
-        }
-        let signed = self.trust.decide(source, count, by)?;
+        let (signed, endorsement) = self.signed_artifact(source, &mut registry, &manifest).await?;
         ensure!(
             layer.size <= self.largest,
             "the component has {} bytes, more than the {} that are allowed (`component_size` in [limits.install]); nothing of it was fetched",
@@ -211,8 +219,41 @@ impl Outside {
     }
 }
 
-/// The signatures of an artifact, whoever made them.
-async fn signatures(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::Result<Vec<Signature>> {
+/// How the signatures of an artifact are kept.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// At its tag for them.
+    Tag,
+    /// In bundles that refer to it.
+    Bundles,
+}
+
+/// The signatures of an artifact in this form, whoever made them.
+async fn signatures(registry: &mut Registry<'_>, artifact: &Digest, form: Form) -> anyhow::Result<Vec<Signature>> {
+    match form {
+        Form::Tag => at_tag(registry, artifact).await,
+        Form::Bundles => in_bundles(registry, artifact).await,
+    }
+}
+
+async fn in_bundles(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::Result<Vec<Signature>> {
+    let Some(list) = registry.referrers(artifact).await? else {
+        return Ok(Vec::new());
+    };
+    let mut signatures = Vec::new();
+    for referrer in bundle::among(&list) {
+        let manifest = registry.manifest(&referrer.to_string()).await?;
+        // What else refers to it is not for here to read.
+        let Ok(Some(layer)) = bundle::named(&manifest.bytes, &manifest.content_type) else {
+            continue;
+        };
+        let text = registry.blob(&layer, bundle::LARGEST, "a signature").await?;
+        signatures.extend(bundle::of_artifact(&text));
+    }
+    Ok(signatures)
+}
+
+async fn at_tag(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::Result<Vec<Signature>> {
     let Some(manifest) = registry.find(&signature::tag(artifact)).await? else {
         return Ok(Vec::new());
     };

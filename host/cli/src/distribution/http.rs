@@ -17,6 +17,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a whole exchange may take, with a component's bytes in it.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 const MOST_REDIRECTS: usize = 5;
+/// What the cause of a failed connection begins with where the other side is not who it says: the words of `rustls`.
+const DISTRUSTED: &str = "invalid peer certificate";
 
 /// Where requests may go without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +222,18 @@ fn failed(url: &Url, error: &reqwest::Error) -> anyhow::Error {
     while let Some(deeper) = cause.and_then(std::error::Error::source) {
         cause = Some(deeper);
     }
-    let why = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let cause = cause.map(ToString::to_string).unwrap_or_default();
+    if let Some(fault) = cause.strip_prefix(DISTRUSTED) {
+        let fault = fault.trim_start_matches([':', ' ']);
+        return anyhow::anyhow!(
+            "{place} has a certificate that is not trusted ({fault}), and nothing was sent there. If it is by an authority of your own, add that \
+             to the certificates of this machine, or have SSL_CERT_FILE name a file with all that count; else it may be somebody else's server"
+        );
+    }
+    let why = match cause.is_empty() {
+        true => String::new(),
+        false => format!(" ({cause})"),
+    };
     if error.is_connect() {
         anyhow::anyhow!("{place} can't be reached{why}; check its name, and that it is up")
     } else {
@@ -306,6 +319,35 @@ mod tests {
             .to_string();
         assert!(silent.contains("did not answer in time"), "{silent}");
         slow.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_certificate_nobody_vouches_for_is_said_to_be_that_and_gets_nothing() {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let config = config
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/x", listener.local_addr().unwrap().port());
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            acceptor.accept(stream).await.is_ok()
+        });
+        let ask = Ask::get(url.parse().unwrap(), Redirects::Within);
+        let told = http(PlainHttp::Loopback).send(ask).await.unwrap_err().to_string();
+        assert!(
+            told.contains("a certificate that is not trusted (UnknownIssuer)"),
+            "{told}"
+        );
+        assert!(told.contains("SSL_CERT_FILE"), "{told}");
+        assert!(!server.await.unwrap(), "it was spoken to");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! What a component may do is decided elsewhere, and whether it can run is for the sandbox to say.
 
 mod artifact;
+mod bundle;
 mod cache;
 mod credentials;
 mod differences;

@@ -1,7 +1,7 @@
 //! A component, published: its artifact in a registry, at a tag.
 
 use super::{
-    artifact::{Artifact, config_descriptor, layer_descriptor},
+    artifact::{Artifact, TITLE, config_descriptor, layer_descriptor},
     fetch::Outside,
     keys::PrivateKey,
     reference::Reference,
@@ -148,7 +148,7 @@ fn tag(to: &Reference, version: &str) -> anyhow::Result<String> {
 /// What registries show of it.
 fn annotations(manifest: &Manifest) -> BTreeMap<String, String> {
     let annotations = [
-        ("org.opencontainers.image.title", manifest.name.as_str()),
+        (TITLE, manifest.name.as_str()),
         ("org.opencontainers.image.version", &manifest.version),
         ("org.opencontainers.image.description", &manifest.description),
     ];

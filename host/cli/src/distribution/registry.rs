@@ -81,10 +81,34 @@ impl<'h> Registry<'h> {
 
     /// The manifest at a tag or of a digest, and none where there is nothing.
     pub(super) async fn find(&mut self, tag_or_digest: &str) -> anyhow::Result<Option<Found>> {
+        self.find_as(tag_or_digest, artifact::MANIFEST).await
+    }
+
+    /// The list of what refers to an artifact, such as its signatures; none where there is no such list. Where the registry keeps none, it
+    /// is where the specification has clients put it: at a tag.
+    pub(super) async fn referrers(&mut self, artifact: &Digest) -> anyhow::Result<Option<Vec<u8>>> {
+        let url = self.at(&format!("referrers/{artifact}"))?;
+        let response = self.send(&Wanted::get(url, artifact::INDEX, Redirects::Within)).await?;
+        let kept = !matches!(
+            response.status(),
+            StatusCode::NOT_FOUND
+                | StatusCode::BAD_REQUEST
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED
+        );
+        if kept {
+            self.expect(&response, StatusCode::OK, "the list of signatures")?;
+            let list = body(response, artifact::LARGEST_MANIFEST, "the list of signatures").await?;
+            return Ok(Some(list));
+        }
+        let tag = format!("sha256-{}", artifact.to_hex());
+        let found = self.find_as(&tag, artifact::INDEX).await?;
+        Ok(found.map(|found| found.bytes))
+    }
+
+    async fn find_as(&mut self, tag_or_digest: &str, accept: &'static str) -> anyhow::Result<Option<Found>> {
         let url = self.at(&format!("manifests/{tag_or_digest}"))?;
-        let response = self
-            .send(&Wanted::get(url, artifact::MANIFEST, Redirects::Within))
-            .await?;
+        let response = self.send(&Wanted::get(url, accept, Redirects::Within)).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }

@@ -1,8 +1,9 @@
 //! Signatures as cosign makes them with a pair of keys: of an artifact, beside it in its repository at the tag `sha256-….sig`; of a file, in
-//! base64 in a file `.sig` beside it. Only reads, makes and checks them.
+//! base64 in a file `.sig` beside it. Only reads, makes and checks them. The bundles that newer versions of cosign make are read, too.
 
 use super::{
     artifact::{Descriptor, Manifest, NoComponent, read_any},
+    bundle,
     keys::{KeyError, PrivateKey, PublicKey},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -19,7 +20,7 @@ const KIND: &str = "cosign container image signature";
 /// Signatures of one artifact that are looked at; the largest of what they are of, and of one in a file.
 pub(super) const MOST: usize = 16;
 pub(super) const LARGEST_PAYLOAD: u64 = 64 << 10;
-pub(super) const LARGEST_DETACHED: u64 = 4 << 10;
+pub(super) const LARGEST_DETACHED: u64 = bundle::LARGEST;
 
 /// The tag at which the signatures of an artifact are.
 pub(super) fn tag(artifact: &Digest) -> String {
@@ -40,10 +41,10 @@ impl Signature {
     }
 }
 
-/// The signature in a file beside what it is of.
+/// The signature in a file beside what it is of: in base64, or in a bundle.
 pub(super) fn detached(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    STANDARD.decode(text.trim()).ok()
+    let bare = std::str::from_utf8(text).ok()?;
+    STANDARD.decode(bare.trim()).ok().or_else(|| bundle::of_file(text))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,9 +73,12 @@ struct Image {
     digest: String,
 }
 
-fn is_about(payload: &[u8], artifact: &Digest) -> bool {
-    let payload: Result<Payload, _> = serde_json::from_slice(payload);
-    payload.is_ok_and(|payload| payload.critical.kind == KIND && payload.critical.image.digest == artifact.to_string())
+fn is_about(message: &[u8], artifact: &Digest) -> bool {
+    let payload: Result<Payload, _> = serde_json::from_slice(message);
+    match payload {
+        Ok(payload) => payload.critical.kind == KIND && payload.critical.image.digest == artifact.to_string(),
+        Err(_) => bundle::is_about(message, artifact),
+    }
 }
 
 /// What is signed of an artifact in this repository.
