@@ -455,6 +455,7 @@ pub(crate) const fn model_error_word(kind: &ModelErrorKind) -> &'static str {
         ModelErrorKind::Unavailable { .. } => "unavailable",
         ModelErrorKind::Timeout { .. } => "timeout",
         ModelErrorKind::Incomplete => "incomplete",
+        ModelErrorKind::Empty => "empty",
         ModelErrorKind::Auth => "auth",
         ModelErrorKind::OutOfCredit => "out_of_credit",
         ModelErrorKind::InvalidRequest => "invalid_request",

@@ -260,7 +260,7 @@ pub enum TurnErrorCode {
     ModelProtocol,
     /// The time budget ran out.
     TimeLimit,
-    /// The model's whole output went into reasoning, and nothing is left to show.
+    /// The model answered with neither text nor a call; its whole output may have gone into reasoning.
     EmptyAnswer,
     /// The answer does not follow the turn's output schema, also after the model was told.
     OutputInvalid,

@@ -44,6 +44,9 @@ pub enum ModelErrorKind {
     /// The stream ended before the provider said that the answer is whole.
     #[error("the model's answer broke off before its end; the turn can be tried again")]
     Incomplete,
+    /// The answer came whole, and there is nothing in it.
+    #[error("the model answered with neither text nor a call; try the turn again, or another model")]
+    Empty,
     /// The key is missing, wrong, or may not use this model.
     #[error("the model provider refused the key; the operator has to check the model's `api_key_env`")]
     Auth,
@@ -59,8 +62,8 @@ pub enum ModelErrorKind {
     /// The conversation has more tokens than the model takes.
     #[error("the conversation is longer than the model takes; compact it or begin a new session")]
     ContextTooLong,
-    /// The provider has no such model, or the key may not use it.
-    #[error("the model provider does not know the configured model; the operator has to check `model`")]
+    /// The provider has no such model, the key may not use it, or there is nothing at the address.
+    #[error("the model provider does not know the configured model; the operator has to check `model` and `base_url`")]
     UnknownModel,
     /// The provider's filter refused the request.
     #[error("the model provider's content filter refused the request")]
@@ -142,7 +145,8 @@ impl ModelError {
             | ModelErrorKind::Overloaded { .. }
             | ModelErrorKind::Unavailable { .. }
             | ModelErrorKind::Timeout { .. }
-            | ModelErrorKind::Incomplete => true,
+            | ModelErrorKind::Incomplete
+            | ModelErrorKind::Empty => true,
             ModelErrorKind::Auth
             | ModelErrorKind::OutOfCredit
             | ModelErrorKind::InvalidRequest
@@ -182,6 +186,7 @@ impl ModelError {
             | ModelErrorKind::Unavailable { .. }
             | ModelErrorKind::Timeout { .. }
             | ModelErrorKind::Incomplete => TurnErrorCode::ModelUnavailable,
+            ModelErrorKind::Empty => TurnErrorCode::EmptyAnswer,
             ModelErrorKind::Auth => TurnErrorCode::ModelAuth,
             ModelErrorKind::ContextTooLong => TurnErrorCode::ContextTooLong,
             ModelErrorKind::Protocol(_) | ModelErrorKind::AnswerTooLarge => TurnErrorCode::ModelProtocol,

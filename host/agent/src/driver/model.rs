@@ -165,11 +165,11 @@ impl Driver {
         let outcome = self.interruptible(streaming).instrument(span).await?;
         Ok(match outcome {
             Ok(whole) if is_empty(&whole) => {
-                call.failed(&ModelErrorKind::Incomplete);
+                call.failed(&ModelErrorKind::Empty);
                 // What it counted is spent, though there is nothing to show for it.
                 answer.count(whole.usage);
                 Err(Broken {
-                    error: ModelErrorKind::Incomplete.into(),
+                    error: ModelErrorKind::Empty.into(),
                     shown,
                 })
             }

@@ -174,8 +174,31 @@ async fn an_empty_answer_is_tried_again() {
     let retries = data(&frames, "retry.scheduled");
     assert_eq!(retries[0]["model"], "other");
     assert_eq!(retries[0]["usage"], json!({"input_tokens": 5, "output_tokens": 0}));
+    assert_eq!(retries[0]["error"]["code"], "empty_answer");
     let ended = data(&frames, "turn.completed")[0];
     assert_eq!(ended["usage"]["input_tokens"], 15, "what was in vain counts");
+}
+
+#[tokio::test]
+async fn a_model_that_has_nothing_to_say_fails_the_turn_with_that_reason() {
+    let nothing = "otherwise: { steps: [ { text: \"\" } ] }";
+    let main = Model {
+        max_retries: 0,
+        ..scripted(nothing)
+    };
+    let models = Models::from([(name("main"), main)]);
+    let house = House::built(Plan {
+        models,
+        ..Plan::default()
+    })
+    .await;
+    let frames = hello(&house).await;
+    let error = &data(&frames, "turn.failed")[0]["error"];
+    assert_eq!(error["code"], "empty_answer");
+    assert!(
+        error["message"].as_str().unwrap().contains("neither text nor a call"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
