@@ -99,8 +99,8 @@ pub enum LoadError {
     },
     /// Built for another WASI.
     #[error(
-        "the component was built for another version of WASI ({}), where this host has WASI 0.2; build it for the target \
-         wasm32-wasip2",
+        "the component was built for another version of WASI ({}), where this host has WASI 0.2; build it with libraries for \
+         that (in Rust, for the target wasm32-wasip2)",
         .names.join(", ")
     )]
     WasiVersion {

@@ -8,8 +8,8 @@
 //!
 //! How values look in JSON: see [`schema`].
 //!
-//! A function whose types have no JSON form is left out, and the others are offered. A component with none that can be
-//! offered is refused.
+//! A function whose types have no JSON form, or whose name no tool may have or one has already, is left out, and the
+//! others are offered. A component with none that can be offered is refused.
 
 mod docs;
 mod schema;
@@ -87,7 +87,7 @@ pub(crate) fn functions(engine: &Engine, component: &Component, docs: &Docs) -> 
         functions: Vec::new(),
         tools: Vec::new(),
         left_out: Vec::new(),
-        unsupported: None,
+        refused: None,
         names: HashSet::new(),
         room: Room::new(MAX_TEXT),
     };
@@ -113,7 +113,7 @@ pub(crate) fn functions(engine: &Engine, component: &Component, docs: &Docs) -> 
         }
     }
     if found.tools.is_empty() {
-        return Err(found.unsupported.unwrap_or(LoadError::NoTools));
+        return Err(found.refused.unwrap_or(LoadError::NoTools));
     }
     Ok(Offered {
         functions: found.functions,
@@ -139,7 +139,7 @@ struct Found<'a> {
     tools: Vec<ToolDefinition>,
     left_out: Vec<LeftOut>,
     /// Why the first of those can't be offered.
-    unsupported: Option<LoadError>,
+    refused: Option<LoadError>,
     names: HashSet<ToolName>,
     /// For the schemas and descriptions of all tools.
     room: Room,
@@ -153,22 +153,27 @@ impl Found<'_> {
         name: &str,
         function: &ComponentFunc,
     ) -> Result<(), LoadError> {
-        match self.offer(interface, name, function) {
-            Err(LoadError::UnsupportedType { function, what }) => {
-                // They may have been among the types that were looked at.
-                self.room.met_flags();
-                if self.left_out.len() < MAX_TOOLS {
-                    self.left_out.push(LeftOut {
-                        function: function.chars().take(LONGEST_NAME).collect(),
-                        why: format!("it uses {}", error::unsupported(what)),
-                    });
-                }
-                self.unsupported
-                    .get_or_insert(LoadError::UnsupportedType { function, what });
-                Ok(())
+        let refused = match self.offer(interface, name, function) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        // They may have been among the types that were looked at.
+        self.room.met_flags();
+        let (function, why) = match &refused {
+            LoadError::FunctionName { function, why } => (function, why.clone()),
+            LoadError::UnsupportedType { function, what } => {
+                (function, format!("it uses {}", error::unsupported(what)))
             }
-            offered => offered,
+            _ => return Err(refused),
+        };
+        if self.left_out.len() < MAX_TOOLS {
+            self.left_out.push(LeftOut {
+                function: function.chars().take(LONGEST_NAME).collect(),
+                why,
+            });
         }
+        self.refused.get_or_insert(refused);
+        Ok(())
     }
 
     fn offer(

@@ -22,11 +22,15 @@ const LOGGING: (&str, &str) = ("wasi:logging/logging", "0.1.");
 const ENTRIES: [&str; 2] = ["tools", "hooks"];
 
 /// What calls a component that is no tool, and what such a component is.
-const OTHER_WORLDS: [(&str, &str); 2] = [
+const OTHER_WORLDS: [(&str, &str); 3] = [
     ("wasi:cli/run", "a command-line program (it exports wasi:cli/run)"),
     (
         "wasi:http/incoming-handler",
         "a server of HTTP requests (it exports wasi:http/incoming-handler)",
+    ),
+    (
+        "wasi:http/handler",
+        "a server of HTTP requests (it exports wasi:http/handler)",
     ),
 ];
 
@@ -51,10 +55,12 @@ pub(crate) fn check(anatomy: &Anatomy) -> Result<(), LoadError> {
         .filter(|name| of_other_wasi(name))
         .cloned()
         .collect();
+    // What it is counts for more than what it was built with: another version would make no tool of it.
+    exports(&anatomy.exports)?;
     if !wasi.is_empty() {
         return Err(LoadError::WasiVersion { names: few(wasi) });
     }
-    exports(&anatomy.exports)
+    Ok(())
 }
 
 /// A component that exports nothing for this host, but something that says what it is.
@@ -242,8 +248,12 @@ mod tests {
 
     #[test]
     fn a_program_and_a_server_are_no_tools_unless_they_export_something_else() {
-        for name in ["wasi:cli/run@0.2.3", "wasi:http/incoming-handler@0.2.0"] {
-            let refused = of(&[], &[name]);
+        for name in [
+            "wasi:cli/run@0.2.3",
+            "wasi:http/incoming-handler@0.2.0",
+            "wasi:http/handler@0.3.0-rc-2026-03-15",
+        ] {
+            let refused = of(&["wasi:http/types@0.3.0-rc-2026-03-15"], &[name]);
             assert!(matches!(refused, Err(LoadError::NotATool { .. })), "{refused:?}");
             assert_eq!(of(&[], &[name, "add"]), Ok(()));
             assert_eq!(of(&[], &[name, TOOLS]), Ok(()));

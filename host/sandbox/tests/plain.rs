@@ -429,6 +429,33 @@ async fn functions_that_can_be_no_tools_are_left_out_with_the_reason_and_the_oth
     }
 }
 
+#[tokio::test]
+async fn of_functions_that_would_be_one_tool_the_first_is_offered_and_a_name_too_long_is_left_out() {
+    let long = "x".repeat(65);
+    let wasm = wat::parse_str(format!(
+        r#"(component
+  (core module $m (func (export "one") (result i32) (i32.const 1)) (func (export "two") (result i32) (i32.const 2)))
+  (core instance $i (instantiate $m))
+  (func $one (result u32) (canon lift (core func $i "one")))
+  (func $two (result u32) (canon lift (core func $i "two")))
+  (instance $first (export "get" (func $one)))
+  (instance $second (export "get" (func $two)))
+  (export "docs:calc/calc@0.1.0" (instance $first))
+  (export "docs:calc/calc@0.2.0" (instance $second))
+  (export "{long}" (func $one)))"#
+    ));
+    let sandbox = sandbox();
+    let component = load(&sandbox, wasm.unwrap()).await;
+    let names: Vec<_> = component.tools().iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["calc_get"]);
+    let report = run(&sandbox, &component, "calc_get", "{}").await;
+    assert_eq!(report.result.unwrap().structured, Some(json!({"result": 1})));
+    let left_out: Vec<_> = component.left_out().iter().map(|left| left.function.as_str()).collect();
+    assert_eq!(left_out, ["docs:calc/calc@0.2.0.get", &long]);
+    let why = &component.left_out()[0].why;
+    assert!(why.contains("already the tool calc_get"), "{why}");
+}
+
 /// A function that takes a value of this type.
 fn taking(types: &str, ty: &str) -> Vec<u8> {
     wat::parse_str(format!(

@@ -59,7 +59,7 @@ fn left_out(facts: &Facts) -> Option<Finding> {
             "`{}`{others} {verb} exported and can't be called as a tool",
             first.function
         ),
-        "have functions take and return plain values, or export what is meant for other components only in a world of its own",
+        "have functions take and return plain values, give each a name of its own, or export what is meant for other components in a world of its own",
     ))
 }
 

@@ -76,7 +76,7 @@ lints! {
     DebugSections, "debug-sections", Warning, "It carries debug information.";
     StartSlow, "start-slow", Warning, "Starting it takes the processor more than 100 ms.";
     StartMemory, "start-memory", Warning, "Starting it takes more than half of the memory that a call gets.";
-    FunctionsLeftOut, "functions-left-out", Warning, "Functions that it exports are no tools, since their types have no form in JSON.";
+    FunctionsLeftOut, "functions-left-out", Warning, "Functions that it exports are no tools, since their types have no form in JSON, or for their names.";
     SchemaUnbounded, "schema-unbounded", Note, "Arrays, or texts that leave for the outside, may be as long as all arguments may be.";
     EnumInWords, "enum-in-words", Note, "A description lists the values that a text may have, and the schema does not.";
     FunctionsUndescribed, "functions-undescribed", Note, "Plain functions are tools whose only description is their signature.";
