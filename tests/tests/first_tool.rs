@@ -48,7 +48,7 @@ fn step(block: &Block<'_>) -> Option<String> {
         ("sh", _) => Some(block.text.clone()),
         ("rust", "// src/lib.rs") => file(">", "src/lib.rs"),
         ("rust", "#[cfg(test)]") => file(">>", "src/lib.rs"),
-        ("toml", "name = \"notes\"") => file(">", "tool.toml"),
+        ("toml", "[files]") => file(">", "tool.toml"),
         ("toml", "# grant.toml") => file(">", "grant.toml"),
         ("toml", "# tests/notes.toml") => file(">", "tests/notes.toml"),
         ("text", _) => None,

@@ -189,22 +189,48 @@ mod tests {
         let templates = Workspace::locate().unwrap().root().join("sdk/templates");
         for language in ALL {
             let folder = templates.join(language.name());
-            for file in ["README.md", "tool.toml"] {
-                let text = fs::read_to_string(folder.join(file)).unwrap();
-                assert!(text.contains("weather"), "{}/{file}", language.name());
-            }
+            let text = fs::read_to_string(folder.join("README.md")).unwrap();
+            assert!(text.contains("weather"), "{}", language.name());
+            let identity = ["weather", "0.1.0", "Forecasts for cities."];
+            assert_eq!(who(&folder, language), identity, "{}", language.name());
         }
+    }
+
+    /// Who a template's component is: name, version, description, from the one place that says it.
+    fn who(folder: &Path, language: Language) -> [String; 3] {
+        let manifest = fs::read_to_string(folder.join("tool.toml")).unwrap();
+        let said = match language {
+            Language::Rust => {
+                assert!(manifest.starts_with('['), "Cargo.toml says it");
+                fs::read_to_string(folder.join("Cargo.toml.template")).unwrap()
+            }
+            _ => manifest,
+        };
+        ["name", "version", "description"].map(|key| {
+            let value = said
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+            value.unwrap_or_default().trim_matches('"').to_owned()
+        })
+    }
+
+    /// What a template's component asks for.
+    fn requests(folder: &Path) -> String {
+        let manifest = fs::read_to_string(folder.join("tool.toml")).unwrap();
+        let asks = manifest.find('[').unwrap();
+        manifest[asks..].to_owned()
     }
 
     #[test]
     fn every_template_asks_for_the_same_and_has_the_same_tests() {
         let templates = Workspace::locate().unwrap().root().join("sdk/templates");
-        for file in ["tool.toml", "tests/forecast.toml"] {
-            let text = |language: Language| fs::read_to_string(templates.join(language.name()).join(file)).unwrap();
-            assert!(
-                ALL.iter().all(|language| text(*language) == text(Language::Rust)),
-                "{file}"
-            );
+        let tests = |folder: &Path| fs::read_to_string(folder.join("tests/forecast.toml")).unwrap();
+        let rust = templates.join("rust");
+        for language in ALL {
+            let folder = templates.join(language.name());
+            assert_eq!(requests(&folder), requests(&rust), "{}", language.name());
+            assert_eq!(tests(&folder), tests(&rust), "{}", language.name());
         }
+        assert!(requests(&rust).contains("[network]"));
     }
 }

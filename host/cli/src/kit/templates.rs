@@ -165,8 +165,8 @@ fn adapted(text: &str, name: &ComponentName, sdk: Option<&Path>) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kit::Written;
     use clap::ValueEnum as _;
-    use fumehood_policy::manifest::Manifest;
 
     fn new(name: &ComponentName) -> New<'_> {
         New {
@@ -185,8 +185,13 @@ mod tests {
             let new = New { language, ..new(&name) };
             let files = make(&new, parent.path()).unwrap();
             let dir = parent.path().join("tide-tables");
-            let manifest = Manifest::parse_toml(&fs::read_to_string(dir.join("tool.toml")).unwrap()).unwrap();
-            assert_eq!(manifest.name, name, "{language}");
+            let file = dir.join("tool.toml");
+            let written = Written::new(fs::read_to_string(&file).unwrap(), &file).unwrap();
+            let manifest = written.manifest().unwrap();
+            let who = (&*manifest.name, &*manifest.version, &*manifest.description);
+            assert_eq!(who, (&*name, "0.1.0", "Forecasts for cities."), "{language}");
+            let said_twice = language == Language::Rust && written.text.contains("name =");
+            assert!(!said_twice, "Cargo.toml says who it is: {}", written.text);
             assert_eq!(Language::of(&dir), Some(language));
             assert!(files.contains(&dir.join("README.md")), "{language}: {files:?}");
             for file in files {
