@@ -69,6 +69,31 @@ pub struct NewComponent {
     pub grant: NewGrant,
 }
 
+/// A component to be added whose code the host's sandbox has loaded.
+///
+/// Its code is not kept with it, so it is there for as long as this host runs: for one whose data goes with it.
+#[derive(Debug, Clone)]
+pub struct LoadedComponent {
+    /// Its code.
+    pub code: fumehood_sandbox::Component,
+    /// A manifest that takes the place of the embedded one.
+    pub manifest: Option<Manifest>,
+    /// The name of a component that carries no manifest.
+    pub name: Option<ComponentName>,
+    /// What to grant.
+    pub grant: NewGrant,
+}
+
+impl LoadedComponent {
+    /// Says what it is.
+    ///
+    /// # Errors
+    /// [`InstallError`], with what to do about it.
+    pub fn inspect(&self) -> Result<Inspected, InstallError> {
+        described(&self.code, self.manifest.as_ref(), self.name.as_ref())
+    }
+}
+
 /// What an org decides about a component when it is added.
 #[derive(Debug, Clone)]
 pub enum NewGrant {
@@ -132,14 +157,26 @@ impl Host {
     /// # Errors
     /// [`HostError::Install`] if it is refused: nothing of it is kept.
     pub async fn add_component(&self, org: &OrgName, new: NewComponent) -> Result<Added, HostError> {
-        let (host, org) = (self.clone(), org.clone());
-        // What is in the store is what is used.
-        self.to_the_end(async move { host.add_now(&org, new).await }).await
+        self.add(org, Adding::Wasm(new)).await
     }
 
-    async fn add_now(&self, org: &OrgName, new: NewComponent) -> Result<Added, HostError> {
-        let named = new.manifest.as_ref().map(|manifest| manifest.name.clone());
-        let named = named.or_else(|| new.name.clone());
+    /// The same, with code that is loaded.
+    ///
+    /// # Errors
+    /// As [`add_component`](Self::add_component).
+    pub async fn add_loaded(&self, org: &OrgName, new: LoadedComponent) -> Result<Added, HostError> {
+        self.add(org, Adding::Loaded(new)).await
+    }
+
+    async fn add(&self, org: &OrgName, new: Adding) -> Result<Added, HostError> {
+        let (host, org) = (self.clone(), org.clone());
+        // What is in the store is what is used.
+        self.to_the_end(Box::pin(async move { host.add_now(&org, new).await }))
+            .await
+    }
+
+    async fn add_now(&self, org: &OrgName, new: Adding) -> Result<Added, HostError> {
+        let named = new.named();
         let pending = self.catalog().changes().begin(org, Operation::Add, named);
         // Held, so that the version before is there to be told of the change, whatever ends on it meanwhile.
         let tools_before = self.catalog().tools(org).await;
@@ -178,25 +215,32 @@ impl Host {
     }
 
     /// Compiles and keeps it, and has everybody use it from now on. Says what it took the place of.
-    async fn put_component(
-        &self,
-        org: &OrgName,
-        new: NewComponent,
-    ) -> Result<(Component, Option<Component>), HostError> {
+    async fn put_component(&self, org: &OrgName, new: Adding) -> Result<(Component, Option<Component>), HostError> {
+        let inspected = match &new {
+            Adding::Wasm(new) => self.inspect_component(org, new).await?,
+            Adding::Loaded(new) => new.inspect()?,
+        };
         let Inspected {
             digest,
             manifest,
             tools,
             left_out: _,
-        } = self.inspect_component(org, &new).await?;
-        let grant = match new.grant {
+        } = inspected;
+        // Loaded code is there for as long as anybody has it, and the catalog looks for it below.
+        let (grant, wasm, _held) = match new {
+            Adding::Wasm(new) => (new.grant, Some(new.wasm), None),
+            Adding::Loaded(new) => (new.grant, None, Some(new.code)),
+        };
+        let grant = match grant {
             // The store knows what was decided before, and whether that holds for this request.
             NewGrant::Undecided => None,
             NewGrant::Requested => Some(Grant::everything_requested(&manifest)),
             NewGrant::Exactly(grant) => Some(*grant),
         };
         // The code first: a row never points at code that isn't there.
-        self.catalog().blobs().put(new.wasm).await.map_err(InstallError::Blob)?;
+        if let Some(wasm) = wasm {
+            self.catalog().blobs().put(wasm).await.map_err(InstallError::Blob)?;
+        }
         let component = Component {
             name: manifest.name.clone(),
             org: org.clone(),
@@ -219,6 +263,24 @@ impl Host {
     }
 }
 
+/// A component that is being added.
+enum Adding {
+    Wasm(NewComponent),
+    Loaded(LoadedComponent),
+}
+
+impl Adding {
+    /// Its name, as far as it is known before it is read.
+    fn named(&self) -> Option<ComponentName> {
+        let (manifest, name) = match self {
+            Self::Wasm(new) => (&new.manifest, &new.name),
+            Self::Loaded(new) => (&new.manifest, &new.name),
+        };
+        let named = manifest.as_ref().map(|manifest| manifest.name.clone());
+        named.or_else(|| name.clone())
+    }
+}
+
 /// Why nothing came of a change, for those who look at it later.
 fn told(error: &HostError) -> String {
     match error {
@@ -236,7 +298,19 @@ pub async fn inspect(sandbox: &Sandbox, share: ShareKey, new: &NewComponent) -> 
     let digest = Digest::of(&new.wasm);
     let _installing = sandbox.begin_install(share)?;
     let component = sandbox.load_for(share, new.wasm.clone(), digest).await?;
-    let manifest = match (&new.manifest, component.manifest(), &new.name) {
+    described(&component, new.manifest.as_ref(), new.name.as_ref())
+}
+
+/// What a loaded component is, with a manifest that takes the place of its own, or with the name that it has without one.
+///
+/// # Errors
+/// [`InstallError`], with what to do about it.
+fn described(
+    component: &fumehood_sandbox::Component,
+    manifest: Option<&Manifest>,
+    name: Option<&ComponentName>,
+) -> Result<Inspected, InstallError> {
+    let manifest = match (manifest, component.manifest(), name) {
         (Some(manifest), _, _) => manifest.clone(),
         (None, Some(text), _) => Manifest::parse_toml(text)?,
         (None, None, Some(name)) => Manifest::without_requests(name.clone()),
@@ -257,7 +331,7 @@ pub async fn inspect(sandbox: &Sandbox, share: ShareKey, new: &NewComponent) -> 
         }
     }
     Ok(Inspected {
-        digest,
+        digest: *component.digest(),
         manifest,
         tools: component.tools().to_vec(),
         left_out: component.left_out().to_vec(),

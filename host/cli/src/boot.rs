@@ -30,7 +30,6 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 pub(crate) struct Running {
     pub(crate) host: Host,
     pub(crate) egress: Egress,
-    pub(crate) sandbox: Sandbox,
     pub(crate) opened: Opened,
     /// Set when this start made the first key of the org `default`.
     new_key: Option<SecretString>,
@@ -101,12 +100,12 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
 
 /// Starts a host that has no tools yet on an opened store.
 pub(crate) async fn start_untooled(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
-    let sandbox = sandbox_of(&loaded.config, &opened)?;
-    start_bare(loaded, opened, &door(&loaded.config), &sandbox).await
+    let sandbox = Sandbox::new(&sandbox_of(&loaded.config, &opened)?)?;
+    start_bare(loaded, opened, &door(&loaded.config), sandbox).await
 }
 
 /// The sandbox of a host with this store, as it is configured.
-pub(crate) fn sandbox_of(config: &Config, opened: &Opened) -> anyhow::Result<SandboxConfig> {
+fn sandbox_of(config: &Config, opened: &Opened) -> anyhow::Result<SandboxConfig> {
     Ok(SandboxConfig {
         cache_dir: Some(opened.lock.path().join("compiled")),
         cache_key: CacheKey::new(*opened.master.derive("compiled code")),
@@ -131,7 +130,7 @@ pub(crate) async fn start_bare(
     loaded: &Loaded,
     opened: Opened,
     door: &EgressConfig,
-    sandbox: &SandboxConfig,
+    sandbox: Sandbox,
 ) -> anyhow::Result<Running> {
     let config = &loaded.config;
     let store = Arc::clone(&opened.store);
@@ -142,7 +141,6 @@ pub(crate) async fn start_bare(
     store.replace_agents(&org, &config.agents()).await?;
     let new_key = keys::first(&*store, &opened.lock, &org).await?;
 
-    let sandbox = Sandbox::new(sandbox)?;
     let policy = config.host_policy();
     let limits = Arc::new(config.limits()?);
     let ledger = StoreLedger::new(Arc::clone(&store), Arc::clone(&limits));
@@ -161,7 +159,7 @@ pub(crate) async fn start_bare(
         callbacks: config.callbacks.in_effect(),
     });
     let drain = config.call_limits().drain();
-    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox.clone(), drain);
+    let catalog = Catalog::new(Arc::clone(&store), opened.blobs.clone(), sandbox, drain);
     let host = Host::start(HostParts {
         store,
         workspaces,
@@ -179,7 +177,6 @@ pub(crate) async fn start_bare(
     Ok(Running {
         host,
         egress,
-        sandbox,
         opened,
         new_key,
     })
@@ -215,12 +212,17 @@ pub(crate) fn inspecting(config: &Config) -> anyhow::Result<Sandbox> {
 
 /// The same, for the component files of an author, who calls them next: their compiled code is kept for that.
 pub(crate) fn looking(config: &Config, compiled: Option<CompiledCode>) -> anyhow::Result<Sandbox> {
+    Ok(Sandbox::new(&for_files(config, compiled)?)?)
+}
+
+/// A sandbox for component files that are installed nowhere: it runs few calls at once.
+pub(crate) fn for_files(config: &Config, compiled: Option<CompiledCode>) -> anyhow::Result<SandboxConfig> {
     let unkept = SandboxConfig::new()?;
     let (cache_dir, cache_key) = match compiled {
         Some(compiled) => (Some(compiled.dir), compiled.key),
         None => (None, unkept.cache_key.clone()),
     };
-    Ok(Sandbox::new(&SandboxConfig {
+    Ok(SandboxConfig {
         cache_dir,
         cache_key,
         max_concurrent_calls: 4,
@@ -228,7 +230,7 @@ pub(crate) fn looking(config: &Config, compiled: Option<CompiledCode>) -> anyhow
         compiler: compiler(config),
         ceilings: config.host_policy().ceilings,
         ..unkept
-    })?)
+    })
 }
 
 /// What the API takes, as it is configured.

@@ -7,15 +7,21 @@ use crate::{
     out::{printable, tell},
 };
 use anyhow::Context as _;
-use fumehood_agent::install::{NewComponent, NewGrant};
+use fumehood_agent::install::{LoadedComponent, NewComponent, NewGrant};
 use fumehood_core::name::ComponentName;
 use fumehood_policy::manifest::Manifest;
+use fumehood_sandbox::Component;
 use std::path::Path;
 
 /// What is there.
 pub(crate) struct ComponentFile {
     /// The code.
     pub(crate) wasm: Vec<u8>,
+    pub(crate) beside: Beside,
+}
+
+/// What is known of a component file without reading it.
+pub(crate) struct Beside {
     /// The name that the file's own name makes, for a component without a manifest.
     pub(crate) name: Option<ComponentName>,
     /// The manifest beside it, which takes the place of an embedded one.
@@ -40,6 +46,29 @@ impl ComponentFile {
     /// Reads it.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let beside = Beside::of(file)?;
+        Ok(Self { wasm, beside })
+    }
+
+    /// What it asks for: the manifest beside it, or the embedded one. None for a component that has neither, and for what is none.
+    pub(crate) fn manifest_in_force(&self) -> anyhow::Result<Option<Manifest>> {
+        self.beside.manifest_in_force(embedded_manifest(&self.wasm))
+    }
+
+    /// To be added, with this decision about it.
+    pub(crate) fn component(&self, grant: NewGrant) -> NewComponent {
+        NewComponent {
+            wasm: self.wasm.clone(),
+            manifest: self.beside.own_manifest(),
+            name: self.beside.name.clone(),
+            grant,
+        }
+    }
+}
+
+impl Beside {
+    /// Looks around a component file.
+    pub(crate) fn of(file: &Path) -> anyhow::Result<Self> {
         let stem = file
             .file_stem()
             .and_then(|stem| stem.to_str())
@@ -78,7 +107,6 @@ impl ComponentFile {
             })
             .transpose()?;
         Ok(Self {
-            wasm,
             name: stem.and_then(|stem| stem.parse().ok()),
             manifest,
             endorsement: endorsement(&beside_it(file)),
@@ -93,23 +121,27 @@ impl ComponentFile {
         }
     }
 
-    /// What it asks for: the manifest beside it, or the embedded one. None for a component that has neither, and for what is none.
-    pub(crate) fn manifest_in_force(&self) -> anyhow::Result<Option<Manifest>> {
-        if let Some(beside) = &self.manifest {
-            return Ok(Some(beside.manifest.clone()));
+    /// What the component asks for that carries this text as its manifest: the manifest beside it, else that.
+    pub(crate) fn manifest_in_force(&self, embedded: Option<&str>) -> anyhow::Result<Option<Manifest>> {
+        if let Some(manifest) = self.own_manifest() {
+            return Ok(Some(manifest));
         }
-        let embedded = embedded_manifest(&self.wasm).map(Manifest::parse_toml).transpose();
+        let embedded = embedded.map(Manifest::parse_toml).transpose();
         embedded.context("the component's manifest is not valid")
     }
 
-    /// To be added, with this decision about it.
-    pub(crate) fn component(&self, grant: NewGrant) -> NewComponent {
-        NewComponent {
-            wasm: self.wasm.clone(),
-            manifest: self.manifest.as_ref().map(|beside| beside.manifest.clone()),
+    /// Loaded code, to be added with this decision about it.
+    pub(crate) fn loaded(&self, code: Component, grant: NewGrant) -> LoadedComponent {
+        LoadedComponent {
+            code,
+            manifest: self.own_manifest(),
             name: self.name.clone(),
             grant,
         }
+    }
+
+    fn own_manifest(&self) -> Option<Manifest> {
+        self.manifest.as_ref().map(|beside| beside.manifest.clone())
     }
 }
 

@@ -77,7 +77,7 @@ impl Reading<'_> {
     /// The operator's own file.
     fn own(&self, name: &ComponentName, path: &Path, pinned: Option<Digest>) -> anyhow::Result<ComponentFile> {
         let file = ComponentFile::read(path)?;
-        if let Some(note) = &file.note {
+        if let Some(note) = &file.beside.note {
             tracing::warn!("[tool.{name}]: {note}");
         }
         let digest = Digest::of(&file.wasm);

@@ -7,6 +7,7 @@ mod args;
 mod boot;
 mod check;
 mod client;
+mod code_file;
 mod commands;
 mod compiled_code;
 mod component_file;
@@ -114,7 +115,7 @@ async fn run(cli: &Cli, mut loaded: Loaded, adopt_trace: Option<AdoptTrace>) -> 
     let succeeded = |good: bool| if good { DONE } else { FAILED };
     match &cli.command {
         Command::Serve(args) => commands::serve::serve(out, &loaded, args, adopt_trace).await?,
-        Command::Demo => return Ok(succeeded(commands::demo::demo(out).await?)),
+        Command::Demo => return Ok(succeeded(Box::pin(commands::demo::demo(out)).await?)),
         Command::Config(command) => commands::config::config(out, &loaded, command).await?,
         Command::Policy(command) => {
             return Ok(match commands::policy::policy(out, &loaded, command).await? {

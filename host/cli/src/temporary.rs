@@ -4,13 +4,15 @@
 
 use crate::{
     boot::{self, Running},
+    code_file::LoadedFile,
     compiled_code::CompiledCode,
     config::Loaded,
 };
 use anyhow::Context as _;
 use fumehood_egress::EgressConfig;
+use fumehood_sandbox::{Sandbox, SandboxConfig};
 use fumehood_store::StoreUrl;
-use std::ops::Deref;
+use std::{ops::Deref, path::Path};
 use tempfile::TempDir;
 
 /// Calls at once, with those that calls make: the place for each is made at the start, which a command waits for.
@@ -23,25 +25,40 @@ pub(crate) struct Temporary {
 }
 
 impl Temporary {
-    /// Starts it as it is configured, but without the configured tools and with this door.
+    /// Starts it as it is configured, but without the configured tools and with this door, and loads a component file for it meanwhile:
+    /// the two need nothing of each other, and both take their time.
+    ///
+    /// # Errors
+    /// When one of them fails; nothing of the other is left then.
     pub(crate) async fn start(
         loaded: &Loaded,
         door: &EgressConfig,
         compiled: Option<CompiledCode>,
-    ) -> anyhow::Result<Self> {
+        file: &Path,
+    ) -> anyhow::Result<(Self, LoadedFile)> {
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
         let mut loaded = loaded.clone();
-        loaded.config.data_dir = dir.path().to_owned();
+        loaded.config.data_dir = dir.path().join("data");
         loaded.config.tool.clear();
-        let opened = fumehood_store::open_with(dir.path(), &StoreUrl::Temporary, loaded.config.quotas()).await?;
-        let mut sandbox = boot::sandbox_of(&loaded.config, &opened)?;
-        sandbox.max_concurrent_calls = CALLS_AT_ONCE;
-        if let Some(compiled) = compiled {
-            sandbox.cache_dir = Some(compiled.dir);
-            sandbox.cache_key = compiled.key;
+        let sandbox = Sandbox::new(&SandboxConfig {
+            tmp_dir: Some(dir.path().join("tmp")),
+            max_concurrent_calls: CALLS_AT_ONCE,
+            ..boot::for_files(&loaded.config, compiled)?
+        })?;
+        let host = async {
+            let (data_dir, quotas) = (&loaded.config.data_dir, loaded.config.quotas());
+            let opened = fumehood_store::open_with(data_dir, &StoreUrl::Temporary, quotas).await?;
+            boot::start_bare(&loaded, opened, door, sandbox.clone()).await
+        };
+        let (running, code) = tokio::join!(Box::pin(host), LoadedFile::load(&sandbox, file));
+        let running = running?;
+        match code {
+            Ok(code) => Ok((Self { running, _dir: dir }, code)),
+            Err(error) => {
+                running.stop().await;
+                Err(error)
+            }
         }
-        let running = boot::start_bare(&loaded, opened, door, &sandbox).await?;
-        Ok(Self { running, _dir: dir })
     }
 
     /// Ends it.

@@ -35,6 +35,7 @@ mod plain;
 pub mod ports;
 mod recall;
 mod sandbox;
+mod sealed;
 mod share;
 mod slots;
 mod start;

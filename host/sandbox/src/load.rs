@@ -60,15 +60,21 @@ impl Sandbox {
         digest: Digest,
     ) -> Result<Component, LoadError> {
         let wasm = wasm.into();
-        let limit = self.shared.max_component_size;
-        if wasm.len() as u64 > limit {
-            return Err(LoadError::TooLarge {
-                actual: wasm.len() as u64,
-                limit,
-            });
-        }
+        self.check_size(wasm.len() as u64)?;
         self.single_flight(digest, || self.shared.load(share, wasm, digest))
             .await
+    }
+
+    /// Whether a component of so many bytes is taken.
+    ///
+    /// # Errors
+    /// [`LoadError::TooLarge`].
+    pub fn check_size(&self, bytes: u64) -> Result<(), LoadError> {
+        let limit = self.shared.max_component_size;
+        if bytes > limit {
+            return Err(LoadError::TooLarge { actual: bytes, limit });
+        }
+        Ok(())
     }
 
     /// A place among the installs of a share, to be held while one goes on.

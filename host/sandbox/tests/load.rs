@@ -191,6 +191,24 @@ async fn kept_code_that_was_changed_anywhere_is_compiled_anew_and_overwritten() 
     }
 }
 
+// T-box-cache-tamper
+#[tokio::test]
+async fn code_that_is_in_use_stays_as_it_was_whatever_becomes_of_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = tool("", ECHO);
+    let path = fill(dir.path(), 1, &wasm).await;
+    let sandbox = cached(dir.path(), 1);
+    let component = sandbox.load_cached(Digest::of(&wasm)).await.unwrap();
+    let good = std::fs::read(&path).unwrap();
+    // In place, as somebody would who knows that it is looked at once.
+    for bytes in [vec![0xcc; good.len()], Vec::new()] {
+        std::fs::write(&path, bytes).unwrap();
+        assert!(echoes(&sandbox, &component).await);
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(echoes(&sandbox, &component).await);
+}
+
 #[tokio::test]
 async fn kept_code_that_is_cut_off_is_not_used() {
     let dir = tempfile::tempdir().unwrap();

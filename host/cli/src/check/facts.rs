@@ -91,7 +91,7 @@ pub(crate) async fn facts(
 
 fn carried(file: &ComponentFile) -> Carried {
     let embedded = embedded_manifest(&file.wasm);
-    match (&file.manifest, embedded) {
+    match (&file.beside.manifest, embedded) {
         (None, None) => Carried::NoneAtAll,
         (None, Some(_)) => Carried::Same,
         (Some(_), None) => Carried::None,

@@ -97,13 +97,13 @@ async fn replacement(sandbox: &Sandbox, file: &Path) -> anyhow::Result<Replaceme
     let code = code
         .with_context(|| format!("{} can't be used", file.display()))
         .or_fault()?;
-    let beside = read.manifest.map(|beside| beside.manifest.name);
+    let beside = read.beside.manifest.map(|beside| beside.manifest.name);
     let embedded = || {
         code.manifest()
             .and_then(|text| Manifest::parse_toml(text).ok())
             .map(|manifest| manifest.name)
     };
-    let name = beside.or_else(embedded).or(read.name);
+    let name = beside.or_else(embedded).or(read.beside.name);
     let name = name
         .with_context(|| {
             format!(

@@ -169,7 +169,7 @@ fn everything_requested(component: &Value) -> anyhow::Result<Grant> {
 /// Adds a component and says what it asks for and what it got.
 pub(crate) async fn add(out: Out, client: &Client, source: &Path, decision: &Decision) -> anyhow::Result<()> {
     let file = ComponentFile::read(source)?;
-    file.tell();
+    file.beside.tell();
     added(out, &post(client, &file, decision).await?, decision);
     Ok(())
 }
@@ -181,13 +181,13 @@ pub(crate) async fn post(client: &Client, file: &ComponentFile, decision: &Decis
         Decision::Requested => json!("requested"),
         Decision::Exactly(file) => json!(file.grant),
     }});
-    if let Some(name) = &file.name {
+    if let Some(name) = &file.beside.name {
         body["name"] = json!(name);
     }
-    if let Some(beside) = &file.manifest {
+    if let Some(beside) = &file.beside.manifest {
         body["manifest"] = json!(beside.whole);
     }
-    if let (Some(endorsement), Some(body)) = (&file.endorsement, body.as_object_mut()) {
+    if let (Some(endorsement), Some(body)) = (&file.beside.endorsement, body.as_object_mut()) {
         let Value::Object(fields) = json!(endorsement) else {
             bail!("the signature can't be sent")
         };
@@ -304,12 +304,12 @@ pub(crate) fn section(out: Out, title: &str, lines: impl Iterator<Item = String>
 /// What a component file is, as this host sees it.
 pub(crate) async fn checked(loaded: &Loaded, file: &Path) -> anyhow::Result<Value> {
     let file = ComponentFile::read(file)?;
-    file.tell();
+    file.beside.tell();
     let sandbox = boot::looking(&loaded.config, CompiledCode::of_user())?;
     let inspected = inspect(&sandbox, ShareKey::default(), &file.component(NewGrant::Undecided)).await?;
     let warnings: Vec<String> = lint::manifest(&inspected.manifest, &loaded.config.host_policy().ceilings)
         .iter()
-        .map(|finding| match &file.manifest {
+        .map(|finding| match &file.beside.manifest {
             Some(beside) => told(finding, &beside.file, &beside.text),
             None => finding.to_string(),
         })

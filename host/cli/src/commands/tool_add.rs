@@ -99,7 +99,7 @@ impl Adding {
         let decision = Decision::read(args.grant.as_deref(), args.yes)?;
         let lock = LockFile::of(loaded);
         let fetched = outside(loaded, &args.way)?.fetch(source).await?;
-        fetched.file.tell();
+        fetched.file.beside.tell();
         let replacing = match args.replace {
             true => Replacing::Anything,
             false => Replacing::Newer,
@@ -195,7 +195,7 @@ pub(crate) fn check_signature(loaded: &Loaded, file: &Path) -> anyhow::Result<()
 fn named(fetched: &Fetched) -> anyhow::Result<Option<ComponentName>> {
     let manifest = fetched.file.manifest_in_force()?;
     let named = manifest.map(|manifest| manifest.name);
-    Ok(named.or_else(|| fetched.file.name.clone()))
+    Ok(named.or_else(|| fetched.file.beside.name.clone()))
 }
 
 /// Refuses what the lock stands against.
@@ -217,7 +217,7 @@ pub(crate) fn allowed(fetched: &Fetched, lock: &Lock, replacing: Replacing) -> a
 pub(crate) fn keep(loaded: &Loaded, fetched: &Fetched) {
     let kept = loaded
         .tool_cache()
-        .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm, fetched.file.endorsement.as_ref()));
+        .and_then(|dir| Cache::new(&dir).put(&fetched.file.wasm, fetched.file.beside.endorsement.as_ref()));
     trim(loaded, fetched.digest);
     if let Err(error) = kept {
         eprintln!("warning: it can't be installed again without a network: {error:#}");

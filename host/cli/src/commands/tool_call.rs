@@ -3,12 +3,13 @@
 use crate::{
     args::ToolCall,
     boot::{self, Running},
+    code_file::LoadedFile,
     commands::{
         explanation::{self, Given, Made, Times},
         tool,
     },
     compiled_code::CompiledCode,
-    component_file::ComponentFile,
+    component_file::Beside,
     config::Loaded,
     fault::{OrFault as _, of_usage},
     out::Out,
@@ -23,7 +24,6 @@ use fumehood_agent::{
 };
 use fumehood_core::{
     call::{Arguments, status_of},
-    digest::Digest,
     event::EventBody,
     id::SessionId,
     ledger::LedgerEntry,
@@ -33,10 +33,7 @@ use fumehood_policy::{grant::Grant, limits::Limits};
 use fumehood_store::record::{Owner, PageRequest};
 use secrecy::SecretString;
 use serde_json::json;
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
 
 pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> anyhow::Result<bool> {
     let arguments: Arguments = serde_json::from_str(&args.arguments)
@@ -49,25 +46,23 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     }
     let workspace = workspace(args).or_fault()?;
     let secrets = secrets(args).or_fault()?;
-    let file = ComponentFile::read(Path::new(&args.component))?;
-    file.tell();
-    let grant = grant(args, &file)?;
+    let file = Path::new(&args.component);
+    let beside = Beside::of(file)?;
+    beside.tell();
+    let mut grant = granted(args)?;
 
-    let digest = Digest::of(&file.wasm);
-    let running = Temporary::start(loaded, &boot::door(&loaded.config), CompiledCode::of_user()).await?;
+    let door = boot::door(&loaded.config);
+    let (running, loaded) = Box::pin(Temporary::start(loaded, &door, CompiledCode::of_user(), file)).await?;
+    let LoadedFile { code, kept, took: load } = loaded;
     let org = OrgName::default_org();
 
-    let begun = Instant::now();
-    // Held, so that installing it does not load it again.
-    let kept = running.sandbox.load_cached(digest).await;
-    let (code, kept) = match kept {
-        Some(code) => (code, true),
-        None => (running.sandbox.load(file.wasm.clone(), digest).await?, false),
-    };
-    let load = begun.elapsed();
-    let new = file.component(NewGrant::Exactly(Box::new(grant.clone())));
-    let added = Box::pin(running.host.add_component(&org, new)).await?;
-    drop(code);
+    if args.yes && args.grant.is_none() {
+        let manifest = beside.manifest_in_force(code.manifest())?;
+        grant = manifest.as_ref().map(Grant::everything_requested).unwrap_or_default();
+        set_limits(&mut grant, args)?;
+    }
+    let new = beside.loaded(code, NewGrant::Exactly(Box::new(grant.clone())));
+    let added = Box::pin(running.host.add_loaded(&org, new)).await?;
     let tools: Vec<&str> = added.component.tools.iter().map(|tool| tool.name.as_str()).collect();
     tool::has_tool(&tools, args)?;
     for (name, value) in &secrets {
@@ -148,17 +143,18 @@ fn made<'a>(
     }
 }
 
-/// What the call may do: what is granted by a file, all that the component asks for, or nothing; within the limits that are given.
-fn grant(args: &ToolCall, file: &ComponentFile) -> anyhow::Result<Grant> {
+/// What the call may do: what is granted by a file, or nothing; within the limits that are given.
+fn granted(args: &ToolCall) -> anyhow::Result<Grant> {
     let mut grant = match &args.grant {
         Some(file) => tool::read_grant(file)?,
-        None if args.yes => file
-            .manifest_in_force()?
-            .as_ref()
-            .map(Grant::everything_requested)
-            .unwrap_or_default(),
         None => Grant::none(),
     };
+    set_limits(&mut grant, args)?;
+    Ok(grant)
+}
+
+/// The limits that are given.
+fn set_limits(grant: &mut Grant, args: &ToolCall) -> anyhow::Result<()> {
     for limit in &args.limit {
         let (key, value) = limit
             .split_once('=')
@@ -166,7 +162,7 @@ fn grant(args: &ToolCall, file: &ComponentFile) -> anyhow::Result<Grant> {
             .or_fault()?;
         grant.limits.set(key, value).or_fault()?;
     }
-    Ok(grant)
+    Ok(())
 }
 
 /// The directory that the call sees as its workspace, if one is given.

@@ -27,7 +27,7 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, args: &ToolCheck) -> anyhow
     let largest = loaded.config.call_limits().install.component_size.bytes();
     let looked_at = async {
         let file = file?;
-        file.tell();
+        file.beside.tell();
         let facts = check::facts(&sandbox, &file, target, &host, largest).await?;
         anyhow::Ok((file, facts))
     };
@@ -55,7 +55,7 @@ pub(crate) async fn check(out: Out, loaded: &Loaded, args: &ToolCheck) -> anyhow
     value["path"] = json!(path);
     value["findings"] = found
         .iter()
-        .map(|finding| machine(finding, file.manifest.as_ref()))
+        .map(|finding| machine(finding, file.beside.manifest.as_ref()))
         .collect();
     value["counts"] = json!({
         "error": count(Level::Error), "warning": count(Level::Warning), "note": count(Level::Note), "allowed": allowed.len(),

@@ -34,7 +34,7 @@ pub(crate) async fn dev(out: Out, loaded: &Loaded, args: &ToolDev) -> anyhow::Re
 async fn rounds(out: Out, loaded: &Loaded, args: &ToolDev, dir: &Path) -> anyhow::Result<()> {
     let mut watch = Watch::begin(dir)?;
     loop {
-        if let Err(error) = round(out, loaded, args, dir).await {
+        if let Err(error) = Box::pin(round(out, loaded, args, dir)).await {
             tell(&printable(&format!("fumehood: {error:#}\n")));
         }
         let waits = out
@@ -51,7 +51,7 @@ async fn round(out: Out, loaded: &Loaded, args: &ToolDev, dir: &Path) -> anyhow:
     if args.call.is_empty() {
         // Both, so that each save tells all that is wrong.
         let of_the_language = test(&project).await;
-        let of_the_component = tool_test::of_built(out, loaded, &project.dir, &file).await;
+        let of_the_component = Box::pin(tool_test::of_built(out, loaded, &project.dir, &file)).await;
         let (of_the_language, of_the_component) = match (of_the_language, of_the_component) {
             (Err(error), Err(other)) => {
                 tell(&printable(&format!("fumehood: {error:#}\n")));

@@ -117,7 +117,7 @@ impl Locking<'_> {
             return self.again(entry).await;
         }
         let mut fetched = self.outside.fetch(&section.source).await?;
-        fetched.file.name = Some(name.clone());
+        fetched.file.beside.name = Some(name.clone());
         if let Some(expected) = section.digest {
             ensure!(
                 fetched.digest == expected,
@@ -135,7 +135,7 @@ impl Locking<'_> {
         let entry = self.inspected(name, &fetched).await?;
         Ok(Pinning {
             wasm: fetched.file.wasm,
-            endorsement: fetched.file.endorsement,
+            endorsement: fetched.file.beside.endorsement,
             pin: Pin {
                 changed: self.lock.get(name) != Some(&entry),
                 entry,
@@ -171,7 +171,7 @@ impl Locking<'_> {
         };
         Ok(Pinning {
             wasm: fetched.file.wasm,
-            endorsement: fetched.file.endorsement,
+            endorsement: fetched.file.beside.endorsement,
             pin: Pin {
                 changed: again != *entry,
                 entry: again,

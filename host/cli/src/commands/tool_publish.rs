@@ -78,7 +78,12 @@ fn manifest(file: &ComponentFile, path: &Path) -> anyhow::Result<Manifest> {
         );
     };
     let manifest = Manifest::parse_toml(text).with_context(|| format!("the manifest in {path} is not valid"))?;
-    if let Some(beside) = file.manifest.as_ref().filter(|beside| beside.manifest != manifest) {
+    if let Some(beside) = file
+        .beside
+        .manifest
+        .as_ref()
+        .filter(|beside| beside.manifest != manifest)
+    {
         bail!(
             "{path} was built before {} was changed; run `fumehood tool build` again, so that what is published is what you see",
             beside.file

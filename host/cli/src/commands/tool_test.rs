@@ -54,7 +54,7 @@ pub(crate) async fn test(out: Out, loaded: &Loaded, args: &ToolTest) -> anyhow::
         None if Language::of(&args.dir).is_some() => build(&Project::find(&args.dir)?).await?.file,
         None => finished(&args.dir)?,
     };
-    run(out, loaded, args, &files, &component).await
+    Box::pin(run(out, loaded, args, &files, &component)).await
 }
 
 /// The component of a folder without code.
@@ -83,7 +83,7 @@ pub(crate) async fn of_built(out: Out, loaded: &Loaded, dir: &Path, component: &
         record: false,
         secret: Vec::new(),
     };
-    run(out, loaded, &args, &find(dir).or_fault()?, component).await
+    Box::pin(run(out, loaded, &args, &find(dir).or_fault()?, component)).await
 }
 
 async fn run(out: Out, loaded: &Loaded, args: &ToolTest, files: &[Located], component: &Path) -> anyhow::Result<bool> {

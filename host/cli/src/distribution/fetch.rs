@@ -11,7 +11,7 @@ use super::{
     source::Source,
     trust::{Distrusted, Policy, Signed, Trust, TrustedKey},
 };
-use crate::component_file::ComponentFile;
+use crate::component_file::{Beside, ComponentFile};
 use anyhow::{Context as _, bail, ensure};
 use fumehood_core::digest::Digest;
 use reqwest::StatusCode;
@@ -270,10 +270,12 @@ async fn at_tag(registry: &mut Registry<'_>, artifact: &Digest) -> anyhow::Resul
 pub(crate) fn alone(source: &Source, wasm: Vec<u8>, endorsement: Option<Endorsement>) -> ComponentFile {
     ComponentFile {
         wasm,
-        name: source.name(),
-        manifest: None,
-        endorsement,
-        note: None,
+        beside: Beside {
+            name: source.name(),
+            manifest: None,
+            endorsement,
+            note: None,
+        },
     }
 }
 

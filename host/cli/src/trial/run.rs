@@ -13,7 +13,7 @@ use super::{
 use crate::{
     boot,
     compiled_code::CompiledCode,
-    component_file::ComponentFile,
+    component_file::Beside,
     config::Loaded,
     printed::{self, Printed},
     temporary::Temporary,
@@ -21,13 +21,12 @@ use crate::{
 use anyhow::Context as _;
 use fumehood_agent::{
     host::NewSession,
-    install::{NewComponent, NewGrant},
+    install::{LoadedComponent, NewGrant},
     recording::HttpTape,
     tools::{Called, Staging},
 };
 use fumehood_core::{
     call::{Metering, status_of},
-    digest::Digest,
     id::SessionId,
     ledger::EgressOutcome,
     name::{AgentName, OrgName, SecretName, ToolName},
@@ -36,7 +35,6 @@ use fumehood_egress::{EgressConfig, Resolver, Wire};
 use fumehood_policy::{
     agent::AgentConfig, authority::HostPolicy, grant::Grant, limits::Limits, manifest::Manifest, quantity::ByteSize,
 };
-use fumehood_sandbox::Component;
 use fumehood_store::{
     WorkspacePath,
     record::{Owner, PageRequest},
@@ -59,7 +57,7 @@ use tempfile::TempDir;
 pub(crate) struct Trial {
     running: Temporary,
     outside: Outside,
-    component: NewComponent,
+    component: LoadedComponent,
     manifest: Manifest,
     /// What the component offers.
     tools: Vec<ToolName>,
@@ -68,8 +66,6 @@ pub(crate) struct Trial {
     answers: Answers,
     /// How many orgs there were.
     orgs: AtomicU64,
-    /// Held, so that adding it to another org does not load it again.
-    _code: Component,
 }
 
 /// Who answers the requests that the door lets through.
@@ -161,8 +157,8 @@ fn fault(fault: Fault) -> Answer {
 impl Trial {
     /// Starts a host for this component.
     pub(crate) async fn start(loaded: &Loaded, file: &Path, answers: Answers) -> anyhow::Result<Self> {
-        let file = ComponentFile::read(file)?;
-        file.tell();
+        let beside = Beside::of(file)?;
+        beside.tell();
         let outside = Outside::default();
         let as_configured = boot::door(&loaded.config);
         let door = match &answers {
@@ -175,11 +171,9 @@ impl Trial {
                 ..as_configured
             },
         };
-        let running = Temporary::start(loaded, &door, CompiledCode::of_user()).await?;
-        let code = running.sandbox.load(file.wasm.clone(), Digest::of(&file.wasm)).await?;
-        let component = file.component(NewGrant::Requested);
-        let org = OrgName::default_org();
-        let inspected = running.host.inspect_component(&org, &component).await?;
+        let (running, file) = Box::pin(Temporary::start(loaded, &door, CompiledCode::of_user(), file)).await?;
+        let component = beside.loaded(file.code, NewGrant::Requested);
+        let inspected = component.inspect()?;
         Ok(Self {
             agents: loaded.config.agents(),
             policy: loaded.config.host_policy(),
@@ -190,7 +184,6 @@ impl Trial {
             manifest: inspected.manifest,
             tools: inspected.tools.into_iter().map(|tool| tool.name).collect(),
             orgs: AtomicU64::new(0),
-            _code: code,
         })
     }
 
@@ -368,7 +361,7 @@ impl Trial {
         let host = &self.running.host;
         host.store().create_org(&org).await?;
         host.store().replace_agents(&org, &self.agents).await?;
-        host.add_component(&org, self.component.clone()).await?;
+        host.add_loaded(&org, self.component.clone()).await?;
         Ok(org)
     }
 
