@@ -1,6 +1,9 @@
 //! Undo and its siblings.
 
-use crate::house::House;
+use crate::{
+    hooks::guests::{Does, hook},
+    house::House,
+};
 use fumehood_model::ModelRequest;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -307,6 +310,66 @@ async fn undo_can_leave_the_files_as_they_are() {
     let undone = undo(&house, &session, &json!({"files": false})).await.json();
     assert_eq!(undone["files"], "kept");
     assert_eq!(file(&house, &session, "a").await.as_deref(), Some("kept"));
+}
+
+/// A turn in which the model asks for one call, to where it stands still.
+async fn calling(house: &House, session: &str, tool: &str, body: &Value) -> Value {
+    house.next_answer().calls(&[(tool, json!({"n": 3}))]);
+    let turn = house.post(&format!("{session}/turns")).json(body).answer().await;
+    assert_eq!(turn.status, StatusCode::OK, "{}", turn.text());
+    turn.json()
+}
+
+#[tokio::test]
+async fn undo_names_a_call_that_ran_and_was_denied_after_that_and_not_one_that_was_denied_before() {
+    let house = House::new().await;
+    house.add_sums().await;
+    house.add("guardian", hook(&Does::Denies("private"))).await;
+    for (point, names_it) in [("after_tool_call", true), ("before_tool_call", false)] {
+        let guard =
+            json!({"name": "guard", "points": [point], "mode": "guard", "component": "guardian", "timeout": "30s"});
+        house.agent(json!({"model": "main", "hook": [guard]})).await;
+        let session = house.session().await;
+        let turn = calling(&house, &session, "shout", &json!({"input": "shout"})).await;
+        assert_eq!(turn["status"], "completed", "{turn}");
+        let undone = undo(&house, &session, &json!({})).await.json();
+        let outside = undone["outside"].as_array().unwrap();
+        let named: Vec<_> = outside.iter().map(|one| (&one["kind"], &one["tool"])).collect();
+        match names_it {
+            true => assert_eq!(named, [(&json!("call"), &json!("shout"))], "{undone}"),
+            false => assert!(named.is_empty(), "{undone}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn undo_names_a_call_that_the_client_was_to_run() {
+    let house = House::new().await;
+    let session = house.session().await;
+    let locate =
+        json!({"name": "locate", "description": "Tells where the user is.", "input_schema": {"type": "object"}});
+    let body = json!({"input": "where am I?", "tools": [locate]});
+    let turn = calling(&house, &session, "locate", &body).await;
+    let (id, call) = (turn["id"].as_str().unwrap(), &turn["awaited"][0]["call_id"]);
+    let results = json!({"results": [{"call_id": call, "content": "bench 3"}]});
+    let given = house
+        .post(&format!("/v1/turns/{id}/results"))
+        .json(&results)
+        .answer()
+        .await;
+    assert_eq!(given.status, StatusCode::OK, "{}", given.text());
+    house
+        .get(&format!("{session}/events?turn={id}"))
+        .stream()
+        .await
+        .rest()
+        .await;
+    let undone = undo(&house, &session, &json!({})).await.json();
+    assert_eq!(
+        undone["outside"],
+        json!([{"kind": "call", "call": call, "tool": "locate"}])
+    );
+    assert_eq!(undone["outside_more"], 0);
 }
 
 #[tokio::test]
