@@ -390,3 +390,6 @@ pub(crate) async fn for_each_page_between(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
