@@ -181,8 +181,12 @@ impl HttpProvider {
 impl Provider for HttpProvider {
     async fn stream(&self, request: &ModelRequest) -> Result<ModelStream, ModelError> {
         let mut request = self.media.fit(request);
+        let mut state = PastReasoning::Sent;
         loop {
-            let sent = self.wire.body(&request);
+            let sent = match state {
+                PastReasoning::Sent => self.wire.body(&request),
+                PastReasoning::LeftOut => self.wire.body_without_state(&request),
+            };
             let body =
                 serde_json::to_vec(&sent).map_err(|_| ModelError::protocol("the request could not be written"))?;
             let deadline = Instant::now() + self.account.timeouts.first_byte;
@@ -195,7 +199,16 @@ impl Provider for HttpProvider {
             };
             let model = &self.account.info.model;
             let kind = refusal.error.kind();
-            if *kind == ModelErrorKind::InvalidRequest && self.wire.adapts_to(&refusal.fault, &sent) {
+            let is_invalid = *kind == ModelErrorKind::InvalidRequest;
+            if is_invalid
+                && state == PastReasoning::Sent
+                && refusal.fault.refuses_state()
+                && self.wire.body_without_state(&request) != sent
+            {
+                // Not remembered: what is refused of one conversation says nothing of others.
+                tracing::info!(%model, "the provider does not take past reasoning back; going on without it");
+                state = PastReasoning::LeftOut;
+            } else if is_invalid && self.wire.adapts_to(&refusal.fault, &sent) {
                 tracing::info!(%model, "the model does not take a parameter; going on without it");
             } else if let Some(without) = self.media.instead_of(&request, kind, &refusal.fault) {
                 tracing::info!(%model, "the model does not take a picture or sound; going on with a text in its place");
@@ -209,6 +222,13 @@ impl Provider for HttpProvider {
     fn describe(&self) -> ModelInfo {
         self.account.info.clone()
     }
+}
+
+/// Whether what the provider needs back of past reasoning goes with a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PastReasoning {
+    Sent,
+    LeftOut,
 }
 
 /// A refusal, with what the wire may learn from it.

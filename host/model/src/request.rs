@@ -1,13 +1,16 @@
 //! What a model is asked.
 
-use fumehood_core::{message::Message, tool::ToolDefinition};
+use fumehood_core::{
+    message::{AssistantPart, Message},
+    tool::ToolDefinition,
+};
 use std::sync::Arc;
 
 /// One model call: instructions, transcript, and the tools on offer.
 ///
 /// The transcript must be well-formed: every requested call of an assistant message has its result before the next
-/// assistant message. What a wire cannot carry (audio on most, images in tool results on some, workspace files)
-/// is shown to the model as a short text in its place.
+/// assistant message. What a wire cannot carry (audio on most, workspace files) is shown to the model as a short text in its
+/// place.
 #[derive(Debug, Clone, Default)]
 pub struct ModelRequest {
     /// The instructions. Keep them stable between steps: providers cache by prefix.
@@ -26,6 +29,24 @@ pub struct ModelRequest {
     pub temperature: Option<f64>,
     /// The same for all steps of a session, so that a provider can route them to a warm cache. No secret.
     pub cache_key: Option<String>,
+}
+
+impl ModelRequest {
+    /// The same without the opaque state of past reasoning.
+    pub(crate) fn without_state(&self) -> Self {
+        let mut request = self.clone();
+        for message in Arc::make_mut(&mut request.messages) {
+            let Message::Assistant { parts } = message else {
+                continue;
+            };
+            for part in parts {
+                if let AssistantPart::Reasoning { provider_state, .. } = part {
+                    *provider_state = None;
+                }
+            }
+        }
+        request
+    }
 }
 
 /// Whether the model may ask for tools.

@@ -7,7 +7,7 @@
 use super::{
     Parser, Sink, Wire,
     fault::Fault,
-    shared::{StateTag, base64, count, input_schema, is_error, object, parse, result_content, result_text},
+    shared::{StateTag, base64, count, input_schema, is_error, object, parse, result_content, result_text, wire_name},
 };
 use crate::{
     config::ReasoningEffort,
@@ -165,7 +165,7 @@ impl Blocks<'_> {
                 AssistantPart::ToolCall(call) => Some(json!({
                     "type": "tool_use",
                     "id": call.id,
-                    "name": call.tool,
+                    "name": wire_name(&call.tool),
                     "input": call.arguments.as_object(),
                 })),
             })
@@ -278,6 +278,15 @@ impl Wire for Anthropic {
             ),
             ("temperature", temperature.map(Value::from)),
         ])
+    }
+
+    fn body_without_state(&self, request: &ModelRequest) -> Value {
+        let mut body = self.body(&request.without_state());
+        // While it thinks it wants the thinking back that led to the calls before.
+        if let Some(body) = body.as_object_mut() {
+            body.shift_remove("thinking");
+        }
+        body
     }
 
     fn adapts_to(&self, refusal: &Fault, sent: &Value) -> bool {

@@ -1,12 +1,12 @@
 //! OpenAI Chat Completions, and the endpoints of others that speak it.
 //!
-//! Its terminal marker is `data: [DONE]` after a chunk with a `finish_reason`. It has no place for images in tool results,
-//! nor for reasoning, except for what Gemini attaches to calls and wants back.
+//! Its terminal marker is `data: [DONE]` after a chunk with a `finish_reason`. It has no place for images in tool results: they follow
+//! the results in a message of the user. Nor has it one for reasoning, except for what Gemini attaches to calls and wants back.
 
 use super::{
     Parser, Sink, Wire,
     fault::Fault,
-    shared::{StateTag, count, data_url, input_schema, marked_result_text, object, parse},
+    shared::{StateTag, count, data_url, input_schema, marked_result_text, object, parse, wire_name},
 };
 use crate::{
     config::ReasoningEffort,
@@ -14,7 +14,9 @@ use crate::{
     request::{ModelRequest, ParallelToolCalls, ToolChoice},
 };
 use fumehood_core::{
+    call::CallResult,
     content::Content,
+    id::CallId,
     message::{AssistantPart, Message},
     turn::{StepStop, Usage},
 };
@@ -74,18 +76,26 @@ impl Chat {
         if !request.system.is_empty() {
             messages.push(json!({"role": "system", "content": request.system}));
         }
+        let mut shown = Shown::default();
         for message in request.messages.iter() {
+            if !matches!(message, Message::Tool { .. }) {
+                messages.extend(shown.take());
+            }
             messages.extend(match message {
                 Message::User { content } => Some(json!({"role": "user", "content": user_content(content)})),
                 Message::Note { text } | Message::Summary { text } => Some(json!({"role": "user", "content": text})),
                 Message::Assistant { parts } => self.assistant(parts),
-                Message::Tool { call, result, .. } => Some(json!({
-                    "role": "tool",
-                    "tool_call_id": call,
-                    "content": marked_result_text(result),
-                })),
+                Message::Tool { call, tool, result } => {
+                    shown.note(call, tool, result);
+                    Some(json!({
+                        "role": "tool",
+                        "tool_call_id": call,
+                        "content": marked_result_text(result),
+                    }))
+                }
             });
         }
+        messages.extend(shown.take());
         messages
     }
 
@@ -105,7 +115,7 @@ impl Chat {
                         (
                             "function",
                             Some(json!({
-                                "name": call.tool,
+                                "name": wire_name(&call.tool),
                                 "arguments": Value::from(call.arguments.as_object()).to_string(),
                             })),
                         ),
@@ -120,6 +130,34 @@ impl Chat {
                 ("content", Some(if text.is_empty() { Value::Null } else { text.into() })),
                 ("tool_calls", (!calls.is_empty()).then(|| calls.into())),
             ])
+        })
+    }
+}
+
+/// The images in the results of one answer. All of these have to stand side by side, so that the images come after the last.
+#[derive(Default)]
+struct Shown {
+    of: Vec<String>,
+    images: Vec<Value>,
+}
+
+impl Shown {
+    fn note(&mut self, call: &CallId, tool: &str, result: &CallResult) {
+        let content = result.as_ref().map_or(&[][..], |output| &output.content);
+        for image in content.iter().filter(|piece| matches!(piece, Content::Image { .. })) {
+            self.of.push(format!("{tool} ({call})"));
+            self.images.push(piece(image));
+        }
+    }
+
+    fn take(&mut self) -> Option<Value> {
+        let Self { of, images } = std::mem::take(self);
+        (!images.is_empty()).then(|| {
+            let line = format!("[the images of the results above, in this order: {}]", of.join(", "));
+            let content: Vec<_> = std::iter::once(json!({"type": "text", "text": line}))
+                .chain(images)
+                .collect();
+            json!({"role": "user", "content": content})
         })
     }
 }

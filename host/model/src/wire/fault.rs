@@ -113,6 +113,24 @@ impl Fault {
         }
     }
 
+    /// Whether it is what goes back to the provider of past reasoning that is refused: it can't be verified any more, or is wanted where
+    /// another model reasoned. One provider has a code for it.
+    pub(crate) fn refuses_state(&self) -> bool {
+        const WORDS: [&str; 7] = [
+            "invalid `signature`",
+            "expected `thinking`",
+            "`redacted_thinking` blocks",
+            "thought signature",
+            "thought_signature",
+            "item 'rs_",
+            "item with id 'rs_",
+        ];
+        let in_transcript = |words: &str| self.message.starts_with("messages.") && self.says_one_of(&[words]);
+        self.tags.iter().any(|tag| tag == "invalid_encrypted_content")
+            || in_transcript("thinking")
+            || self.says_one_of(&WORDS)
+    }
+
     /// Which kinds of media it is about, if it is.
     pub(crate) fn names_media(&self) -> Option<MediaKinds> {
         let (images, audio) = (self.says_one_of(&["image"]), self.says_one_of(&["audio"]));
@@ -352,6 +370,41 @@ mod tests {
             None
         ));
         assert!(!refuses("max_tokens: Field required", None));
+    }
+
+    #[test]
+    fn refused_reasoning_of_before_is_known_by_its_code_or_its_words() {
+        let fault = |message: &str, code: Option<&str>| {
+            Fault::from_json(&serde_json::json!({"error": {"message": message, "code": code}}))
+        };
+        for message in [
+            "messages.1.content.0: Invalid `signature` in `thinking` block",
+            "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`. When `thinking` is enabled, a \
+             final `assistant` message must start with a thinking block",
+            "messages.5.content.0: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified.",
+            "Item 'rs_1' of type 'reasoning' was provided without its required following item.",
+            "Corrupted thought signature.",
+        ] {
+            assert!(fault(message, None).refuses_state(), "{message}");
+            assert!(!fault(message, None).refuses_reasoning(), "{message}");
+        }
+        let unverified = "The encrypted content gAAA could not be verified.";
+        assert!(fault(unverified, Some("invalid_encrypted_content")).refuses_state());
+        for message in [
+            "Encrypted content is not supported with this model.",
+            "adaptive thinking is not supported on this model",
+            "messages.3: all messages must have non-empty content",
+        ] {
+            assert!(!fault(message, None).refuses_state(), "{message}");
+        }
+    }
+
+    #[test]
+    fn who_reads_that_the_model_is_not_known_is_told_of_both_settings_that_may_be_wrong() {
+        let error = Fault::from_body(b"<html>not found</html>").to_error(Some(404), None);
+        assert_eq!(error.kind(), &ModelErrorKind::UnknownModel);
+        let message = error.to_turn_error().message;
+        assert!(message.contains("`model` and `base_url`"), "{message}");
     }
 
     #[test]

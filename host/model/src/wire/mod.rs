@@ -30,6 +30,11 @@ pub(crate) trait Wire: Send + Sync {
     /// The body of a request.
     fn body(&self, request: &ModelRequest) -> Value;
 
+    /// The body of the same request without what models need back of their reasoning, which the provider refuses.
+    fn body_without_state(&self, request: &ModelRequest) -> Value {
+        self.body(&request.without_state())
+    }
+
     /// A reader for one answer.
     fn parser(&self) -> Box<dyn Parser>;
 

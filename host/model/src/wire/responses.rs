@@ -6,7 +6,9 @@
 use super::{
     Parser, Sink, Wire,
     fault::Fault,
-    shared::{StateTag, count, data_url, input_schema, is_error, marked_result_text, object, parse, result_content},
+    shared::{
+        StateTag, count, data_url, input_schema, is_error, marked_result_text, object, parse, result_content, wire_name,
+    },
 };
 use crate::{
     config::ReasoningEffort,
@@ -96,7 +98,7 @@ impl Responses {
                 AssistantPart::ToolCall(call) => input.push(json!({
                     "type": "function_call",
                     "call_id": call.id,
-                    "name": call.tool,
+                    "name": wire_name(&call.tool),
                     "arguments": Value::from(call.arguments.as_object()).to_string(),
                 })),
                 AssistantPart::Reasoning { .. } => {

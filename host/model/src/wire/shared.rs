@@ -9,6 +9,7 @@ use fumehood_core::{
     tool::ToolDefinition,
 };
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// A JSON object from pairs; those without a value are left out.
 pub(super) fn object<const N: usize>(pairs: [(&str, Option<Value>); N]) -> Value {
@@ -92,6 +93,24 @@ pub(super) fn data_url(media_type: &str, data: &[u8]) -> String {
     format!("data:{media_type};base64,{}", base64(data))
 }
 
+/// The longest name of a tool that providers take.
+const LONGEST_NAME: usize = 64;
+
+/// The name of a call as providers take it back: `[A-Za-z0-9_-]{1,64}`. A model may have invented any, and a provider that refused it in
+/// the transcript would refuse each further request of the session.
+pub(super) fn wire_name(name: &str) -> Cow<'_, str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if (1..=LONGEST_NAME).contains(&name.len()) && name.chars().all(fits) {
+        return Cow::Borrowed(name);
+    }
+    let name: String = name
+        .chars()
+        .take(LONGEST_NAME)
+        .map(|c| if fits(c) { c } else { '_' })
+        .collect();
+    Cow::Owned(if name.is_empty() { "_".to_owned() } else { name })
+}
+
 /// The schema as providers take it: without the dialect's address, which some refuse.
 pub(super) fn input_schema(tool: &ToolDefinition) -> Value {
     let mut schema = tool.input_schema.clone();
@@ -133,4 +152,26 @@ impl StateTag {
 /// A count in a usage object, absent where the provider gave none.
 pub(super) fn count(usage: &Value, pointer: &str) -> Option<u64> {
     usage.pointer(pointer)?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wire_name;
+
+    #[test]
+    fn any_name_of_a_call_becomes_one_that_providers_take() {
+        for (given, sent) in [
+            ("files_read", "files_read"),
+            ("multi_tool_use.parallel", "multi_tool_use_parallel"),
+            ("Read-File", "Read-File"),
+            ("zeit für ☕", "zeit_f_r__"),
+            ("a\nb", "a_b"),
+            ("", "_"),
+        ] {
+            assert_eq!(wire_name(given), sent, "{given:?}");
+        }
+        assert_eq!(wire_name(&"x".repeat(64)).len(), 64);
+        assert_eq!(wire_name(&"x".repeat(65)).len(), 64);
+        assert_eq!(wire_name(&"é".repeat(100)), "_".repeat(64));
+    }
 }

@@ -256,6 +256,110 @@ fn each_wire_has_its_own_way_to_limit_calls_tokens_and_chance() {
 }
 
 #[test]
+fn a_name_that_the_model_invented_goes_back_in_the_form_that_providers_take() {
+    let request = ModelRequest {
+        messages: Arc::new(vec![
+            Message::User {
+                content: vec![Content::text("hi")],
+            },
+            Message::Assistant {
+                parts: vec![call(1, "multi_tool_use.parallel", "{}"), call(2, &"ü".repeat(80), "{}")],
+            },
+            failed(
+                1,
+                "multi_tool_use.parallel",
+                CallError::new(CallErrorCode::InvalidArguments, "no such tool"),
+            ),
+            failed(2, "ü", CallError::new(CallErrorCode::InvalidArguments, "no such tool")),
+        ]),
+        tools: tools().into(),
+        ..ModelRequest::default()
+    };
+    let bodies = [
+        (
+            Responses::new("m".into(), None, None).body(&request),
+            ["/input/1/name", "/input/2/name"],
+        ),
+        (
+            Chat::new("m".into(), Dialect::OpenAi, None, None).body(&request),
+            [
+                "/messages/1/tool_calls/0/function/name",
+                "/messages/1/tool_calls/1/function/name",
+            ],
+        ),
+        (
+            Anthropic::new("m".into(), None, None, None).body(&request),
+            ["/messages/1/content/0/name", "/messages/1/content/1/name"],
+        ),
+    ];
+    for (body, places) in bodies {
+        let names = places.map(|place| body.pointer(place).and_then(Value::as_str).unwrap_or_default());
+        assert_eq!(names, ["multi_tool_use_parallel", &"_".repeat(64)], "{body}");
+    }
+}
+
+#[test]
+fn chat_shows_the_images_of_results_after_the_last_of_them() {
+    let picture = || Output {
+        content: vec![Content::text("a chart"), png()],
+        ..Output::default()
+    };
+    let calls = || Message::Assistant {
+        parts: vec![
+            call(1, "files_read", "{}"),
+            call(2, "clock_now", "{}"),
+            call(3, "draw", "{}"),
+        ],
+    };
+    let request = ModelRequest {
+        messages: Arc::new(vec![
+            calls(),
+            result(1, "files_read", picture()),
+            result(2, "clock_now", Output::default()),
+            result(3, "draw", picture()),
+            calls(),
+            result(1, "files_read", picture()),
+            Message::User {
+                content: vec![Content::text("And?")],
+            },
+        ]),
+        ..ModelRequest::default()
+    };
+    let body = Chat::new("m".into(), Dialect::Gemini, None, None).body(&request);
+    let roles: Vec<_> = body["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        roles,
+        [
+            "assistant",
+            "tool",
+            "tool",
+            "tool",
+            "user",
+            "assistant",
+            "tool",
+            "user",
+            "user"
+        ]
+    );
+    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AQID"}});
+    let line = format!(
+        "[the images of the results above, in this order: files_read ({}), draw ({})]",
+        id(1),
+        id(3)
+    );
+    assert_eq!(
+        body["messages"][4]["content"],
+        json!([{"type": "text", "text": line}, image, image])
+    );
+    assert_eq!(body["messages"][7]["content"][1], image);
+}
+
+#[test]
 fn state_of_another_wire_or_model_is_not_sent() {
     let foreign = json!({"type": "thinking", "thinking": "x", "signature": "MARK"});
     let wire = Anthropic::new("other".into(), None, None, None);

@@ -213,9 +213,124 @@ async fn one_thing_after_the_other_is_left_out() {
 #[tokio::test]
 async fn a_refusal_that_is_about_something_else_changes_nothing() {
     let config = json!({"provider": "anthropic", "model": "m", "reasoning_effort": "low"});
-    let about_transcript = json!({"type": "invalid_request_error", "message": "messages.1.content.0: Invalid `signature` in `thinking` block"});
+    let about_transcript =
+        json!({"type": "invalid_request_error", "message": "messages.3: all messages must have non-empty content"});
     let server = Server::start([refusal(&about_transcript)]).await;
     let (_, error) = ask(&*provider(config, &server)).await;
     assert_eq!(error.unwrap().kind(), &ModelErrorKind::InvalidRequest);
     assert_eq!(server.requests().len(), 1);
+}
+
+/// A conversation whose last answer reasoned, called a tool and has its result.
+fn with_state(wire: &str, state: &Value) -> ModelRequest {
+    let call = fumehood_core::id::CallId::new();
+    let request = fumehood_core::message::RequestedCall {
+        id: call,
+        tool: "clock_now".into(),
+        arguments: fumehood_core::message::GivenArguments::parse("{}"),
+    };
+    ModelRequest {
+        messages: Arc::new(vec![
+            Message::User {
+                content: vec![Content::text("the time?")],
+            },
+            Message::Assistant {
+                parts: vec![
+                    AssistantPart::Reasoning {
+                        text: "The clock knows.".into(),
+                        provider_state: Some(json!({"wire": wire, "model": "m", "state": state})),
+                    },
+                    AssistantPart::ToolCall(request),
+                ],
+            },
+            Message::Tool {
+                call,
+                tool: "clock_now".into(),
+                result: Ok(fumehood_core::call::Output {
+                    content: vec![Content::text("12:00")],
+                    ..fumehood_core::call::Output::default()
+                }),
+            },
+        ]),
+        tools: [tool()].into(),
+        ..ModelRequest::default()
+    }
+}
+
+/// On each wire: the configuration, the name of its state, a state, and how its provider refuses that.
+fn refusals_of_state() -> [(Value, &'static str, &'static str, Value, Value); 4] {
+    let anthropic = || json!({"provider": "anthropic", "model": "m", "thinking_budget_tokens": 2048});
+    let thinking = || json!({"type": "thinking", "thinking": "The clock knows.", "signature": "STATE"});
+    let invalid = |message: &str| json!({"type": "invalid_request_error", "message": message});
+    [
+        (
+            anthropic(),
+            "anthropic",
+            "anthropic",
+            thinking(),
+            invalid("messages.1.content.0: Invalid `signature` in `thinking` block"),
+        ),
+        (
+            // The answer before was that of another model: its reasoning is not sent, and its calls have none.
+            anthropic(),
+            "anthropic",
+            "chat",
+            json!({}),
+            invalid("messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`."),
+        ),
+        (
+            json!({"provider": "openai", "model": "m", "reasoning_effort": "low"}),
+            "responses",
+            "openai-responses",
+            json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "STATE"}),
+            json!({"type": "invalid_request_error", "code": "invalid_encrypted_content", "param": null,
+                "message": "The encrypted content STATE could not be verified."}),
+        ),
+        (
+            json!({"provider": "gemini", "model": "m"}),
+            "chat",
+            "chat",
+            json!({"0": {"google": {"thought_signature": "STATE"}}}),
+            json!({"code": 400, "status": "INVALID_ARGUMENT", "message": "Corrupted thought signature."}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn reasoning_that_the_provider_does_not_take_back_is_left_out_of_that_request_alone() {
+    for (config, wire, of, state, why) in refusals_of_state() {
+        let server = Server::start([refusal(&why), good(wire), good(wire)]).await;
+        let provider = provider(config.clone(), &server);
+        let request = with_state(of, &state);
+        for _ in 0..2 {
+            let mut stream = provider.stream(&request).await.unwrap();
+            while let Some(event) = stream.next().await {
+                event.unwrap();
+            }
+        }
+        let sent: Vec<_> = server.requests().into_iter().map(|request| request.body).collect();
+        assert_eq!(sent.len(), 3, "{config}");
+        assert_eq!(sent[0], sent[2], "{config}: the next call begins anew");
+        assert_ne!(sent[0], sent[1], "{config}");
+        assert!(!sent[1].to_string().contains("STATE"), "{config}");
+        assert!(sent[1].to_string().contains("clock_now"), "{config}");
+        if wire == "anthropic" {
+            assert!(sent[0].get("thinking").is_some() && sent[1].get("thinking").is_none());
+        } else {
+            assert!(sent[0].to_string().contains("STATE"), "{config}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reasoning_is_left_out_once_and_a_refusal_that_stays_ends_the_call() {
+    for (config, _, of, state, why) in refusals_of_state() {
+        let server = Server::start([refusal(&why)]).await;
+        let failed = provider(config.clone(), &server)
+            .stream(&with_state(of, &state))
+            .await
+            .err();
+        assert_eq!(failed.unwrap().kind(), &ModelErrorKind::InvalidRequest, "{config}");
+        assert_eq!(server.requests().len(), 2, "{config}");
+    }
 }
