@@ -344,6 +344,11 @@ impl Catalog {
         self.refresh(org).await
     }
 
+    /// Whether [`Catalog::tools`] answers from what it has.
+    pub(crate) fn is_at_hand(&self, org: &OrgName) -> bool {
+        self.lock().get(org).is_some_and(|snapshot| snapshot.tools.is_some())
+    }
+
     /// Builds the org's snapshot anew, after a change.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use fumehood_core::{
     event::EventBody,
     id::SessionId,
     message::{AssistantPart, Message},
-    turn::Usage,
+    turn::{StepStop, Usage},
 };
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelRequest, Step};
 use futures::StreamExt as _;
@@ -61,14 +61,20 @@ pub(crate) struct NoSummary {
 }
 
 impl Summariser<'_> {
-    /// A summary of these messages. One that even the request for it is too long for is made by the host.
-    pub(crate) async fn sum_up(&self, left_out: &[&Message], focus: Option<&str>) -> Result<Summary, NoSummary> {
-        match self.ask(self.request(left_out, focus)).await {
-            Ok(answer) => read(answer),
-            Err(error) if is_too_long(&error) => Ok(self.extract(left_out, None)),
+    /// A summary of these messages. One that even the request for it is too long for is made by the host. What was counted is in
+    /// `answer`, whatever comes of it.
+    pub(crate) async fn sum_up(
+        &self,
+        left_out: &[&Message],
+        focus: Option<&str>,
+        answer: &mut Assembler,
+    ) -> Result<Summary, NoSummary> {
+        match self.ask(self.request(left_out, focus), answer).await {
+            Ok(whole) => read(whole),
+            Err(error) if is_too_long(&error) => Ok(self.extract(left_out, answer.usage())),
             Err(error) => Err(NoSummary {
                 why: error.to_string(),
-                usage: None,
+                usage: answer.usage(),
             }),
         }
     }
@@ -80,11 +86,12 @@ impl Summariser<'_> {
         left_out: &[&Message],
         focus: Option<&str>,
     ) -> Result<Summary, NoSummary> {
-        let summary = tokio::time::timeout(most, self.sum_up(left_out, focus)).await;
+        let mut answer = Assembler::default();
+        let summary = tokio::time::timeout(most, self.sum_up(left_out, focus, &mut answer)).await;
         summary.unwrap_or_else(|_| {
             Err(NoSummary {
                 why: "the model took too long to sum the conversation up".into(),
-                usage: None,
+                usage: answer.usage(),
             })
         })
     }
@@ -116,11 +123,10 @@ impl Summariser<'_> {
         }
     }
 
-    async fn ask(&self, request: ModelRequest) -> Result<Step, ModelError> {
+    async fn ask(&self, request: ModelRequest, answer: &mut Assembler) -> Result<Step, ModelError> {
         let mut call = ModelCall::begin(self.session, &self.model.name, &self.model.provider.describe());
         let span = call.span.clone();
         let asking = async {
-            let mut answer = Assembler::default();
             let mut stream = self.model.provider.stream(&request).await?;
             while let Some(event) = stream.next().await {
                 let event = event?;
@@ -149,6 +155,17 @@ pub(crate) const fn is_too_long(error: &ModelError) -> bool {
 }
 
 fn read(answer: Step) -> Result<Summary, NoSummary> {
+    if answer.stop != StepStop::Stop {
+        let why = match answer.stop {
+            StepStop::Length => "the model's summary was cut off at its output limit",
+            StepStop::ContentFilter => "the provider withheld the summary",
+            StepStop::ToolCalls | StepStop::Stop => "the model asked for tools instead of summing the conversation up",
+        };
+        return Err(NoSummary {
+            why: why.into(),
+            usage: answer.usage,
+        });
+    }
     let texts = answer.parts.into_iter().filter_map(|part| match part {
         AssistantPart::Text { text } => Some(text),
         AssistantPart::Reasoning { .. } | AssistantPart::ToolCall(_) => None,

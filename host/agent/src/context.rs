@@ -35,6 +35,11 @@ impl Window {
         self.0.saturating_mul(4) / 5
     }
 
+    /// Whether a request of about so many tokens is more than the model takes.
+    pub(crate) const fn is_passed_by(self, tokens: u64) -> bool {
+        tokens >= self.0
+    }
+
     fn reserve(self) -> u64 {
         RESERVE.min(self.0 / 10)
     }

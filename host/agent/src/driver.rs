@@ -49,7 +49,7 @@ use fumehood_policy::{
 use fumehood_store::StoreError;
 use serde_json::Value;
 use spending::Held;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -239,8 +239,9 @@ impl Driver {
                 Err(Stop::Store(error)) => return Err(error),
                 Err(Stop::Interrupted(Interruption::Cancelled)) => self.end(TurnMachine::cancellation).await?,
                 Err(Stop::Interrupted(Interruption::TimeLimit)) => {
-                    let deadline = self.deadline.clone();
-                    self.end(|machine| out_of_time(machine, deadline.as_ref())).await?;
+                    let (deadline, elapsed) = (self.deadline.clone(), self.begun.elapsed());
+                    self.end(|machine| out_of_time(machine, deadline.as_ref(), elapsed))
+                        .await?;
                 }
                 Err(Stop::Failed(error)) => self.end(|machine| machine.failure(error)).await?,
             }
@@ -291,7 +292,7 @@ impl Driver {
             }
             Next::BeginStep { step, notes } => {
                 self.hold().await?;
-                self.begin_step(step, notes).await
+                self.begin_step(step, notes).await?
             }
             Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused { waiting_for })],
             Next::Fail(error) => machine.failure(error),
@@ -338,8 +339,11 @@ impl Driver {
     }
 
     /// Between two steps the tools become what they are now, and those that the model has loaded are shown.
-    async fn begin_step(&mut self, step: u64, mut notes: Vec<Note>) -> Vec<NewEvent> {
+    async fn begin_step(&mut self, step: u64, mut notes: Vec<Note>) -> Result<Vec<NewEvent>, Stop> {
         let mut events = Vec::new();
+        if !self.plan.toolbox.is_at_hand() {
+            self.recorder.settle().await?;
+        }
         if let Some(tools) = self.plan.toolbox.renewed(&self.plan.tools).await {
             self.plan.tools = tools;
             self.told = Told::Perhaps;
@@ -366,7 +370,7 @@ impl Driver {
                 .machine
                 .event(EventBody::StepStarted { step, notes, worked_ms }),
         );
-        events
+        Ok(events)
     }
 
     /// The time budget counts over all hosts that have worked the turn.
@@ -405,7 +409,7 @@ impl Driver {
 }
 
 /// The events that end a turn whose time is up.
-fn out_of_time(machine: &TurnMachine, deadline: Option<&Deadline>) -> Vec<NewEvent> {
+fn out_of_time(machine: &TurnMachine, deadline: Option<&Deadline>, elapsed: Duration) -> Vec<NewEvent> {
     let limit = machine.budget().time_ms.unwrap_or_default();
     let exhausted = EventBody::BudgetExhausted {
         scope: BudgetScope::Turn,
@@ -420,7 +424,10 @@ fn out_of_time(machine: &TurnMachine, deadline: Option<&Deadline>) -> Vec<NewEve
             Span::from_millis(limit)
         ),
     };
-    let mut events = vec![machine.event(exhausted)];
+    // While the turn waits nobody looks at what is used.
+    let warning = machine.untold(elapsed).filter(|warning| warning.budget == "time");
+    let mut events: Vec<_> = warning.map(|warning| machine.warning(warning)).into_iter().collect();
+    events.push(machine.event(exhausted));
     events.extend(match deadline {
         Some(deadline) => machine.failure_of_calls(error, &deadline.error()),
         None => machine.failure(error),

@@ -29,7 +29,7 @@
 //! | `Ready` | the answer was rejected too often | `Fail` |
 //! | `Ready` | the model repeats itself, and was told | `Complete` |
 //! | `Ready` | a budget is used up | `Exhaust` |
-//! | `Ready` | the conversation nears what the model takes | `Compact` |
+//! | `Ready` | the conversation nears what the model takes, and summing it up did not just fail | `Compact` |
 //! | `Ready` | otherwise | `BeginStep` |
 //! | `Ended` | always | `Nothing` |
 //!
@@ -62,6 +62,8 @@ use told::ToldTools;
 
 /// Answers to one turn that may be rejected before the turn fails.
 pub const OUTPUT_ATTEMPTS: u32 = 3;
+/// Steps after which it is tried again to sum up a conversation that could not be.
+const STEPS_TO_COMPACTION: u64 = 3;
 
 /// What must happen next.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,6 +177,8 @@ pub struct TurnMachine {
     output: Output,
     /// The conversation was summed up, or could not be, since the model answered last.
     compacted: bool,
+    /// After which step it could not be summed up last, unless it was since.
+    not_compacted: Option<u64>,
     /// How often the model refused this step's conversation as too long.
     overflows: u32,
     tools: ToldTools,
@@ -222,6 +226,7 @@ impl TurnMachine {
             habits: Habits::default(),
             output: Output::Free,
             compacted: false,
+            not_compacted: None,
             overflows: 0,
             tools: ToldTools::default(),
             dropped_calls: Vec::new(),
@@ -405,6 +410,7 @@ impl TurnMachine {
             EventBody::CompactionCompleted { usage, cost, .. } | EventBody::CompactionFailed { usage, cost, .. } => {
                 self.spending.spend(*usage, *cost);
                 self.compacted = true;
+                self.not_compacted = matches!(body, EventBody::CompactionFailed { .. }).then_some(self.step);
             }
             _ => {}
         }
@@ -483,13 +489,19 @@ impl TurnMachine {
         if let Some(end) = self.end_of_steps() {
             return end;
         }
-        if seen.context == Context::NearlyFull && !self.compacted {
+        if seen.context == Context::NearlyFull && !self.compacted && self.may_compact() {
             return Next::Compact;
         }
         Next::BeginStep {
             step: self.step + 1,
             notes: self.notes(),
         }
+    }
+
+    /// What failed just now would most likely fail again.
+    fn may_compact(&self) -> bool {
+        self.not_compacted
+            .is_none_or(|step| self.step >= step.saturating_add(STEPS_TO_COMPACTION))
     }
 
     fn notes(&self) -> Vec<Note> {
@@ -547,6 +559,17 @@ impl TurnMachine {
             Phase::Asking => Some(self.step),
             _ => None,
         }
+    }
+
+    /// Whether the answer that is to be judged reached the model's output limit.
+    #[must_use]
+    pub const fn answer_is_cut(&self) -> bool {
+        matches!(self.phase, Phase::Answered(StepStop::Length))
+    }
+
+    /// What of the turn's budgets must be told now and was not.
+    pub(crate) fn untold(&self, elapsed: Duration) -> Option<Warning> {
+        self.spending.warning(elapsed)
     }
 
     /// The text of the last answer that had any.

@@ -51,12 +51,10 @@ impl Candidate {
         }
     }
 
-    /// Whether it may take a conversation whose last step took so much, as far as both are known.
-    pub(crate) fn has_room_after(&self, step: Option<Usage>) -> bool {
-        match (self.provider.describe().context_window, step) {
-            (Some(window), Some(step)) => step.total() < window,
-            _ => true,
-        }
+    /// Whether it may take a request of about so many tokens, as far as is known.
+    pub(crate) fn has_room_for(&self, tokens: u64) -> bool {
+        let window = self.provider.describe().context_window;
+        window.is_none_or(|window| tokens < window)
     }
 
     /// What a call cost; `None` where that is not known.

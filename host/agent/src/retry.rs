@@ -160,14 +160,17 @@ impl Attempts {
         if failure.shown == Shown::Text || (own && !passes) {
             return Next::GiveUp(Reason::Failure);
         }
+        let is_last = self.model + 1 >= self.retries.len();
         let mut reason = Reason::Failure;
         if passes && self.failures <= self.retries_of(self.model) {
             match wait(failure.error, self.failures, jitter, failure.time_left) {
-                Ok(wait) => return self.retry(wait),
+                // After a wait that takes all the time there is nobody is asked.
+                Ok(wait) if wait.budget_cap == Applied::No || is_last => return self.retry(wait),
+                Ok(_) => {}
                 Err(too_long) => reason = too_long,
             }
         }
-        if self.model + 1 < self.retries.len() {
+        if !is_last {
             self.model += 1;
             self.failures = 0;
             return self.retry(Wait::default());

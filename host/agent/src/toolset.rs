@@ -85,6 +85,11 @@ impl Toolbox {
         }
     }
 
+    /// Whether what the tools are now is known without reading or compiling anything.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.catalog.is_at_hand(&self.org)
+    }
+
     /// The tools as the catalogue has them now, if it has other ones than before. A catalogue that can't be read leaves them as they
     /// are: what each call may do is looked up for itself.
     pub(crate) async fn renewed(&self, before: &Toolset) -> Option<Toolset> {

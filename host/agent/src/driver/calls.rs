@@ -81,26 +81,17 @@ impl Driver {
             let (mut events, ended) = match self.next_happening(&mut running, &mut observed).await {
                 Ok(happened) => happened,
                 Err(stop) => {
-                    running.shutdown().await;
-                    self.cut_off.extend(observed.decisions());
+                    self.stop(&mut running, &mut observed).await;
                     return Err(stop);
                 }
             };
             if let Some(ended) = ended {
-                let Ended {
-                    call,
-                    result,
-                    metering,
-                    recorded,
-                } = ended;
-                events.extend(recorded.map(|body| self.recorder.machine.event(body)));
-                events.push(self.came_back(&call, result, metering));
+                events.extend(self.end_of(ended));
                 starting.extend(waiting.pop_front());
             }
             if let Some(differs) = self.makes_another_call(&mut events) {
-                running.shutdown().await;
                 self.cut_off.extend(events);
-                self.cut_off.extend(observed.decisions());
+                self.stop(&mut running, &mut observed).await;
                 return Err(differs);
             }
             if running.is_empty() && starting.is_empty() && observed.nobody_waits() {
@@ -267,6 +258,31 @@ impl Driver {
             attempt: admitted.attempt,
             arguments: admitted.changed().cloned(),
         })
+    }
+
+    /// Stops the calls that run. What has ended by now keeps its result, whatever ends the turn.
+    async fn stop(&mut self, running: &mut JoinSet<Ended>, observed: &mut Observed) {
+        self.cut_off.extend(observed.decisions());
+        while let Some(Ok(ended)) = running.try_join_next() {
+            let events = self.end_of(ended);
+            self.cut_off.extend(events);
+        }
+        running.shutdown().await;
+        self.cut_off.extend(observed.decisions());
+    }
+
+    fn end_of(&self, ended: Ended) -> Vec<NewEvent> {
+        let Ended {
+            call,
+            result,
+            metering,
+            recorded,
+        } = ended;
+        let recorded = recorded.map(|body| self.recorder.machine.event(body));
+        recorded
+            .into_iter()
+            .chain([self.came_back(&call, result, metering)])
+            .collect()
     }
 
     /// A call that was handed on and came back well goes on outside: it has no end yet.

@@ -10,7 +10,7 @@ use fumehood_core::{
     event::{CompactionReason, EventBody},
     message::Message,
 };
-use fumehood_model::ModelError;
+use fumehood_model::{Assembler, ModelError};
 use fumehood_store::StoreError;
 use std::sync::Arc;
 
@@ -128,15 +128,20 @@ impl Driver {
             window: self.window,
         };
         let left_out = cut.left_out(messages);
-        let outcome = match self.interruptible(summariser.sum_up(&left_out, None)).await {
-            // The model can't be asked otherwise, so an extract has to do.
-            Ok(Err(none)) if reason == CompactionReason::Overflow => Ok(summariser.extract(&left_out, none.usage)),
+        let mut answer = Assembler::default();
+        let summing = summariser.sum_up(&left_out, None, &mut answer);
+        let outcome = self.interruptible(summing).await;
+        // The model can't be asked otherwise, or would silently leave out what it has no room for: an extract has to do.
+        let is_pressing = reason == CompactionReason::Overflow
+            || self.window.is_passed_by(self.gauge.request(self.recorder.reported()));
+        let outcome = match outcome {
+            Ok(Err(none)) if is_pressing => Ok(summariser.extract(&left_out, none.usage)),
             Ok(outcome) => outcome,
             Err(interruption) => {
                 let failed = self.recorder.machine.event(EventBody::CompactionFailed {
                     message: "the turn ended before the summary was there".into(),
-                    usage: None,
-                    cost: None,
+                    usage: answer.usage(),
+                    cost: self.plan.model.cost(answer.usage()),
                 });
                 self.recorder.record(vec![failed]).await?;
                 return Err(interruption.into());

@@ -34,6 +34,7 @@ impl Driver {
         let guard = self.recorder.guard().await?;
         let mut attempts = Attempts::new(self.candidates().map(|candidate| candidate.max_retries));
         let mut judged = None;
+        let mut of_own = None;
         loop {
             let asked = self.candidate(attempts.model());
             // THREAT[T-hook-bypass]: a guard that allows one model has not allowed those that are asked in its place.
@@ -48,7 +49,7 @@ impl Driver {
                 Ok(Ok(whole)) => {
                     // Nobody else has the conversation when it grows: it would be copied whole.
                     drop(request);
-                    return self.take_answer(step, &asked, whole).await;
+                    return self.take_answer(step, &asked, tools, whole).await;
                 }
                 Ok(Err(broken)) => broken,
                 Err(interruption) => {
@@ -56,7 +57,9 @@ impl Driver {
                     return Err(interruption.into());
                 }
             };
-            if broken.shown == Shown::Nothing && is_too_long(&broken.error) {
+            // What is too long for a model that is asked in its place is not summed up: the turn's own model may be there again.
+            let is_own = attempts.model() == 0;
+            if is_own && broken.shown == Shown::Nothing && is_too_long(&broken.error) {
                 drop(request);
                 self.let_go();
                 return self.make_room(&broken.error).await;
@@ -69,10 +72,14 @@ impl Driver {
             match attempts.failed(failure, Jitter::random()) {
                 Next::GiveUp(reason) => {
                     let error = self.failure(&asked, &broken.error, reason);
+                    let error = of_own.filter(|_| is_too_long(&broken.error)).unwrap_or(error);
                     self.cut_off = self.partial_answer(step, &asked, answer, Some(&error));
                     return Err(Stop::Failed(error));
                 }
                 Next::Retry(retry) => {
+                    if is_own {
+                        of_own = Some(self.failure(&asked, &broken.error, Reason::Failure));
+                    }
                     let next = self.candidate(retry.model);
                     let attempt = Attempted {
                         asked: &asked,
@@ -104,10 +111,11 @@ impl Driver {
         }
     }
 
-    /// The models that the step may ask, in this order; not those that take less than the conversation had in the step before.
+    /// The models that the step may ask, in this order; not those that take less than the conversation has.
     fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        let tokens = self.gauge.request(self.recorder.reported());
         let fallbacks = self.plan.fallbacks.iter();
-        std::iter::once(&self.plan.model).chain(fallbacks.filter(|fallback| fallback.has_room_after(self.last_call)))
+        std::iter::once(&self.plan.model).chain(fallbacks.filter(move |fallback| fallback.has_room_for(tokens)))
     }
 
     fn candidate(&self, number: usize) -> Candidate {
@@ -185,9 +193,9 @@ impl Driver {
     }
 
     /// Records an answer, unless a hook denies it: then nothing of it is kept but what it took.
-    async fn take_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
+    async fn take_answer(&mut self, step: u64, asked: &Candidate, tools: ToolUse, answer: Step) -> Result<(), Stop> {
         match self.guard_answer(step, &answer).await {
-            Ok(()) => self.record_answer(step, asked, answer).await,
+            Ok(()) => self.record_answer(step, asked, tools, answer).await,
             Err(stop @ Stop::Store(_)) => Err(stop),
             Err(stop) => {
                 let error = match &stop {
@@ -203,11 +211,13 @@ impl Driver {
     }
 
     /// The whole answer in one: a step is in the journal entirely or not at all.
-    async fn record_answer(&mut self, step: u64, asked: &Candidate, answer: Step) -> Result<(), Stop> {
+    async fn record_answer(&mut self, step: u64, asked: &Candidate, tools: ToolUse, answer: Step) -> Result<(), Stop> {
         let mut bodies = answer_events(step, answer.parts);
         let mut dropped_calls = Vec::new();
-        // Calls of a cut answer may be cut themselves, and those of one that was withheld are part of what was: they are not run.
-        if matches!(answer.stop, StepStop::Length | StepStop::ContentFilter) {
+        // Calls of a cut answer may be cut themselves, those of one that was withheld are part of what was, and some models ask for tools
+        // whatever they were told: such calls are not run.
+        let is_cut = matches!(answer.stop, StepStop::Length | StepStop::ContentFilter);
+        if is_cut || tools == ToolUse::Withheld {
             bodies.retain(|body| match body {
                 EventBody::ToolRequested { call, .. } => {
                     dropped_calls.push(call.tool.clone());

@@ -19,7 +19,15 @@ impl Driver {
         });
         machine.event(match checked {
             Ok(value) => EventBody::OutputValidated { attempt, value },
-            Err(faults) => EventBody::OutputRejected { attempt, faults },
+            Err(mut faults) => {
+                if machine.answer_is_cut() {
+                    faults.insert(
+                        0,
+                        "it reached the output limit and was cut off there: answer with less".into(),
+                    );
+                }
+                EventBody::OutputRejected { attempt, faults }
+            }
         })
     }
 }

@@ -4,7 +4,7 @@
 
 use super::calls::Calls;
 use fumehood_core::{
-    call::{CallError, Output},
+    call::{CallError, CallErrorCode, Output},
     message::{GivenArguments, RequestedCall},
     turn::{Note, NoteKind},
 };
@@ -48,7 +48,8 @@ impl Habits {
             self.earlier.push_back(signature.clone());
         }
         let told = |kind| notes.iter().any(|note| note.kind == kind);
-        self.told_of_repetition = told(NoteKind::Repetition);
+        // A step without calls says nothing about what it was told.
+        self.told_of_repetition = told(NoteKind::Repetition) || (self.told_of_repetition && calls.is_empty());
         // It stays told for as long as the streak goes on.
         self.told_of_malformed = told(NoteKind::MalformedArguments)
             || (self.told_of_malformed && malformed_streak(&self.tail(&Calls::default())).is_some());
@@ -56,13 +57,14 @@ impl Habits {
 
     /// Whether the model was told that it repeats itself, and still does.
     pub(super) fn goes_on_repeating(&self, calls: &Calls) -> bool {
-        self.told_of_repetition && repetition(&self.tail(calls)).is_some()
+        self.told_of_repetition && !calls.is_empty() && repetition(&self.tail(calls)).is_some()
     }
 
     pub(super) fn notes(&self, calls: &Calls) -> Vec<Note> {
         let tail = self.tail(calls);
         let mut notes = Vec::new();
-        if let Some(tools) = repetition(&tail) {
+        let is_told = self.told_of_repetition && calls.is_empty();
+        if let Some(tools) = repetition(&tail).filter(|_| !is_told) {
             notes.push(Note {
                 kind: NoteKind::Repetition,
                 text: format!(
@@ -140,7 +142,10 @@ pub(super) fn signature(call: &RequestedCall, output: Option<&Output>, error: Op
     }
     if let Some(error) = error {
         error.code.hash(&mut hasher);
-        error.message.hash(&mut hasher);
+        // It says how long to wait, which changes all the time.
+        if error.code != CallErrorCode::RateLimited {
+            error.message.hash(&mut hasher);
+        }
     }
     Signature {
         tool: call.tool.clone(),

@@ -127,6 +127,28 @@ fn a_hint_beyond_the_turns_time_goes_to_the_fallback_at_once() {
     assert_eq!(last, Next::GiveUp(Reason::Failure), "its retries are used up");
 }
 
+#[test]
+fn where_the_wait_would_take_all_the_time_there_is_another_model_is_asked() {
+    let error = limited(None);
+    let little = Failure {
+        time_left: Some(secs(5)),
+        ..failure(&error)
+    };
+    let mut attempts = Attempts::new([3, 3]);
+    let Next::Retry(retry) = attempts.failed(little, EXACT) else {
+        panic!("no retry")
+    };
+    assert_eq!((retry.model, retry.wait), (1, Wait::default()));
+    let Next::Retry(last) = attempts.failed(little, EXACT) else {
+        panic!("no retry")
+    };
+    assert_eq!(
+        (last.model, last.wait.budget_cap),
+        (1, Applied::Yes),
+        "there is no other"
+    );
+}
+
 fn any_error() -> impl Strategy<Value = ModelError> {
     let hint = proptest::option::of((0_u64..200_000).prop_map(Duration::from_millis));
     prop_oneof![

@@ -18,10 +18,10 @@ fn round(events: &mut Vec<EventBody>, tool: &str, arguments: &str, result: &str)
         asks(&call),
         answered(StepStop::ToolCalls, None),
     ]);
-    events.push(if result == "malformed" {
-        fails(&call)
-    } else {
-        settles_with(&call, result)
+    events.push(match result {
+        "malformed" => fails(&call),
+        limited if limited.starts_with("limited") => fails_with(&call, CallErrorCode::RateLimited, limited),
+        result => settles_with(&call, result),
     });
 }
 
@@ -43,6 +43,55 @@ fn the_same_call_with_the_same_result_is_told_of_once_and_ends_the_turn_if_it_go
     assert_eq!(told(&events), [NoteKind::Repetition]);
     round(&mut events, "add", r#"{"a":1,"b":2}"#, "3");
     assert_eq!(next(&events), Next::Complete(StopReason::Repetition));
+}
+
+/// A model that was told that it repeats itself.
+fn told_of_repetition(mut events: Vec<EventBody>) -> Vec<EventBody> {
+    for _ in 0..3 {
+        round(&mut events, "add", "{}", "3");
+    }
+    assert_eq!(told(&events), [NoteKind::Repetition]);
+    let Next::BeginStep { step, notes } = next(&events) else {
+        panic!("{:?}", next(&events))
+    };
+    events.push(step_with(step, notes));
+    events
+}
+
+#[test]
+fn a_model_that_answers_when_it_was_told_has_its_answer_repaired() {
+    let mut events = told_of_repetition(vec![queued_with_schema(), started(Budget::default())]);
+    events.extend([says("{"), answered(StepStop::Stop, None), rejects(1)]);
+    assert_eq!(told(&events), [NoteKind::OutputRejected], "it does not repeat itself");
+    events.extend([step(5), says("{"), answered(StepStop::Stop, None), rejects(2)]);
+    assert_eq!(told(&events), [NoteKind::OutputRejected]);
+}
+
+#[test]
+fn a_model_whose_other_call_is_cut_off_when_it_was_told_hears_what_was_lost() {
+    let mut events = told_of_repetition(begun());
+    events.push(cut_off(&["write"]));
+    assert_eq!(told(&events), [NoteKind::Truncated]);
+    let Next::BeginStep { step, notes } = next(&events) else {
+        panic!("{:?}", next(&events))
+    };
+    let call = call_with("add", "{}");
+    events.extend([step_with(step, notes), asks(&call), answered(StepStop::ToolCalls, None)]);
+    events.push(settles_with(&call, "3"));
+    assert_eq!(
+        next(&events),
+        Next::Complete(StopReason::Repetition),
+        "it was told, and goes on"
+    );
+}
+
+#[test]
+fn a_model_that_runs_against_a_rate_again_and_again_repeats_itself() {
+    let mut events = begun();
+    for wait in [30, 20, 10] {
+        round(&mut events, "add", "{}", &format!("limited {wait}"));
+    }
+    assert_eq!(told(&events), [NoteKind::Repetition], "how long to wait is no progress");
 }
 
 #[test]

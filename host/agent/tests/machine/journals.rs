@@ -255,10 +255,13 @@ fn outcome(machine: &TurnMachine, next: Next, budget: Budget, chance: Chance) ->
         })),
         Next::AskModel { .. } if chance.cut_off => vec![says("half"), cut_off(&["add"])],
         Next::AskModel { tools, .. } => {
-            let calls = if tools == ToolUse::Allowed { chance.calls } else { 0 };
+            // A model that may not ask for tools may do so all the same: its calls are dropped.
+            if tools == ToolUse::Withheld && chance.calls > 0 {
+                return vec![says("text"), answered_without_its_calls()];
+            }
             let tools = ["once", "mine", "again", "pure"].iter().cycle();
             let asked: Vec<_> = tools
-                .take(calls.into())
+                .take(chance.calls.into())
                 .map(|tool| asks(&call_with(tool, "{}")))
                 .collect();
             let stop = if asked.is_empty() {

@@ -114,6 +114,15 @@ fn answered(stop_reason: StepStop, usage: Option<Usage>) -> EventBody {
     }
 }
 
+/// An answer with calls that could not be run.
+fn answered_without_its_calls() -> EventBody {
+    let mut body = cut_off(&["add"]);
+    if let EventBody::StepCompleted { stop_reason, .. } = &mut body {
+        *stop_reason = StepStop::ToolCalls;
+    }
+    body
+}
+
 fn cut_off(dropped: &[&str]) -> EventBody {
     EventBody::StepCompleted {
         step: 1,
@@ -216,7 +225,11 @@ fn settles_with(call: &RequestedCall, text: &str) -> EventBody {
 }
 
 fn fails(call: &RequestedCall) -> EventBody {
-    let error = CallError::new(CallErrorCode::InvalidArguments, "not an object");
+    fails_with(call, CallErrorCode::InvalidArguments, "not an object")
+}
+
+fn fails_with(call: &RequestedCall, code: CallErrorCode, message: &str) -> EventBody {
+    let error = CallError::new(code, message);
     EventBody::tool_completed(call.id, call.tool.clone(), Err(error), Metering::default())
 }
 

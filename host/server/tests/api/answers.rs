@@ -70,6 +70,37 @@ async fn an_answer_that_does_not_follow_its_schema_is_repaired() {
 }
 
 #[tokio::test]
+async fn a_model_that_asks_for_tools_instead_of_repairing_its_answer_runs_none_and_uses_up_its_attempts() {
+    let house = House::new().await;
+    house.add_sums().await;
+    let path = house.session().await;
+    house.next_answer().says("The total is 3.");
+    for _ in 2..=3 {
+        house.next_answer().call("double", &json!({"n": 1}));
+    }
+    let turn = submit(&house, &path, json!({"input": "add up", "output_schema": total()})).await;
+    assert_eq!(turn["error"]["code"], "output_invalid", "{turn}");
+    assert_eq!(house.asked().len(), 3);
+    let types = types(&house, &path).await;
+    assert!(!types.iter().any(|name| name.starts_with("tool.")), "{types:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_before_its_end_is_told_so_and_not_only_that_it_is_no_json() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let cut = house.next_answer();
+    cut.say("{\"total\": ");
+    cut.stop(StepStop::Length);
+    house.next_answer().says("{\"total\": 3}");
+    let turn = submit(&house, &path, json!({"input": "add up", "output_schema": total()})).await;
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let asked = house.asked();
+    let told = notes(&asked[1].messages);
+    assert!(told[0].contains("reached the output limit"), "{told:?}");
+}
+
+#[tokio::test]
 async fn an_answer_that_never_follows_its_schema_fails_the_turn() {
     let house = House::new().await;
     let path = house.session().await;

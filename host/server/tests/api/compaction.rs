@@ -1,7 +1,7 @@
 //! Conversations that get too long: summed up in time, after a refusal, or because a client asks for it.
 
 use crate::house::House;
-use fumehood_core::{content::Content, message::Message};
+use fumehood_core::{content::Content, message::Message, turn::StepStop};
 use fumehood_model::ModelErrorKind;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -115,6 +115,59 @@ async fn a_summary_that_is_empty_or_too_long_changes_nothing_and_the_turn_goes_o
         let messages = house.get(&format!("{path}/messages")).answer().await.json();
         assert_eq!(messages["items"].as_array().unwrap().len(), 8, "{messages}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_whole_summary_changes_nothing_and_what_it_took_is_counted() {
+    for (stop, why) in [
+        (StepStop::Length, "cut off"),
+        (StepStop::ToolCalls, "asked for tools"),
+        (StepStop::ContentFilter, "withheld"),
+    ] {
+        let house = House::new().await;
+        let path = talkative(&house).await;
+        let answer = house.next_answer();
+        answer.say("- Task: the us");
+        answer.count(70, 7);
+        answer.stop(stop);
+        let turn = submit(&house, &path, &long(4)).await;
+        assert_eq!(turn["status"], "completed", "{turn}");
+        let told = events(&house, &path, "compaction.").await;
+        assert_eq!(types(&told), ["compaction.started", "compaction.failed"]);
+        let failed = &told[1]["data"];
+        assert!(failed["message"].as_str().unwrap().contains(why), "{failed}");
+        assert_eq!(failed["usage"], json!({"input_tokens": 70, "output_tokens": 7}));
+    }
+}
+
+#[tokio::test]
+async fn what_a_summary_took_that_was_never_whole_is_counted() {
+    let house = House::new().await;
+    let path = talkative(&house).await;
+    let answer = house.next_answer();
+    answer.say("- Task");
+    answer.count(70, 7);
+    drop(answer);
+    submit(&house, &path, &long(4)).await;
+    let told = events(&house, &path, "compaction.failed").await;
+    assert_eq!(
+        told[0]["data"]["usage"],
+        json!({"input_tokens": 70, "output_tokens": 7})
+    );
+}
+
+#[tokio::test]
+async fn where_the_conversation_is_more_than_the_model_takes_an_extract_stands_for_a_summary_that_failed() {
+    let house = House::new().await;
+    let path = talkative(&house).await;
+    house.window(1_500);
+    house.next_answer().says(" ");
+    let turn = submit(&house, &path, &long(4)).await;
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let told = events(&house, &path, "compaction.").await;
+    assert_eq!(types(&told), ["compaction.started", "compaction.completed"]);
+    let summary = told[1]["data"]["summary"].as_str().unwrap();
+    assert!(summary.contains("This is an extract"), "{summary}");
 }
 
 #[tokio::test]

@@ -87,6 +87,13 @@ async fn the_turns_time_budget_ends_its_calls_and_each_result_says_so() {
     }
     let last = &seen.last().unwrap().data;
     assert_eq!(last["data"]["error"]["code"], "time_limit", "{last}");
+    let warned = seen.iter().filter(|frame| frame.event == "budget.warning");
+    let warned: Vec<_> = warned.map(|frame| &frame.data["data"]).collect();
+    assert_eq!(warned.len(), 1, "while it waited nobody looked: {warned:?}");
+    assert_eq!(
+        (&warned[0]["budget"], &warned[0]["percent"]),
+        (&json!("time"), &json!(100))
+    );
 }
 
 #[tokio::test]

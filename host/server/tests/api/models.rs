@@ -136,7 +136,7 @@ async fn when_the_last_model_fails_its_name_is_told() {
 #[tokio::test]
 async fn a_fallback_that_takes_less_than_the_conversation_has_is_passed_over() {
     let script = "turns: [ { steps: [ \
-        { tool_calls: [ { tool: nothing, arguments: {} } ], usage: { input_tokens: 90, output_tokens: 10 } }, \
+        { tool_calls: [ { tool: nothing, arguments: {} } ], usage: { input_tokens: 90000, output_tokens: 10 } }, \
         { error: { code: unavailable } } ] } ]";
     let after = |window| async move {
         let main = Model {
@@ -158,8 +158,46 @@ async fn a_fallback_that_takes_less_than_the_conversation_has_is_passed_over() {
         .await;
         hello(&house).await.last().unwrap().event.clone()
     };
-    assert_eq!(after(100).await, "turn.failed");
-    assert_eq!(after(101).await, "turn.completed");
+    assert_eq!(after(90_000).await, "turn.failed");
+    assert_eq!(after(100_000).await, "turn.completed");
+}
+
+#[tokio::test]
+async fn a_fallback_that_takes_less_than_the_first_input_has_is_passed_over() {
+    let main = Model {
+        max_retries: 0,
+        fallbacks: vec![name("other")],
+        ..scripted("otherwise: { steps: [ { error: { code: unavailable } } ] }")
+    };
+    let info = ModelInfo {
+        provider: ProviderKind::Scripted,
+        model: "other".into(),
+        context_window: Some(2_000),
+    };
+    let other = Arc::new(Scripted::from_yaml(quiet()).unwrap().named(info)) as Arc<dyn Provider>;
+    let house = House::built(Plan {
+        models: Models::from([(name("main"), main), (name("other"), other.into())]),
+        ..Plan::default()
+    })
+    .await;
+    let frames = turn(&house, &json!({"input": "word ".repeat(4_000)})).await;
+    assert!(data(&frames, "retry.scheduled").is_empty(), "{:?}", kinds(&frames));
+    let failed = data(&frames, "turn.failed");
+    assert_eq!(failed[0]["error"]["code"], "model_unavailable");
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_a_fallback_is_not_summed_up_and_the_own_models_error_is_told() {
+    let main = Model {
+        max_retries: 0,
+        ..scripted("otherwise: { steps: [ { error: { code: unavailable } } ] }")
+    };
+    let house = house(main, "otherwise: { steps: [ { error: { code: context_too_long } } ] }").await;
+    let frames = hello(&house).await;
+    assert_eq!(data(&frames, "retry.scheduled").len(), 1, "{:?}", kinds(&frames));
+    assert!(data(&frames, "compaction.started").is_empty(), "{:?}", kinds(&frames));
+    let failed = data(&frames, "turn.failed");
+    assert_eq!(failed[0]["error"]["code"], "model_unavailable");
 }
 
 #[tokio::test]

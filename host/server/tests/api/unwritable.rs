@@ -2,11 +2,13 @@
 
 use crate::{
     house::{House, Plan, wasm},
+    metrics::METRICS,
     steering::later,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::host::Patience;
 use fumehood_core::{id::SessionId, name::OrgName};
+use fumehood_server::{MetricsAccess, MetricsPage, ServerConfig};
 use serde_json::{Value, json};
 use std::{
     io,
@@ -135,6 +137,62 @@ async fn what_happened_while_the_store_took_nothing_is_kept_and_not_done_again()
         assert_eq!(results, ["ok"], "{kind}");
         assert_eq!(house.asked().len() - asked, 2, "{kind}: the model is not asked again");
     }
+}
+
+#[tokio::test]
+async fn a_call_that_ended_while_another_ones_result_could_not_be_written_keeps_its_result_when_the_turn_is_cancelled()
+{
+    let (_logs, mut lines) = warnings();
+    let house = House::with(ServerConfig {
+        metrics: Some(MetricsPage {
+            metrics: METRICS.clone(),
+            access: MetricsAccess::Everybody,
+        }),
+        ..ServerConfig::default()
+    })
+    .await;
+    house.add_sums().await;
+    let session = house.session().await;
+    let model = house.next_answer();
+    model.calls(&[("double", json!({"n": 1})), ("double", json!({"n": 2}))]);
+    refuse(&house, "tool.completed").await;
+    let turn = later(&house, &session, json!({"input": "double them"})).await.json();
+    until(&mut lines, "can't be written yet").await;
+    while !house
+        .get("/metrics")
+        .answer()
+        .await
+        .text()
+        .contains("\nfumehood_tool_calls_running 0\n")
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let id = turn["id"].as_str().unwrap();
+    let cancelling = async { house.post(&format!("/v1/turns/{id}/cancel")).answer().await };
+    let writing = async {
+        let mut database = house.database().await;
+        let asked = "SELECT count(*) FROM turns WHERE cancel IS NOT NULL";
+        while sqlx::query_scalar::<_, i64>(asked)
+            .fetch_one(&mut database)
+            .await
+            .unwrap()
+            == 0
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        take_again(&house).await;
+    };
+    let (cancelled, ()) = tokio::join!(cancelling, writing);
+    assert_eq!(cancelled.json()["status"], "cancelled");
+    let events = house.get(&format!("{session}/events?turn={id}")).stream().await;
+    let ended: Vec<_> = events
+        .rest()
+        .await
+        .into_iter()
+        .filter(|frame| frame.event == "tool.completed")
+        .collect();
+    let results: Vec<_> = ended.iter().map(|frame| &frame.data["data"]["status"]).collect();
+    assert_eq!(results, ["ok", "ok"]);
 }
 
 #[tokio::test]
