@@ -21,7 +21,7 @@ struct Guest {
     component: &'static str,
 }
 
-const GUESTS: [Guest; 6] = [
+const GUESTS: [Guest; 8] = [
     Guest {
         package: "tool-files",
         component: "files",
@@ -45,6 +45,14 @@ const GUESTS: [Guest; 6] = [
     Guest {
         package: "guest-guardian",
         component: "guardian",
+    },
+    Guest {
+        package: "guest-echo",
+        component: "echo",
+    },
+    Guest {
+        package: "guest-echo-bare",
+        component: "echo-bare",
     },
 ];
 

@@ -214,6 +214,31 @@ async fn warm_start() {
     println!("  from the cache      {:8.2} ms", median(times).as_secs_f64() * 1e3);
 }
 
+/// What the SDK adds to a call: the same echo by way of it, and by the bindings alone.
+async fn through_the_sdk(sandbox: &Sandbox, arguments: &str) {
+    let guest = async |name: &str| {
+        let call = support::call("echo", arguments);
+        Whole::new(sandbox, support::guest(name), call).await
+    };
+    let (without, with) = (guest("echo-bare").await, guest("echo").await);
+    let (mut without_times, mut with_times) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // Each goes first as often as the other.
+        if round % 2 == 0 {
+            without_times.push(timed(|| without.call()).await);
+            with_times.push(timed(|| with.call()).await);
+        } else {
+            with_times.push(timed(|| with.call()).await);
+            without_times.push(timed(|| without.call()).await);
+        }
+    }
+    let (without, with) = (micros(median(without_times)), micros(median(with_times)));
+    println!("the same echo in Rust, a component with WASI");
+    println!("  by bindings alone   {without:8.2} µs");
+    println!("  through the SDK     {with:8.2} µs");
+    println!("  ratio               {:8.2}    (goal: 0.95 to 1.05)", with / without);
+}
+
 #[tokio::main]
 async fn main() {
     let wasm = support::tool("", support::ECHO);
@@ -244,6 +269,8 @@ async fn main() {
         "  ratio               {:8.2}    (goal: at most 1.5)",
         micros(whole_time) / micros(bare_time)
     );
+
+    through_the_sdk(&sandbox, &arguments).await;
 
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let mut ratios = Vec::new();
