@@ -1,7 +1,7 @@
 //! How the layers decide on a request together, and the words of a denial.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use fumehood_policy::network::{Denial, Layer, NetworkList, NetworkPolicy, Target, Verdict};
+use fumehood_policy::network::{Denial, Layer, NetworkList, NetworkPolicy, NetworkRule, Target, Verdict, least_rule};
 use proptest::prelude::*;
 
 fn list(allow: &[&str], deny: &[&str]) -> NetworkList {
@@ -140,22 +140,22 @@ fn a_denial_says_which_layer_decided_and_how_to_change_it() {
     let cases = [
         (
             vec![],
-            "POST https://evil.example:8443/collect is not allowed: the component's grant does not allow it; to allow it, add `https://evil.example:8443` to `allow` under `[network]` of the grant (`fumehood tool grant`)",
+            "POST https://evil.example:8443/collect is not allowed: the component's grant does not allow it; to allow it, add `POST https://evil.example:8443/collect` to `allow` under `[network]` of the grant (`fumehood tool grant`)",
             "grant: no rule allows it",
         ),
         (
             vec![(Layer::Request, list(&["https://private.example/rule"], &[]))],
-            "POST https://evil.example:8443/collect is not allowed: the component's manifest does not request it; to have it, the component's author would add `https://evil.example:8443` to `allow` under `[network]` in tool.toml",
+            "POST https://evil.example:8443/collect is not allowed: the component's manifest does not request it; to have it, the component's author would add `POST https://evil.example:8443/collect` to `allow` under `[network]` in tool.toml",
             "request: no rule allows it",
         ),
         (
             vec![(agent("base"), list(&[], &[]))],
-            "POST https://evil.example:8443/collect is not allowed: the network list of the agent `base` does not allow it; to allow it, add `https://evil.example:8443` to `allow` under `[agent.base.network]` in fumehood.toml",
+            "POST https://evil.example:8443/collect is not allowed: the network list of the agent `base` does not allow it; to allow it, add `POST https://evil.example:8443/collect` to `allow` under `[agent.base.network]` in fumehood.toml",
             "agent base: no rule allows it",
         ),
         (
             vec![(Layer::Session, list(&[], &[]))],
-            "POST https://evil.example:8443/collect is not allowed: the session's network list does not allow it; to allow it, add `https://evil.example:8443` to the session's `network.allow` (`PATCH /v1/sessions/…`)",
+            "POST https://evil.example:8443/collect is not allowed: the session's network list does not allow it; to allow it, add `POST https://evil.example:8443/collect` to the session's `network.allow` (`PATCH /v1/sessions/…`)",
             "session: no rule allows it",
         ),
         (
@@ -172,6 +172,39 @@ fn a_denial_says_which_layer_decided_and_how_to_change_it() {
         assert_eq!(denial.to_string(), message);
         assert_eq!(denial.ledger_rule(), ledger);
         assert!(!denial.message.contains("hunter2") && !denial.message.contains("private.example"));
+    }
+}
+
+#[test]
+fn a_denial_advises_the_least_that_would_let_the_request_through() {
+    let least = |request: &str| {
+        let (method, url) = request.split_once(' ').unwrap();
+        least_rule(&Target::parse(method, url).unwrap())
+    };
+    assert_eq!(
+        least("DELETE https://a.example/v1/x?key=hunter2"),
+        "DELETE https://a.example/v1/x"
+    );
+    assert_eq!(least("GET http://a.example:80/"), "GET http://a.example");
+    assert_eq!(least("GET https://a.example:8443/x"), "GET https://a.example:8443/x");
+    // No rule can name this path, and a long one is cut where a segment ends.
+    assert_eq!(least("GET https://a.example/a*b"), "GET https://a.example");
+    let long = format!("https://a.example/{}/{}", "a".repeat(150), "b".repeat(150));
+    assert_eq!(
+        least(&format!("GET {long}")),
+        format!("GET https://a.example/{}", "a".repeat(150))
+    );
+    // What is advised is taken as it stands.
+    for request in ["POST https://a.example/%7Ex/y", "GET https://[2001:db8::1]/x"] {
+        let rule: NetworkRule = least(request).parse().unwrap();
+        let list = NetworkList {
+            allow: Some(vec![rule]),
+            deny: Vec::new(),
+        };
+        assert!(
+            matches!(decide(vec![(Layer::Grant, list)], request), Verdict::Allowed { .. }),
+            "{request}"
+        );
     }
 }
 

@@ -8,10 +8,10 @@ use fumehood_sandbox::Denial;
 pub(super) fn explain(result: CallResult, denials: &[Denial], most: u64) -> CallResult {
     match result {
         Err(mut error) => {
-            for denial in denials {
-                if !error.message.contains(&denial.reason) {
+            for reason in denials.iter().map(reason) {
+                if !error.message.contains(reason) {
                     error.message.push_str("; ");
-                    error.message.push_str(&denial.reason);
+                    error.message.push_str(reason);
                 }
             }
             Err(error)
@@ -19,7 +19,7 @@ pub(super) fn explain(result: CallResult, denials: &[Denial], most: u64) -> Call
         Ok(mut output) if output.is_error => {
             let said = serde_json::to_string(&output).unwrap_or_default();
             let room = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(said.len());
-            let unsaid = denials.iter().map(|denial| &*denial.reason);
+            let unsaid = denials.iter().map(reason);
             let mut words = unsaid
                 .filter(|reason| !said.contains(reason))
                 .collect::<Vec<_>>()
@@ -32,6 +32,11 @@ pub(super) fn explain(result: CallResult, denials: &[Denial], most: u64) -> Call
         }
         Ok(output) => Ok(output),
     }
+}
+
+/// Which request and why, since the tool has said that it was denied.
+fn reason(denial: &Denial) -> &str {
+    denial.reason.strip_prefix("denied: ").unwrap_or(&denial.reason)
 }
 
 #[cfg(test)]
@@ -55,5 +60,20 @@ mod tests {
         assert_eq!(refused(1000, true), [Content::text("could not fetch"), words]);
         assert_eq!(refused(1000, false).len(), 1, "it went well all the same");
         assert_eq!(refused(0, true).len(), 1, "there is no room");
+    }
+
+    #[test]
+    fn a_failure_says_once_that_a_request_was_denied_and_why() {
+        use fumehood_core::call::{CallError, CallErrorCode};
+        let denials = [Denial::from(
+            "denied: GET https://x.example/ is not allowed: no rule".to_owned(),
+        )];
+        let said = |message: &str| {
+            let failed = Err(CallError::new(CallErrorCode::Denied, message));
+            explain(failed, &denials, 1000).unwrap_err().message
+        };
+        let once = "the request to x.example was denied; GET https://x.example/ is not allowed: no rule";
+        assert_eq!(said("the request to x.example was denied"), once);
+        assert_eq!(said(once), once, "a tool that was told passes it on");
     }
 }

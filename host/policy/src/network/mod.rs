@@ -11,5 +11,5 @@ mod target;
 
 pub use host::{Host, HostName, HostPattern, ParseHostError};
 pub use policy::{Denial, Layer, NetworkList, NetworkPolicy, Verdict};
-pub use rule::{Methods, NetworkRule, ParseRuleError, PathPrefix, PortPattern};
+pub use rule::{Methods, NetworkRule, ParseRuleError, PathPrefix, PortPattern, least_rule};
 pub use target::{Method, Scheme, Target, TargetError};

@@ -1,7 +1,7 @@
 //! The decision: a request passes when every layer lets it through, and no layer's `deny` refuses it.
 
 use super::{
-    rule::{NetworkRule, advised},
+    rule::{NetworkRule, least_rule},
     target::Target,
 };
 use crate::{
@@ -269,7 +269,7 @@ fn not_allowed(layer: &Layer, target: &Target) -> Denial {
             "{} is not allowed: {}; {}",
             request(target),
             lacks(layer, Capability::Network),
-            advice(layer, &Setting::Network(&advised(target)))
+            advice(layer, &Setting::Network(&least_rule(target)))
         ),
     }
 }

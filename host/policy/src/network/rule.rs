@@ -365,12 +365,29 @@ fn parse_path(path: &str) -> Result<PathPrefix, RuleFault> {
     Ok(PathPrefix(segments))
 }
 
-/// The rule that would let `target`'s host through, and no more: what a denial advises.
-pub(super) fn advised(target: &Target) -> String {
+/// The longest path that is advised whole.
+const LONGEST_ADVISED: usize = 200;
+
+/// The rule that lets `target` through and as little else as a rule can: what a denial advises. Its method, its host and its path; of a
+/// long path the segments that it begins with.
+#[must_use]
+pub fn least_rule(target: &Target) -> String {
     let plain = target.scheme() == Scheme::Https && target.port() == 443 && matches!(target.host(), Host::Name(_));
-    if plain {
+    let origin = if plain {
         format!("https://{}", target.host())
     } else {
         target.origin()
+    };
+    let path = target.path();
+    let path = match path.get(..LONGEST_ADVISED).and_then(|start| start.rfind('/')) {
+        Some(end) if path.len() > LONGEST_ADVISED => &path[..end],
+        _ if path.len() > LONGEST_ADVISED => "",
+        _ => path,
+    };
+    let exact = format!("{} {origin}{path}", target.method());
+    match exact.parse::<NetworkRule>() {
+        Ok(rule) => rule.to_string(),
+        // A path that no rule can name.
+        Err(_) => format!("{} {origin}", target.method()),
     }
 }

@@ -13,7 +13,7 @@ pub enum Error {
     Denied {
         /// Where the request went.
         host: String,
-        /// Why, in words.
+        /// Why, in words. Empty where a rule decided: the host adds which, and what would allow it, to the result of the call.
         why: String,
     },
     /// The host did not answer in time.
@@ -60,9 +60,10 @@ impl Error {
         let host = host.to_owned();
         let why = |text: &str| text.to_owned();
         match code {
+            // Which rule decides is the host's to say: it says so itself with a result that is a failure.
             ErrorCode::HttpRequestDenied => Self::Denied {
                 host,
-                why: why("no network rule of this call allows it; the grant's `[network] allow` decides"),
+                why: String::new(),
             },
             ErrorCode::DestinationIpProhibited => Self::Denied {
                 host,
@@ -170,6 +171,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(why) => f.write_str(why),
+            Self::Denied { host, why } if why.is_empty() => write!(f, "the request to {host} was denied"),
             Self::Denied { host, why } => write!(f, "the request to {host} was denied: {why}"),
             Self::TimedOut { host, what } => write!(f, "{host} took too long: timed out at {what}"),
             Self::Unavailable { host, why } => write!(f, "{host} is not available: {why}"),
@@ -213,6 +215,12 @@ mod tests {
             };
             assert!(message.contains("example.com"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_words_for_a_rule_that_decided_are_left_to_the_host() {
+        let said = failure(ErrorCode::HttpRequestDenied).to_string();
+        assert_eq!(said, "the request to example.com was denied");
     }
 
     #[test]
