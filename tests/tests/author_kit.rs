@@ -561,6 +561,16 @@ async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_i
         "{first}"
     );
     assert!(!first["refused"].as_array().unwrap().is_empty());
+    let request = &first["host_calls"]["rows"][0];
+    assert_eq!(
+        (&request["interface"], &request["asked"], &request["outcome"]),
+        (
+            &json!("http"),
+            &json!("GET https://api.example.com/v1"),
+            &json!("denied")
+        ),
+        "{first}"
+    );
     let limits: Vec<&str> = first["used"]
         .as_array()
         .unwrap()
@@ -576,6 +586,7 @@ async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_i
     assert_eq!(starved["time"]["code"], "kept", "{starved}");
     let text = place.run(&[&call[..], &["--explain"]].concat()).await;
     for part in [
+        "host calls\n  http       GET https://api.example.com/v1: denied",
         "denied  GET https://api.example.com/v1",
         "to have it, in the grant",
         "the compiled code was kept",
@@ -595,4 +606,61 @@ async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_i
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(place.path().join("cache/fumehood/compiled"), open).unwrap();
     assert_eq!(explained(&[]).await["time"]["code"], "compiled");
+}
+
+#[tokio::test]
+async fn each_call_of_the_host_is_told_in_order_with_what_allowed_it_and_equal_ones_once() {
+    let place = Place::empty("");
+    let hostile = root().join("target/guests/hostile.wasm");
+    let explained = async |tool: &str, arguments: &str, more: &[&str]| {
+        let call = ["tool", "call", hostile.to_str().unwrap(), tool, arguments, "--explain"];
+        said(&place.run(&[&call[..], more].concat()).await)
+    };
+    let set = r#"{"key": "last", "value": "Tuesday"}"#;
+    let text = explained("kv_set", set, &["--yes"]).await;
+    let rows = "host calls\n  key-values open the bucket \"default\": done; by [kv] access = \"read-write\"\n  \
+                key-values set \"last\" to 7 bytes: done; by [kv] access = \"read-write\"\n";
+    assert!(text.contains(rows), "{text}");
+    let text = explained("kv_set", set, &[]).await;
+    assert!(
+        text.contains("key-values open the bucket \"default\": denied\n    "),
+        "{text}"
+    );
+    let many = r#"{"url": "https://a.example/x", "n": 3}"#;
+    let text = explained("http_get_many", many, &[]).await;
+    assert!(
+        text.contains("http       GET https://a.example/x × 3: denied\n    GET https://a.example/x is not allowed"),
+        "{text}"
+    );
+    let text = explained("progress_flood", r#"{"n": 2000}"#, &[]).await;
+    assert!(text.contains("more, which are left out"), "{text}");
+    // A value of a secret is taken out of what a call asked, as it is of what it returns.
+    let secret = ["--yes", "--secret", "KEY=tok-8D7f2a91C3e45b60"];
+    let hidden = r#"{"key": "tok-8D7f2a91C3e45b60", "value": "x"}"#;
+    let text = explained("kv_set", hidden, &secret).await;
+    assert!(!text.contains("tok-8D7f2a91C3e45b60"), "{text}");
+}
+
+#[tokio::test]
+async fn the_steps_that_a_new_tool_is_told_are_those_of_its_readme() {
+    let place = Place::empty("");
+    for lang in ["rust", "js", "python", "c", "go"] {
+        let name = format!("{lang}-tool");
+        let made = place.run(&["tool", "new", &name, "--lang", lang]).await;
+        assert!(made.status.success(), "{}", said(&made));
+        let text = String::from_utf8_lossy(&made.stdout).into_owned();
+        let (_, next) = text.split_once("\nnext\n").unwrap_or_else(|| panic!("{text}"));
+        let steps: Vec<&str> = next.lines().map_while(|line| line.strip_prefix("  ")).collect();
+        assert_eq!(steps[0], format!("cd {name}"));
+        let readme = std::fs::read_to_string(place.path().join(&name).join("README.md")).unwrap();
+        let told: Vec<&str> = readme.lines().skip_while(|line| *line != "```sh").skip(1).collect();
+        for (step, line) in steps[1..].iter().zip(told) {
+            assert!(
+                line.split_once(" #")
+                    .is_some_and(|(command, _)| command.trim() == *step),
+                "{lang}: {step}: {line}"
+            );
+        }
+        assert!(steps.contains(&"fumehood tool test"), "{lang}: {steps:?}");
+    }
 }

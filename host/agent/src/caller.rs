@@ -12,6 +12,7 @@ pub(crate) use scope::{Clearance, LOST, not_run_again, refused_by};
 use explained::explain;
 use hooked::Judged;
 use recorded::Taping;
+use scope::Explained;
 
 use crate::{
     callbacks::CallbackLimits,
@@ -38,7 +39,7 @@ use fumehood_policy::{
     deadline::Deadline,
 };
 use fumehood_sandbox::{
-    Call, Denial, Sandbox, ShareKey,
+    Call, Denial, HostCalls, Sandbox, ShareKey, Witness,
     ports::{Ports, Workspace},
 };
 use fumehood_store::{Store, WorkspaceError, Workspaces};
@@ -70,6 +71,8 @@ pub struct Ran {
     pub instantiated: Option<Duration>,
     /// What it was refused, in words; the first few.
     pub denials: Vec<String>,
+    /// What it asked of its host, where that was taken down.
+    pub host_calls: Option<HostCalls>,
 }
 
 impl Ended {
@@ -401,6 +404,7 @@ impl Caller {
             Some(taping) => self.begin_recording(taping, &call, &authority, ports).await,
             None => (ports, None),
         };
+        let witness = ports.witness.clone();
         let report = self
             .sandbox
             .call(&installed.component.code, call, authority, ports)
@@ -429,6 +433,7 @@ impl Caller {
                 limits,
                 instantiated: report.instantiated,
                 denials: report.denials.into_iter().map(told).collect(),
+                host_calls: witness.map(|witness| witness.take()),
             }),
         }
     }
@@ -576,6 +581,11 @@ impl Caller {
             ports.door = recorded_door(ports.door, tape);
         }
         ports.ambient.clone_from(&scope.ambient);
+        if scope.explained == Explained::Yes {
+            let guard = secrets.guard().clone();
+            let redact = move |text: &str| guard.redact_str(text).into_owned();
+            ports.witness = Some(Arc::new(Witness::new(redact)));
+        }
         if !authority.sign.is_empty() {
             ports.signer = ports::signer(secrets, &authority.sign, events.cloned())?;
         }

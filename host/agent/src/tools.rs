@@ -58,6 +58,8 @@ pub struct Staging {
     pub ambient: Option<Arc<dyn Ambient>>,
     /// What takes down its HTTP exchanges.
     pub exchanges: Option<HttpTape>,
+    /// Whether what it asks of its host is taken down: [`Ran::host_calls`].
+    pub host_calls: bool,
 }
 
 /// The most events of one call that are kept for who explains it.
@@ -100,6 +102,9 @@ impl Host {
     ) -> Result<(Called, Vec<EventBody>), HostError> {
         let scope = self.session_scope(org, session).await?;
         let mut scope = scope.staged(staging.exchanges, staging.ambient);
+        if staging.host_calls {
+            scope = scope.explained();
+        }
         if let Some(dir) = staging.dir {
             scope = scope.on_files(workspace(&dir).await?);
         }

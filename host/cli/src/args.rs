@@ -242,8 +242,8 @@ pub(crate) struct ToolCall {
     /// For a file: a limit, as KEY=VALUE, for example cpu=100ms. May be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) limit: Vec<String>,
-    /// For a file: say what the call used of which limits, what it asked of the outside and what decided, and what to change for what
-    /// it was refused.
+    /// For a file: say what the call used of which limits, what it asked of its host and of the outside and what decided, and what to
+    /// change for what it was refused.
     #[arg(long)]
     pub(crate) explain: bool,
     /// For an installed component: the session it runs in.

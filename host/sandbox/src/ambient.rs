@@ -1,6 +1,10 @@
 //! Time and chance for guests where the host decides about them: the engine's interfaces, answered by [`Ambient`].
 
-use crate::{ports::Ambient, state::CallState};
+use crate::{
+    ports::{Ambient, Ports},
+    state::CallState,
+    witness::Witness,
+};
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use rand_core::TryRng;
@@ -9,7 +13,7 @@ use tokio::time::Instant;
 use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::{
     HostMonotonicClock, HostWallClock, WasiCtxBuilder,
-    clocks::WasiClocksCtxView,
+    clocks::{WallClock, WasiClocksCtxView},
     p2::{
         DynPollable, Pollable,
         bindings::clocks::monotonic_clock::{self, Host as _},
@@ -17,16 +21,45 @@ use wasmtime_wasi::{
     },
 };
 
-/// Gives a guest the time and the chance of `ambient`.
-pub(crate) fn provide(wasi: &mut WasiCtxBuilder, ambient: &Arc<dyn Ambient>) {
-    let seed = ambient.seed();
-    let mut hash_seed = [0; 16];
-    Seeded::new(&seed, Purpose::Hashing).fill(&mut hash_seed);
-    wasi.wall_clock(Clock(Arc::clone(ambient)))
-        .monotonic_clock(Clock(Arc::clone(ambient)))
-        .secure_random(Seeded::new(&seed, Purpose::Secure))
-        .insecure_random(Seeded::new(&seed, Purpose::Insecure))
-        .insecure_random_seed(u128::from_le_bytes(hash_seed));
+/// Gives a guest the time and the chance that its ports have for it, if they have; and has them counted, if somebody explains the call.
+pub(crate) fn provide(wasi: &mut WasiCtxBuilder, ports: &Ports) {
+    let seed = ports.ambient.as_ref().map(|ambient| ambient.seed());
+    if let (Some(ambient), Some(seed)) = (&ports.ambient, &seed) {
+        let mut hash_seed = [0; 16];
+        Seeded::new(seed, Purpose::Hashing).fill(&mut hash_seed);
+        wasi.wall_clock(Clock(Arc::clone(ambient)))
+            .monotonic_clock(Clock(Arc::clone(ambient)))
+            .secure_random(Seeded::new(seed, Purpose::Secure))
+            .insecure_random(Seeded::new(seed, Purpose::Insecure))
+            .insecure_random_seed(u128::from_le_bytes(hash_seed));
+    }
+    if let Some(witness) = &ports.witness {
+        count(wasi, witness, ports.ambient.as_ref(), seed);
+    }
+}
+
+/// Has readings of the wall clock and random bytes counted. The monotonic clock counts itself.
+fn count(
+    wasi: &mut WasiCtxBuilder,
+    witness: &Arc<Witness>,
+    ambient: Option<&Arc<dyn Ambient>>,
+    seed: Option<[u8; 32]>,
+) {
+    let clock: Box<dyn HostWallClock + Send> = match ambient {
+        Some(ambient) => Box::new(Clock(Arc::clone(ambient))),
+        None => Box::new(WallClock::new()),
+    };
+    wasi.wall_clock(Counted::new(clock, witness));
+    let seed = seed.or_else(|| {
+        let mut fresh = [0; 32];
+        aws_lc_rs::rand::fill(&mut fresh).ok().map(|()| fresh)
+    });
+    // Without one the system's generator stays, and is not counted.
+    if let Some(seed) = seed {
+        let counted = |purpose| Counted::new(Seeded::new(&seed, purpose), witness);
+        wasi.secure_random(counted(Purpose::Secure))
+            .insecure_random(counted(Purpose::Insecure));
+    }
 }
 
 /// Links the monotonic clock of the engine, whose waits move the clocks of a guest that has [`Ambient`] ones.
@@ -44,6 +77,7 @@ impl HasData for ClocksData {
 pub(crate) struct ClocksView<'a> {
     pub(crate) wasi: WasiClocksCtxView<'a>,
     pub(crate) ambient: Option<&'a Arc<dyn Ambient>>,
+    pub(crate) witness: Option<&'a Arc<Witness>>,
 }
 
 impl ClocksView<'_> {
@@ -65,6 +99,9 @@ impl ClocksView<'_> {
 
 impl monotonic_clock::Host for ClocksView<'_> {
     fn now(&mut self) -> wasmtime::Result<u64> {
+        if let Some(witness) = self.witness {
+            witness.read_clock();
+        }
         self.wasi.now()
     }
 
@@ -73,6 +110,9 @@ impl monotonic_clock::Host for ClocksView<'_> {
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        if let Some(witness) = self.witness {
+            witness.waits();
+        }
         if self.ambient.is_none() {
             return self.wasi.subscribe_instant(when);
         }
@@ -82,6 +122,9 @@ impl monotonic_clock::Host for ClocksView<'_> {
     }
 
     fn subscribe_duration(&mut self, wait: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        if let Some(witness) = self.witness {
+            witness.waits();
+        }
         let wait = Duration::from_nanos(wait);
         let then = self.ambient.and_then(|ambient| ambient.after(wait));
         self.wait(wait, then)
@@ -122,6 +165,51 @@ impl HostMonotonicClock for Clock {
 
     fn now(&self) -> u64 {
         self.0.monotonic_clock()
+    }
+}
+
+/// Something whose uses are counted.
+struct Counted<T> {
+    counted: T,
+    witness: Arc<Witness>,
+}
+
+impl<T> Counted<T> {
+    fn new(counted: T, witness: &Arc<Witness>) -> Self {
+        Self {
+            counted,
+            witness: Arc::clone(witness),
+        }
+    }
+}
+
+impl HostWallClock for Counted<Box<dyn HostWallClock + Send>> {
+    fn resolution(&self) -> Duration {
+        self.counted.resolution()
+    }
+
+    fn now(&self) -> Duration {
+        self.witness.read_clock();
+        self.counted.now()
+    }
+}
+
+impl TryRng for Counted<Seeded> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.witness.drew(4);
+        self.counted.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.witness.drew(8);
+        self.counted.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.witness.drew(bytes.len());
+        self.counted.try_fill_bytes(bytes)
     }
 }
 

@@ -359,14 +359,15 @@ impl Shared {
             table,
             wasi: wasi(&authority, &ports, log),
             http,
-            hooks: HttpHooks::new(Arc::clone(&ports.door), Arc::clone(log), limits),
+            hooks: HttpHooks::new(Arc::clone(&ports.door), Arc::clone(log), limits).seen_by(ports.witness.clone()),
             files: Files::new(
                 workspace(&authority, &ports),
                 limits.tmp.bytes(),
                 Arc::clone(&self.tmp),
                 Arc::clone(log),
                 Account::new(&self.file_threads, share, meter.clock()),
-            ),
+            )
+            .seen_by(ports.witness.clone()),
             meter,
             log: Arc::clone(log),
             ports,
@@ -571,9 +572,7 @@ fn wasi(authority: &Authority, ports: &Ports, log: &Arc<CallLog>) -> WasiCtx {
             wasi.env(name, value);
         }
     }
-    if let Some(ambient) = &ports.ambient {
-        ambient::provide(&mut wasi, ambient);
-    }
+    ambient::provide(&mut wasi, ports);
     // Raw sockets and name lookup are never granted.
     // THREAT[T-net-raw-socket]
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);

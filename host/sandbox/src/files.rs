@@ -14,6 +14,7 @@
 
 mod host;
 mod listing;
+mod seen;
 mod stream;
 pub(crate) mod tmp;
 pub(crate) mod work;
@@ -21,10 +22,11 @@ pub(crate) mod work;
 pub(crate) use self::host::PREOPENS;
 
 use self::{
+    seen::Seen,
     tmp::{Tmp, TmpRoot},
     work::{Account, Worker},
 };
-use crate::{call::Denial, stdio::CallLog, trap::HostFailed};
+use crate::{call::Denial, stdio::CallLog, trap::HostFailed, witness::Witness};
 use cap_std::fs::Dir as CapDir;
 use fumehood_files::{FileError, Full, Limit, OpenFile, Tree, open_dir_itself};
 use fumehood_policy::{authority::Authority, files::WorkspacePath};
@@ -63,6 +65,8 @@ pub(crate) struct Files {
     /// The guest's descriptors, by their number.
     descriptors: HashMap<u32, Place>,
     opened: Option<Opened>,
+    /// For who explains the call.
+    seen: Option<Seen>,
 }
 
 struct Opened {
@@ -112,6 +116,15 @@ impl Files {
             worker: None,
             descriptors: HashMap::new(),
             opened: None,
+            seen: None,
+        }
+    }
+
+    /// The same, with who takes down what is asked of it.
+    pub(crate) fn seen_by(self, witness: Option<Arc<Witness>>) -> Self {
+        Self {
+            seen: witness.map(|witness| Seen::new(witness, self.workspace.as_ref())),
+            ..self
         }
     }
 

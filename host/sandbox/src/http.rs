@@ -5,6 +5,7 @@ use crate::{
     call::Denial,
     ports::{Body, Door, DoorError, Timeouts},
     stdio::CallLog,
+    witness::{Interface, Outcome, Question, Witness},
 };
 use bytes::{Buf, Bytes};
 use fumehood_policy::{limits::Limits, quantity::ByteSize};
@@ -29,6 +30,7 @@ pub(crate) const FIELDS_SIZE: usize = 64 << 10;
 pub(crate) struct HttpHooks {
     door: Arc<dyn Door>,
     log: Arc<CallLog>,
+    witness: Option<Arc<Witness>>,
     requests: u64,
     concurrent_limit: u32,
     body_limit: u64,
@@ -90,6 +92,7 @@ impl HttpHooks {
     pub(crate) fn new(door: Arc<dyn Door>, log: Arc<CallLog>, limits: &Limits) -> Self {
         Self {
             door,
+            witness: None,
             requests: 0,
             concurrent_limit: limits.http_concurrent,
             body_limit: limits.http_body.bytes(),
@@ -102,6 +105,11 @@ impl HttpHooks {
             log,
             span: Span::current(),
         }
+    }
+
+    /// The same, with who takes down what is sent.
+    pub(crate) fn seen_by(self, witness: Option<Arc<Witness>>) -> Self {
+        Self { witness, ..self }
     }
 
     pub(crate) fn requests(&self) -> u64 {
@@ -137,6 +145,7 @@ impl WasiHttpHooks for HttpHooks {
     ) -> Sending {
         // How many there may be is the door's to say: it counts, and records what it refuses.
         self.requests += 1;
+        let question = Question::new(self.witness.as_ref(), Interface::Http, || (words(&request), None));
         // THREAT[T-box-host-memory]: each holds a connection, its buffers and a task.
         let Some(place) = Place::take(&self.shared, self.concurrent_limit) else {
             let limit = self.concurrent_limit;
@@ -144,6 +153,7 @@ impl WasiHttpHooks for HttpHooks {
                 "the call had more than {limit} HTTP requests at the same time, its limit; read and drop answers, or \
                  raise `http_concurrent` in `[limits]`"
             );
+            question.answer(|| Outcome::Denied(reason.clone()));
             return self.refuse(request, "http_concurrent", reason, Error::ConnectionLimitReached);
         };
         let door = Arc::clone(&self.door);
@@ -157,7 +167,9 @@ impl WasiHttpHooks for HttpHooks {
                 between_bytes: options.between_bytes_timeout,
             };
             let request = request.map(|body| outgoing(body, limit, Arc::clone(&shared)));
-            match door.send(request, timeouts).await {
+            let answer = door.send(request, timeouts).await;
+            question.answer(|| outcome(&answer));
+            match answer {
                 Ok(response) => {
                     let done: Completion = Box::new(std::future::ready(Ok(())));
                     Ok((response.map(|body| incoming(body, limit, place)), done))
@@ -166,6 +178,27 @@ impl WasiHttpHooks for HttpHooks {
             }
         };
         Box::new(sending.instrument(self.span.clone()))
+    }
+}
+
+/// A request for who explains the call, without its query: that is the guest's own.
+fn words(request: &http::Request<WasiBody>) -> String {
+    let uri = request.uri();
+    let (scheme, authority) = (uri.scheme_str(), uri.authority().map(http::uri::Authority::as_str));
+    format!(
+        "{} {}://{}{}",
+        request.method(),
+        scheme.unwrap_or("https"),
+        authority.unwrap_or_default(),
+        uri.path()
+    )
+}
+
+fn outcome(answer: &Result<http::Response<Body>, DoorError>) -> Outcome {
+    match answer {
+        Ok(response) => Outcome::Done(format!("status {}", response.status().as_u16())),
+        Err(DoorError::Denied(reason) | DoorError::AddressProhibited(reason)) => Outcome::Denied(reason.clone()),
+        Err(error) => Outcome::Failed(error.to_string()),
     }
 }
 

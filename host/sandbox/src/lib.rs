@@ -45,6 +45,7 @@ mod telemetry;
 mod ticker;
 mod tool;
 mod trap;
+mod witness;
 mod world;
 
 pub use aot::{CacheKey, prune_compiled};
@@ -61,4 +62,5 @@ pub use recall::{Recall, Recaller, recall};
 pub use sandbox::{CALLS_AT_ONCE, Sandbox, SandboxConfig};
 pub use share::ShareKey;
 pub use start::Start;
+pub use witness::{HostCall, HostCalls, Interface, Outcome, Witness};
 pub use world::{CONTRACT_VERSION, newer_contract};

@@ -5,6 +5,7 @@
 //! with them, without counting CPU time), and must be cancel-safe, because a call that is stopped
 //! drops the future. [`Observer`] must not block.
 
+use crate::witness::Witness;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fumehood_core::{
@@ -314,6 +315,8 @@ pub struct Ports {
     pub env: Arc<[(String, String)]>,
     /// Time and chance; `None`: the system's.
     pub ambient: Option<Arc<dyn Ambient>>,
+    /// Who takes down what the call asks of its host; `None`: nobody explains it.
+    pub witness: Option<Arc<Witness>>,
 }
 
 impl Ports {
@@ -331,6 +334,7 @@ impl Ports {
             workspace: None,
             env: Arc::new([]),
             ambient: None,
+            witness: None,
         });
         PORTS.clone()
     }

@@ -55,6 +55,7 @@ impl CallState {
                 table: &mut self.table,
             },
             ambient: self.ports.ambient.as_ref(),
+            witness: self.ports.witness.as_ref(),
         }
     }
 

@@ -49,6 +49,14 @@ struct Said {
     denials: Vec<Denial>,
 }
 
+/// What becomes of a report of progress.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    Passed,
+    /// It came faster than this.
+    Dropped(Rate),
+}
+
 /// How often progress was reported, in windows of the rate's span.
 struct Progress {
     rate: Rate,
@@ -140,17 +148,17 @@ impl CallLog {
         Ok(())
     }
 
-    pub(crate) fn progress(&self, message: &str, fraction: Option<f32>) -> Result<(), LimitReached> {
+    pub(crate) fn progress(&self, message: &str, fraction: Option<f32>) -> Result<Report, LimitReached> {
         {
             let mut said = self.said();
             // THREAT[T-box-output]: what is dropped costs the guest nothing but host calls.
             if !said.progress.admit(Instant::now()) {
-                return Ok(());
+                return Ok(Report::Dropped(said.progress.rate));
             }
             Self::spend(&mut said, message.len())?;
         }
         self.observer.progress(message, fraction);
-        Ok(())
+        Ok(Report::Passed)
     }
 
     pub(crate) fn emit(&self, channel: &str, chunk: &str) -> Result<(), LimitReached> {
@@ -331,7 +339,7 @@ mod tests {
         assert_eq!(log.write(Stream::Stdout, b"1234"), Ok(()));
         assert_eq!(log.write(Stream::Stderr, b"1234"), Ok(()));
         assert_eq!(log.emit("x", "123"), Err(LimitReached::Output));
-        assert_eq!(log.progress("12", None), Ok(()));
+        assert_eq!(log.progress("12", None), Ok(Report::Passed));
         assert_eq!(log.take().stdout, "1234");
     }
 

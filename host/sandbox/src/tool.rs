@@ -11,6 +11,8 @@ use crate::{
     output,
     ports::{SignAlgorithm, SignError, Ticket},
     state::CallState,
+    stdio::Report,
+    witness::{Interface, Outcome, Question, bytes, yes_or_no},
 };
 use fumehood_core::{
     call::{Arguments, CallErrorCode},
@@ -34,7 +36,16 @@ impl progress::Host for CallState {
         let fraction = fraction
             .filter(|fraction| !fraction.is_nan())
             .map(|fraction| fraction.clamp(0.0, 1.0));
-        Ok(self.log.progress(&message, fraction)?)
+        let question = Question::new(self.ports.witness.as_ref(), Interface::Progress, || {
+            let share = fraction.map_or_else(String::new, |fraction| format!(" ({:.0} %)", fraction * 100.0));
+            (format!("report {message:?}{share}"), None)
+        });
+        let report = self.log.progress(&message, fraction)?;
+        question.answer(|| match report {
+            Report::Passed => Outcome::Done("passed on".to_owned()),
+            Report::Dropped(rate) => Outcome::Denied(format!("dropped: more than {rate}")),
+        });
+        Ok(())
     }
 
     fn emit(&mut self, channel: String, chunk: String) -> wasmtime::Result<()> {
@@ -42,7 +53,13 @@ impl progress::Host for CallState {
             && channel
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        Ok(self.log.emit(if valid { &channel } else { "output" }, &chunk)?)
+        let channel = if valid { &*channel } else { "output" };
+        let question = Question::new(self.ports.witness.as_ref(), Interface::Progress, || {
+            (format!("emit {} on {channel}", bytes(chunk.len())), None)
+        });
+        self.log.emit(channel, &chunk)?;
+        question.answer(|| Outcome::Done("passed on".to_owned()));
+        Ok(())
     }
 }
 
@@ -52,14 +69,24 @@ impl CallState {
         self.log.deny(Denial::new(message.clone()));
         Failure::Denied(message)
     }
+
+    /// For who explains the call; `rule` is what allows it.
+    fn asked(&self, interface: Interface, words: impl FnOnce() -> String, rule: Option<&str>) -> Question {
+        Question::new(self.ports.witness.as_ref(), interface, || {
+            (words(), rule.map(str::to_owned))
+        })
+    }
 }
 
 impl secrets::Host for CallState {
     async fn available(&mut self, name: String) -> wasmtime::Result<bool> {
-        Ok(match SecretName::new(&name) {
+        let question = self.asked(Interface::Secrets, || format!("whether there is {name:?}"), None);
+        let available = match SecretName::new(&name) {
             Ok(name) => self.ports.signer.available(&name).await,
             Err(_) => false,
-        })
+        };
+        question.answer(|| Outcome::Done(yes_or_no(available).to_owned()));
+        Ok(available)
     }
 
     async fn sign(
@@ -68,69 +95,81 @@ impl secrets::Host for CallState {
         algorithm: Algorithm,
         message: Vec<u8>,
     ) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
-        let name = match SecretName::new(&name) {
-            Ok(name) => name,
-            Err(error) => return Ok(Err(Failure::InvalidArguments(error.to_string()))),
-        };
+        let words = || format!("sign {} with {name:?}", bytes(message.len()));
+        let question = self.asked(Interface::Secrets, words, Some("[secrets] sign"));
+        let signed = self.signed(&name, algorithm, message).await;
+        question.answer(|| outcome(&signed, |_| "signed".to_owned()));
+        Ok(signed)
+    }
+}
+
+impl CallState {
+    async fn signed(&mut self, name: &str, algorithm: Algorithm, message: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let name = SecretName::new(name).map_err(|error| Failure::InvalidArguments(error.to_string()))?;
         if let Err(refusal) = self.authority.may_sign(&name) {
-            return Ok(Err(self.denied(refusal.message)));
+            return Err(self.denied(refusal.message));
         }
         if message.len() > MAX_SIGNED_MESSAGE {
-            return Ok(Err(Failure::InvalidArguments(
-                "the message to sign is larger than 1 MiB; sign its hash".to_owned(),
-            )));
+            let message = "the message to sign is larger than 1 MiB; sign its hash";
+            return Err(Failure::InvalidArguments(message.to_owned()));
         }
         let algorithm = match algorithm {
             Algorithm::HmacSha256 => SignAlgorithm::HmacSha256,
             Algorithm::HmacSha512 => SignAlgorithm::HmacSha512,
             Algorithm::Ed25519 => SignAlgorithm::Ed25519,
         };
-        Ok(match self.ports.signer.sign(&name, algorithm, &message).await {
-            Ok(signature) => Ok(signature),
-            Err(SignError::Denied(message)) => Err(self.denied(message)),
-            Err(SignError::NotFound(message)) => Err(Failure::NotFound(message)),
-            Err(SignError::Unsuitable(message)) => Err(Failure::InvalidArguments(message)),
-            Err(SignError::Failed(message)) => Err(Failure::Failed(message)),
+        let signed = self.ports.signer.sign(&name, algorithm, &message).await;
+        signed.map_err(|error| match error {
+            SignError::Denied(message) => self.denied(message),
+            SignError::NotFound(message) => Failure::NotFound(message),
+            SignError::Unsuitable(message) => Failure::InvalidArguments(message),
+            SignError::Failed(message) => Failure::Failed(message),
         })
     }
 }
 
 impl peers::Host for CallState {
     async fn call(&mut self, tool: String, arguments: String) -> wasmtime::Result<Result<Output, Failure>> {
-        let tool = match ToolName::new(&tool) {
-            Ok(tool) => tool,
-            Err(error) => return Ok(Err(Failure::NotFound(error.to_string()))),
+        let words = || format!("call {tool:?} with {arguments}");
+        let question = self.asked(Interface::Peers, words, Some("[tools] call"));
+        let called = self.called(&tool, &arguments).await;
+        let words = |output: &Output| match output.is_error {
+            true => "it says that it failed".to_owned(),
+            false => "done".to_owned(),
         };
+        question.answer(|| outcome(&called, words));
+        Ok(called)
+    }
+}
+
+impl CallState {
+    async fn called(&mut self, tool: &str, arguments: &str) -> Result<Output, Failure> {
+        let tool = ToolName::new(tool).map_err(|error| Failure::NotFound(error.to_string()))?;
         // Which tools exactly is the port's to decide: it knows which component a name belongs to.
         if let Some(refusal) = self.authority.calls_nothing(&tool) {
-            return Ok(Err(self.denied(refusal.message)));
+            return Err(self.denied(refusal.message));
         }
         if let Err(error) = self.ports.peers.may_call(&tool) {
-            return Ok(Err(output::failure_to_guest(error)));
+            return Err(output::failure_to_guest(error));
         }
         // THREAT[T-box-host-memory]: what is read here becomes many small values.
         if arguments.len() > MAX_ARGUMENTS {
-            return Ok(Err(Failure::InvalidArguments(format!(
+            return Err(Failure::InvalidArguments(format!(
                 "the arguments for {tool} are larger than 1 MiB; pass large data in a file"
-            ))));
+            )));
         }
-        let arguments: Arguments = match serde_json::from_str(&arguments) {
-            Ok(arguments) => arguments,
-            Err(error) => {
-                return Ok(Err(Failure::InvalidArguments(format!(
-                    "the arguments for {tool} are not a JSON object: {error}"
-                ))));
-            }
-        };
+        let arguments: Arguments = serde_json::from_str(arguments).map_err(|error| {
+            Failure::InvalidArguments(format!("the arguments for {tool} are not a JSON object: {error}"))
+        })?;
         // What the other tool computes is on its own account.
         let called = Unmetered {
             clock: self.meter.clock(),
             other: Box::pin(self.ports.peers.call(&tool, arguments)),
         };
-        Ok(match called.await {
+        match called.await {
             Ok(result) => Ok(output::to_guest(result)),
             Err(error) => Err(output::failure_to_guest(error)),
-        })
+        }
     }
 }
 
@@ -140,20 +179,29 @@ impl jobs::Host for CallState {
         within_ms: Option<u64>,
         note: Option<String>,
     ) -> wasmtime::Result<Result<jobs::Ticket, Failure>> {
+        let question = self.asked(
+            Interface::Jobs,
+            || "hand the call on".to_owned(),
+            Some("[jobs] detach = true"),
+        );
+        let detached = self.detached(within_ms, note).await;
+        question.answer(|| outcome(&detached, |_| "handed on".to_owned()));
+        Ok(detached)
+    }
+}
+
+impl CallState {
+    async fn detached(&mut self, within_ms: Option<u64>, note: Option<String>) -> Result<jobs::Ticket, Failure> {
         if let Err(refusal) = self.authority.may_detach() {
-            return Ok(Err(self.denied(refusal.message)));
+            return Err(self.denied(refusal.message));
         }
         let within = within_ms.map(Duration::from_millis);
         let note = note.map(|note| {
             let line = note.chars().map(|c| if c.is_control() { ' ' } else { c });
             line.take(LONGEST_NOTE).collect::<String>().trim().to_owned()
         });
-        let detached = self
-            .ports
-            .jobs
-            .detach(within, note.filter(|note| !note.is_empty()))
-            .await;
-        Ok(match detached {
+        let note = note.filter(|note| !note.is_empty());
+        match self.ports.jobs.detach(within, note).await {
             Ok(Ticket {
                 id,
                 token,
@@ -167,6 +215,18 @@ impl jobs::Host for CallState {
             }),
             Err(error) if error.code == CallErrorCode::Denied => Err(self.denied(error.message)),
             Err(error) => Err(output::failure_to_guest(error)),
-        })
+        }
+    }
+}
+
+/// What became of something that was asked, for who explains the call.
+fn outcome<T>(result: &Result<T, Failure>, words: impl FnOnce(&T) -> String) -> Outcome {
+    match result {
+        Ok(value) => Outcome::Done(words(value)),
+        Err(Failure::Denied(message)) => Outcome::Denied(message.clone()),
+        Err(Failure::InvalidArguments(message) | Failure::NotFound(message) | Failure::Failed(message)) => {
+            Outcome::Failed(message.clone())
+        }
+        Err(Failure::Unavailable(retry)) => Outcome::Failed(retry.message.clone()),
     }
 }

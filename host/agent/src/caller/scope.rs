@@ -59,6 +59,8 @@ pub struct CallScope {
     pub(super) exchanges: Option<HttpTape>,
     /// The time and the chance of who tries it out.
     pub(super) ambient: Option<Arc<dyn Ambient>>,
+    /// Whether what its call asks of the host is taken down, for who explains it.
+    pub(super) explained: Explained,
     /// The soonest that any of those sets who stand above the call.
     pub(super) deadline: Option<Deadline>,
     pub(super) depth: u8,
@@ -85,6 +87,7 @@ impl CallScope {
             tape: None,
             exchanges: None,
             ambient: None,
+            explained: Explained::No,
             deadline: None,
             depth: 0,
         }
@@ -197,6 +200,14 @@ impl CallScope {
         Self {
             exchanges,
             ambient,
+            ..self
+        }
+    }
+
+    /// The same for a call that somebody explains. The calls that it makes are not: they are answers to it.
+    pub(crate) fn explained(self) -> Self {
+        Self {
+            explained: Explained::Yes,
             ..self
         }
     }
@@ -370,6 +381,7 @@ impl CallScope {
             run: Run::First,
             in_background: false,
             tape: None,
+            explained: Explained::No,
             depth: self.depth + 1,
             ..self.clone()
         }
@@ -393,6 +405,13 @@ pub(crate) const LOST: &str =
 /// The same, with what keeps it from running that could.
 pub(crate) fn not_run_again(why: &str) -> CallError {
     CallError::new(CallErrorCode::Interrupted, format!("{LOST}: {why}"))
+}
+
+/// Whether somebody explains a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Explained {
+    No,
+    Yes,
 }
 
 /// Whether a call is made for the first time.

@@ -108,6 +108,7 @@ impl Answers {
             workspace,
             env: env.into(),
             ambient: Some(Arc::new(self.clone())),
+            witness: None,
         }
     }
 

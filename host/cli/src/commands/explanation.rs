@@ -1,5 +1,7 @@
-//! What one call used, of what limits; what it asked of the outside and what decided; and what its author would write to have what it
-//! was refused.
+//! What one call used, of what limits; what it asked of its host and of the outside and what decided; and what its author would write to
+//! have what it was refused.
+
+mod host_calls;
 
 use crate::out::{Out, Style, list, printable, text};
 use fumehood_core::{
@@ -11,9 +13,10 @@ use fumehood_policy::{
     grant::Grant,
     limits::{Limits, LimitsRequest},
     manifest::Manifest,
-    network::NetworkRule,
+    network::{NetworkRule, Target, least_rule},
     quantity::{ByteSize, Span},
 };
+use fumehood_sandbox::HostCalls;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -28,6 +31,8 @@ pub(crate) struct Made<'a> {
     /// What no call of this host passes.
     pub(crate) ceilings: &'a Limits,
     pub(crate) denials: &'a [String],
+    /// Of a call that came to run.
+    pub(crate) host_calls: Option<&'a HostCalls>,
     pub(crate) events: &'a [EventBody],
     pub(crate) ledger: &'a [LedgerEntry],
     pub(crate) times: Times,
@@ -69,6 +74,7 @@ pub(crate) fn explanation(made: &Made<'_>) -> Value {
             "call_ms": made.metering.duration_ms,
         },
         "used": made.limits.map(|limits| used(made, limits)).unwrap_or_default(),
+        "host_calls": made.host_calls,
         "requests": made.ledger.iter().map(request).collect::<Vec<_>>(),
         "secrets": secrets.collect::<Vec<_>>(),
         "secrets_missing": missing_secrets(made),
@@ -184,8 +190,13 @@ fn request(entry: &LedgerEntry) -> Value {
     value
 }
 
-/// As a rule would name it: method and address, without the port that the scheme has anyway.
+/// As a rule would name it: method and address.
 fn url(entry: &LedgerEntry) -> String {
+    format!("{} {}", entry.method, address(entry))
+}
+
+/// Without the port that the scheme has anyway.
+fn address(entry: &LedgerEntry) -> String {
     let usual = matches!((&*entry.scheme, entry.port), ("https", 443) | ("http", 80));
     let port = if usual {
         String::new()
@@ -197,7 +208,13 @@ fn url(entry: &LedgerEntry) -> String {
     } else {
         entry.host.clone()
     };
-    format!("{} {}://{host}{port}{}", entry.method, entry.scheme, entry.path)
+    format!("{}://{host}{port}{}", entry.scheme, entry.path)
+}
+
+/// The rule that would have let a request through.
+fn wanted(entry: &LedgerEntry) -> Option<NetworkRule> {
+    let target = Target::parse(&entry.method, &address(entry)).ok()?;
+    least_rule(&target).parse().ok()
 }
 
 /// The lines that would let through what was refused, and in which file.
@@ -207,7 +224,7 @@ fn changes(made: &Made<'_>) -> Vec<Value> {
         .ledger
         .iter()
         .filter(|entry| matches!(entry.outcome, EgressOutcome::Denied { .. }))
-        .filter_map(|entry| url(entry).parse().ok())
+        .filter_map(wanted)
         .collect();
     for (file, allow) in [
         ("tool.toml", &made.manifest.network.allow),
@@ -328,11 +345,9 @@ pub(crate) fn show(out: Out, explanation: &Value) {
             text(one, "of")
         ));
     }
-    lines(
-        out,
-        "requests",
-        list(explanation, "requests").iter().map(|one| told(out, one)),
-    );
+    host_calls::show(out, explanation.get("host_calls").unwrap_or(&Value::Null));
+    let requests = list(explanation, "requests").iter().map(|one| told(out, one));
+    lines(out, "requests", folded(requests).into_iter());
     let secret = |one: &Value| format!("{} for {}", text(one, "secret"), printable(text(one, "used_for")));
     lines(out, "secrets used", list(explanation, "secrets").iter().map(secret));
     let missing = |one: &Value| {
@@ -344,7 +359,7 @@ pub(crate) fn show(out: Out, explanation: &Value) {
         "secrets missing",
         list(explanation, "secrets_missing").iter().map(missing),
     );
-    let words = |value: &Value| printable(value.as_str().unwrap_or_default());
+    let words = |value: &Value| printable(reason(value.as_str().unwrap_or_default()));
     lines(out, "refused", list(explanation, "refused").iter().map(words));
     let limit = |one: &Value| printable(text(one, "message"));
     lines(
@@ -366,7 +381,7 @@ fn told(out: Out, one: &Value) -> String {
         return format!(
             "{} {request}\n    {}",
             out.style(Style::Bad, "denied "),
-            printable(text(one, "why"))
+            printable(reason(text(one, "why")))
         );
     }
     let ended = match one.get("status").and_then(Value::as_u64) {
@@ -389,11 +404,33 @@ fn told(out: Out, one: &Value) -> String {
     )
 }
 
-fn heading(out: Out, title: &str) {
+/// Equal ones that follow one another as one, with how often behind its first line.
+fn folded(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut folded: Vec<(String, u64)> = Vec::new();
+    for text in texts {
+        match folded.last_mut() {
+            Some((last, times)) if *last == text => *times += 1,
+            _ => folded.push((text, 1)),
+        }
+    }
+    let told = |(text, times): (String, u64)| match (times, text.split_once('\n')) {
+        (1, _) => text,
+        (times, Some((first, rest))) => format!("{first} × {times}\n{rest}"),
+        (times, None) => format!("{text} × {times}"),
+    };
+    folded.into_iter().map(told).collect()
+}
+
+/// What was refused and why, where it is said already that it was.
+pub(super) fn reason(words: &str) -> &str {
+    words.strip_prefix("denied: ").unwrap_or(words)
+}
+
+pub(super) fn heading(out: Out, title: &str) {
     out.line(format_args!("\n{}", out.style(Style::Bold, title)));
 }
 
-fn lines(out: Out, title: &str, lines: impl Iterator<Item = String>) {
+pub(super) fn lines(out: Out, title: &str, lines: impl Iterator<Item = String>) {
     let mut lines = lines.peekable();
     if lines.peek().is_some() {
         heading(out, title);
@@ -404,196 +441,4 @@ fn lines(out: Out, title: &str, lines: impl Iterator<Item = String>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use fumehood_core::call::CallErrorCode;
-
-    fn entry(outcome: &str) -> LedgerEntry {
-        let mut entry = json!({
-            "id": fumehood_core::id::LedgerId::new(), "time": fumehood_core::now(), "org": "default",
-            "call": fumehood_core::id::CallId::new(), "tool": "forecast", "component": "it", "method": "GET", "scheme": "https",
-            "host": "api.example.com", "port": 8443, "path": "/v1/x", "query_bytes": 0, "rule": "grant", "secrets": [],
-            "bytes_sent": 0, "bytes_received": 20_000, "duration_ms": 3,
-        });
-        let outcome: Value = serde_json::from_str(outcome).unwrap();
-        entry
-            .as_object_mut()
-            .unwrap()
-            .extend(outcome.as_object().unwrap().clone());
-        serde_json::from_value(entry).unwrap()
-    }
-
-    fn explained(manifest: &str, grant: &str, result: &CallResult, ledger: &[LedgerEntry]) -> Value {
-        explained_within(&Limits::default_ceilings(), manifest, grant, result, ledger)
-    }
-
-    fn explained_within(
-        ceilings: &Limits,
-        manifest: &str,
-        grant: &str,
-        result: &CallResult,
-        ledger: &[LedgerEntry],
-    ) -> Value {
-        let manifest = Manifest::parse_toml(&format!("name = \"it\"\nversion = \"1\"\n{manifest}")).unwrap();
-        let grant = Grant::parse_toml(grant).unwrap();
-        let limits = Limits::effective(&Limits::default(), &manifest.limits, &grant.limits, ceilings);
-        explanation(&Made {
-            manifest: &manifest,
-            given: Given {
-                grant: &grant,
-                workspace: false,
-            },
-            result,
-            metering: &Metering::default(),
-            limits: Some(&limits),
-            ceilings,
-            denials: &[],
-            events: &[],
-            ledger,
-            times: Times {
-                load: Duration::from_millis(3),
-                kept: true,
-                instance: None,
-            },
-        })
-    }
-
-    #[test]
-    fn a_refused_request_tells_the_lines_that_would_let_it_through_in_each_file_that_lacks_them() {
-        let denied = entry(r#"{"outcome": "denied", "reason": "no rule"}"#);
-        let asked = "[network]\nallow = [\"https://api.example.com:8443/v1\"]\n";
-        let result = Ok(fumehood_core::call::Output::default());
-        let explained = |manifest: &str, grant: &str| {
-            super::tests::explained(manifest, grant, &result, std::slice::from_ref(&denied))
-        };
-        let wanted = "\"GET https://api.example.com:8443/v1/x\"";
-        let change = explained("", "")["change"].clone();
-        assert_eq!(change[0]["file"], "tool.toml");
-        assert_eq!(change[0]["lines"], json!(["[network]", format!("allow = [{wanted}]")]));
-        assert_eq!(change[1]["file"], "the grant");
-        let change = explained(asked, "[network]\nallow = [\"https://other.example\"]\n")["change"].clone();
-        assert_eq!(change.as_array().unwrap().len(), 1, "it is asked for: {change}");
-        let lines = json!(["[network]", format!("allow = [\"https://other.example\", {wanted}]")]);
-        assert_eq!(change[0]["lines"], lines, "what is there stays");
-        assert_eq!(explained(asked, asked)["change"], json!([]), "another layer refused it");
-    }
-
-    #[test]
-    fn a_limit_that_ended_a_call_is_named_with_twice_as_much() {
-        let ended = |error: CallError| explained("", "", &Err(error), &[])["change"].clone();
-        let memory = ended(CallError::trapped(TrapKind::Memory, "out"));
-        assert_eq!(
-            memory,
-            json!([{"file": "tool.toml", "lines": ["[limits]", "memory = \"128MiB\""]}])
-        );
-        let calls = ended(CallError::trapped(TrapKind::HostCalls, "out"));
-        assert_eq!(calls[0]["lines"][1], "host_calls = 2000000");
-        assert_eq!(ended(CallError::new(CallErrorCode::Failed, "no")), json!([]));
-    }
-
-    #[test]
-    fn a_limit_is_raised_where_it_is_too_low_and_never_lowered_where_it_is_not() {
-        let cpu = |ceilings: &Limits, manifest: &str, grant: &str| {
-            let limits = |text: &str| match text {
-                "" => String::new(),
-                text => format!("[limits]\ncpu = \"{text}\"\n"),
-            };
-            let (manifest, grant) = (limits(manifest), limits(grant));
-            let ended = Err(CallError::trapped(TrapKind::Cpu, "out"));
-            let explained = explained_within(ceilings, &manifest, &grant, &ended, &[]);
-            let changes = list(&explained, "change").iter();
-            changes
-                .map(|change| format!("{}: {}", text(change, "file"), change["lines"][1].as_str().unwrap()))
-                .collect::<Vec<_>>()
-        };
-        let ceilings = Limits::default_ceilings();
-        assert_eq!(cpu(&ceilings, "10s", "1s"), ["the grant: cpu = \"2s\""]);
-        assert_eq!(cpu(&ceilings, "", "1s"), ["the grant: cpu = \"2s\""]);
-        assert_eq!(cpu(&ceilings, "1s", "10s"), ["tool.toml: cpu = \"2s\""]);
-        let both = ["tool.toml: cpu = \"6s\"", "the grant: cpu = \"6s\""];
-        assert_eq!(cpu(&ceilings, "4s", "3s"), both);
-        // No more than there can be; and where there is none left, it is the operator's to raise.
-        assert_eq!(cpu(&ceilings, "40s", ""), ["tool.toml: cpu = \"1m\""]);
-        assert_eq!(cpu(&ceilings, "5m", "5m"), ["fumehood.toml: cpu = \"2m\""]);
-    }
-
-    #[test]
-    fn a_secret_that_a_request_went_without_is_named_with_its_host() {
-        let result = Ok(fumehood_core::call::Output::default());
-        let credential = "[[credential]]\nsecret = \"KEY\"\nhosts = [\"api.example.com\"]\ninject = { header = \"x-key\", format = \"{}\" }\n";
-        let missing = |grant: &str, outcome: &str, with: &[&str]| {
-            let mut entry = entry(outcome);
-            entry.secrets = with.iter().map(|name| name.parse().unwrap()).collect();
-            explained(credential, grant, &result, &[entry])["secrets_missing"].clone()
-        };
-        let granted = "[[credential]]\nsecret = \"KEY\"\n";
-        let went = r#"{"outcome": "completed", "status": 401}"#;
-        assert_eq!(
-            missing(granted, went, &[]),
-            json!([{"secret": "KEY", "host": "api.example.com"}])
-        );
-        assert_eq!(missing(granted, went, &["KEY"]), json!([]));
-        assert_eq!(missing("", went, &[]), json!([]), "it is not granted");
-        let denied = r#"{"outcome": "denied", "reason": "no rule"}"#;
-        assert_eq!(missing(granted, denied, &[]), json!([]), "nothing went");
-    }
-
-    #[test]
-    fn a_directory_that_is_given_in_vain_is_told_with_what_would_let_it_in() {
-        let in_vain = |manifest: &str, grant: &str| {
-            let manifest = Manifest::parse_toml(&format!("name = \"it\"\nversion = \"1\"\n{manifest}")).unwrap();
-            let grant = Grant::parse_toml(grant).unwrap();
-            let explained = explanation(&Made {
-                given: Given {
-                    grant: &grant,
-                    workspace: true,
-                },
-                manifest: &manifest,
-                result: &Ok(fumehood_core::call::Output::default()),
-                metering: &Metering::default(),
-                limits: None,
-                ceilings: &Limits::default_ceilings(),
-                denials: &[],
-                events: &[],
-                ledger: &[],
-                times: Times {
-                    load: Duration::ZERO,
-                    kept: true,
-                    instance: None,
-                },
-            });
-            let files = list(&explained, "change")
-                .iter()
-                .map(|change| text(change, "file").to_owned());
-            (list(&explained, "refused").len(), files.collect::<Vec<_>>())
-        };
-        let read = "[files]\nworkspace = \"read\"\n";
-        let in_both = vec!["tool.toml".to_owned(), "the grant".to_owned()];
-        assert_eq!(in_vain("", ""), (1, in_both));
-        assert_eq!(in_vain(read, ""), (1, vec!["the grant".to_owned()]));
-        assert_eq!(in_vain(read, read), (0, Vec::new()));
-    }
-
-    #[test]
-    fn each_request_is_told_with_what_decided_and_what_came_of_it() {
-        let result = Ok(fumehood_core::call::Output::default());
-        let ledger = [
-            entry(r#"{"outcome": "completed", "status": 404}"#),
-            entry(r#"{"outcome": "failed", "reason": "broken"}"#),
-        ];
-        let explained = explained("", "", &result, &ledger);
-        let requests = list(&explained, "requests");
-        assert_eq!(
-            (&requests[0]["status"], &requests[0]["rule"]),
-            (&json!(404), &json!("grant"))
-        );
-        assert_eq!(
-            (&requests[1]["decision"], &requests[1]["failed"]),
-            (&json!("allowed"), &json!("broken"))
-        );
-        assert_eq!(
-            explained["used"][2],
-            json!({"limit": "memory", "used": "0B", "of": "64MiB"})
-        );
-    }
-}
+mod tests;

@@ -72,6 +72,7 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     let session = running.host.create_session(&org, NewSession::default()).await?.id;
     let staging = Staging {
         dir: workspace.clone(),
+        host_calls: args.explain,
         ..Staging::default()
     };
     let call = running
@@ -137,6 +138,7 @@ fn made<'a>(
         limits: ran.map(|ran| &ran.limits),
         ceilings,
         denials: ran.map(|ran| ran.denials.as_slice()).unwrap_or_default(),
+        host_calls: ran.and_then(|ran| ran.host_calls.as_ref()),
         events,
         ledger,
         times,

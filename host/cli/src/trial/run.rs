@@ -390,6 +390,7 @@ impl Trial {
             dir: Some(world.dir.path().to_owned()),
             ambient: ambient.map(|staged| Arc::new(staged) as Arc<_>),
             exchanges,
+            host_calls: false,
         };
         let tool = located.file.tool_of(case).unwrap_or_default();
         let call = host.call_tool_observed(&world.org, world.session, staging, tool, case.arguments.clone());

@@ -4,8 +4,10 @@
 use super::{
     FilesView, Home, IN_PLACE, Place,
     listing::Listing,
+    seen::{answered, asked},
     stream::{Position, Reading, Refused, Writing},
 };
+use crate::witness::{Outcome, Question};
 use cap_std::fs::Dir as CapDir;
 use fumehood_files::{Create, FileError, Open, OpenFile, Opened, Tree};
 use std::sync::Arc;
@@ -117,6 +119,13 @@ impl FilesView<'_> {
         }
     }
 
+    /// For who explains the call: `verb` of `path`, in the directory `fd`.
+    fn question(&self, fd: &Fd, verb: &str, path: &str) -> Question {
+        asked(self.files.seen.as_ref(), Some(fd.rep()), |seen| {
+            format!("{verb} {}", seen.path(fd.rep(), path))
+        })
+    }
+
     /// Runs a change where blocking is allowed.
     async fn change<T: Send + 'static>(
         &mut self,
@@ -170,14 +179,24 @@ impl FilesView<'_> {
 
     /// The directories that the guest finds, with their paths.
     pub(crate) async fn preopens(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
+        let question = asked(self.files.seen.as_ref(), None, |_| "which folders there are".to_owned());
         let preopens = self.files.open().await?;
         let mut directories = Vec::with_capacity(preopens.len());
         for preopen in preopens {
-            directories.push((
-                self.push(Descriptor::Dir(preopen.dir), preopen.place)?,
-                preopen.guest_path,
-            ));
+            let fd = self.push(Descriptor::Dir(preopen.dir), preopen.place)?;
+            if let Some(seen) = &mut self.files.seen {
+                seen.opened(fd.rep(), preopen.guest_path.clone());
+            }
+            directories.push((fd, preopen.guest_path));
         }
+        question.answer(|| {
+            let paths: Vec<&str> = directories.iter().map(|(_, path)| &**path).collect();
+            Outcome::Done(if paths.is_empty() {
+                "none".to_owned()
+            } else {
+                paths.join(", ")
+            })
+        });
         Ok(directories)
     }
 
@@ -229,6 +248,16 @@ fn open_how(path_flags: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> F
     })
 }
 
+/// What is asked of `open-at`, in a word or two.
+fn opening(open: OpenFlags, flags: DescriptorFlags) -> &'static str {
+    let written = flags.contains(DescriptorFlags::WRITE) || open.contains(OpenFlags::TRUNCATE);
+    match (open.contains(OpenFlags::CREATE), written) {
+        (true, _) => "open or create",
+        (false, true) => "open to write",
+        (false, false) => "open",
+    }
+}
+
 fn open_mode(how: &Open) -> OpenMode {
     let mut mode = OpenMode::empty();
     if how.read || !how.write {
@@ -261,11 +290,15 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        check_length(&path)?;
-        self.unrestricted(&fd)?;
-        let target = self.writable(&fd)?;
-        self.change_in(target, move |tree, dir| tree.create_dir(dir, &path))
-            .await
+        let question = self.question(&fd, "create", &path);
+        let result = async {
+            check_length(&path)?;
+            self.unrestricted(&fd)?;
+            let target = self.writable(&fd)?;
+            self.change_in(target, move |tree, dir| tree.create_dir(dir, &path))
+                .await
+        };
+        answered(question, result.await)
     }
 
     async fn open_at(
@@ -276,75 +309,104 @@ impl HostDescriptor for FilesView<'_> {
         open_flags: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
-        self.reach(&fd, &path)?;
-        let how = open_how(self.follow(&fd, path_flags)?, open_flags, flags)?;
-        let target = self.dir(&fd)?;
-        let mode = open_mode(&how);
-        let perms = target.dir.perms;
-        if perms == FsPerms::ReadOnly && mode.contains(OpenMode::WRITE) {
-            return Err(self.files.not_to_be_changed());
-        }
-        let mut place = Place {
-            names: None,
-            file: None,
-            ..target.place.clone()
-        };
-        let opened = self
-            .change_in(target, move |tree, dir| tree.open_at(dir, &path, &how))
-            .await?;
-        match opened {
-            Opened::Directory(dir) => Ok(self.push(Descriptor::Dir(Dir::new(dir, perms, mode, IN_PLACE)), place)?),
-            Opened::File(file) => {
-                let (file, wasi) = file.wrapped(|handle| {
-                    let file = File::new(handle, perms, mode, IN_PLACE);
-                    (Arc::clone(&file.file), file)
-                })?;
-                place.file = Some(file);
-                Ok(self.push(Descriptor::File(wasi), place)?)
+        let question = self.question(&fd, opening(open_flags, flags), &path);
+        let at = self.files.seen.as_ref().map(|seen| seen.path(fd.rep(), &path));
+        let result = async {
+            self.reach(&fd, &path)?;
+            let how = open_how(self.follow(&fd, path_flags)?, open_flags, flags)?;
+            let target = self.dir(&fd)?;
+            let mode = open_mode(&how);
+            let perms = target.dir.perms;
+            if perms == FsPerms::ReadOnly && mode.contains(OpenMode::WRITE) {
+                return Err(self.files.not_to_be_changed());
             }
+            let mut place = Place {
+                names: None,
+                file: None,
+                ..target.place.clone()
+            };
+            let opened = self
+                .change_in(target, move |tree, dir| tree.open_at(dir, &path, &how))
+                .await?;
+            match opened {
+                Opened::Directory(dir) => Ok(self.push(Descriptor::Dir(Dir::new(dir, perms, mode, IN_PLACE)), place)?),
+                Opened::File(file) => {
+                    let (file, wasi) = file.wrapped(|handle| {
+                        let file = File::new(handle, perms, mode, IN_PLACE);
+                        (Arc::clone(&file.file), file)
+                    })?;
+                    place.file = Some(file);
+                    Ok(self.push(Descriptor::File(wasi), place)?)
+                }
+            }
+        };
+        let opened = answered(question, result.await)?;
+        if let (Some(seen), Some(at)) = (&mut self.files.seen, at) {
+            seen.opened(opened.rep(), at);
         }
+        Ok(opened)
     }
 
     async fn symlink_at(&mut self, fd: Fd, old_path: String, new_path: String) -> FsResult<()> {
-        check_length(&old_path)?;
-        check_length(&new_path)?;
-        self.unrestricted(&fd)?;
-        let target = self.writable(&fd)?;
-        self.change_in(target, move |tree, dir| tree.symlink(dir, &old_path, &new_path))
-            .await
+        let question = self.question(&fd, "link", &new_path);
+        let result = async {
+            check_length(&old_path)?;
+            check_length(&new_path)?;
+            self.unrestricted(&fd)?;
+            let target = self.writable(&fd)?;
+            self.change_in(target, move |tree, dir| tree.symlink(dir, &old_path, &new_path))
+                .await
+        };
+        answered(question, result.await)
     }
 
     // THREAT[T-box-prefix-escape]: a second name for a file would pass every rule about the first.
-    async fn link_at(&mut self, fd: Fd, _: PathFlags, _: String, _: Fd, _: String) -> FsResult<()> {
-        self.dir(&fd)?;
-        Err(ErrorCode::NotPermitted.into())
+    async fn link_at(&mut self, fd: Fd, _: PathFlags, path: String, _: Fd, _: String) -> FsResult<()> {
+        let question = self.question(&fd, "link to", &path);
+        let refused = self.dir(&fd).and(Err(ErrorCode::NotPermitted.into()));
+        answered(question, refused)
     }
 
     async fn rename_at(&mut self, fd: Fd, old_path: String, new_fd: Fd, new_path: String) -> FsResult<()> {
-        self.reach(&fd, &old_path)?;
-        self.reach(&new_fd, &new_path)?;
-        let (from, to) = (self.writable(&fd)?, self.writable(&new_fd)?);
-        if from.place.home != to.place.home {
-            return Err(ErrorCode::CrossDevice.into());
-        }
-        self.change_in(from, move |tree, dir| {
-            tree.rename(dir, &old_path, &to.handle()?, &new_path)
-        })
-        .await
+        let question = asked(self.files.seen.as_ref(), Some(fd.rep()), |seen| {
+            let (from, to) = (seen.path(fd.rep(), &old_path), seen.path(new_fd.rep(), &new_path));
+            format!("rename {from} to {to}")
+        });
+        let result = async {
+            self.reach(&fd, &old_path)?;
+            self.reach(&new_fd, &new_path)?;
+            let (from, to) = (self.writable(&fd)?, self.writable(&new_fd)?);
+            if from.place.home != to.place.home {
+                return Err(ErrorCode::CrossDevice.into());
+            }
+            self.change_in(from, move |tree, dir| {
+                tree.rename(dir, &old_path, &to.handle()?, &new_path)
+            })
+            .await
+        };
+        answered(question, result.await)
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.reach(&fd, &path)?;
-        let target = self.writable(&fd)?;
-        self.change_in(target, move |tree, dir| tree.remove_dir(dir, &path))
-            .await
+        let question = self.question(&fd, "remove", &path);
+        let result = async {
+            self.reach(&fd, &path)?;
+            let target = self.writable(&fd)?;
+            self.change_in(target, move |tree, dir| tree.remove_dir(dir, &path))
+                .await
+        };
+        answered(question, result.await)
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.reach(&fd, &path)?;
-        let target = self.writable(&fd)?;
-        self.change_in(target, move |tree, dir| tree.remove_file(dir, &path))
-            .await
+        let question = self.question(&fd, "remove", &path);
+        let result = async {
+            self.reach(&fd, &path)?;
+            let target = self.writable(&fd)?;
+            self.change_in(target, move |tree, dir| tree.remove_file(dir, &path))
+                .await
+        };
+        answered(question, result.await)
     }
 
     async fn set_times(
@@ -371,17 +433,24 @@ impl HostDescriptor for FilesView<'_> {
         access: types::NewTimestamp,
         modification: types::NewTimestamp,
     ) -> FsResult<()> {
-        self.reach(&fd, &path)?;
-        let flags = self.follow(&fd, flags)?;
-        self.check_touchable(&fd, flags, &path).await?;
-        self.look(&fd, async move |mut wasi, fd| {
-            wasi.set_times_at(fd, flags, path, access, modification).await
-        })
-        .await
+        let question = self.question(&fd, "set times of", &path);
+        let result = async {
+            self.reach(&fd, &path)?;
+            let flags = self.follow(&fd, flags)?;
+            self.check_touchable(&fd, flags, &path).await?;
+            self.look(&fd, async move |mut wasi, fd| {
+                wasi.set_times_at(fd, flags, path, access, modification).await
+            })
+            .await
+        };
+        answered(question, result.await)
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
         self.files.descriptors.remove(&fd.rep());
+        if let Some(seen) = &mut self.files.seen {
+            seen.closed(fd.rep());
+        }
         HostDescriptor::drop(&mut self.wasi, fd)
     }
 
@@ -394,11 +463,15 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Entries> {
-        self.unrestricted(&fd)?;
-        let target = self.dir(&fd)?;
-        let begin = move || Listing::begin(&target.handle()?);
-        let listing = self.files.worker().start(begin).done().await??;
-        Ok(Resource::new_own(self.wasi.table.push(listing)?.rep()))
+        let question = self.question(&fd, "list", ".");
+        let result = async {
+            self.unrestricted(&fd)?;
+            let target = self.dir(&fd)?;
+            let begin = move || Listing::begin(&target.handle()?);
+            let listing = self.files.worker().start(begin).done().await??;
+            Ok(Resource::new_own(self.wasi.table.push(listing)?.rep()))
+        };
+        answered(question, result.await)
     }
 
     // From here on: passed on, as far as the descriptor reaches.
@@ -436,16 +509,24 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::DescriptorStat> {
-        self.reach(&fd, &path)?;
-        let flags = self.follow(&fd, flags)?;
-        self.look(&fd, async move |mut wasi, fd| wasi.stat_at(fd, flags, path).await)
-            .await
+        let question = self.question(&fd, "look at", &path);
+        let result = async {
+            self.reach(&fd, &path)?;
+            let flags = self.follow(&fd, flags)?;
+            self.look(&fd, async move |mut wasi, fd| wasi.stat_at(fd, flags, path).await)
+                .await
+        };
+        answered(question, result.await)
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
-        self.reach(&fd, &path)?;
-        self.look(&fd, async move |mut wasi, fd| wasi.readlink_at(fd, path).await)
-            .await
+        let question = self.question(&fd, "read link", &path);
+        let result = async {
+            self.reach(&fd, &path)?;
+            self.look(&fd, async move |mut wasi, fd| wasi.readlink_at(fd, path).await)
+                .await
+        };
+        answered(question, result.await)
     }
 
     async fn is_same_object(&mut self, a: Fd, b: Fd) -> wasmtime::Result<bool> {
@@ -463,12 +544,16 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn metadata_hash_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<types::MetadataHashValue> {
-        self.reach(&fd, &path)?;
-        let flags = self.follow(&fd, flags)?;
-        self.look(&fd, async move |mut wasi, fd| {
-            wasi.metadata_hash_at(fd, flags, path).await
-        })
-        .await
+        let question = self.question(&fd, "look at", &path);
+        let result = async {
+            self.reach(&fd, &path)?;
+            let flags = self.follow(&fd, flags)?;
+            self.look(&fd, async move |mut wasi, fd| {
+                wasi.metadata_hash_at(fd, flags, path).await
+            })
+            .await
+        };
+        answered(question, result.await)
     }
 }
 
