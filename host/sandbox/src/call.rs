@@ -17,7 +17,8 @@ use crate::{
     share::ShareKey,
     state::CallState,
     stdio::{CallLog, Output as StdOutput, Stream},
-    telemetry, trap,
+    telemetry,
+    trap::{self, Bounds},
 };
 use fumehood_core::{
     call::{Arguments, CallError, CallErrorCode, CallResult, Metering, TrapKind},
@@ -313,7 +314,12 @@ impl Shared {
             Ok(Err(Ended::Trapped(error))) if trap::returned_too_much(&error) => Err(output::too_large(&limits)),
             Ok(Err(Ended::Trapped(error))) => {
                 look_for_handles(&mut store);
-                Err(trap::classify(&error, &store.data().meter, &limits, &prepared.id))
+                let bounds = Bounds {
+                    limits: &limits,
+                    ceilings: &self.ceilings,
+                    of: trap::Running::Call,
+                };
+                Err(trap::classify(&error, &store.data().meter, bounds, &prepared.id))
             }
             Err(passed) => Err(passed.error()),
         };

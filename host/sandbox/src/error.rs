@@ -232,10 +232,7 @@ pub enum LoadError {
     #[error("the component's `definitions` failed: {0}; it must work without files, network and environment")]
     DefinitionsFailed(String),
     /// It has no `definitions`, and no call of it could begin.
-    #[error(
-        "an instance of the component can't be made even with all that this host lets a call have: {0}; make it need less at its \
-         start, or raise the host's ceiling in `[limits.ceiling]`"
-    )]
+    #[error("an instance of the component can't be made even with all that this host lets a call have: {0}")]
     InstanceFailed(String),
     /// There are too many.
     #[error("the component defines more than {limit} tools, the most that one component may have; split it")]

@@ -11,7 +11,8 @@ use crate::{
     share::ShareKey,
     state::CallState,
     stdio::CallLog,
-    telemetry, trap,
+    telemetry,
+    trap::{self, Bounds, Running},
 };
 use fumehood_core::{call::CallError, id::CallId};
 use fumehood_policy::{
@@ -78,9 +79,13 @@ impl Shared {
         definitions: Option<&ComponentExportIndex>,
         core_instances: u32,
     ) -> Result<Started, LoadError> {
-        let (limits, failed): (_, fn(String) -> LoadError) = match definitions {
-            Some(_) => (little(&self.ceilings), LoadError::DefinitionsFailed),
-            None => (self.ceilings, LoadError::InstanceFailed),
+        let (limits, running, failed): (_, _, fn(String) -> LoadError) = match definitions {
+            Some(_) => (
+                little(&self.ceilings),
+                Running::Definitions,
+                LoadError::DefinitionsFailed,
+            ),
+            None => (self.ceilings, Running::Call, LoadError::InstanceFailed),
         };
         let authority = Arc::new(nothing(limits));
         if core_instances > limits.instances {
@@ -128,8 +133,13 @@ impl Shared {
                 },
             }),
             Ok(Err(error)) => {
+                let bounds = Bounds {
+                    limits: &limits,
+                    ceilings: &self.ceilings,
+                    of: running,
+                };
                 let CallError { message, trap, .. } =
-                    trap::classify(&error, &store.data().meter, &limits, &CallId::new());
+                    trap::classify(&error, &store.data().meter, bounds, &CallId::new());
                 Err(if trap.is_some() {
                     failed(message)
                 } else {

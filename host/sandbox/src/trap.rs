@@ -45,8 +45,26 @@ enum Cause {
     Misuse,
 }
 
+/// The limits of what ran, and what decided them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    pub(crate) limits: &'a Limits,
+    /// What no call of this host passes.
+    pub(crate) ceilings: &'a Limits,
+    pub(crate) of: Running,
+}
+
+/// What ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// A call, within what its manifest, its grant and the host say.
+    Call,
+    /// A component that describes its tools, within what any of them has for that.
+    Definitions,
+}
+
 /// Turns wasmtime's error into the call's, and logs what the result does not say.
-pub(crate) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &Limits, call: &CallId) -> CallError {
+pub(crate) fn classify(error: &wasmtime::Error, meter: &Meter, bounds: Bounds<'_>, call: &CallId) -> CallError {
     if let Some(failed) = error.downcast_ref::<HostFailed>() {
         return CallError::new(CallErrorCode::Unavailable, format!("{failed}; the host's log says why"));
     }
@@ -60,7 +78,7 @@ pub(crate) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &Limits, 
         };
     }
     let cause = cause(error, meter);
-    let (kind, message) = describe(cause, limits);
+    let (kind, message) = describe(cause, bounds);
     let why = cut(&error.root_cause().to_string(), MAX_WHY);
     tracing::info!(%call, ?kind, why, "a guest trapped");
     if tracing::enabled!(tracing::Level::DEBUG)
@@ -144,50 +162,51 @@ fn nested_deep(error: &wasmtime::Error) -> bool {
     })
 }
 
-fn describe(cause: Cause, limits: &Limits) -> (TrapKind, String) {
+fn describe(cause: Cause, bounds: Bounds<'_>) -> (TrapKind, String) {
     match cause {
-        Cause::Limit(LimitReached::Cpu) => (TrapKind::Cpu, over("computed longer than", &limits.cpu, "cpu")),
+        Cause::Limit(LimitReached::Cpu) => (
+            TrapKind::Cpu,
+            bounds.passed("computed longer than", "cpu", |limits| limits.cpu),
+        ),
         Cause::Limit(LimitReached::HostCalls) => (
             TrapKind::HostCalls,
-            over("made more host calls than", &limits.host_calls, "host_calls"),
+            bounds.passed("made more host calls than", "host_calls", |limits| limits.host_calls),
         ),
         Cause::Limit(LimitReached::Output) => (
             TrapKind::Output,
-            over(
-                "wrote more to stdout, stderr and progress than",
-                &limits.stdout,
-                "stdout",
-            ),
+            bounds.passed("wrote more to stdout, stderr and progress than", "stdout", |limits| {
+                limits.stdout
+            }),
         ),
         Cause::Limit(LimitReached::LogLines) => (
             TrapKind::Output,
-            over(
+            bounds.passed(
                 "wrote more lines to stdout, stderr and channels than",
-                &limits.log_lines,
                 "log_lines",
+                |limits| limits.log_lines,
             ),
         ),
         Cause::Handles => (
             TrapKind::Table,
-            over(
+            bounds.passed(
                 "held more files, streams, requests and other handles at once than",
-                &limits.handles,
                 "handles",
+                |limits| limits.handles,
             ),
         ),
         Cause::Refused(Refused::Memory) => (
             TrapKind::Memory,
-            over("needed more memory than", &limits.memory, "memory"),
+            bounds.passed("needed more memory than", "memory", |limits| limits.memory),
         ),
         Cause::Refused(Refused::Table) => (
             TrapKind::Table,
-            over("needed more table elements than", &limits.tables, "tables"),
+            bounds.passed("needed more table elements than", "tables", |limits| limits.tables),
         ),
         Cause::Exit(code) => (
             TrapKind::Unreachable,
             format!("the tool ended its process with exit code {code} instead of returning a result"),
         ),
-        Cause::Trap(trap) => of_trap(trap, limits),
+        Cause::Trap(trap) => of_trap(trap, bounds),
         Cause::Copied => (
             TrapKind::Memory,
             "the tool handed the host more at once than it takes; pass large data in pieces".to_owned(),
@@ -199,11 +218,30 @@ fn describe(cause: Cause, limits: &Limits) -> (TrapKind, String) {
     }
 }
 
-fn over(what: &str, limit: &dyn fmt::Display, key: &str) -> String {
-    format!("the tool {what} its limit of {limit}; raise `{key}` in `[limits]` of the manifest and the grant")
+impl Bounds<'_> {
+    /// That a limit was passed, which value it had, and what decided that.
+    fn passed<T: PartialOrd + fmt::Display>(self, what: &str, key: &str, limit: impl Fn(&Limits) -> T) -> String {
+        let (limit, ceiling) = (limit(self.limits), limit(self.ceilings));
+        if limit >= ceiling {
+            return format!(
+                "the tool {what} its limit of {limit}, which is the host's ceiling; make it need less, or have the operator raise \
+                 `{key}` in `[limits.ceiling]` of fumehood.toml"
+            );
+        }
+        match self.of {
+            Running::Call => {
+                format!(
+                    "the tool {what} its limit of {limit}; raise `{key}` in `[limits]` of the manifest and the grant"
+                )
+            }
+            Running::Definitions => format!(
+                "the tool {what} the {limit} of `{key}` that every component has to describe its tools; make it need less for that"
+            ),
+        }
+    }
 }
 
-fn of_trap(trap: Trap, limits: &Limits) -> (TrapKind, String) {
+fn of_trap(trap: Trap, bounds: Bounds<'_>) -> (TrapKind, String) {
     let broke = |how: &str| format!("the tool broke: {how}; the host's log at `debug` has its backtrace");
     match trap {
         Trap::StackOverflow => (TrapKind::Stack, broke("it nested too deep and used up its stack")),
@@ -217,7 +255,10 @@ fn of_trap(trap: Trap, limits: &Limits) -> (TrapKind, String) {
             (TrapKind::Table, broke("it called through a bad table element"))
         }
         // Only the epoch interrupts, and it does so for CPU time.
-        Trap::Interrupt | Trap::OutOfFuel => (TrapKind::Cpu, over("computed longer than", &limits.cpu, "cpu")),
+        Trap::Interrupt | Trap::OutOfFuel => (
+            TrapKind::Cpu,
+            bounds.passed("computed longer than", "cpu", |limits| limits.cpu),
+        ),
         Trap::IntegerOverflow => (TrapKind::Unreachable, broke("an integer overflowed")),
         Trap::IntegerDivisionByZero => (TrapKind::Unreachable, broke("it divided by zero")),
         _ => (TrapKind::Unreachable, broke("it panicked or aborted")),
@@ -232,7 +273,12 @@ mod tests {
     fn kind_of(error: &wasmtime::Error) -> (Option<TrapKind>, String) {
         let limits = Limits::default();
         let meter = Meter::new(&limits, Instant::now());
-        let error = classify(error, &meter, &limits, &CallId::new());
+        let bounds = Bounds {
+            limits: &limits,
+            ceilings: &Limits::default_ceilings(),
+            of: Running::Call,
+        };
+        let error = classify(error, &meter, bounds, &CallId::new());
         (error.trap, error.message)
     }
 
@@ -248,6 +294,44 @@ mod tests {
             assert_eq!(found, Some(kind));
             assert!(message.contains(key), "{message}");
         }
+    }
+
+    #[test]
+    fn a_limit_says_which_value_it_had_and_what_decided_that() {
+        let ceilings = Limits::default_ceilings();
+        let said = |limits: &Limits, of| {
+            let bounds = Bounds {
+                limits,
+                ceilings: &ceilings,
+                of,
+            };
+            bounds.passed("needed more memory than", "memory", |limits| limits.memory)
+        };
+        let (own, most) = (Limits::default(), ceilings);
+        let of_call = said(&own, Running::Call);
+        assert!(
+            of_call.contains(&format!(
+                "its limit of {}; raise `memory` in `[limits]` of the manifest",
+                own.memory
+            )),
+            "{of_call}"
+        );
+        for running in [Running::Call, Running::Definitions] {
+            let at_ceiling = said(&most, running);
+            assert!(
+                at_ceiling.contains(&format!("{}, which is the host's ceiling", most.memory)),
+                "{at_ceiling}"
+            );
+            assert!(
+                at_ceiling.contains("`[limits.ceiling]`") && !at_ceiling.contains("manifest"),
+                "{at_ceiling}"
+            );
+        }
+        let described = said(&own, Running::Definitions);
+        assert!(
+            described.contains("to describe its tools") && !described.contains("manifest"),
+            "{described}"
+        );
     }
 
     #[test]

@@ -333,5 +333,9 @@ async fn what_has_no_definitions_and_no_room_to_start_is_told_so() {
     let component = load(&narrow, plain(129)).await;
     let error = narrow.start(&component).await.unwrap_err();
     assert!(matches!(error, LoadError::InstanceFailed(_)), "{error}");
-    assert!(error.to_string().contains("`memory`"), "{error}");
+    let said = error.to_string();
+    let decided = "its limit of 8MiB, which is the host's ceiling";
+    let raised = "raise `memory` in `[limits.ceiling]` of fumehood.toml";
+    assert!(said.contains(decided) && said.contains(raised), "{said}");
+    assert!(!said.contains("manifest"), "{said}");
 }
