@@ -104,7 +104,7 @@ async fn what_is_no_component_for_this_host_is_told_apart_everywhere_and_nothing
         (
             "schema",
             first_with(r#""type":"string""#, r#""type":"strimg""#),
-            "the tool old_echo has an input schema that can't be used",
+            "the tool old_echo has an input schema that can't be used: at `/properties/text/type`: `strimg` is no type (did you mean `string`?)",
         ),
         (
             "output",

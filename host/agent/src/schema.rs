@@ -6,6 +6,7 @@
 mod cost;
 
 use cost::{Cost, TooCostly};
+use fumehood_policy::suggest::nearest;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use std::{io, thread};
@@ -20,6 +21,8 @@ const FAULTS: usize = 3;
 const TOLD: u64 = 1 << 16;
 /// Characters of one fault.
 const FAULT: usize = 200;
+/// What a JSON Schema can call a type.
+const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "array", "object", "null"];
 
 /// A compiled schema, of draft 2020-12.
 #[derive(Debug)]
@@ -115,8 +118,44 @@ fn compile(schema: &Value) -> Result<Schema, SchemaError> {
         .with_draft(Draft::Draft202012)
         .with_pattern_options(patterns)
         .build(schema)
-        .map_err(|error| SchemaError::Invalid(shortened(&error.to_string())))?;
+        .map_err(|error| SchemaError::Invalid(misplaced(schema, &error)))?;
     Ok(Schema { validator, cost })
+}
+
+/// What is wrong with a schema, and where in it.
+fn misplaced(schema: &Value, fault: &jsonschema::ValidationError<'_>) -> String {
+    let place = fault.instance_path().to_string();
+    if let Some((place, word)) = unknown_type(schema, &place) {
+        let word = shortened(word);
+        let (near, place) = (nearest(&word, TYPES), shortened(&place));
+        return format!(
+            "at `{place}`: `{word}` is no type{near}; there are {}",
+            TYPES.join(", ")
+        );
+    }
+    let reason = shortened(&fault.to_string());
+    match &*place {
+        "" => reason,
+        place => format!("at `{}`: {reason}", shortened(place)),
+    }
+}
+
+/// The word at a place of a schema that should be a type and is none, with its own place where it is one of several.
+fn unknown_type<'s>(schema: &'s Value, place: &str) -> Option<(String, &'s str)> {
+    let around = place.strip_suffix("/type")?;
+    // A property that is called so.
+    if around.ends_with("/properties") || around.ends_with("/$defs") {
+        return None;
+    }
+    let is_unknown = |word: &&str| !TYPES.contains(word);
+    match schema.pointer(place)? {
+        Value::String(word) => Some((place.to_owned(), &**word)).filter(|(_, word)| is_unknown(word)),
+        Value::Array(words) => words.iter().enumerate().find_map(|(at, word)| {
+            let word = word.as_str().filter(is_unknown)?;
+            Some((format!("{place}/{at}"), word))
+        }),
+        _ => None,
+    }
 }
 
 fn describe(fault: &jsonschema::ValidationError<'_>) -> String {

@@ -71,6 +71,36 @@ fn what_does_not_fit_is_told_with_its_place() {
 }
 
 #[test]
+fn what_is_no_schema_is_told_with_its_place_in_it_and_the_word_that_was_meant() {
+    let refused = |city: Value| {
+        let schema = json!({"type": "object", "properties": {"type": {"type": "string"}, "city": city}});
+        Schema::compile(&schema).unwrap_err().to_string()
+    };
+    let types = "there are string, number, integer, boolean, array, object, null";
+    assert_eq!(
+        refused(json!({"type": "strimg"})),
+        format!("at `/properties/city/type`: `strimg` is no type (did you mean `string`?); {types}")
+    );
+    assert_eq!(
+        refused(json!({"items": {"type": ["null", "colour"]}})),
+        format!("at `/properties/city/items/type/1`: `colour` is no type; {types}")
+    );
+    let required = refused(json!({"required": "all"}));
+    assert!(
+        required.starts_with("at `/properties/city/required`: \"all\""),
+        "{required}"
+    );
+    // A property that is called so, and is no schema.
+    let misplaced = Schema::compile(&json!({"properties": {"type": "strimg"}}))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        misplaced.starts_with("at `/properties/type`: \"strimg\" is not"),
+        "{misplaced}"
+    );
+}
+
+#[test]
 fn references_that_multiply_are_not_followed() {
     for combine in ["anyOf", "allOf", "oneOf"] {
         let schema = levels(40, |next| json!({combine: [next, next]}), json!({"type": "string"}));
