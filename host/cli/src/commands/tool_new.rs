@@ -31,11 +31,22 @@ pub(crate) fn new(out: Out, args: &ToolNew) -> anyhow::Result<()> {
         }
         out.line("\nnext");
         out.line(format_args!("  cd {}", args.name));
-        out.line("  fumehood tool build");
-        if args.lang == Language::Rust {
-            out.line("  cargo test");
+        for step in next(args.lang) {
+            out.line(format_args!("  {step}"));
         }
-        out.line("README.md says how to call it.");
+        out.line("README.md says what each of them does, and how to call it.");
     });
     Ok(())
+}
+
+/// What its README begins with: built, and tested as far as that takes nothing but what is there.
+const fn next(language: Language) -> [&'static str; 3] {
+    let natively = match language {
+        Language::Rust => "cargo test",
+        Language::Js => "npm test",
+        Language::Python => "python3 -m unittest",
+        Language::C => "sh test.sh",
+        Language::Go => "go test",
+    };
+    ["fumehood tool build", natively, "fumehood tool test"]
 }
