@@ -26,6 +26,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         .iter()
         .flat_map(|tool| {
             let mut seen = Seen {
+                defs: tool.input_schema.get("$defs").and_then(Value::as_object),
                 sends: tool.open_world && !tool.read_only,
                 parts_closed: closes_over_parts(&tool.input_schema),
                 ..Seen::default()
@@ -54,7 +55,9 @@ impl Above<'_> {
 
 /// The places of a schema at which something was seen.
 #[derive(Default)]
-struct Seen {
+struct Seen<'a> {
+    /// What `$ref` may refer to.
+    defs: Option<&'a Map<String, Value>>,
     /// What is sent leaves for the outside.
     sends: bool,
     /// What refers to a definition may refuse what that leaves open.
@@ -67,7 +70,7 @@ struct Seen {
     in_words: Vec<String>,
 }
 
-impl Seen {
+impl Seen<'_> {
     /// Looks at a schema of the value at `path`, and below it.
     fn look(&mut self, schema: &Value, path: &str, depth: usize, above: Above<'_>) {
         let Some(fields) = schema.as_object().filter(|_| depth < DEEPEST) else {
@@ -121,7 +124,7 @@ impl Seen {
         };
         let properties = fields.get("properties").and_then(Value::as_object);
         let open = match closing(fields) {
-            None => !above.closed,
+            None => !above.closed && !self.is_closed(fields, 0),
             // Where a branch says so, the whole takes them too: nothing is left unevaluated.
             Some(more) => more == &Value::Bool(true),
         };
@@ -147,6 +150,32 @@ impl Seen {
         if self.sends && !short && is_type(fields, "string") && !bounded {
             self.unbounded.push(shown());
         }
+    }
+
+    /// Whether a schema takes no properties that it does not have: it says so itself, or whatever it follows with it does.
+    fn is_closed(&self, fields: &Map<String, Value>, depth: usize) -> bool {
+        if depth >= DEEPEST {
+            return false;
+        }
+        if let Some(more) = closing(fields) {
+            return more != &Value::Bool(true);
+        }
+        let closes = |schema: &Value| {
+            schema
+                .as_object()
+                .is_some_and(|fields| self.is_closed(fields, depth + 1))
+        };
+        let branches = |key: &str| fields.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let one_of_all = |branches: &[Value]| !branches.is_empty() && branches.iter().all(closes);
+        let referred = fields
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|place| place.strip_prefix("#/$defs/"))
+            .and_then(|name| self.defs?.get(name));
+        branches("allOf").iter().any(closes)
+            || one_of_all(branches("oneOf"))
+            || one_of_all(branches("anyOf"))
+            || referred.is_some_and(closes)
     }
 
     fn property(&mut self, schema: &Value, path: &str) {

@@ -244,6 +244,14 @@ fn bad_branches() -> Vec<(Lint, Change)> {
                 "$defs": {"at": day},
             })),
         ),
+        // Another branch takes them.
+        case(
+            Lint::SchemaOpen,
+            arguments(json!({
+                "properties": day["properties"],
+                "oneOf": [{"additionalProperties": false, "properties": day["properties"]}, {"required": ["day"]}],
+            })),
+        ),
         case(
             Lint::ParameterUndescribed,
             arguments(json!({
@@ -393,6 +401,7 @@ fn what_is_nearly_a_lint_is_none() {
 /// Schemas that are part of others.
 fn nearly_bad_branches() -> Vec<Change> {
     let day = json!({"properties": {"day": {"type": "string", "description": "The day."}}});
+    let closed = json!({"properties": day["properties"], "additionalProperties": false});
     let kind = |kind: &str| json!({"properties": {"kind": {"const": kind}, "note": true}, "required": ["kind"]});
     let referred = json!({
         "unevaluatedProperties": false, "allOf": [{"$ref": "#/$defs/day"}], "required": ["day"], "$defs": {"day": day},
@@ -413,6 +422,18 @@ fn nearly_bad_branches() -> Vec<Change> {
         }))),
         Box::new(arguments(json!({
             "unevaluatedProperties": false, "allOf": [{"allOf": [day]}],
+        }))),
+        // Each branch closes itself, and so what they are branches of: here the arguments, and one property of them.
+        Box::new(arguments(json!({
+            "properties": day["properties"],
+            "oneOf": [closed, {"allOf": [closed]}, {"$ref": "#/$defs/closed"}],
+            "$defs": {"closed": closed},
+        }))),
+        Box::new(arguments(json!({
+            "additionalProperties": false,
+            "properties": {"at": {
+                "type": "object", "description": "When.", "properties": day["properties"], "oneOf": [closed, closed],
+            }},
         }))),
     ]
 }
