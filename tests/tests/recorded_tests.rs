@@ -176,6 +176,30 @@ async fn an_outside_that_does_not_answer_is_a_finding_and_the_file_stays_as_it_i
 }
 
 #[tokio::test]
+async fn a_test_that_exchanges_more_than_is_recorded_is_a_finding_and_the_file_stays_as_it_is() {
+    let folder = Folder::with("{ query = \"key\" }", |world| {
+        format!(
+            "[[test]]\nname = \"much\"\ntool = \"http_get_many\"\narguments = {{ url = \"{}\", n = 40 }}\n",
+            world.url("/big")
+        )
+    })
+    .await;
+    let dir = folder.place.path().join("tool");
+    std::fs::write(dir.join("http.wasm"), guest("hostile")).unwrap();
+    let manifest = std::fs::read_to_string(dir.join("tool.toml")).unwrap();
+    let limits = "[limits]\nhttp_body = \"16MiB\"\nhttp_bytes = \"512MiB\"\nhttp_requests = 100\n";
+    std::fs::write(dir.join("tool.toml"), manifest + limits).unwrap();
+    let before = folder.written();
+    let (code, printed) = folder.record().await;
+    assert_eq!(code, Some(1), "{printed}");
+    let finding = printed["files"][0]["tests"][0]["findings"][0].clone();
+    assert_eq!(finding["about"], "recording", "{printed}");
+    let said = finding["found"].as_str().unwrap_or_default();
+    assert!(said.contains("more over HTTP than is taken down"), "{printed}");
+    assert_eq!(folder.written(), before);
+}
+
+#[tokio::test]
 async fn what_can_not_be_recorded_is_refused_before_anybody_is_asked() {
     let refused = async |folder: &Folder, options: &[&str]| {
         let args = [&["tool", "test", "tool", "--record"], options].concat();
