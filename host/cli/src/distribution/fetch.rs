@@ -289,12 +289,50 @@ impl Fetched {
     }
 }
 
-/// A place as it is to be written into a file in this folder.
+/// A place as it is to be written into a file in this folder. A path that lies in the folder, or in the one around it, begins at the folder: both
+/// may be moved together.
 pub(crate) fn place_from(source: &Source, dir: &Path) -> String {
     let Source::File(path) = source else {
         return source.place();
     };
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (path, dir) = (whole(path), whole(dir));
-    path.strip_prefix(&dir).unwrap_or(&path).display().to_string()
+    if let Ok(below) = path.strip_prefix(&dir) {
+        return below.display().to_string();
+    }
+    // What lies in the root is beside everything.
+    let around = dir.parent().filter(|around| around.parent().is_some());
+    match around.and_then(|around| path.strip_prefix(around).ok()) {
+        Some(beside) => Path::new("..").join(beside).display().to_string(),
+        None => path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_below_or_beside_a_folder_is_written_as_it_is_seen_from_there() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |path: &str| place.path().join(path);
+        for dir in ["project/.fumehood", "project/tools", "other"] {
+            fs::create_dir_all(at(dir)).unwrap();
+        }
+        for file in [
+            "project/.fumehood/x.wasm",
+            "project/x.wasm",
+            "project/tools/x.wasm",
+            "other/x.wasm",
+        ] {
+            fs::write(at(file), "").unwrap();
+        }
+        let written = |file: &str| place_from(&Source::File(at(file)), &at("project/.fumehood"));
+        assert_eq!(written("project/.fumehood/x.wasm"), "x.wasm");
+        assert_eq!(written("project/x.wasm"), "../x.wasm");
+        assert_eq!(written("project/tools/x.wasm"), "../tools/x.wasm");
+        let elsewhere = at("other/x.wasm").canonicalize().unwrap();
+        assert_eq!(written("other/x.wasm"), elsewhere.display().to_string());
+    }
 }
