@@ -397,6 +397,7 @@ async fn plain_http_is_for_this_machine_and_for_those_who_ask() {
     let place = Place::empty("[tools]\ntimeout = \"1s\"\n");
     let plain = refused_without_a_trace(&place, &["tool", "add", "http://files.example/x.wasm"]).await;
     assert!(plain.contains("--plain-http"), "{plain}");
+    assert!(plain.contains("--plain-http=files.example"), "{plain}");
     for (source, says) in [
         ("https://user:pw@a.example/x.wasm", "password"),
         ("https://a.example/x.wasm?signature=x", "often a key"),
@@ -410,6 +411,23 @@ async fn plain_http_is_for_this_machine_and_for_those_who_ask() {
             assert!(!said(&usage).contains(secret), "{}", said(&usage));
         }
     }
+}
+
+#[tokio::test]
+async fn plain_http_that_was_meant_for_one_server_is_for_no_other() {
+    let place = Place::empty("[tools]\ntimeout = \"1s\"\n");
+    let source = "http://files.example/x.wasm";
+    let refused = refused_without_a_trace(&place, &["tool", "add", source, "--plain-http=files.example:8080"]).await;
+    assert!(refused.contains("plain http"), "{refused}");
+    // It names no server itself.
+    let usage = place.run(&["tool", "lock", "--plain-http"]).await;
+    assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
+    assert!(said(&usage).contains("--plain-http=HOST"), "{}", said(&usage));
+    let usage = place
+        .run(&["tool", "add", source, "--plain-http=https://files.example"])
+        .await;
+    assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
+    assert!(said(&usage).contains("is no server"), "{}", said(&usage));
 }
 
 /// A web server with one component.

@@ -1,6 +1,9 @@
 //! `fumehood tool add|lock|update|publish|key|sign`
 
-use crate::distribution::{PlainHttp, Reference, Source};
+use crate::{
+    distribution::{PlainHttp, Reference, Source},
+    fault::{OrFault as _, of_usage},
+};
 use clap::Args;
 use fumehood_core::name::ComponentName;
 use std::path::PathBuf;
@@ -30,19 +33,28 @@ pub(crate) struct ToolAdd {
 /// How what is elsewhere is reached.
 #[derive(Debug, Args)]
 pub(crate) struct Way {
-    /// Also without TLS. To this machine that needs no asking.
-    #[arg(long)]
-    plain_http: bool,
+    /// Also without TLS, to this server: its host, and its port if it has one. Without a name, to the one of the command's own URL. May be
+    /// repeated. To this machine that needs no asking.
+    #[arg(long, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    plain_http: Vec<String>,
 }
 
 impl Way {
-    /// Where requests may go without TLS.
-    pub(crate) const fn plain(&self) -> PlainHttp {
-        if self.plain_http {
-            PlainHttp::Anywhere
-        } else {
-            PlainHttp::Loopback
-        }
+    /// Where requests may go without TLS; `own` is the server of the command's own URL.
+    pub(crate) fn plain(&self, own: Option<&str>) -> anyhow::Result<PlainHttp> {
+        self.plain_http.iter().try_fold(PlainHttp::default(), |plain, server| {
+            let server = match (&**server, own) {
+                ("", Some(own)) => own,
+                ("", None) => {
+                    return Err(of_usage(
+                        "this command names no server itself, so say for which one you mean it: --plain-http=HOST"
+                            .to_owned(),
+                    ));
+                }
+                (server, _) => server,
+            };
+            plain.to(server).or_fault()
+        })
     }
 }
 

@@ -52,7 +52,7 @@ async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> 
         "fumehood.lock has nothing; `fumehood tool add SOURCE` pins what it adds"
     );
     let (outside, cache) = (
-        outside(loaded, &args.way)?,
+        outside(loaded, &args.way, own(args).as_deref())?,
         loaded.tool_cache().map(|dir| Cache::new(&dir)),
     );
     let mut adding = Vec::new();
@@ -81,12 +81,18 @@ async fn locked(loaded: &Loaded, args: &ToolAdd) -> anyhow::Result<Vec<Adding>> 
     Ok(adding)
 }
 
+/// The server of what is to be added.
+fn own(args: &ToolAdd) -> Option<String> {
+    args.source.as_ref().and_then(Source::server)
+}
+
 /// The way out, as it is configured and asked for.
-pub(crate) fn outside(loaded: &Loaded, way: &Way) -> anyhow::Result<Outside> {
+/// `own` is the server of the command's own URL.
+pub(crate) fn outside(loaded: &Loaded, way: &Way, own: Option<&str>) -> anyhow::Result<Outside> {
     let config = &loaded.config;
     let largest = config.call_limits().install.component_size.bytes();
     Outside::new(
-        way.plain(),
+        way.plain(own)?,
         config.tools.timeout().as_duration(),
         largest,
         loaded.trust()?,
@@ -98,7 +104,7 @@ impl Adding {
     async fn fetch(loaded: &Loaded, args: &ToolAdd, source: &Source) -> anyhow::Result<Self> {
         let decision = Decision::read(args.grant.as_deref(), args.yes)?;
         let lock = LockFile::of(loaded);
-        let fetched = outside(loaded, &args.way)?.fetch(source).await?;
+        let fetched = outside(loaded, &args.way, own(args).as_deref())?.fetch(source).await?;
         fetched.file.beside.tell();
         let replacing = match args.replace {
             true => Replacing::Anything,

@@ -41,7 +41,7 @@ pub(crate) async fn lock(out: Out, loaded: &Loaded, args: &ToolLock) -> anyhow::
     let file = LockFile::of(loaded);
     let locking = Locking {
         loaded,
-        outside: outside(loaded, &args.way)?,
+        outside: outside(loaded, &args.way, None)?,
         sandbox: boot::looking(&loaded.config, CompiledCode::of_user())?,
         cache: Cache::new(&loaded.tool_cache()?),
         lock: file.read()?,

@@ -30,7 +30,13 @@ pub(crate) async fn publish(out: Out, loaded: &Loaded, args: &ToolPublish) -> an
         true => Overwrite::Asked,
         false => Overwrite::Never,
     };
-    let pushed = push(&outside(loaded, &args.way)?, &release, &args.to, overwrite).await?;
+    let pushed = push(
+        &outside(loaded, &args.way, Some(&args.to.registry))?,
+        &release,
+        &args.to,
+        overwrite,
+    )
+    .await?;
     let value = json!({
         "name": manifest.name, "version": manifest.version, "digest": checked["digest"],
         "source": pushed.reference.to_string(), "artifact": pushed.artifact, "unchanged": pushed.unchanged,

@@ -75,7 +75,7 @@ pub(crate) async fn update(out: Out, loaded: &Loaded, client: &Client, args: &To
         loaded,
         client,
         args,
-        outside: outside(loaded, &args.way)?,
+        outside: outside(loaded, &args.way, None)?,
         lock: &lock,
         file: &file,
     };

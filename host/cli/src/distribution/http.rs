@@ -20,13 +20,33 @@ const MOST_REDIRECTS: usize = 5;
 /// What the cause of a failed connection begins with where the other side is not who it says: the words of `rustls`.
 const DISTRUSTED: &str = "invalid peer certificate";
 
-/// Where requests may go without TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlainHttp {
-    /// To this machine only.
-    Loopback,
-    /// Anywhere: somebody asked for it.
-    Anywhere,
+/// Where requests may go without TLS: to this machine, and to the servers that somebody named for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PlainHttp {
+    /// Each with its port.
+    servers: Vec<String>,
+}
+
+impl PlainHttp {
+    /// Also to this server: a host, perhaps with a port.
+    pub(crate) fn to(mut self, server: &str) -> anyhow::Result<Self> {
+        let url: Option<Url> = format!("http://{server}/").parse().ok();
+        let named = url.filter(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
+        let server = named.and_then(|url| server_of(&url)).with_context(|| {
+            format!("`{server}` is no server; write its host, and its port if it has one: registry.example:5000")
+        })?;
+        self.servers.push(server);
+        Ok(self)
+    }
+
+    fn allows(&self, url: &Url) -> bool {
+        url.host_str().is_some_and(is_loopback) || server_of(url).is_some_and(|server| self.servers.contains(&server))
+    }
+}
+
+/// Host and port.
+fn server_of(url: &Url) -> Option<String> {
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
 
 /// Where a redirect may lead.
@@ -90,11 +110,10 @@ impl Http {
 
     /// `https` or, where that is allowed, `http`: how a registry is reached.
     pub(super) fn scheme_of(&self, registry: &str) -> &'static str {
-        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-        match self.plain {
-            PlainHttp::Loopback if is_loopback(host) => "http",
-            PlainHttp::Anywhere => "http",
-            PlainHttp::Loopback => "https",
+        let plain: Option<Url> = format!("http://{registry}/").parse().ok();
+        match plain.is_some_and(|url| self.plain.allows(&url)) {
+            true => "http",
+            false => "https",
         }
     }
 
@@ -145,15 +164,17 @@ impl Http {
     }
 
     fn check(&self, url: &Url) -> anyhow::Result<()> {
-        match (url.scheme(), self.plain) {
-            ("https", _) | ("http", PlainHttp::Anywhere) => Ok(()),
-            ("http", PlainHttp::Loopback) if url.host_str().is_some_and(is_loopback) => Ok(()),
-            ("http", PlainHttp::Loopback) => bail!(
+        // THREAT[T-supply-registry]: what was said of one server says nothing of another, also where that one redirects to it.
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if self.plain.allows(url) => Ok(()),
+            "http" => bail!(
                 "{} is plain http, where anybody between can put something else in its place; use https, or say that you mean it with \
-                 --plain-http",
-                shown(url)
+                 --plain-http={}",
+                shown(url),
+                url.authority()
             ),
-            (other, _) => bail!("{} is neither https nor http but {other}", shown(url)),
+            other => bail!("{} is neither https nor http but {other}", shown(url)),
         }
     }
 }
@@ -250,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_goes_to_this_machine_only_unless_asked_for() {
-        let careful = http(PlainHttp::Loopback);
+    fn plain_http_goes_to_this_machine_and_to_servers_that_were_named_only() {
+        let careful = http(PlainHttp::default());
         for (url, allowed) in [
             ("https://a.example/x", true),
             ("http://127.0.0.1:5000/x", true),
@@ -263,14 +284,24 @@ mod tests {
         ] {
             assert_eq!(careful.check(&url.parse().unwrap()).is_ok(), allowed, "{url}");
         }
-        assert!(
-            http(PlainHttp::Anywhere)
-                .check(&"http://10.0.0.1/x".parse().unwrap())
-                .is_ok()
-        );
+        let named = PlainHttp::default().to("10.0.0.1:5000").unwrap();
+        let named = http(named.to("files.example").unwrap());
+        for (url, allowed) in [
+            ("http://10.0.0.1:5000/x", true),
+            ("http://10.0.0.1/x", false),
+            ("http://files.example:80/x", true),
+            ("http://files.example:5000/x", false),
+            ("http://other.example/x", false),
+        ] {
+            assert_eq!(named.check(&url.parse().unwrap()).is_ok(), allowed, "{url}");
+        }
+        assert_eq!(named.scheme_of("10.0.0.1:5000"), "http");
+        assert_eq!(named.scheme_of("ghcr.io"), "https");
+        for no_server in ["", "a/b", "u:p@a.example", "a.example?x", "https://a.example"] {
+            assert!(PlainHttp::default().to(no_server).is_err(), "{no_server}");
+        }
         assert_eq!(careful.scheme_of("localhost:5000"), "http");
         assert_eq!(careful.scheme_of("ghcr.io"), "https");
-        assert_eq!(http(PlainHttp::Anywhere).scheme_of("ghcr.io"), "http");
     }
 
     #[test]
@@ -305,7 +336,7 @@ mod tests {
                 });
             }
         });
-        let http = http(PlainHttp::Loopback);
+        let http = http(PlainHttp::default());
         let upload = Ask {
             method: Method::PUT,
             body: Some(Bytes::from_static(b"component")),
@@ -341,7 +372,7 @@ mod tests {
             acceptor.accept(stream).await.is_ok()
         });
         let ask = Ask::get(url.parse().unwrap(), Redirects::Within);
-        let told = http(PlainHttp::Loopback).send(ask).await.unwrap_err().to_string();
+        let told = http(PlainHttp::default()).send(ask).await.unwrap_err().to_string();
         assert!(
             told.contains("a certificate that is not trusted (UnknownIssuer)"),
             "{told}"

@@ -67,6 +67,15 @@ impl Source {
         }
     }
 
+    /// The server that it is on: its host, and its port if one is written.
+    pub(crate) fn server(&self) -> Option<String> {
+        match self {
+            Self::File(_) => None,
+            Self::Web { url, .. } => Some(url.authority().to_owned()),
+            Self::Oci(reference) => Some(reference.registry.clone()),
+        }
+    }
+
     /// Whether somebody else decides what is there.
     pub(crate) const fn is_remote(&self) -> bool {
         !matches!(self, Self::File(_))
