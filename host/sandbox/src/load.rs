@@ -10,7 +10,7 @@ use crate::{
     hook,
     inspect::{Inspection, inspect},
     linker::is_linked,
-    plain::{self, Docs},
+    plain::{self, Descriptions},
     sandbox::{Sandbox, Shared},
     share::ShareKey,
     slots::Slot,
@@ -166,15 +166,9 @@ impl Shared {
                 ComponentKind::FumehoodTool => Entry::Tools(tools_exports(&compiled)?.ok_or(LoadError::NoTools)?.call),
                 ComponentKind::PlainFunctions => {
                     // Both, since they belong together by their places: another version of this host may have had others.
-                    let offered = plain::functions(&self.engine, &compiled, &Docs::default())?;
-                    let (functions, mut tools) = (offered.functions, offered.tools);
+                    let offered = plain::functions(&self.engine, &compiled, Descriptions::Kept(&about.tools))?;
+                    let (functions, tools) = (offered.functions, offered.tools);
                     left_out = offered.left_out;
-                    // Compiled code has no comments any more.
-                    for tool in &mut tools {
-                        if let Some(known) = about.tools.iter().find(|known| known.name == tool.name) {
-                            tool.description.clone_from(&known.description);
-                        }
-                    }
                     about.tools = tools;
                     Entry::Functions(functions)
                 }
@@ -218,7 +212,8 @@ impl Shared {
             (Some(exports), None) => Exports::Tools(exports),
             (None, Some(decide)) => Exports::Hook(decide),
             (None, None) => {
-                let offered = plain::functions(&self.engine, &compiled, &inspection.docs);
+                let comments = Descriptions::Comments(&inspection.docs);
+                let offered = plain::functions(&self.engine, &compiled, comments);
                 Exports::Functions(offered.map_err(|error| match error {
                     LoadError::NoTools => world::nothing_to_call(&inspection.anatomy.exports),
                     other => other,
@@ -412,5 +407,61 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    /// Functions with so many long names that there is room for short comments about them, and none for their signatures.
+    fn wordy() -> String {
+        let parameters = |function: usize| -> String {
+            let name = |at: usize| format!("p{function}x{at}-{}", "a".repeat(190));
+            (0..100).map(|at| format!(r#"(param "{}" u32)"#, name(at))).collect()
+        };
+        let function = |at: usize| {
+            format!(
+                r#"(func (export "f{at}") {} (result u32) (canon lift (core func $i "f")
+                    (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))"#,
+                parameters(at)
+            )
+        };
+        let functions: String = (0..25).map(function).collect();
+        let comments: Vec<String> = (0..25)
+            .map(|at| format!(r#"\22f{at}\22:{{\22docs\22:\22Does.\22}}"#))
+            .collect();
+        format!(
+            r#"(component
+  (core module $m
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0))
+    (func (export "f") (param i32) (result i32) (i32.const 1)))
+  (core instance $i (instantiate $m))
+  {functions}
+  (@custom "package-docs" "\01{{\22worlds\22:{{\22w\22:{{\22func_exports\22:{{{}}}}}}}}}"))"#,
+            comments.join(",")
+        )
+    }
+
+    #[tokio::test]
+    async fn kept_code_is_used_also_where_there_is_room_for_comments_and_none_for_signatures() {
+        let dir = tempfile::tempdir().unwrap();
+        let wasm = wat::parse_str(wordy()).unwrap();
+        let digest = Digest::of(&wasm);
+        let made = sandbox(None).load(wasm, digest).await.unwrap();
+        let without = plain::functions(
+            &sandbox(None).shared.engine,
+            made.inner.pre.component(),
+            Descriptions::Kept(&[]),
+        );
+        assert!(
+            matches!(without, Err(LoadError::TypesTooLarge { .. })),
+            "the test is about nothing"
+        );
+        let sandbox = sandbox(Some(dir.path()));
+        let cache = sandbox.shared.cache.as_ref().unwrap();
+        cache.write(&made.inner.about, made.inner.pre.component());
+
+        let kept = sandbox
+            .load_cached(digest)
+            .await
+            .expect("it would be compiled at each start");
+        assert_eq!(kept.tools(), made.tools());
     }
 }

@@ -79,11 +79,36 @@ const MAX_PARAMS: usize = 256;
 /// What begins the description of a tool of which nothing but its signature is known.
 pub const SIGNATURE_ONLY: &str = "Calls the component's function ";
 
+/// Where the descriptions of tools come from that are plain functions. One that is not there has its signature for it.
+#[derive(Clone, Copy)]
+pub(crate) enum Descriptions<'a> {
+    /// From the doc comments that the component carries.
+    Comments(&'a Docs),
+    /// From what was kept with compiled code, which has no comments any more.
+    Kept(&'a [ToolDefinition]),
+}
+
+impl Descriptions<'_> {
+    fn of(self, interface: Option<&str>, function: &str, tool: &ToolName) -> Option<String> {
+        match self {
+            Self::Comments(docs) => docs.of(interface, function),
+            Self::Kept(tools) => {
+                let kept = tools.iter().find(|kept| kept.name == *tool);
+                kept.map(|kept| kept.description.clone())
+            }
+        }
+    }
+}
+
 /// The functions of a component and the tools they become. Computes.
-pub(crate) fn functions(engine: &Engine, component: &Component, docs: &Docs) -> Result<Offered, LoadError> {
+pub(crate) fn functions(
+    engine: &Engine,
+    component: &Component,
+    descriptions: Descriptions<'_>,
+) -> Result<Offered, LoadError> {
     let mut found = Found {
         component,
-        docs,
+        descriptions,
         functions: Vec::new(),
         tools: Vec::new(),
         left_out: Vec::new(),
@@ -134,7 +159,7 @@ fn is_of_componentize_py(interface: &str, name: &str, function: &ComponentFunc) 
 
 struct Found<'a> {
     component: &'a Component,
-    docs: &'a Docs,
+    descriptions: Descriptions<'a>,
     functions: Vec<Function>,
     tools: Vec<ToolDefinition>,
     left_out: Vec<LeftOut>,
@@ -226,8 +251,9 @@ impl Found<'_> {
         let Some(index) = self.component.get_export_index(interface.map(|(_, index)| index), name) else {
             return Err(LoadError::Internal);
         };
-        let description = match self.docs.of(interface.map(|(interface, _)| interface), name) {
-            Some(comment) => comment,
+        let interface = interface.map(|(interface, _)| interface);
+        let description = match self.descriptions.of(interface, name, &tool_name) {
+            Some(description) => description,
             None => {
                 let signature = schema::signature(&full_name, &params, result.as_ref());
                 format!("{SIGNATURE_ONLY}{signature}.")
