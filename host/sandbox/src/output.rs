@@ -75,55 +75,28 @@ fn size(output: &GuestOutput) -> u64 {
 }
 
 fn content_from_guest(piece: GuestContent) -> Result<Content, CallError> {
-    Ok(match piece {
+    let content = match piece {
         GuestContent::Text(text) => Content::Text { text },
         GuestContent::Json(text) => Content::Json {
             json: json(&text, "JSON content")?,
         },
         GuestContent::Image(blob) => Content::Image {
-            media_type: media_type(blob.media_type)?,
+            media_type: blob.media_type,
             data: blob.data,
         },
         GuestContent::Audio(blob) => Content::Audio {
-            media_type: media_type(blob.media_type)?,
+            media_type: blob.media_type,
             data: blob.data,
         },
-        GuestContent::File(path) => Content::File {
-            path: workspace_path(&path)?,
-        },
-    })
+        GuestContent::File(path) => Content::File { path },
+    };
+    content
+        .checked()
+        .map_err(|fault| failed(format!("the tool returned {fault}")))
 }
 
 fn json(text: &str, what: &str) -> Result<Value, CallError> {
     serde_json::from_str(text).map_err(|error| failed(format!("the tool returned {what} that is not JSON: {error}")))
-}
-
-fn media_type(text: String) -> Result<String, CallError> {
-    let valid = text.len() <= 128 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    if valid {
-        Ok(text)
-    } else {
-        Err(failed(
-            "the tool returned bytes of something that is not a media type such as image/png",
-        ))
-    }
-}
-
-/// The path below the workspace; a leading `/workspace/` is understood.
-// THREAT[T-box-escape-files]: whoever opens the path later must not be led outside.
-fn workspace_path(path: &str) -> Result<String, CallError> {
-    let below = path.strip_prefix("/workspace/").unwrap_or(path);
-    let valid = !below.is_empty()
-        && !below.starts_with('/')
-        && !below.contains(['\\', '\0'])
-        && below.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if valid {
-        Ok(below.to_owned())
-    } else {
-        Err(failed(
-            "the tool returned a file whose path does not lie below /workspace",
-        ))
-    }
 }
 
 pub(crate) fn failed(message: impl Into<String>) -> CallError {
@@ -193,6 +166,10 @@ pub(crate) fn failure_to_guest(error: CallError) -> Failure {
 mod tests {
     use super::*;
 
+    fn file(path: &str) -> Result<Content, CallError> {
+        content_from_guest(GuestContent::File(path.into()))
+    }
+
     #[test]
     fn a_file_outside_the_workspace_is_refused() {
         for path in [
@@ -205,14 +182,28 @@ mod tests {
             "a\\b",
             "./a",
         ] {
-            assert!(workspace_path(path).is_err(), "{path}");
+            assert!(file(path).is_err(), "{path}");
         }
     }
 
     #[test]
     fn a_file_may_be_named_with_or_without_the_mount_point() {
-        assert_eq!(workspace_path("/workspace/out/a.md").unwrap(), "out/a.md");
-        assert_eq!(workspace_path("out/a.md").unwrap(), "out/a.md");
+        let named = Content::File {
+            path: "out/a.md".into(),
+        };
+        assert_eq!(file("/workspace/out/a.md").unwrap(), named);
+        assert_eq!(file("out/a.md").unwrap(), named);
+    }
+
+    #[test]
+    fn an_image_of_something_else_fails_the_call() {
+        let page = Blob {
+            media_type: "text/html".into(),
+            data: vec![1],
+        };
+        let error = content_from_guest(GuestContent::Image(page)).unwrap_err();
+        assert_eq!(error.code, CallErrorCode::Failed);
+        assert!(error.message.contains("`media_type`"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::{fmt, sync::Arc, time::Duration};
 pub struct ServerConfig {
     /// Bytes of a JSON body.
     pub json_body: usize,
+    /// Bytes of a turn's input with its images and sounds (`POST …/turns`); all besides them has at most `json_body`.
+    pub turn_body: usize,
     /// Bytes of a component (`POST /v1/tools`).
     pub component_body: usize,
     /// Bytes of one file (`PUT …/files/{path}`); the session's quota applies besides.
@@ -48,6 +50,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             json_body: 1 << 20,
+            turn_body: 20 << 20,
             component_body: 64 << 20,
             file_body: 100 << 20,
             head_time: Duration::from_secs(30),

@@ -2,7 +2,8 @@
 
 use crate::{
     app::App,
-    body::read_small,
+    auth::Client,
+    body::{UploadPlace, read_body, read_small},
     problem::{Answer, Problem, ProblemCode},
 };
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -154,6 +155,35 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
         let received = read_small(app, request.headers().clone(), request.into_body(), limit).await?;
         parse_json(&received).map(Self)
     }
+}
+
+/// The same for one that may be large.
+///
+/// # Errors
+/// As [`read_body`] and [`parse_json`].
+pub(crate) async fn large_json<T: DeserializeOwned>(
+    app: &App,
+    client: &Client,
+    request: Request,
+    limit: usize,
+) -> Answer<LargeJson<T>> {
+    if media_type(request.headers()).is_none_or(|kind| !is_json(&kind)) {
+        return Err(wrong_media_type("application/json"));
+    }
+    let (parts, body) = request.into_parts();
+    let received = read_body(app, client, parts.headers, body, limit).await?;
+    Ok(LargeJson {
+        body: parse_json(&received)?,
+        bytes: received.len(),
+        place: received.place,
+    })
+}
+
+/// A JSON body with its length, and its place if it is large: to be held until what was read of it is not held any more.
+pub(crate) struct LargeJson<T> {
+    pub(crate) body: T,
+    pub(crate) bytes: usize,
+    pub(crate) place: Option<UploadPlace>,
 }
 
 /// The same for a body that may be left out: then everything in it has its default.

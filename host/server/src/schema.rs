@@ -75,7 +75,8 @@ pub(crate) struct Usage {
 #[derive(ToSchema, Serialize)]
 pub(crate) struct TurnError {
     /// For programs: `model_unavailable`, `model_rate_limited`, `model_auth`, `model_rejected`, `context_too_long`,
-    /// `model_protocol`, `time_limit`, `configuration`, `interrupted`, `diverged`, `journal_unreadable` or `internal`.
+    /// `model_protocol`, `empty_answer`, `time_limit`, `output_invalid`, `hook_denied`, `configuration`, `interrupted`, `diverged`,
+    /// `journal_unreadable` or `internal`.
     code: String,
     /// For people.
     message: String,

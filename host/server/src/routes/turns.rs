@@ -5,15 +5,15 @@ use crate::{
     auth::Client,
     feed::{Feed, Scope},
     idempotency::{digest, idempotency_key},
-    input::{At, JsonBody, MaybeJson, session_id, turn_id},
-    problem::{Answer, Problem},
+    input::{At, LargeJson, MaybeJson, large_json, session_id, turn_id},
+    problem::{Answer, Problem, ProblemCode},
     refusal::tell_standing,
     routes::events::{last_event_id, within_journal},
     schema, sse,
 };
 use axum::{
     Json,
-    extract::State,
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use fumehood_agent::{
@@ -57,7 +57,7 @@ pub(crate) struct SubmitTurn {
     input: Vec<Content>,
     /// Instructions for this turn only, after the agent's.
     system: Option<String>,
-    /// A JSON Schema (2020-12) that the answer must follow. The answer is then one piece of `json`.
+    /// A JSON Schema (2020-12) that the answer must follow. The answer of a turn that ends with `end_turn` is then one piece of `json`.
     output_schema: Option<Value>,
     /// What the turn may use; it only narrows what the agent may.
     budget: Option<BudgetBody>,
@@ -137,6 +137,16 @@ impl From<BudgetBody> for Budget {
     }
 }
 
+/// A piece of content that is what it says it is.
+struct Checked(Content);
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let piece = Content::deserialize(deserializer)?;
+        piece.checked().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
 pub(super) fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Content>, D::Error> {
     struct Visitor;
 
@@ -152,7 +162,8 @@ pub(super) fn text_or_content<'de, D: Deserializer<'de>>(deserializer: D) -> Res
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-            Deserialize::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))
+            let pieces = Vec::<Checked>::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))?;
+            Ok(pieces.into_iter().map(|Checked(piece)| piece).collect())
         }
     }
 
@@ -169,6 +180,15 @@ pub(super) fn text_or_content_schema() -> utoipa::openapi::schema::Schema {
 }
 
 impl SubmitTurn {
+    /// What its images and sounds take in JSON, in bytes.
+    fn media_len(&self) -> usize {
+        let media = self.input.iter().map(|piece| match piece {
+            Content::Image { data, .. } | Content::Audio { data, .. } => data.len().div_ceil(3).saturating_mul(4),
+            _ => 0,
+        });
+        media.fold(0, usize::saturating_add)
+    }
+
     /// With the key under which it may be repeated, if the client has one for it.
     pub(crate) fn into_request(mut self, key: Option<String>) -> Answer<TurnRequest> {
         let budget = Budget::from(self.budget.unwrap_or_default());
@@ -228,7 +248,26 @@ impl Reply {
     }
 }
 
+/// Reads the body of a turn. Only images and sounds make it larger than other bodies of JSON may be, and only one that does not wait
+/// for another turn: its place is for the time that it takes to record it.
+// THREAT[T-api-oversize]
+async fn read_turn(app: &App, client: &Client, request: Request) -> Answer<LargeJson<SubmitTurn>> {
+    let read = large_json::<SubmitTurn>(app, client, request, app.config.turn_body).await?;
+    let usual = app.config.json_body;
+    if read.bytes.saturating_sub(read.body.media_len()) > usual {
+        let detail = format!("the body has more than {usual} bytes besides its images and sounds");
+        return Err(Problem::new(ProblemCode::BodyTooLarge, detail).with("limit", usual as u64));
+    }
+    if read.bytes > usual && read.body.mode == Mode::Steer {
+        let detail = format!("what steers a turn has at most {usual} bytes; send it with `mode` `queue`");
+        return Err(Problem::new(ProblemCode::BodyTooLarge, detail).with("limit", usual as u64));
+    }
+    Ok(read)
+}
+
 /// Submit a turn
+///
+/// The body has at most 20 MiB: images and sounds in base64, and 1 MiB of everything else; one with `mode` `steer` has at most 1 MiB.
 ///
 /// With `Accept: text/event-stream` the answer streams the turn's events and ends after its last one; `Last-Event-ID` together
 /// with the `Idempotency-Key` of an earlier request goes on where that stream broke. With `Prefer: respond-async` the answer
@@ -258,8 +297,9 @@ async fn submit_turn(
     client: Client,
     At(session): At<String>,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<SubmitTurn>,
+    request: Request,
 ) -> Answer<Response> {
+    let LargeJson { body, place: large, .. } = read_turn(&app, &client, request).await?;
     if app.closing.is_cancelled() {
         return Err(Problem::shutting_down());
     }
@@ -273,6 +313,7 @@ async fn submit_turn(
             // Before the turn begins, so that nothing of it is missed.
             let listener = app.host.subscribe(session);
             let submitted = app.host.submit_turn(&client.org, session, request).await?;
+            drop(large);
             let after = seen.unwrap_or(0).max(submitted.turn.first_seq.saturating_sub(1));
             let scope = Scope::Turn(submitted.turn.id);
             let feed = Feed::new(app, client, session, scope, listener, after, place);
@@ -289,6 +330,7 @@ async fn submit_turn(
         Reply::Wait => {
             let _place = app.host.listening(&client.org).await?;
             let submitted = app.host.submit_turn(&client.org, session, request).await?;
+            drop(large);
             let turn = submitted.turn.id;
             let view = tokio::select! {
                 view = app.host.wait_for_turn(&client.org, turn) => view.map_err(Problem::from),
@@ -406,7 +448,7 @@ pub(crate) async fn cancel(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{input::parse_json, problem::ProblemCode};
+    use crate::input::parse_json;
 
     fn request(text: &str) -> Answer<TurnRequest> {
         parse_json::<SubmitTurn>(text.as_bytes())?.into_request(Some("k".into()))
@@ -418,6 +460,30 @@ mod tests {
         assert_eq!(
             request(r#"{"input":[{"type":"text","text":"hi"}]}"#).unwrap().input,
             [Content::text("hi")]
+        );
+    }
+
+    #[test]
+    fn content_that_is_not_what_it_says_is_refused_at_its_place() {
+        for piece in [
+            r#"{"type":"image","media_type":"text/html","data":"AAAA"}"#,
+            r#"{"type":"audio","media_type":"image/png","data":"AAAA"}"#,
+            r#"{"type":"file","path":"../x"}"#,
+            r#"{"type":"file","path":"/etc/passwd"}"#,
+        ] {
+            let refused = request(&format!(r#"{{"input":[{{"type":"text","text":"hi"}},{piece}]}}"#)).unwrap_err();
+            assert_eq!(
+                (refused.code(), refused.member("field")),
+                (ProblemCode::InvalidBody, "input[1]".into()),
+                "{piece}"
+            );
+        }
+        let file = request(r#"{"input":[{"type":"file","path":"/workspace/in/a.csv"}]}"#).unwrap();
+        assert_eq!(
+            file.input,
+            [Content::File {
+                path: "in/a.csv".into()
+            }]
         );
     }
 

@@ -3,13 +3,14 @@
 use crate::house::House;
 use axum::body::Body;
 use bytes::Bytes;
+use fumehood_core::{content::Content, message::Message};
 use fumehood_server::ServerConfig;
 use futures::{
     StreamExt as _,
     stream::{self, FuturesUnordered},
 };
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{convert::Infallible, time::Duration};
 
 #[tokio::test]
@@ -245,4 +246,57 @@ async fn a_request_id_is_kept_or_made() {
     let made = house.get("/nowhere").answer().await;
     assert_eq!(made.headers["x-request-id"].len(), 32);
     assert_eq!(made.headers["cache-control"], "no-store");
+}
+
+fn picture(bytes: usize) -> Value {
+    json!({"type": "image", "media_type": "image/png", "data": "AAAA".repeat(bytes / 3)})
+}
+
+#[tokio::test]
+async fn an_input_may_have_images_that_are_larger_than_other_bodies_and_nothing_else_that_is() {
+    let house = House::new().await;
+    let path = format!("{}/turns", house.session().await);
+    let submit = async |body: Value| house.post(&path).json(&body).answer().await;
+    let text = json!({"type": "text", "text": "What are these?"});
+    let shown = submit(json!({"input": [text, picture(3 << 20), picture(3 << 20)]})).await;
+    assert_eq!(shown.status, StatusCode::OK, "{}", shown.text());
+    let asked = format!(
+        "{:?}",
+        house.asked()[0].messages.first().map(|message| match message {
+            Message::User { content } => content.iter().map(Content::byte_len).collect(),
+            _ => Vec::new(),
+        })
+    );
+    assert_eq!(asked, "Some([15, 3145728, 3145728])");
+    let long = "x".repeat(1 << 20);
+    for body in [
+        json!({"input": long}),
+        json!({"input": [picture(3 << 20)], "system": long}),
+        json!({"input": [picture(3 << 20)], "mode": "steer"}),
+        json!({"input": [picture(16 << 20)]}),
+    ] {
+        let refused = submit(body).await;
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_input_that_is_not_what_it_says_is_refused_and_its_place_named() {
+    let house = House::new().await;
+    let path = house.session().await;
+    for piece in [
+        json!({"type": "image", "media_type": "text/html", "data": "AAAA"}),
+        json!({"type": "file", "path": "../x"}),
+    ] {
+        let answer = house
+            .post(&format!("{path}/turns"))
+            .json(&json!({"input": [piece]}))
+            .answer()
+            .await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{piece}");
+        assert_eq!(answer.json()["field"], "input[0]", "{piece}");
+    }
 }
