@@ -4,50 +4,48 @@ use crate::house::{Frame, House, Plan};
 use fumehood_core::name::ModelName;
 use fumehood_model::{ModelConfig, Provider, build};
 use serde_json::{Value, json};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
-};
+use std::sync::{Arc, Mutex};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-/// A provider that gives each connection the next of these replies and closes it; and how many it gave.
-async fn server(replies: Vec<String>) -> (Arc<dyn Provider>, Arc<AtomicUsize>) {
+/// A provider that gives each connection the next of these replies and closes it; and what it was asked.
+async fn server(replies: Vec<String>) -> (Arc<dyn Provider>, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = json!({
         "provider": "openai", "wire": "chat", "model": "m",
         "base_url": format!("http://{}/v1", listener.local_addr().unwrap()),
     });
-    let given = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&given);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
     tokio::spawn(async move {
         for reply in replies {
             let (mut connection, _) = listener.accept().await.unwrap();
-            read_request(&mut connection).await;
-            count.fetch_add(1, SeqCst);
+            let body = read_request(&mut connection).await;
+            seen.lock().unwrap().push(body);
             connection.write_all(reply.as_bytes()).await.unwrap();
             connection.shutdown().await.unwrap();
         }
     });
     let config: ModelConfig = serde_json::from_value(config).unwrap();
-    (build(&config, &|_| None).unwrap(), given)
+    (build(&config, &|_| None).unwrap(), asked)
 }
 
-async fn read_request(connection: &mut TcpStream) {
+async fn read_request(connection: &mut TcpStream) -> Value {
     let mut request = Vec::new();
     loop {
         let mut piece = [0; 4096];
         let read = connection.read(&mut piece).await.unwrap();
         request.extend_from_slice(&piece[..read]);
-        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        let text = String::from_utf8_lossy(&request);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
         };
+        let head = head.to_ascii_lowercase();
         let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
         if body.len() >= length.trim().parse().unwrap() {
-            return;
+            return serde_json::from_str(body).unwrap();
         }
     }
 }
@@ -90,7 +88,7 @@ async fn a_provider_that_is_limited_then_breaks_off_is_asked_until_it_answers() 
         stream("", 100),
         stream(WHOLE, 0),
     ];
-    let (provider, given) = server(replies).await;
+    let (provider, asked) = server(replies).await;
     let frames = turn(provider).await;
     let retries = data(&frames, "retry.scheduled");
     let told: Vec<_> = retries
@@ -108,23 +106,55 @@ async fn a_provider_that_is_limited_then_breaks_off_is_asked_until_it_answers() 
         data(&frames, "turn.completed")[0]["usage"],
         json!({"input_tokens": 9, "output_tokens": 1})
     );
-    assert_eq!(given.load(SeqCst), 3);
+    assert_eq!(asked.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_within_its_text_ends_the_turn_with_that_text() {
-    let (provider, given) = server(vec![stream(HALF, 100), stream(WHOLE, 0)]).await;
+    let (provider, asked) = server(vec![stream(HALF, 100), stream(WHOLE, 0)]).await;
     let frames = turn(provider).await;
     assert_eq!(data(&frames, "text.completed")[0]["text"], "Half");
     assert_eq!(data(&frames, "turn.failed")[0]["error"]["code"], "model_unavailable");
-    assert_eq!(given.load(SeqCst), 1, "it was not asked again");
+    assert_eq!(asked.lock().unwrap().len(), 1, "it was not asked again");
 }
 
 #[tokio::test]
 async fn a_page_in_the_place_of_an_answer_is_no_answer_and_is_not_asked_for_again() {
     let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\nconnection: close\r\n\r\n<ht>";
-    let (provider, given) = server(vec![page.to_owned(), stream(WHOLE, 0)]).await;
+    let (provider, asked) = server(vec![page.to_owned(), stream(WHOLE, 0)]).await;
     let frames = turn(provider).await;
     assert_eq!(data(&frames, "turn.failed")[0]["error"]["code"], "model_protocol");
-    assert_eq!(given.load(SeqCst), 1);
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_tool_that_the_model_invented_does_not_spoil_the_session() {
+    let invented = "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":\
+        {\"name\":\"multi_tool_use.parallel\",\"arguments\":\"{}\"}}]},\"finish_reason\":\"tool_calls\"}]}\n\ndata: [DONE]\n\n";
+    let (provider, asked) = server(vec![stream(invented, 0), stream(WHOLE, 0), stream(WHOLE, 0)]).await;
+    let house = House::built(Plan {
+        models: [(ModelName::main(), provider.into())].into(),
+        ..Plan::default()
+    })
+    .await;
+    let path = house.session().await;
+    for _ in 0..2 {
+        let turn = house.post(&format!("{path}/turns")).json(&json!({"input": "hi"}));
+        assert_eq!(turn.answer().await.json()["status"], "completed");
+    }
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 3);
+    for body in &asked[1..] {
+        let messages = body["messages"].as_array().unwrap();
+        let names: Vec<_> = messages
+            .iter()
+            .filter_map(|message| message.pointer("/tool_calls/0/function/name")?.as_str())
+            .collect();
+        assert_eq!(names, ["multi_tool_use_parallel"]);
+    }
+    let journal = house.get(&format!("{path}/events")).with("accept", "application/json");
+    assert!(
+        journal.answer().await.text().contains("multi_tool_use.parallel"),
+        "the journal has it as it came"
+    );
 }
