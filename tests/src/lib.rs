@@ -9,6 +9,7 @@
     reason = "a harness fails by panicking"
 )]
 
+pub mod terminal;
 mod warm;
 pub mod world;
 

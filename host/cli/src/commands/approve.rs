@@ -5,14 +5,14 @@
 use crate::{
     args::Approve,
     client::Client,
-    out::{Out, Style, list, plain, text},
+    out::{Out, Style, list, number, plain, tell, text},
+    terminal::{self, LONGEST_LINE},
 };
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use std::io::{IsTerminal as _, Write as _};
-use tokio::sync::oneshot;
+use std::io::IsTerminal as _;
 
 /// Decides about calls of a turn, as the command line says, and returns the turn when it has ended or waits again.
 pub(crate) async fn approve(out: Out, client: &Client, args: &Approve) -> anyhow::Result<Value> {
@@ -52,7 +52,7 @@ pub(crate) async fn approve(out: Out, client: &Client, args: &Approve) -> anyhow
             }
         }
         if !out.json {
-            tell(out, one, decision, edited.as_ref().filter(|_| is_named(one)));
+            tell_decided(out, one, decision, edited.as_ref().filter(|_| is_named(one)));
         }
         decisions.push(decided);
     }
@@ -92,7 +92,7 @@ fn set(decided: &mut Value, key: &str, value: Value) {
     }
 }
 
-fn tell(out: Out, one: &Value, decision: &str, edited: Option<&Map<String, Value>>) {
+fn tell_decided(out: Out, one: &Value, decision: &str, edited: Option<&Map<String, Value>>) {
     let arguments = edited.cloned().map(Value::Object);
     let arguments = arguments
         .as_ref()
@@ -110,62 +110,72 @@ fn tell(out: Out, one: &Value, decision: &str, edited: Option<&Map<String, Value
     ));
 }
 
-/// What came of asking the person at the terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// The host knows what was decided.
-    Decided,
-    /// There is nobody to ask.
-    Nobody,
-}
-
-/// Asks the person at the terminal about the calls of an `approval.requested`, and tells the host.
-pub(crate) async fn ask(out: Out, client: &Client, event: &Value) -> anyhow::Result<Asked> {
+/// Asks the person at the terminal about the calls of an `approval.requested`; `None` when there is nobody to ask. Cancel-safe: a
+/// question that is given up decides nothing.
+pub(crate) async fn ask(out: Out, event: &Value) -> anyhow::Result<Option<Decisions>> {
     if out.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Ok(Asked::Nobody);
+        return Ok(None);
     }
     let calls = event.pointer("/data/calls").and_then(Value::as_array);
-    let path = format!("/v1/turns/{}/approvals", text(event, "turn"));
-    'again: loop {
-        let mut decisions = Vec::new();
-        for call in calls.into_iter().flatten() {
-            match ask_about(out, call).await? {
-                Some(decision) => decisions.push(decision),
-                None => return Ok(Asked::Nobody),
-            }
+    let mut decisions = Vec::new();
+    for call in calls.into_iter().flatten() {
+        match ask_about(out, text(event, "turn"), call).await? {
+            Some(decision) => decisions.push(decision),
+            None => return Ok(None),
         }
-        let Err(refused) = client.post(&path, &json!({"decisions": decisions})).await else {
-            return Ok(Asked::Decided);
-        };
-        let said = refused.to_string();
-        if said.ends_with("(invalid_decision)") {
-            eprintln!("{}", plain(&said));
-            continue 'again;
-        }
-        // Somebody else was first, or the time was over: the turn goes on in any case.
-        if said.ends_with("(not_awaiting_approval)") || said.ends_with("(approval_expired)") {
-            eprintln!("{}", plain(&said));
-            return Ok(Asked::Decided);
-        }
-        return Err(refused);
     }
+    Ok(Some(Decisions(decisions)))
+}
+
+/// What a person decided about all calls that wait.
+#[derive(Debug)]
+pub(crate) struct Decisions(Vec<Value>);
+
+/// What the host says to decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The turn goes on: by these decisions, or because somebody else was first or the time was over.
+    GoesOn,
+    /// They make no sense, and decide nothing.
+    Invalid,
+}
+
+/// Tells the host what was decided about the calls of an `approval.requested`.
+pub(crate) async fn decide(client: &Client, event: &Value, decisions: &Decisions) -> anyhow::Result<Answer> {
+    let path = format!("/v1/turns/{}/approvals", text(event, "turn"));
+    let Err(refused) = client.post(&path, &json!({"decisions": decisions.0})).await else {
+        return Ok(Answer::GoesOn);
+    };
+    let said = refused.to_string();
+    let answer = if said.ends_with("(invalid_decision)") {
+        Answer::Invalid
+    } else if said.ends_with("(not_awaiting_approval)") || said.ends_with("(approval_expired)") {
+        Answer::GoesOn
+    } else {
+        return Err(refused);
+    };
+    tell(&format!("{}\n", plain(&said)));
+    Ok(answer)
 }
 
 /// What the person decides about one call; `None` when there is no answer to be had.
-async fn ask_about(out: Out, call: &Value) -> anyhow::Result<Option<Value>> {
+async fn ask_about(out: Out, turn: &str, call: &Value) -> anyhow::Result<Option<Value>> {
     let out = out.on_errors();
     let mut arguments = call.get("arguments").cloned().unwrap_or_default();
     let mut edited = false;
     let decision = |decision: &str| json!({"call_id": call.get("call_id"), "decision": decision});
     loop {
         let pretty = serde_json::to_string_pretty(&arguments).unwrap_or_default();
-        eprintln!(
-            "\n{} wants to run:\n{}\n{}",
+        tell(&format!(
+            "\n{} wants to run:\n{}\n{}\n",
             out.style(Style::Name, plain(text(call, "tool"))),
             plain(&pretty),
             out.style(Style::Dim, plain(text(call, "rule")))
-        );
-        let Some(line) = read("run it? y (yes), n (no), e (edit the arguments), or say why not> ").await? else {
+        ));
+        // THREAT[T-appr-deception]: what was typed before this stood there is no answer to it.
+        terminal::forget_typed()?;
+        let Some(line) = terminal::line("run it? y (yes), n (no), e (edit the arguments), or say why not> ").await?
+        else {
             return Ok(None);
         };
         match Reply::read(&line) {
@@ -184,12 +194,12 @@ async fn ask_about(out: Out, call: &Value) -> anyhow::Result<Option<Value>> {
                 return Ok(Some(rejected));
             }
             Reply::Edit => {
-                let Some(line) = read("the arguments, as JSON on one line> ").await? else {
+                let Some(line) = terminal::line("the arguments, as JSON on one line> ").await? else {
                     return Ok(None);
                 };
-                match object(&line) {
+                match typed(&line, turn) {
                     Ok(given) => (arguments, edited) = (Value::Object(given), true),
-                    Err(error) => eprintln!("{error:#}"),
+                    Err(error) => tell(&format!("{}\n", plain(&format!("{error:#}")))),
                 }
             }
         }
@@ -221,23 +231,17 @@ impl Reply {
     }
 }
 
-/// A line from the terminal; `None` at its end.
-async fn read(prompt: &str) -> anyhow::Result<Option<String>> {
-    eprint!("{prompt}");
-    std::io::stderr().flush().context("cannot write to the terminal")?;
-    let (sender, receiver) = oneshot::channel();
-    // Not a task of the runtime: nobody could end it, and the process would wait for a line that nobody types.
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin()
-            .read_line(&mut line)
-            .map(|bytes| (bytes > 0).then_some(line));
-        let _ = sender.send(read);
-    });
-    receiver
-        .await
-        .context("cannot read the terminal")?
-        .context("cannot read the terminal")
+/// Arguments that were typed on one line. The terminal loses what is longer than its lines.
+fn typed(line: &str, turn: &str) -> anyhow::Result<Map<String, Value>> {
+    let line = line.trim_end_matches('\n');
+    object(line).map_err(|error| match line.len() {
+        ..LONGEST_LINE => error,
+        _ => anyhow!(
+            "the terminal cuts a line at {} bytes, and here the arguments do not end before that; \
+             for longer ones leave with Ctrl-D and run `fumehood turn approve {turn} --arguments …`",
+            number(LONGEST_LINE as u64)
+        ),
+    })
 }
 
 fn object(given: &str) -> anyhow::Result<Map<String, Value>> {
@@ -247,6 +251,18 @@ fn object(given: &str) -> anyhow::Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_that_the_terminal_cut_say_how_to_give_them_otherwise() {
+        let cut = format!("{{\"content\":\"{}", "x".repeat(5000));
+        let cut = cut.split_at(LONGEST_LINE).0;
+        let said = typed(&format!("{cut}\n"), "turn_1").unwrap_err().to_string();
+        assert!(said.contains("cuts a line at 4,095 bytes"), "{said}");
+        assert!(said.ends_with("`fumehood turn approve turn_1 --arguments …`"), "{said}");
+        let short = typed("{\"a\n", "turn_1").unwrap_err().to_string();
+        assert_eq!(short, "the arguments are not a JSON object");
+        assert_eq!(typed("{\"a\": 1}\n", "turn_1").unwrap()["a"], 1);
+    }
 
     #[test]
     fn only_a_clear_yes_approves() {

@@ -5,17 +5,19 @@ use crate::{
     args::Run,
     client::Client,
     commands::{
-        approve::{self, Asked},
+        approve::{self, Answer},
         tool,
     },
     connect::Connection,
     interrupt,
     out::{Out, tell, text},
+    stream::Events,
+    terminal,
     watch::{Draw, Line, Mark, Screen, TICK, View},
 };
 use anyhow::{Context as _, bail};
 use fumehood_core::{event::Event, turn::StopReason};
-use futures::StreamExt as _;
+use futures::Stream;
 use reqwest::Method;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -64,8 +66,8 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
         .request(Method::POST, &format!("/v1/sessions/{session}/turns"))
         .json(body);
     let mut watched = Watched::new(out);
-    let mut stream = tokio::select! {
-        stream = client.events(request) => stream?,
+    let mut events = tokio::select! {
+        stream = client.events(request) => Events::new(stream?),
         () = interrupted.cancelled() => bail!("interrupted before the host answered; a turn that it began all the same goes on there"),
     };
     let (known, turn) = watch::channel(None);
@@ -92,7 +94,7 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
                 watched.tick();
                 continue;
             }
-            event = stream.next() => event,
+            event = events.next() => event,
         };
         let event = event
             .context("the stream of events ended before the turn did; `fumehood turn show` tells how it ended")??;
@@ -105,12 +107,49 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
         }
         if text(&event, "type") == "approval.requested" && !interrupted.is_cancelled() {
             tokio::select! {
-                asked = approve::ask(out, client, &event) => if asked? == Asked::Nobody {
+                settled = settle(out, client, &event, &mut events) => if settled? == Settled::Nobody {
                     return nobody_to_ask(&event);
                 },
                 // From a line of its own: the question stands there.
                 () = interrupted.cancelled() => tell("\n"),
             }
+        }
+    }
+}
+
+/// What came of a question about calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// The calls wait no more.
+    Settled,
+    /// There is nobody to ask.
+    Nobody,
+}
+
+/// Asks the person about the calls of an `approval.requested` until they are decided, here or elsewhere.
+async fn settle<S: Stream<Item = anyhow::Result<Value>> + Unpin>(
+    out: Out,
+    client: &Client,
+    event: &Value,
+    events: &mut Events<S>,
+) -> anyhow::Result<Settled> {
+    loop {
+        let decisions = tokio::select! {
+            biased;
+            decisions = approve::ask(out, event) => decisions?,
+            why = events.until_moot() => {
+                // What is on the line already was meant for the question.
+                terminal::forget_typed()?;
+                // From a line of its own: the question stands there.
+                tell(&format!("\n{why}\n"));
+                return Ok(Settled::Settled);
+            }
+        };
+        let Some(decisions) = decisions else {
+            return Ok(Settled::Nobody);
+        };
+        if approve::decide(client, event, &decisions).await? == Answer::GoesOn {
+            return Ok(Settled::Settled);
         }
     }
 }

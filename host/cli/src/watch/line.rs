@@ -31,7 +31,7 @@ enum Body {
         arguments: String,
         after: String,
     },
-    /// Words. They are wrapped where it is narrow.
+    /// Words. They are wrapped where it is narrow; while they run, they give way.
     Words(String),
 }
 
@@ -94,7 +94,7 @@ impl Line {
         let room = columns.saturating_sub(2);
         let shown = match &self.body {
             Body::Call { tool, arguments, .. } => call(out, tool, arguments, &after, Some(room)),
-            Body::Words(words) => out.style(Style::Dim, format_args!("{words} {after}")),
+            Body::Words(words) => out.style(Style::Dim, beside(words, &after, room)),
         };
         let row = format!("{} {shown}", out.style(Style::Name, mark));
         truncate_str(&row, columns, "…").into_owned()
@@ -113,6 +113,13 @@ fn call(out: Out, tool: &str, arguments: &str, after: &str, columns: Option<usiz
         "" => format!("{tool}({arguments})"),
         after => format!("{tool}({arguments}) {}", out.style(Style::Dim, after)),
     }
+}
+
+/// Words, and what stays whole beside them where it is narrow.
+fn beside(words: &str, after: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(measure_text_width(after) + 1).max(LEAST);
+    let words = truncate_str(words, room, "…");
+    format!("{words} {after}").trim_end().to_owned()
 }
 
 /// Words in rows of at most so many columns. A word that is longer than a row is parted.
@@ -198,6 +205,19 @@ mod tests {
         assert_eq!(row(40), r#"⠋ data_query({"s…) 12.0 s row 5,000 (50…"#);
         for columns in 1..80 {
             assert!(widest(&row(columns)) <= columns, "{columns}");
+        }
+    }
+
+    #[test]
+    fn of_words_that_run_the_time_stays_where_it_is_narrow() {
+        let line = Line::words(Mark::Quiet, "waiting for the model");
+        let row = |columns, says| line.running(PLAIN(), columns, '⠋', "3 s", says);
+        assert_eq!(row(80, "thinking"), "⠋ waiting for the model 3 s thinking");
+        assert_eq!(row(24, ""), "⠋ waiting for the… 3 s");
+        assert_eq!(row(24, "thinking"), "⠋ waitin… 3 s thinking");
+        assert_eq!(row(27, ""), "⠋ waiting for the model 3 s");
+        for columns in 1..40 {
+            assert!(widest(&row(columns, "thinking")) <= columns, "{columns}");
         }
     }
 

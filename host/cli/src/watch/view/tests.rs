@@ -270,7 +270,7 @@ fn a_text_that_came_only_in_part_is_completed() {
 
 #[test]
 fn what_happens_beside_the_answer_is_a_quiet_line_each() {
-    let error = json!({"code": "model_rate_limited", "message": "the provider limits the rate"});
+    let error = json!({"code": "model_rate_limited", "message": "the provider limits the rate; the turn can be tried again later"});
     let retry = |more: Value| {
         let mut data = json!({"step": 1, "attempt": 1, "max_attempts": 4, "delay_ms": 1500, "error": error});
         data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
