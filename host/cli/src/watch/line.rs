@@ -213,8 +213,8 @@ mod tests {
         let line = Line::words(Mark::Quiet, "waiting for the model");
         let row = |columns, says| line.running(PLAIN(), columns, '⠋', "3 s", says);
         assert_eq!(row(80, "thinking"), "⠋ waiting for the model 3 s thinking");
-        assert_eq!(row(24, ""), "⠋ waiting for the… 3 s");
-        assert_eq!(row(24, "thinking"), "⠋ waitin… 3 s thinking");
+        assert_eq!(row(24, ""), "⠋ waiting for the m… 3 s");
+        assert_eq!(row(24, "thinking"), "⠋ waiting … 3 s thinking");
         assert_eq!(row(27, ""), "⠋ waiting for the model 3 s");
         for columns in 1..40 {
             assert!(widest(&row(columns, "thinking")) <= columns, "{columns}");
