@@ -170,15 +170,19 @@ async fn ctrl_c_at_a_question_cancels_the_turn() {
 }
 
 #[tokio::test]
-async fn a_question_whose_time_is_over_is_given_up() {
+async fn a_question_whose_time_is_over_on_the_host_is_given_up() {
     let place = place("2s");
-    let terminal = place.terminal(&["run", "one"], COLUMNS);
+    let host = place.serve().await;
+    let mut command = place.command(&["run", "one"]);
+    command.env("FUMEHOOD_URL", &host.base);
+    let terminal = Terminal::open(&command, COLUMNS, Answer::Shown);
     terminal.shows(QUESTION, 1).await;
     let (status, _, screen) = terminal.ended().await;
     assert!(status.success(), "{screen}");
     assert!(screen.contains("\nthe time to decide was over\n"), "{screen}");
     assert!(screen.contains(") nobody decided in time"), "{screen}");
     assert!(screen.contains("\nDone.\n"), "{screen}");
+    host.stop().await;
 }
 
 #[tokio::test]
