@@ -22,7 +22,7 @@ use reqwest::Method;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use std::{io::Read as _, pin::pin};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// How a turn ended, as the process's exit tells it.
@@ -74,6 +74,8 @@ pub(crate) async fn turn(out: Out, client: &Client, session: &str, body: &Value)
     let mut cancelling = pin!(cancel(client, interrupted.clone(), turn));
     let (mut told, mut cancelled) = (false, false);
     let mut ticks = tokio::time::interval(TICK);
+    // While a person is asked nothing is drawn, and nothing of that is made up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let event = tokio::select! {
             // What is asked for is answered before what comes, which may come to its end by that.

@@ -13,6 +13,7 @@ use crate::{
     config::Loaded,
     distribution::{Entry, Fetched, Lock, LockFile, Outside, Replacing, Source, ToolDifference, between},
     out::{Out, Style, one_line, printable, text},
+    terminal,
 };
 use anyhow::{Context as _, bail, ensure};
 use fumehood_agent::install::{Inspected, NewGrant, inspect};
@@ -170,6 +171,8 @@ impl Updating<'_> {
             ),
             (false, wider) => {
                 let more = if wider { "It asks for more than before. " } else { "" };
+                // What was typed before answers something else.
+                terminal::forget_typed()?;
                 eprint!("{more}Update {}? [y/N] ", news.name);
                 let mut answer = String::new();
                 io::stdin().read_line(&mut answer)?;
