@@ -21,7 +21,7 @@ use crate::{
     trap::{self, Bounds},
 };
 use fumehood_core::{
-    call::{Arguments, CallError, CallErrorCode, CallResult, Metering, TrapKind},
+    call::{Arguments, CallError, CallErrorCode, CallResult, Metering},
     id::CallId,
     name::ToolName,
 };
@@ -289,8 +289,14 @@ impl Shared {
         started: Instant,
     ) -> CallReport {
         let limits = authority.limits;
-        if let Err(error) = within_instances(component.about.core_instances, &limits) {
-            return CallReport::refused(started, error);
+        let bounds = Bounds {
+            limits: &limits,
+            ceilings: &self.ceilings,
+            of: trap::Running::Call,
+        };
+        let core_instances = component.about.core_instances;
+        if core_instances > limits.instances {
+            return CallReport::refused(started, bounds.more_instances(core_instances));
         }
         let _running = (self.ticker.run(), telemetry::Living::new());
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));
@@ -314,11 +320,6 @@ impl Shared {
             Ok(Err(Ended::Trapped(error))) if trap::returned_too_much(&error) => Err(output::too_large(&limits)),
             Ok(Err(Ended::Trapped(error))) => {
                 look_for_handles(&mut store);
-                let bounds = Bounds {
-                    limits: &limits,
-                    ceilings: &self.ceilings,
-                    of: trap::Running::Call,
-                };
                 Err(trap::classify(&error, &store.data().meter, bounds, &prepared.id))
             }
             Err(passed) => Err(passed.error()),
@@ -543,21 +544,6 @@ async fn call_function(
         .map(fumehood_core::content::Content::byte_len)
         .sum();
     Ok(output::within_limit(size as u64, limits).map(|()| output))
-}
-
-/// The instance limit is known before anything runs: a component says how many core instances it has.
-fn within_instances(needed: u32, limits: &Limits) -> Result<(), CallError> {
-    if needed <= limits.instances {
-        return Ok(());
-    }
-    Err(CallError::trapped(
-        TrapKind::Memory,
-        format!(
-            "the component is made of {needed} core instances, more than its limit of {}; compose it of fewer, or raise \
-             `instances` in `[limits]` of the manifest and the grant",
-            limits.instances
-        ),
-    ))
 }
 
 /// The most random bytes at once. Programs seed generators with less than 1 KiB.

@@ -199,7 +199,7 @@ pub enum LoadError {
     #[error("the component exports both fumehood:tool/tools and fumehood:tool/hooks; make it two components")]
     ToolsAndHooks,
     /// It needs more than one call may have even to start.
-    #[error("one instance of the component needs {0}; make it smaller")]
+    #[error("{0}")]
     TooDemanding(String),
     /// A plain function has a type that JSON cannot carry.
     #[error("the function {function} uses {}", unsupported(.what))]

@@ -89,7 +89,12 @@ impl Shared {
         };
         let authority = Arc::new(nothing(limits));
         if core_instances > limits.instances {
-            return Err(LoadError::TooDemanding(format!("{core_instances} core instances")));
+            let bounds = Bounds {
+                limits: &limits,
+                ceilings: &self.ceilings,
+                of: running,
+            };
+            return Err(LoadError::TooDemanding(bounds.more_instances(core_instances).message));
         }
         let ports = Ports::denied();
         let log = Arc::new(CallLog::new(Arc::clone(&ports.observer), &limits));

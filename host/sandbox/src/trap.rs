@@ -219,6 +219,15 @@ fn describe(cause: Cause, bounds: Bounds<'_>) -> (TrapKind, String) {
 }
 
 impl Bounds<'_> {
+    /// That a component is made of more core instances than a call may have. They are known before anything runs.
+    pub(crate) fn more_instances(self, needed: u32) -> CallError {
+        let what = format!("is made of {needed} core instances, more than");
+        CallError::trapped(
+            TrapKind::Memory,
+            self.passed(&what, "instances", |limits| limits.instances),
+        )
+    }
+
     /// That a limit was passed, which value it had, and what decided that.
     fn passed<T: PartialOrd + fmt::Display>(self, what: &str, key: &str, limit: impl Fn(&Limits) -> T) -> String {
         let (limit, ceiling) = (limit(self.limits), limit(self.ceilings));

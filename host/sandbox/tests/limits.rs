@@ -3,9 +3,14 @@
 
 mod support;
 
-use fumehood_core::call::{CallErrorCode, DeadlineOwner, TrapKind};
+use fumehood_core::{
+    call::{CallErrorCode, DeadlineOwner, TrapKind},
+    digest::Digest,
+};
 use fumehood_policy::{
+    authority::Authority,
     deadline::{Deadline, Gone, SetBy},
+    limits::Limits,
     quantity::{ByteSize, Span},
 };
 use fumehood_sandbox::{
@@ -328,6 +333,56 @@ async fn a_component_of_too_many_core_instances_is_not_run() {
     let error = error(report);
     assert_eq!(error.code, CallErrorCode::Trapped);
     assert!(error.message.contains("core instances"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("raise `instances` in `[limits]` of the manifest and the grant"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_component_of_more_core_instances_than_the_hosts_ceiling_is_the_operators_matter() {
+    let limited = |instances| Limits {
+        instances,
+        ..Limits::default_ceilings()
+    };
+    let sandbox = |instances| {
+        let ceilings = limited(instances);
+        Sandbox::new(&SandboxConfig {
+            ceilings,
+            ..SandboxConfig::new().unwrap()
+        })
+        .unwrap()
+    };
+    let low = sandbox(1);
+    let of_operator = |message: &str| {
+        let said = "2 core instances, more than its limit of 1, which is the host's ceiling";
+        assert!(
+            message.contains(said) && message.contains("`[limits.ceiling]`"),
+            "{message}"
+        );
+        assert!(!message.contains("manifest"), "{message}");
+    };
+    let two = r#"(core module $m (func (export "f"))) (core instance $a (instantiate $m)) (core instance $b (instantiate $m))"#;
+    // Nothing of a plain component runs before it is called.
+    let plain = format!("(component {two} (func (export \"f\") (canon lift (core func $a \"f\"))))");
+    let component = load(&low, wat::parse_str(plain).unwrap()).await;
+    let with_ceiling = Authority {
+        limits: limited(1),
+        ..authority()
+    };
+    let report = low
+        .call(&component, call("f", "{}"), Arc::new(with_ceiling), Ports::denied())
+        .await;
+    of_operator(&error(report).message);
+    let wasm = tool("", ECHO);
+    let digest = Digest::of(&wasm);
+    let refused = sandbox(0).load(wasm, digest).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("core instances") && refused.contains("`[limits.ceiling]`"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
