@@ -1,7 +1,11 @@
 //! `wasi:config/store`: the granted environment variables as settings, for components that ask for those by this interface rather than by
 //! `wasi:cli/environment`. What is not granted is a setting that is not there.
 
-use crate::{call::Denial, state::CallState};
+use crate::{
+    call::Denial,
+    state::CallState,
+    witness::{Interface, Outcome, Question, bytes},
+};
 use fumehood_policy::manifest::EnvName;
 use wasmtime::{
     StoreContextMut,
@@ -45,6 +49,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<
 
 impl CallState {
     fn setting(&self, key: &str) -> Option<String> {
+        let question = self.asked_settings(|| format!("get {key:?}"));
         // THREAT[T-box-env]
         if !self.authority.may_see(key) {
             // The interface has no word for a refusal, and what many components ask for is optional, so it goes into the report. Only
@@ -56,15 +61,41 @@ impl CallState {
                 Err(_) => "it asked for a setting under a name that no variable can have, and so none can be granted"
                     .to_owned(),
             };
-            self.log.deny(Denial::new(what));
+            self.log.deny(Denial::new(what.clone()));
+            question.answer(|| Outcome::Denied(what));
             return None;
         }
         let found = self.ports.env.iter().find(|(name, _)| name == key);
-        found.map(|(_, value)| value.clone())
+        let value = found.map(|(_, value)| value.clone());
+        question.answer(|| {
+            Outcome::Done(
+                value
+                    .as_ref()
+                    .map_or_else(|| "not set".to_owned(), |value| bytes(value.len())),
+            )
+        });
+        value
     }
 
     fn settings(&self) -> Vec<(String, String)> {
+        let question = self.asked_settings(|| "which settings there are".to_owned());
         let granted = self.ports.env.iter().filter(|(name, _)| self.authority.may_see(name));
-        granted.cloned().collect()
+        let granted: Vec<(String, String)> = granted.cloned().collect();
+        question.answer(|| {
+            let names: Vec<&str> = granted.iter().map(|(name, _)| name.as_str()).collect();
+            Outcome::Done(if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            })
+        });
+        granted
+    }
+
+    /// For who explains the call.
+    fn asked_settings(&self, words: impl FnOnce() -> String) -> Question {
+        Question::new(self.ports.witness.as_ref(), Interface::Settings, || {
+            (words(), Some("[env] names".to_owned()))
+        })
     }
 }

@@ -1,7 +1,10 @@
 //! `wasi:logging/logging`: messages become the call's output on the channel `log`, with their level and context before them. They need no
 //! grant and count as `progress.emit` does.
 
-use crate::state::CallState;
+use crate::{
+    state::CallState,
+    witness::{Interface, Outcome, Question, bytes},
+};
 use wasmtime::{
     StoreContextMut,
     component::{ComponentType, Lift, Linker},
@@ -48,7 +51,13 @@ pub(crate) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<
         |store: StoreContextMut<'_, CallState>, (level, context, message): (Level, String, String)| {
             let separator = if context.is_empty() { "" } else { " " };
             let line = format!("{}{separator}{context}: {message}\n", level.word());
-            Ok(store.data().log.emit(CHANNEL, &line)?)
+            let state = store.data();
+            let question = Question::new(state.ports.witness.as_ref(), Interface::Logging, || {
+                (format!("log {} as {}", bytes(message.len()), level.word()), None)
+            });
+            state.log.emit(CHANNEL, &line)?;
+            question.answer(|| Outcome::Done("passed on".to_owned()));
+            Ok(())
         },
     )
 }

@@ -1,6 +1,7 @@
 //! What one call asks of its host and what it is answered, taken down in order for who explains the call.
 //!
-//! Taken down is what crosses into the host with a meaning: key-values, files by their paths, requests, secrets, other tools, progress.
+//! Taken down is what crosses into the host with a meaning: key-values, files by their paths, requests, secrets, other tools, progress,
+//! settings, log messages.
 //! Counted only: readings of clocks, waits, random bytes. Neither: reads and writes of what is open, polls, and handles that are dropped.
 //! A call that nobody explains has no witness, and pays for that with one look at whether it has.
 //!
@@ -38,6 +39,10 @@ pub enum Interface {
     Jobs,
     /// `fumehood:tool/progress`.
     Progress,
+    /// `wasi:config`.
+    Settings,
+    /// `wasi:logging`.
+    Logging,
 }
 
 /// What became of it.

@@ -6,7 +6,7 @@ mod support;
 use fumehood_core::content::plain_text;
 use fumehood_policy::authority::Authority;
 use fumehood_sandbox::{
-    CallReport, LoadError,
+    CallReport, HostCall, Interface, LoadError, Outcome, Witness,
     ports::{Channel, Observer, Ports},
 };
 use std::sync::{Arc, Mutex};
@@ -178,4 +178,56 @@ async fn a_log_message_is_output_of_the_call_and_counts_as_such() {
         ended.message.contains("log_lines") || ended.message.contains("lines"),
         "{ended:?}"
     );
+}
+
+/// What a call asked of its host, in order, for who explains it.
+async fn explained(wasm: Vec<u8>, tool: &str, authority: Authority) -> Vec<HostCall> {
+    let sandbox = sandbox();
+    let component = load(&sandbox, wasm).await;
+    let witness = Arc::new(Witness::new(str::to_owned));
+    let ports = Ports {
+        witness: Some(Arc::clone(&witness)),
+        ..env()
+    };
+    sandbox
+        .call(&component, call(tool, "{}"), Arc::new(authority), ports)
+        .await;
+    witness.take().rows
+}
+
+#[tokio::test]
+async fn settings_and_log_messages_are_taken_down_with_what_became_of_them() {
+    let of = |rows: &[HostCall]| -> Vec<_> {
+        let told = rows.iter();
+        told.map(|row| (row.interface, row.asked.clone(), row.outcome.clone()))
+            .collect()
+    };
+    let done = |words: &str| Outcome::Done(words.to_owned());
+    let greeting = || configured("0.2.0-draft", "GREETING");
+
+    let read = explained(greeting(), "setting", granted(&["GREETING"])).await;
+    let expected = [(Interface::Settings, "get \"GREETING\"".to_owned(), done("5 bytes"))];
+    assert_eq!(of(&read), expected, "its size, not its value");
+    assert_eq!(read[0].rule.as_deref(), Some("[env] names"));
+    let unset = explained(configured("0.2.0-draft", "ABSENT"), "setting", granted(&["ABSENT"])).await;
+    assert_eq!(unset[0].outcome, done("not set"));
+    let all = explained(greeting(), "settings", granted(&["GREETING"])).await;
+    assert_eq!(
+        of(&all),
+        [(
+            Interface::Settings,
+            "which settings there are".to_owned(),
+            done("GREETING")
+        )]
+    );
+    let refused = explained(greeting(), "setting", granted(&[])).await;
+    assert!(
+        matches!(&refused[0].outcome, Outcome::Denied(why) if why.contains("GREETING") && why.contains("`[env]`")),
+        "{refused:?}"
+    );
+
+    let noted = explained(wat::parse_str(NOTING).unwrap(), "note", authority()).await;
+    let expected = ["log 9 bytes as warn", "log 9 bytes as info"];
+    let expected = expected.map(|asked| (Interface::Logging, asked.to_owned(), done("passed on")));
+    assert_eq!(of(&noted), expected);
 }
