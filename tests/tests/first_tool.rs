@@ -129,7 +129,14 @@ async fn a_reader_comes_from_nothing_to_an_installed_tool() {
     std::fs::write(place.path().join("reader.sh"), script).unwrap();
 
     let path = std::env::var("PATH").unwrap_or_default();
-    let reader = tokio::process::Command::new("sh")
+    let mut reader = tokio::process::Command::new("sh");
+    // What names the tests' own things would be taken for configuration.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FUMEHOOD_") {
+            reader.env_remove(name);
+        }
+    }
+    let reader = reader
         .arg("reader.sh")
         .current_dir(place.path())
         .env("PATH", format!("{}:{path}", programs.display()))
