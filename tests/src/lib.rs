@@ -10,6 +10,7 @@
 )]
 
 pub mod terminal;
+pub mod tls;
 mod warm;
 pub mod world;
 

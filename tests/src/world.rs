@@ -1,6 +1,6 @@
 //! The outside, as far as tests need one: a small HTTP server that notes who asked for what.
 
-use crate::PATIENCE;
+use crate::{PATIENCE, tls::Authority};
 use axum::{
     Router,
     body::Body,
@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
+    serve::Listener,
 };
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -46,19 +47,27 @@ impl World {
     /// Starts it. `/echo` gives the request's headers back, `/redirect?to` answers 302, `/slow` never answers, `/held` not
     /// before it is released, `/big` sends 8 MiB, `/appends` is a hook that appends `!` to what a call is to `say`.
     pub async fn start() -> Self {
+        Self::on(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap())
+    }
+
+    /// The same over TLS, with a certificate by this authority.
+    pub async fn secured_by(authority: &Authority) -> Self {
+        Self::on(authority.listen().await)
+    }
+
+    fn on<L: Listener<Addr = SocketAddr>>(listener: L) -> Self {
         let outside = Outside {
             arrived: Arc::new(watch::Sender::new(Vec::new())),
             released: Arc::new(Semaphore::new(0)),
             broken_off: Arc::new(watch::Sender::new(0)),
         };
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let app = Router::new().route("/{*path}", any(answer)).with_state(outside.clone());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { port, outside, task }
     }
 
-    /// The URL of a path.
+    /// The URL of a path, without TLS.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)

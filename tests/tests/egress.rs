@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Host, Place, world::World};
+use fumehood_tests::{Host, Place, tls::Authority, world::World};
 use serde_json::{Value, json};
 
 const LOOPBACK: &str = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n";
@@ -221,4 +221,85 @@ async fn requests_at_the_same_time_above_their_number_stand_in_the_ledger() {
     let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
     assert_eq!(refusals(&ledger), ["limit: http_concurrent"; 3], "{ledger}");
     host.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_by_an_authority_of_the_operators_own_is_reached_where_that_is_configured() {
+    let authority = Authority::new();
+    let world = World::secured_by(&authority).await;
+    let url = format!("https://127.0.0.1:{}/secured", world.port);
+    let manifest = "name = \"hostile\"\nversion = \"0.1.0\"\ndescription = \"For tests.\"\n\n[network]\nallow = [\"https://127.0.0.1:*\"]\n";
+    let grant = json!({"network": {"allow": [format!("https://127.0.0.1:{}", world.port)]}});
+    let wasm = fumehood_tests::guest("hostile");
+
+    let unknown = Place::new(LOOPBACK);
+    let host = unknown.serve().await;
+    host.add_component(&wasm, Some(manifest), grant.clone()).await;
+    let session = host.session(json!({})).await;
+    let refused = fetch(&host, &session, &url, json!({})).await;
+    assert_eq!(refused["status"], "error", "{refused}");
+    let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await.to_string();
+    assert!(ledger.contains("`certificate_authorities` in [network]"), "{ledger}");
+    assert!(world.arrived().is_empty());
+    host.stop().await;
+
+    // From a folder below the configuration's, as a path there says it.
+    let place = Place::new(&format!("{LOOPBACK}certificate_authorities = [\"keys/ca.pem\"]\n"));
+    std::fs::create_dir(place.path().join("keys")).unwrap();
+    std::fs::write(place.path().join("keys/ca.pem"), authority.pem()).unwrap();
+    let host = place.serve().await;
+    host.add_component(&wasm, Some(manifest), grant).await;
+    let session = host.session(json!({})).await;
+    let reached = fetch(&host, &session, &url, json!({})).await;
+    assert_eq!(reached["status"], "ok", "{reached}");
+    host.stop().await;
+
+    // What reads the configuration without serving has them as well.
+    std::fs::write(place.path().join("hostile.wasm"), wasm).unwrap();
+    std::fs::write(place.path().join("tool.toml"), manifest).unwrap();
+    let grant = format!("[network]\nallow = [\"https://127.0.0.1:{}\"]\n", world.port);
+    std::fs::write(place.path().join("grant.toml"), grant).unwrap();
+    let arguments = json!({"url": url, "headers": {}}).to_string();
+    let call = [
+        "tool",
+        "call",
+        "hostile.wasm",
+        "http_get",
+        &arguments,
+        "--grant",
+        "grant.toml",
+    ];
+    let called = place.json(&call).await;
+    assert_eq!(called["status"], "ok", "{called}");
+    assert_eq!(world.arrived().len(), 2);
+}
+
+#[tokio::test]
+async fn nothing_starts_where_a_certificate_authority_cant_be_read() {
+    let place = Place::empty(&format!("{LOOPBACK}certificate_authorities = [\"ca.pem\"]\n"));
+    let refused = async |args: &[&str], words: &str| {
+        let output = place.run(args).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(
+            said.contains("certificate_authorities") && said.contains("ca.pem"),
+            "{said}"
+        );
+        assert!(said.contains(words), "{args:?}: {said}");
+        assert!(said.contains("fumehood.toml: line 2"), "the section's line: {said}");
+    };
+    for (text, words) in [
+        (None, "No such file"),
+        (Some(""), "no certificate in it"),
+        (
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "certificate 1 in it can't be read",
+        ),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(place.path().join("ca.pem"), text).unwrap();
+        }
+        refused(&["config", "check"], words).await;
+        refused(&["serve", "--listen", "127.0.0.1:0"], words).await;
+    }
 }

@@ -101,7 +101,7 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
 /// Starts a host that has no tools yet on an opened store.
 pub(crate) async fn start_untooled(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
     let sandbox = Sandbox::new(&sandbox_of(&loaded.config, &opened)?)?;
-    start_bare(loaded, opened, &door(&loaded.config), sandbox).await
+    start_bare(loaded, opened, &door(loaded)?, sandbox).await
 }
 
 /// The sandbox of a host with this store, as it is configured.
@@ -118,11 +118,15 @@ fn sandbox_of(config: &Config, opened: &Opened) -> anyhow::Result<SandboxConfig>
 }
 
 /// The door as it is configured.
-pub(crate) fn door(config: &Config) -> EgressConfig {
-    EgressConfig {
-        private_networks: config.host_policy().private_networks,
+///
+/// # Errors
+/// Where certificates of authorities can't be used: without them servers would be refused that the operator trusts.
+pub(crate) fn door(loaded: &Loaded) -> anyhow::Result<EgressConfig> {
+    Ok(EgressConfig {
+        private_networks: loaded.config.host_policy().private_networks,
+        extra_roots: loaded.certificate_authorities()?,
         ..EgressConfig::default()
-    }
+    })
 }
 
 /// Starts a host that has no tools yet, with this door and this sandbox.

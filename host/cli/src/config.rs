@@ -42,6 +42,7 @@ use fumehood_core::{
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName, ToolName},
     spending::OrgBudget,
 };
+use fumehood_egress::{CertificateDer, certificate_authorities};
 use fumehood_model::{ModelConfig, SecretLookup, resolve_fallbacks};
 use fumehood_policy::{
     address::PrivateNetworks,
@@ -197,6 +198,9 @@ struct NetworkSection {
     allow: Option<Vec<NetworkRule>>,
     #[serde(default, deserialize_with = "bounded::entries")]
     deny: Vec<NetworkRule>,
+    /// Files in PEM with authorities of the operator's own.
+    #[serde(default)]
+    certificate_authorities: Vec<PathBuf>,
 }
 
 /// `[org.NAME]`
@@ -252,6 +256,20 @@ impl Loaded {
     pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
         let trust = self.config.tools.trust(self.base());
         trust.map_err(|error| self.located(error)).or_fault()
+    }
+
+    /// The certificates of the operator's own authorities, read. They vouch for servers that tools and webhooks reach.
+    pub(crate) fn certificate_authorities(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        let mut all = Vec::new();
+        for file in &self.config.network.certificate_authorities {
+            let file = self.base().join(file);
+            let refused = || format!("[network] certificate_authorities: {}", file.display());
+            let read = std::fs::read(&file).map_err(anyhow::Error::from);
+            let certificates = read.and_then(|text| Ok(certificate_authorities(&text)?));
+            let certificates = certificates.with_context(refused);
+            all.extend(certificates.map_err(|error| self.located(error)).or_fault()?);
+        }
+        Ok(all)
     }
 
     /// Where components that were fetched are kept.

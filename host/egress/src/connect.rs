@@ -17,7 +17,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, RootCertStore,
     client::Resumption,
     pki_types::{CertificateDer, ServerName},
 };
@@ -284,6 +284,11 @@ fn io_reason(error: &io::Error) -> String {
 fn tls_reason(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is by an authority that this host does not know; the operator can name one of their own under \
+             `certificate_authorities` in [network]"
+                .to_owned()
+        }
         Some(rustls::Error::InvalidCertificate(kind)) => format!("its certificate is not valid: {kind}"),
         Some(other) => other.to_string(),
         None => io_reason(error),

@@ -21,6 +21,7 @@
 //! goes to a [`Ledger`].
 #![forbid(unsafe_code)]
 
+mod authorities;
 mod body;
 mod config;
 mod connect;
@@ -37,6 +38,7 @@ mod resolve;
 mod shapes;
 mod telemetry;
 
+pub use authorities::{AuthoritiesError, certificate_authorities};
 pub use config::{EgressConfig, Resolver, Wire};
 pub use connect::{Dial, Duplex, SetupError};
 pub use door::{Egress, empty_body};

@@ -38,6 +38,7 @@ pub(crate) async fn config(out: Out, loaded: &Loaded, command: &Config) -> anyho
             boot::skills(loaded)?;
             configured::read(loaded)?;
             loaded.trust()?;
+            loaded.certificate_authorities()?;
             let warnings = [loaded.warnings.clone(), unmatched_tools(loaded).await].concat();
             out.either(
                 &json!({"valid": true, "file": loaded.file, "variables": loaded.variables, "warnings": warnings}),

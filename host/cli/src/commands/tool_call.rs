@@ -51,7 +51,7 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     beside.tell();
     let mut grant = granted(args)?;
 
-    let door = boot::door(&loaded.config);
+    let door = boot::door(loaded)?;
     let (running, loaded) = Box::pin(Temporary::start(loaded, &door, CompiledCode::of_user(), file)).await?;
     let LoadedFile { code, kept, took: load } = loaded;
     let org = OrgName::default_org();

@@ -34,6 +34,7 @@ pub(crate) struct Effective {
     agents: BTreeMap<AgentName, AgentConfig>,
     skills: BTreeMap<SkillName, PathBuf>,
     host: HostPolicy,
+    certificate_authorities: Vec<PathBuf>,
     files: EffectiveFiles,
     kv: EffectiveKv,
     recordings: EffectiveRecordings,
@@ -206,6 +207,7 @@ impl Effective {
                 .map(|(name, section)| (name.clone(), section.source.clone()))
                 .collect(),
             host: config.host_policy(),
+            certificate_authorities: config.network.certificate_authorities.clone(),
             files: EffectiveFiles {
                 quota: ByteSize(files.bytes),
                 file: ByteSize(files.file_bytes),

@@ -119,6 +119,13 @@ fn host() -> Vec<Meaning> {
         key("network.private_networks", "Networks of private addresses that may be reached all the same.")
             .takes("a list such as `[\"10.0.0.0/8\"]`")
             .default("none"),
+        key(
+            "network.certificate_authorities",
+            "Files in PEM with [certificates of authorities of your own](../operators/getting-started.md#servers-of-your-own), which \
+             count beside the public ones; a relative path begins at the file's directory.",
+        )
+        .takes("a list of paths")
+        .default("none"),
         key("skill.NAME.source", "The directory with its `SKILL.md`; a relative path begins at the file's directory. Needed.").takes(A_PATH),
         key("mcp.NAME", "Not in this version: it is refused.").takes("nothing"),
     ]

@@ -160,7 +160,7 @@ impl Trial {
         let beside = Beside::of(file)?;
         beside.tell();
         let outside = Outside::default();
-        let as_configured = boot::door(&loaded.config);
+        let as_configured = boot::door(loaded)?;
         let door = match &answers {
             Answers::Real(_) => as_configured,
             Answers::Written => EgressConfig {
