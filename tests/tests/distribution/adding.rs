@@ -5,7 +5,7 @@ use crate::{
     registry::{Lie, Registry},
     said, write,
 };
-use fumehood_tests::{Place, world::World};
+use fumehood_tests::{Place, tls::Authority, world::World};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 
@@ -477,4 +477,36 @@ impl Drop for Files {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+#[tokio::test]
+async fn a_registry_on_this_machine_that_has_tls_is_reached_over_it() {
+    let authority = Authority::new();
+    let registry = Registry::secured_by(&authority).await;
+    let place = Place::compiled("");
+    write(&place, "sums.wasm", &component("sums", "1.2.0", ""));
+    std::fs::write(place.path().join("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(place.path().join("other.pem"), Authority::new().pem()).unwrap();
+    let run = async |args: &[&str], trusting: bool| {
+        let mut command = place.command(args);
+        command.env_remove("SSL_CERT_DIR");
+        command.env("SSL_CERT_FILE", if trusting { "ca.pem" } else { "other.pem" });
+        command.output().await.unwrap()
+    };
+    let to = registry.source("acme/sums");
+
+    let distrusted = run(&["tool", "publish", "sums.wasm", &to], false).await;
+    assert_eq!(distrusted.status.code(), Some(1), "{}", said(&distrusted));
+    assert!(
+        said(&distrusted).contains("a certificate that is not trusted"),
+        "no way around it over plain http: {}",
+        said(&distrusted)
+    );
+    assert!(registry.requests().is_empty());
+
+    let published = run(&["tool", "publish", "sums.wasm", &to], true).await;
+    assert!(published.status.success(), "{}", said(&published));
+    let added = run(&["tool", "add", &registry.source("acme/sums:1.2.0"), "--yes"], true).await;
+    assert!(added.status.success(), "{}", said(&added));
+    assert!(lock(&place).contains("sums"));
 }

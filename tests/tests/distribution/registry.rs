@@ -7,8 +7,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
+    serve::Listener,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fumehood_tests::tls::Authority;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -57,7 +59,17 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        Self::on(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap())
+    }
+
+    /// The same over TLS, with a certificate by this authority.
+    pub(crate) async fn secured_by(authority: &Authority) -> Self {
+        let mut registry = Self::on(authority.listen().await);
+        registry.host = registry.host.replace("127.0.0.1", "localhost");
+        registry
+    }
+
+    fn on<L: Listener<Addr = SocketAddr>>(listener: L) -> Self {
         let host = listener.local_addr().unwrap().to_string();
         let shelves = Arc::<Mutex<Shelves>>::default();
         let app = Router::new()

@@ -199,7 +199,7 @@ impl Outside {
         source: &Source,
         reference: &Reference,
     ) -> anyhow::Result<(ComponentFile, Digest, Signed)> {
-        let mut registry = Registry::new(&self.http, reference, Access::Read)?;
+        let mut registry = Registry::new(&self.http, reference, Access::Read).await?;
         let wanted = match reference.digest {
             Some(digest) => digest.to_string(),
             None => reference.tag().to_owned(),

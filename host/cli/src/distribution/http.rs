@@ -3,6 +3,7 @@
 //! A redirect is followed only where the caller allows it, never from https to http, and never with a credential to another origin. A body
 //! is read as far as it may go and no further. What stands in a URL's query is in no message.
 
+use super::tls;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use reqwest::{
@@ -17,6 +18,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a whole exchange may take, with a component's bytes in it.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 const MOST_REDIRECTS: usize = 5;
+const HTTPS: u16 = 443;
 /// What the cause of a failed connection begins with where the other side is not who it says: the words of `rustls`.
 const DISTRUSTED: &str = "invalid peer certificate";
 
@@ -40,7 +42,11 @@ impl PlainHttp {
     }
 
     fn allows(&self, url: &Url) -> bool {
-        url.host_str().is_some_and(is_loopback) || server_of(url).is_some_and(|server| self.servers.contains(&server))
+        url.host_str().is_some_and(is_loopback) || self.names(url)
+    }
+
+    fn names(&self, url: &Url) -> bool {
+        server_of(url).is_some_and(|server| self.servers.contains(&server))
     }
 }
 
@@ -108,13 +114,24 @@ impl Http {
         })
     }
 
-    /// `https` or, where that is allowed, `http`: how a registry is reached.
-    pub(super) fn scheme_of(&self, registry: &str) -> &'static str {
-        let plain: Option<Url> = format!("http://{registry}/").parse().ok();
-        match plain.is_some_and(|url| self.plain.allows(&url)) {
-            true => "http",
-            false => "https",
+    /// `https` or, where that is allowed, `http`: how a registry is reached. One on this machine, of which nobody said that it speaks plain
+    /// http, is asked: it may well have TLS.
+    pub(super) async fn scheme_of(&self, registry: &str) -> anyhow::Result<&'static str> {
+        let address = |scheme: &str| format!("{scheme}://{registry}/").parse::<Url>();
+        let (Ok(plain), Ok(secure)) = (address("http"), address("https")) else {
+            return Ok("https");
+        };
+        if self.plain.names(&plain) {
+            return Ok("http");
         }
+        let Some(host) = secure.host_str().filter(|host| is_loopback(host)) else {
+            return Ok("https");
+        };
+        let port = secure.port_or_known_default().unwrap_or(HTTPS);
+        Ok(match tls::is_spoken_by(host, port).await? {
+            true => "https",
+            false => "http",
+        })
     }
 
     /// Sends it, and follows where it may be redirected. Any status but a redirect is the caller's to judge.
@@ -270,8 +287,8 @@ mod tests {
         Http::new(plain, Duration::from_secs(1)).unwrap()
     }
 
-    #[test]
-    fn plain_http_goes_to_this_machine_and_to_servers_that_were_named_only() {
+    #[tokio::test]
+    async fn plain_http_goes_to_this_machine_and_to_servers_that_were_named_only() {
         let careful = http(PlainHttp::default());
         for (url, allowed) in [
             ("https://a.example/x", true),
@@ -295,13 +312,47 @@ mod tests {
         ] {
             assert_eq!(named.check(&url.parse().unwrap()).is_ok(), allowed, "{url}");
         }
-        assert_eq!(named.scheme_of("10.0.0.1:5000"), "http");
-        assert_eq!(named.scheme_of("ghcr.io"), "https");
+        assert_eq!(named.scheme_of("10.0.0.1:5000").await.unwrap(), "http");
+        assert_eq!(named.scheme_of("ghcr.io").await.unwrap(), "https");
         for no_server in ["", "a/b", "u:p@a.example", "a.example?x", "https://a.example"] {
             assert!(PlainHttp::default().to(no_server).is_err(), "{no_server}");
         }
-        assert_eq!(careful.scheme_of("localhost:5000"), "http");
-        assert_eq!(careful.scheme_of("ghcr.io"), "https");
+        assert_eq!(careful.scheme_of("ghcr.io").await.unwrap(), "https");
+    }
+
+    /// A server that says this to everybody, however they begin, and its name.
+    async fn saying(words: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let task = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut read = [0; 4096];
+                let _ = stream.read(&mut read).await;
+                let _ = stream.write_all(words).await;
+            }
+        });
+        (name, task)
+    }
+
+    #[tokio::test]
+    async fn a_registry_on_this_machine_is_spoken_to_as_it_speaks() {
+        let careful = http(PlainHttp::default());
+        let plain = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        // An alert that the versions don't fit, as one that speaks TLS says it.
+        let secure = b"\x15\x03\x03\x00\x02\x02\x46";
+        for (words, scheme) in [(&plain[..], "http"), (b"", "http"), (secure, "https")] {
+            let (name, task) = saying(words).await;
+            assert_eq!(careful.scheme_of(&name).await.unwrap(), scheme, "{words:?}");
+            task.abort();
+        }
+        let (name, task) = saying(secure).await;
+        let named = http(PlainHttp::default().to(&name).unwrap());
+        assert_eq!(named.scheme_of(&name).await.unwrap(), "http", "who says so means it");
+        task.abort();
+        let _ = task.await;
+        assert_eq!(careful.scheme_of(&name).await.unwrap(), "http", "nobody is there");
     }
 
     #[test]

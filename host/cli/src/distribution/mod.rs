@@ -23,6 +23,7 @@ mod reference;
 mod registry;
 mod signature;
 mod source;
+mod tls;
 mod trust;
 
 pub(crate) use cache::{Cache, Kept};

@@ -34,7 +34,7 @@ impl Outside {
     }
 
     async fn tags(&self, reference: &Reference) -> anyhow::Result<Vec<String>> {
-        let tags = Registry::new(&self.http, reference, Access::Read)?.tags().await;
+        let tags = Registry::new(&self.http, reference, Access::Read).await?.tags().await;
         tags.with_context(|| format!("oci://{}", reference.repository_place()))
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn push(
     let tag = tag(to, &release.manifest.version)?;
     let artifact = Artifact::of(release.wasm, &anatomy(release.wasm)?, annotations(release.manifest));
     let digest = Digest::of(&artifact.manifest);
-    let mut registry = Registry::new(&outside.http, to, Access::Write)?;
+    let mut registry = Registry::new(&outside.http, to, Access::Write).await?;
     let there = registry.find(&tag).await.with_context(|| to.to_string())?;
     let unchanged = there.as_ref().is_some_and(|there| there.digest == digest);
     if let Some(there) = there.filter(|_| !unchanged && Version::parse(&tag).is_ok() && overwrite == Overwrite::Never) {

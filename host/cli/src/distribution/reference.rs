@@ -123,7 +123,7 @@ pub(super) fn registry(text: &str) -> Option<String> {
     }
     let name = text.to_ascii_lowercase();
     let name = match name.strip_suffix(":443") {
-        // To this machine it is http, whose usual port is another.
+        // To this machine it may be http, whose usual port is another.
         Some(host) if !is_loopback(host) => host.to_owned(),
         _ => name,
     };

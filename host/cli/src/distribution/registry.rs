@@ -61,13 +61,13 @@ struct Wanted<'a> {
 }
 
 impl<'h> Registry<'h> {
-    pub(super) fn new(http: &'h Http, reference: &Reference, access: Access) -> anyhow::Result<Self> {
+    pub(super) async fn new(http: &'h Http, reference: &Reference, access: Access) -> anyhow::Result<Self> {
         // The name that everybody writes is not that of the server.
         let server = match reference.registry.as_str() {
             DOCKER_HUB => "registry-1.docker.io",
             other => other,
         };
-        let scheme = http.scheme_of(server);
+        let scheme = http.scheme_of(server).await?;
         let base = format!("{scheme}://{server}/v2/{}/", reference.repository);
         Ok(Self {
             http,
