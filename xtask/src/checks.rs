@@ -51,7 +51,7 @@ const fn check(rank: Rank, name: &'static str, run: fn(&Workspace, &mut Step) ->
 }
 
 /// The order: what is cheap first, then what the rest needs.
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 21] = [
     check(Rank::Ground, "setup", setup::everything),
     check(Rank::Always, "servers", servers::ready),
     check(Rank::Always, "registry", registry::ready),
@@ -72,7 +72,13 @@ const CHECKS: [Check; 20] = [
     check(Rank::Thorough, "languages", languages::quick),
     check(Rank::Thorough, "doc tests", doc_tests),
     check(Rank::Thorough, "packages", packages),
+    check(Rank::Thorough, "oldest compiler", oldest_compiler),
 ];
+
+/// What authors of tools depend on.
+const PUBLISHED: [&str; 3] = ["fumehood", "fumehood-macros", "fumehood-test"];
+/// The compiler that they promise to get along with: this package's own `rust-version`, which is the workspace's.
+const OLDEST_COMPILER: &str = env!("CARGO_PKG_RUST_VERSION");
 
 const SHORT: Duration = Duration::from_secs(3 * 60);
 const LONG: Duration = Duration::from_secs(25 * 60);
@@ -162,13 +168,51 @@ fn bindings(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// What authors of tools depend on can be published: nothing in it refers to what stays here.
+/// What authors of tools depend on can be published: it builds from what is packed alone, and nothing in it refers to what stays here.
 fn packages(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
-    const PUBLISHED: [&str; 3] = ["fumehood", "fumehood-macros", "fumehood-test"];
-    let mut args = vec!["package", "--no-verify", "--allow-dirty"];
-    args.extend(PUBLISHED.iter().flat_map(|package| ["--package", *package]));
+    let mut args = vec!["package", "--allow-dirty"];
+    args.extend(of_published());
     step.run(&mut workspace.cargo(args), LONG)?;
     Ok(Outcome::Noted(PUBLISHED.join(", ")))
+}
+
+/// The `rust-version` that is published is true. Where everything is built with that compiler there is nothing left to try.
+fn oldest_compiler(workspace: &Workspace, step: &mut Step) -> Result<Outcome> {
+    let used = process::output_of(workspace.command("rustc").arg("--version")).context("there is no `rustc`")?;
+    if is_version(&used, OLDEST_COMPILER) {
+        return Ok(Outcome::Noted(format!("everything is built with {OLDEST_COMPILER}")));
+    }
+    let toolchain = format!("{OLDEST_COMPILER}.0");
+    let with_oldest = |args: &[&str]| {
+        let mut command = workspace.command("rustup");
+        command.args(["run", &toolchain]).args(args).env_remove("RUSTC");
+        command
+    };
+    if process::output_of(&mut with_oldest(&["rustc", "--version"])).is_none() {
+        return Ok(Outcome::Skipped(format!(
+            "there is no Rust {OLDEST_COMPILER}; `rustup toolchain install {toolchain}`"
+        )));
+    }
+    let mut check = with_oldest(&["cargo", "check"]);
+    check.args(of_published());
+    check.env("CARGO_TARGET_DIR", workspace.target().join("oldest-compiler"));
+    step.run(&mut check, LONG)?;
+    Ok(Outcome::Noted(format!("checked with {toolchain}")))
+}
+
+fn of_published() -> impl Iterator<Item = &'static str> {
+    PUBLISHED.iter().flat_map(|package| ["--package", *package])
+}
+
+/// Whether a compiler that says this of itself is of this version, whichever of its patches.
+fn is_version(said: &str, version: &str) -> bool {
+    let own = said
+        .strip_prefix("rustc ")
+        .and_then(|rest| rest.split([' ', '-']).next());
+    own.is_some_and(|own| {
+        own.strip_prefix(version)
+            .is_some_and(|patch| patch.is_empty() || patch.starts_with('.'))
+    })
 }
 
 /// The reference pages are those that the binary writes.
@@ -227,6 +271,26 @@ fn nextest_summary(log: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compilers_version_is_told_from_a_longer_one() {
+        for said in [
+            "rustc 1.95.0 (59807616e 2026-04-14)",
+            "rustc 1.95.2-beta.1 (x)",
+            "rustc 1.95",
+        ] {
+            assert!(is_version(said, "1.95"), "{said}");
+        }
+        for said in [
+            "rustc 1.96.0 (x)",
+            "rustc 1.9.5",
+            "rustc 11.95.0",
+            "rustc 1.950.0",
+            "clippy 1.95.0",
+        ] {
+            assert!(!is_version(said, "1.95"), "{said}");
+        }
+    }
 
     #[test]
     fn the_count_of_tests_is_taken_from_the_runners_summary() {
