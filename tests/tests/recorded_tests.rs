@@ -187,7 +187,8 @@ async fn a_test_that_exchanges_more_than_is_recorded_is_a_finding_and_the_file_s
     let dir = folder.place.path().join("tool");
     std::fs::write(dir.join("http.wasm"), guest("hostile")).unwrap();
     let manifest = std::fs::read_to_string(dir.join("tool.toml")).unwrap();
-    let limits = "[limits]\nhttp_body = \"16MiB\"\nhttp_bytes = \"512MiB\"\nhttp_requests = 100\n";
+    // More than a slow machine needs to take it all in.
+    let limits = "[limits]\ncpu = \"60s\"\ntime = \"120s\"\nhttp_body = \"16MiB\"\nhttp_bytes = \"512MiB\"\nhttp_requests = 100\n";
     std::fs::write(dir.join("tool.toml"), manifest + limits).unwrap();
     let before = folder.written();
     let (code, printed) = folder.record().await;

@@ -151,6 +151,7 @@ async fn seed(host: &Host, session: SessionId, messages: usize) {
                 cost: None,
                 unmeasured: true,
                 dropped_calls: Vec::new(),
+                worked_ms: None,
             },
         ]
         .map(by_host)

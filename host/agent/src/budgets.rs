@@ -1,8 +1,8 @@
-//! What orgs and sessions may spend on models, over all their turns.
+//! What orgs and sessions may spend, over all their turns.
 //!
-//! Before each model call whoever asks, a turn or a session that is summed up, holds what the call may take, and what was taken is
-//! charged with the event that tells it; so of two who ask at the same time one gets the last of a budget. What is held by a call that a
-//! crash ended lapses.
+//! Before each model call whoever asks, a turn or a session that is summed up, holds what the call and what follows from it may take, and
+//! what was taken is charged with the event that tells it; so of two who ask at the same time one gets the last of a budget. What is held
+//! by a call that a crash ended lapses. A session that is summed up takes no step, calls no tool, and counts for no time.
 
 mod waiting;
 
@@ -14,12 +14,16 @@ use fumehood_core::{
     money::Money,
     name::OrgName,
     now,
-    spending::{OrgBudget, SpendingLimit, Window},
+    spending::Window,
     turn::{BudgetScope, StopReason},
+};
+use fumehood_policy::{
+    quantity::Span,
+    spending::{OrgBudget, SpendingLimit},
 };
 use fumehood_store::{
     Store, StoreError,
-    spending::{Account, Cap, Holder, Notice, Part, Reservation, Reserved, Standing},
+    spending::{Account, Amounts, Cap, Holder, Notice, Part, Reservation, Reserved, Standing},
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -44,9 +48,9 @@ pub(crate) struct Budgets {
 pub struct BudgetExhausted {
     /// Whose.
     pub scope: BudgetScope,
-    /// `tokens` or `cost`.
-    pub budget: &'static str,
-    /// How much was used; of money, in millionths.
+    /// Of what.
+    pub part: Part,
+    /// How much was used; of money, in millionths, and of time, in milliseconds.
     pub used: u64,
     /// How much there was.
     pub limit: u64,
@@ -58,9 +62,12 @@ impl std::error::Error for BudgetExhausted {}
 
 impl fmt::Display for BudgetExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit = match self.budget {
-            "cost" => format!("of {}", Money::from_millionths(self.limit)),
-            _ => format!("of {} tokens", self.limit),
+        let limit = match self.part {
+            Part::Tokens => format!("of {} tokens", self.limit),
+            Part::Cost => format!("of {}", Money::from_millionths(self.limit)),
+            Part::ToolCalls => format!("of {} tool calls", self.limit),
+            Part::Steps => format!("of {} steps", self.limit),
+            Part::Time => format!("of {} of work", Span::from_millis(self.limit)),
         };
         match (self.scope, self.again) {
             (BudgetScope::Org, Some(again)) => write!(
@@ -84,6 +91,15 @@ pub struct OrgStanding {
     /// Money.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Share<Money>>,
+    /// Calls of tools that models ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Share<u64>>,
+    /// Steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Share<u64>>,
+    /// For how long turns are worked, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<Share<u64>>,
     /// When the next window begins.
     pub resets: Time,
 }
@@ -111,19 +127,64 @@ pub(crate) struct Purse {
 /// What became of the wish to hold something.
 pub(crate) enum Hold {
     /// It is held.
-    Granted,
-    /// A budget is used up.
+    Granted {
+        /// How long the turn may still be worked, where a budget says so: the least of them.
+        time: Option<TimeLeft>,
+    },
+    /// A budget is used up that ends a turn gracefully.
     Exhausted(Exhausted),
+    /// A budget of time is used up.
+    TimeIsUp(TimeLeft),
     /// The rest is held for calls that run.
     Taken,
 }
 
-/// What a model call may take.
+/// What is left of a budget of time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeLeft {
+    cap: Cap,
+    /// What is not spent.
+    pub(crate) left: Duration,
+}
+
+impl TimeLeft {
+    /// Whose budget it is.
+    pub(crate) const fn scope(&self) -> BudgetScope {
+        scope(&self.cap)
+    }
+
+    /// How much there is in all, in milliseconds.
+    pub(crate) const fn limit_ms(&self) -> u64 {
+        self.cap.limit
+    }
+}
+
+/// What a model call, and what follows from it, may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Foreseen {
-    pub(crate) tokens: u64,
-    pub(crate) cost: Money,
+    pub(crate) amounts: Amounts,
+    /// For how long the turn was worked that is not counted yet.
+    pub(crate) uncounted: Duration,
     pub(crate) time_left: Option<Duration>,
+}
+
+/// For what something is to be spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A turn.
+    Turn,
+    /// A summary that is made while no turn is open.
+    Summary,
+}
+
+impl Purpose {
+    /// What counts towards it.
+    const fn parts(self) -> &'static [Part] {
+        match self {
+            Self::Turn => &[Part::Tokens, Part::Cost, Part::ToolCalls, Part::Steps, Part::Time],
+            Self::Summary => &[Part::Tokens, Part::Cost],
+        }
+    }
 }
 
 impl Budgets {
@@ -135,15 +196,16 @@ impl Budgets {
         }
     }
 
-    /// Refuses a turn whose org or session has nothing left to spend.
+    /// Refuses what is to be done where the org or the session has nothing left to spend on it.
     pub(crate) async fn admit(
         &self,
         org: &OrgName,
         session: SessionId,
         limit: SpendingLimit,
+        purpose: Purpose,
     ) -> Result<Option<BudgetExhausted>, StoreError> {
         let time = now();
-        let caps = self.caps(org, limit, time);
+        let caps = self.caps(org, limit, purpose, time);
         if caps.is_empty() {
             return Ok(None);
         }
@@ -154,7 +216,7 @@ impl Budgets {
             .find(|(cap, standing)| standing.used >= cap.limit);
         Ok(used_up.map(|(cap, standing)| BudgetExhausted {
             scope: scope(cap),
-            budget: cap.part.as_str(),
+            part: cap.part,
             used: standing.used,
             limit: cap.limit,
             again: match cap.account {
@@ -170,28 +232,34 @@ impl Budgets {
             return Ok(None);
         };
         let time = now();
-        let caps = self.caps(org, SpendingLimit::default(), time);
+        let caps = self.caps(org, SpendingLimit::default(), Purpose::Turn, time);
         // Caps of the org ask nothing about a session.
         let standings = self.store.standings(org, SessionId::new(), &caps).await?;
-        let share = |part: Part| caps.iter().zip(&standings).find(|(cap, _)| cap.part == part);
-        Ok(Some(OrgStanding {
-            per: budget.per,
-            tokens: share(Part::Tokens).map(|(cap, standing)| Share {
+        let share = |part: Part| {
+            let mut all = caps.iter().zip(&standings);
+            all.find(|(cap, _)| cap.part == part).map(|(cap, standing)| Share {
                 used: standing.used,
                 held: standing.held,
                 limit: cap.limit,
+            })
+        };
+        Ok(Some(OrgStanding {
+            per: budget.per,
+            tokens: share(Part::Tokens),
+            cost: share(Part::Cost).map(|share| Share {
+                used: Money::from_millionths(share.used),
+                held: Money::from_millionths(share.held),
+                limit: Money::from_millionths(share.limit),
             }),
-            cost: share(Part::Cost).map(|(cap, standing)| Share {
-                used: Money::from_millionths(standing.used),
-                held: Money::from_millionths(standing.held),
-                limit: Money::from_millionths(cap.limit),
-            }),
+            tool_calls: share(Part::ToolCalls),
+            steps: share(Part::Steps),
+            time_ms: share(Part::Time),
             resets: budget.per.end(time),
         }))
     }
 
-    /// What limits a session, those of the org first.
-    fn caps(&self, org: &OrgName, session: SpendingLimit, time: Time) -> Vec<Cap> {
+    /// What limits a session in what it is to do, those of the org first.
+    fn caps(&self, org: &OrgName, session: SpendingLimit, purpose: Purpose, time: Time) -> Vec<Cap> {
         let org = self.orgs.get(org).map(|budget| {
             let since = budget.per.first_day(time);
             (Account::Org { since }, budget.limit())
@@ -199,16 +267,11 @@ impl Budgets {
         org.into_iter()
             .chain([(Account::Session, session)])
             .flat_map(|(account, limit)| {
-                [
-                    (Part::Tokens, limit.tokens),
-                    (Part::Cost, limit.cost.map(Money::millionths)),
-                ]
-                .into_iter()
-                .filter_map(move |(part, limit)| {
+                purpose.parts().iter().filter_map(move |part| {
                     Some(Cap {
                         account,
-                        part,
-                        limit: limit?,
+                        part: *part,
+                        limit: limit_of(&limit, *part)?,
                     })
                 })
             })
@@ -246,33 +309,86 @@ impl Purse {
     // THREAT[T-org-budget-race]: nothing is asked of a model that nobody has anything left to pay for.
     pub(crate) async fn hold(&mut self, foreseen: Foreseen) -> Result<(Hold, Vec<Warning>), StoreError> {
         let time = now();
-        let caps = self.budgets.caps(&self.org, self.limit, time);
+        let caps = self.caps(time);
         if caps.is_empty() {
-            return Ok((Hold::Granted, Vec::new()));
+            return Ok((Hold::Granted { time: None }, Vec::new()));
         }
         let wish = self.wish(foreseen, time);
         let reserved = self.budgets.store.reserve(&self.org, &caps, wish).await?;
-        let (granted, standings) = match reserved {
+        let (granted, mut standings) = match reserved {
             Reserved::Granted(standings) => (true, standings),
             Reserved::Refused(standings) => (false, standings),
         };
+        let uncounted = millis(foreseen.uncounted);
+        for (cap, standing) in caps.iter().zip(&mut standings) {
+            if cap.part == Part::Time {
+                standing.used = standing.used.saturating_add(uncounted);
+            }
+        }
         let warnings = self.warnings(&caps, &standings).await?;
-        let used_up = caps
-            .iter()
-            .zip(&standings)
-            .find(|(cap, standing)| standing.used >= cap.limit);
+        let mut stand = caps.iter().zip(&standings);
+        let used_up = stand.clone().find(|(cap, standing)| standing.used >= cap.limit);
         let hold = match used_up {
-            _ if granted => Hold::Granted,
-            Some((cap, standing)) => Hold::Exhausted(exhausted(cap, *standing)),
+            Some((cap, standing)) => match stop_reason(cap) {
+                Some(stop_reason) => Hold::Exhausted(Exhausted {
+                    scope: scope(cap),
+                    budget: cap.part.as_str(),
+                    used: standing.used,
+                    limit: cap.limit,
+                    stop_reason,
+                }),
+                None => Hold::TimeIsUp(TimeLeft {
+                    cap: *cap,
+                    left: Duration::ZERO,
+                }),
+            },
+            None if granted => Hold::Granted {
+                time: least_time(&mut stand),
+            },
             None => Hold::Taken,
         };
         Ok((hold, warnings))
     }
 
+    /// How many of the calls that a step has just asked for are beyond a budget, and whose budget that is. They are charged already.
+    pub(crate) async fn calls_beyond(&self) -> Result<Option<(BudgetScope, u64)>, StoreError> {
+        let mut caps = self.caps(now());
+        caps.retain(|cap| cap.part == Part::ToolCalls);
+        if caps.is_empty() {
+            return Ok(None);
+        }
+        let session = self.holder.session();
+        let standings = self.budgets.store.standings(&self.org, session, &caps).await?;
+        let beyond = caps.iter().zip(standings).map(|(cap, standing)| {
+            let beyond = standing.used.saturating_sub(cap.limit);
+            (scope(cap), beyond)
+        });
+        Ok(beyond
+            .max_by_key(|(_, beyond)| *beyond)
+            .filter(|(_, beyond)| *beyond > 0))
+    }
+
+    /// What is to be told of a budget of time that is used up, unless it was.
+    pub(crate) async fn time_is_up(&mut self, time: TimeLeft) -> Result<Vec<Warning>, StoreError> {
+        let standing = Standing {
+            used: time.limit_ms(),
+            held: 0,
+        };
+        self.warnings(&[time.cap], &[standing]).await
+    }
+
+    fn caps(&self, time: Time) -> Vec<Cap> {
+        let purpose = match self.holder {
+            Holder::Turn { .. } => Purpose::Turn,
+            Holder::Session(_) => Purpose::Summary,
+        };
+        self.budgets.caps(&self.org, self.limit, purpose, time)
+    }
+
     /// Whether there is something to be held by now, or nothing left at all: whether it's worth to try again. Writes nothing.
     pub(crate) async fn is_worth_trying(&self, foreseen: Foreseen) -> Result<bool, StoreError> {
         let time = now();
-        let caps = self.budgets.caps(&self.org, self.limit, time);
+        let caps = self.caps(time);
         let wish = self.wish(foreseen, time);
         let standings = self.budgets.store.standings_for(&self.org, &caps, wish).await?;
         let mut all = caps.iter().zip(&standings);
@@ -286,8 +402,7 @@ impl Purse {
             .map_or(LAPSE_WITHOUT_DEADLINE, |left| left.saturating_add(LAPSE_MARGIN));
         Reservation {
             holder: self.holder,
-            tokens: foreseen.tokens,
-            cost: foreseen.cost,
+            amounts: foreseen.amounts,
             until: time + lapse.min(LONGEST_LAPSE),
         }
     }
@@ -332,18 +447,42 @@ const fn scope(cap: &Cap) -> BudgetScope {
     }
 }
 
-const fn exhausted(cap: &Cap, standing: Standing) -> Exhausted {
-    let stop_reason = match (cap.account, cap.part) {
+fn limit_of(limit: &SpendingLimit, part: Part) -> Option<u64> {
+    match part {
+        Part::Tokens => limit.tokens,
+        Part::Cost => limit.cost.map(Money::millionths),
+        Part::ToolCalls => limit.tool_calls,
+        Part::Steps => limit.steps,
+        Part::Time => limit.time.map(Span::as_millis),
+    }
+}
+
+/// What is left of the budgets of time, where there is less than of the others.
+fn least_time<'s>(stand: &mut dyn Iterator<Item = (&'s Cap, &'s Standing)>) -> Option<TimeLeft> {
+    let of_time = stand.filter(|(cap, _)| cap.part == Part::Time);
+    of_time
+        .map(|(cap, standing)| TimeLeft {
+            cap: *cap,
+            left: Duration::from_millis(cap.limit.saturating_sub(standing.used)),
+        })
+        .min_by_key(|time| time.left)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a turn ends with that a budget ends gracefully; one of time does not.
+const fn stop_reason(cap: &Cap) -> Option<StopReason> {
+    Some(match (cap.account, cap.part) {
         (Account::Org { .. }, Part::Tokens) => StopReason::OrgTokenLimit,
         (Account::Org { .. }, Part::Cost) => StopReason::OrgCostLimit,
+        (Account::Org { .. }, Part::ToolCalls) => StopReason::OrgToolCallLimit,
+        (Account::Org { .. }, Part::Steps) => StopReason::OrgStepLimit,
         (Account::Session, Part::Tokens) => StopReason::SessionTokenLimit,
         (Account::Session, Part::Cost) => StopReason::SessionCostLimit,
-    };
-    Exhausted {
-        scope: scope(cap),
-        budget: cap.part.as_str(),
-        used: standing.used,
-        limit: cap.limit,
-        stop_reason,
-    }
+        (Account::Session, Part::ToolCalls) => StopReason::SessionToolCallLimit,
+        (Account::Session, Part::Steps) => StopReason::SessionStepLimit,
+        (_, Part::Time) => return None,
+    })
 }

@@ -15,13 +15,14 @@ mod model;
 mod notes;
 mod output;
 mod spending;
+mod time;
 
 pub(crate) use admission::arguments_of;
 pub(crate) use background::Background;
 pub(crate) use notes::{note_on, noted, refusal};
 
 use crate::{
-    budgets::Purse,
+    budgets::{Purse, TimeLeft},
     caller::{CallScope, Caller},
     context::{Gauge, Window},
     machine::{Next, Seen, TurnMachine},
@@ -40,16 +41,13 @@ use fumehood_core::{
     id::SessionId,
     name::AgentName,
     tool::ToolDefinition,
-    turn::{Budget, BudgetScope, Note, TurnError, TurnErrorCode, TurnStatus, Usage},
+    turn::{Budget, Note, TurnError, TurnErrorCode, TurnStatus},
 };
-use fumehood_policy::{
-    deadline::{Deadline, SetBy},
-    quantity::Span,
-};
+use fumehood_policy::deadline::Deadline;
 use fumehood_store::StoreError;
 use serde_json::Value;
-use spending::Held;
-use std::{sync::Arc, time::Duration};
+use spending::{Held, LastStep};
+use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -105,10 +103,12 @@ pub(crate) struct Driver {
     /// When it would have begun, had it been worked without a break.
     begun: Instant,
     deadline: Option<Deadline>,
+    /// The budget of several turns that the deadline comes from, if it is not the turn's own.
+    shared_time: Option<TimeLeft>,
     /// Whether something is held for its next model call.
     held: Held,
-    /// What its last model call took, where that was counted.
-    last_call: Option<Usage>,
+    /// What its last step took.
+    last_step: LastStep,
     told: Told,
     /// Up to which of the ends of jobs that this host recorded there is none left to tell.
     ends_seen: Option<u64>,
@@ -187,8 +187,9 @@ impl Driver {
             reins,
             begun,
             deadline: None,
+            shared_time: None,
             held: Held::Nothing,
-            last_call: None,
+            last_step: LastStep::default(),
             told: Told::Perhaps,
             ends_seen: None,
             cut_off: Vec::new(),
@@ -238,11 +239,7 @@ impl Driver {
                 Ok(()) | Err(Stop::Ended) => {}
                 Err(Stop::Store(error)) => return Err(error),
                 Err(Stop::Interrupted(Interruption::Cancelled)) => self.end(TurnMachine::cancellation).await?,
-                Err(Stop::Interrupted(Interruption::TimeLimit)) => {
-                    let (deadline, elapsed) = (self.deadline.clone(), self.begun.elapsed());
-                    self.end(|machine| out_of_time(machine, deadline.as_ref(), elapsed))
-                        .await?;
-                }
+                Err(Stop::Interrupted(Interruption::TimeLimit)) => self.end_out_of_time().await?,
                 Err(Stop::Failed(error)) => self.end(|machine| machine.failure(error)).await?,
             }
         }
@@ -294,7 +291,10 @@ impl Driver {
                 self.hold().await?;
                 self.begin_step(step, notes).await?
             }
-            Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused { waiting_for })],
+            Next::Park(waiting_for) => vec![machine.event(EventBody::TurnPaused {
+                waiting_for,
+                worked_ms: None,
+            })],
             Next::Fail(error) => machine.failure(error),
             Next::Cancel => machine.cancellation(),
             Next::Wait | Next::Nothing => Vec::new(),
@@ -373,12 +373,6 @@ impl Driver {
         Ok(events)
     }
 
-    /// The time budget counts over all hosts that have worked the turn.
-    fn arm_deadline(&mut self) {
-        let time = self.recorder.machine.budget().time_ms;
-        self.deadline = time.map(|ms| Deadline::after(self.begun.into_std(), Span::from_millis(ms), SetBy::TurnBudget));
-    }
-
     fn by_model(&self, body: EventBody) -> NewEvent {
         NewEvent {
             source: Source::Model,
@@ -406,33 +400,6 @@ impl Driver {
             done = work => Ok(done),
         }
     }
-}
-
-/// The events that end a turn whose time is up.
-fn out_of_time(machine: &TurnMachine, deadline: Option<&Deadline>, elapsed: Duration) -> Vec<NewEvent> {
-    let limit = machine.budget().time_ms.unwrap_or_default();
-    let exhausted = EventBody::BudgetExhausted {
-        scope: BudgetScope::Turn,
-        budget: "time".into(),
-        used: limit,
-        limit,
-    };
-    let error = TurnError {
-        code: TurnErrorCode::TimeLimit,
-        message: format!(
-            "the turn used up its time budget of {}; a larger `budget.time` allows more",
-            Span::from_millis(limit)
-        ),
-    };
-    // While the turn waits nobody looks at what is used.
-    let warning = machine.untold(elapsed).filter(|warning| warning.budget == "time");
-    let mut events: Vec<_> = warning.map(|warning| machine.warning(warning)).into_iter().collect();
-    events.push(machine.event(exhausted));
-    events.extend(match deadline {
-        Some(deadline) => machine.failure_of_calls(error, &deadline.error()),
-        None => machine.failure(error),
-    });
-    events
 }
 
 /// What instructions and tools take, by estimate.

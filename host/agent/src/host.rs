@@ -61,13 +61,13 @@ use fumehood_core::{
     name::{AgentName, OrgName, SkillName},
     now,
     rewind::PassedOver,
-    spending::OrgBudget,
     turn::{Budget, TurnStatus},
 };
 use fumehood_egress::LeakGuard;
 use fumehood_policy::{
     agent::{AgentSpec, Lineage},
     authority::SessionNarrowing,
+    spending::OrgBudget,
 };
 use fumehood_store::{
     SessionLock, SessionLocks, Store, StoreError, Workspaces,

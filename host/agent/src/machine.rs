@@ -285,7 +285,7 @@ impl TurnMachine {
                 ..
             } => self.tools.change(added, removed, components),
             EventBody::TurnSteered { .. } => self.phase = Phase::Ready,
-            EventBody::TurnPaused { waiting_for } => self.phase = Phase::Parked(*waiting_for),
+            EventBody::TurnPaused { waiting_for, .. } => self.phase = Phase::Parked(*waiting_for),
             EventBody::TurnResumed { .. } => {
                 self.phase = Phase::Answered(StepStop::ToolCalls);
                 self.be_ready();

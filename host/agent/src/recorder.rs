@@ -46,6 +46,8 @@ pub(crate) struct Recorder {
     seq: u64,
     transcript: Transcript,
     worked: Duration,
+    /// Of that, what budgets count.
+    counted: Duration,
     begun: Instant,
     /// How long what happened is held that the store can't take.
     patience: Duration,
@@ -68,6 +70,7 @@ impl Recorder {
         let turn = fence.turn();
         let mut machine = TurnMachine::new(turn);
         let (mut transcript, mut worked) = (Transcript::default(), Worked::default());
+        let mut counted = 0;
         let mut seq = 0;
         for_each_page(&*store, &org, session, |events| {
             let last = events.iter().rev().find(|event| event.turn == Some(turn));
@@ -76,6 +79,7 @@ impl Recorder {
             transcript.apply_all(events);
             for event in events.iter().filter(|event| event.turn == Some(turn)) {
                 worked.apply(&event.body, event.time);
+                counted = event.body.worked_ms().unwrap_or(0).max(counted);
             }
         })
         .await?;
@@ -92,6 +96,7 @@ impl Recorder {
             seq,
             transcript,
             worked: worked.so_far(),
+            counted: Duration::from_millis(counted),
             begun: Instant::now(),
             patience,
             refused: false,
@@ -103,10 +108,19 @@ impl Recorder {
     /// turn that another host has taken meanwhile ([`StoreError::Lost`]).
     ///
     /// Not cancel-safe: a dropped append may or may not have happened, so the driver never drops one.
-    pub(crate) async fn record(&mut self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+    pub(crate) async fn record(&mut self, mut events: Vec<NewEvent>) -> Result<(), StoreError> {
+        self.time(&mut events);
         match events.is_empty() {
             true => Ok(()),
             false => self.append(events).await,
+        }
+    }
+
+    /// Says in events from which budgets count it how long the turn has been worked.
+    fn time(&self, events: &mut [NewEvent]) {
+        let so_far = u64::try_from(self.worked_so_far().as_millis()).unwrap_or(u64::MAX);
+        for event in events.iter_mut().filter(|event| event.turn == Some(self.turn)) {
+            event.body.set_worked_ms(so_far);
         }
     }
 
@@ -116,6 +130,7 @@ impl Recorder {
     /// Not cancel-safe, as [`Recorder::record`].
     // THREAT[T-sec-exfiltration]
     pub(crate) async fn hold_back(&mut self, mut events: Vec<NewEvent>) -> Result<(), StoreError> {
+        self.time(&mut events);
         if self.clean(&mut events).await.is_err() {
             // The store can't tell the secrets just now: writing has the patience to wait until it can.
             return self.record(events).await;
@@ -210,6 +225,7 @@ impl Recorder {
     ///
     /// Not cancel-safe, as [`Recorder::record`].
     pub(crate) async fn record_if_unchanged(&mut self, mut events: Vec<NewEvent>) -> Result<bool, StoreError> {
+        self.time(&mut events);
         self.settle().await?;
         self.clean(&mut events).await?;
         let (turn, seq) = (self.turn, self.seq);
@@ -266,6 +282,15 @@ impl Recorder {
         self.worked
     }
 
+    fn worked_so_far(&self) -> Duration {
+        self.worked.saturating_add(self.begun.elapsed())
+    }
+
+    /// For how long it has been worked that no budget counts yet.
+    pub(crate) fn uncounted(&self) -> Duration {
+        self.worked_so_far().saturating_sub(self.counted)
+    }
+
     /// Makes durable what a client adds to the turn's input, unless the same request did before.
     ///
     /// Not cancel-safe, as [`Recorder::record`].
@@ -297,6 +322,9 @@ impl Recorder {
     fn fold(&mut self, turn: Option<TurnId>, body: &EventBody) {
         if turn == Some(self.turn) {
             self.machine.apply(body);
+            if let Some(worked_ms) = body.worked_ms() {
+                self.counted = self.counted.max(Duration::from_millis(worked_ms));
+            }
         }
         self.transcript.apply(turn, body);
     }

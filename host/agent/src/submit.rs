@@ -1,6 +1,7 @@
 //! Turns as they arrive: recognised if they are repeated, counted against the org's limit, accepted, and begun.
 
 use crate::{
+    budgets::Purpose,
     client_tools::{ClientTools, ClientToolsError},
     control,
     history::{BackTo, FilesToo},
@@ -135,7 +136,7 @@ impl Host {
             return self.accepted(org, earlier, None).await;
         }
         self.refuse_taken_names(org, &new.tools).await?;
-        self.admit(org, session).await?;
+        self.admit(org, session, Purpose::Turn).await?;
         let limits = self.caller().limits();
         let counted = match limits.turn(org).await {
             Ok(counted) => counted,

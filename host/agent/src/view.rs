@@ -80,18 +80,19 @@ impl TurnView {
                     output,
                     usage,
                     cost,
+                    ..
                 } => {
                     view.status = TurnStatus::Completed;
                     view.stop_reason = Some(*stop_reason);
                     view.output.clone_from(output);
                     (view.usage, view.cost) = (*usage, *cost);
                 }
-                EventBody::TurnFailed { error, usage, cost } => {
+                EventBody::TurnFailed { error, usage, cost, .. } => {
                     view.status = TurnStatus::Failed;
                     view.error = Some(error.clone());
                     (view.usage, view.cost) = (*usage, *cost);
                 }
-                EventBody::TurnCancelled { usage, cost } => {
+                EventBody::TurnCancelled { usage, cost, .. } => {
                     view.status = TurnStatus::Cancelled;
                     (view.usage, view.cost) = (*usage, *cost);
                 }

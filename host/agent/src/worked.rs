@@ -125,6 +125,7 @@ mod tests {
     fn what_it_waited_for_somebody_outside_does_not_count() {
         let paused = EventBody::TurnPaused {
             waiting_for: WAITING_FOR,
+            worked_ms: None,
         };
         let resumed = EventBody::TurnResumed {
             waited_for: WAITING_FOR,

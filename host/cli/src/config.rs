@@ -40,7 +40,6 @@ use fumehood_agent::host::RetentionRules;
 use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName, ToolName},
-    spending::OrgBudget,
 };
 use fumehood_egress::{CertificateDer, certificate_authorities};
 use fumehood_model::{ModelConfig, SecretLookup, resolve_fallbacks};
@@ -52,6 +51,7 @@ use fumehood_policy::{
     grant::Grant,
     network::{NetworkList, NetworkRule},
     retention::Retention,
+    spending::OrgBudget,
     toml_text,
 };
 use fumehood_store::{Quotas, StoreUrl};

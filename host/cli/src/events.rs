@@ -72,14 +72,16 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             word(stop_reason),
             used(*usage, *cost)
         ),
-        E::TurnFailed { error, usage, cost } => format!(
+        E::TurnFailed { error, usage, cost, .. } => format!(
             "{}: {}{}",
             out.style(Style::Bad, "failed"),
             preview(&error.message),
             used(*usage, *cost)
         ),
-        E::TurnCancelled { usage, cost } => format!("{}{}", out.style(Style::Bad, "cancelled"), used(*usage, *cost)),
-        E::TurnPaused { waiting_for } => format!("waits for {}", word(waiting_for)),
+        E::TurnCancelled { usage, cost, .. } => {
+            format!("{}{}", out.style(Style::Bad, "cancelled"), used(*usage, *cost))
+        }
+        E::TurnPaused { waiting_for, .. } => format!("waits for {}", word(waiting_for)),
         E::TurnResumed { waited_for } => format!("goes on after {}", word(waited_for)),
         E::TurnSteered { input } => format!("you, meanwhile: {}", preview(&plain_text(input))),
         E::StepStarted { step, notes, .. } => format!("step {step}{}", told(notes)),

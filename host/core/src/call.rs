@@ -72,6 +72,10 @@ pub enum DeadlineOwner {
     HostCeiling,
     /// The turn's time budget.
     TurnBudget,
+    /// The session's time budget.
+    SessionBudget,
+    /// The org's time budget.
+    OrgBudget,
     /// The client that made the call, or that was to run it.
     Client,
     /// The call of another tool that made it.
@@ -93,6 +97,8 @@ impl DeadlineOwner {
             Self::HostDefault => "host_default",
             Self::HostCeiling => "host_ceiling",
             Self::TurnBudget => "turn_budget",
+            Self::SessionBudget => "session_budget",
+            Self::OrgBudget => "org_budget",
             Self::Client => "client",
             Self::Caller => "caller",
             Self::Callback => "callback",

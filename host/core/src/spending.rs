@@ -1,47 +1,9 @@
-//! What an org and its sessions may spend on models, and the days by which it is counted.
+//! The days and windows of the calendar by which spending is counted.
 
-use crate::{Time, money::Money};
+use crate::Time;
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
-
-/// What may be spent. An absent part is not limited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpendingLimit {
-    /// Input and output tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// Money, in the currency of the price tables. Model calls without a price cost nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Money>,
-}
-
-/// `[org.NAME.budget]`: what an org may spend in a day or a month.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OrgBudget {
-    /// After which time it begins anew.
-    #[serde(default)]
-    pub per: Window,
-    /// Input and output tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// Money, in the currency of the price tables. Model calls without a price cost nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Money>,
-}
-
-impl OrgBudget {
-    /// What may be spent in one window.
-    #[must_use]
-    pub const fn limit(&self) -> SpendingLimit {
-        SpendingLimit {
-            tokens: self.tokens,
-            cost: self.cost,
-        }
-    }
-}
 
 /// A span of the calendar, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -217,16 +179,5 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Day>(), Err(NotADay), "{text}");
         }
-    }
-
-    #[test]
-    fn a_budget_without_a_window_is_of_a_month_and_takes_no_other_key() {
-        let budget: OrgBudget = serde_json::from_str(r#"{"cost": 50}"#).unwrap();
-        assert_eq!(
-            (budget.per, budget.limit().cost),
-            (Window::Month, Some(Money::from_millionths(50_000_000)))
-        );
-        assert!(serde_json::from_str::<OrgBudget>(r#"{"per": "week"}"#).is_err());
-        assert!(serde_json::from_str::<OrgBudget>(r#"{"steps": 3}"#).is_err());
     }
 }

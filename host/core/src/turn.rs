@@ -53,10 +53,18 @@ pub enum StopReason {
     SessionTokenLimit,
     /// The session's budget of money was used up.
     SessionCostLimit,
+    /// The session's budget of tool calls was used up.
+    SessionToolCallLimit,
+    /// The session's budget of steps was used up.
+    SessionStepLimit,
     /// The org's budget of tokens was used up.
     OrgTokenLimit,
     /// The org's budget of money was used up.
     OrgCostLimit,
+    /// The org's budget of tool calls was used up.
+    OrgToolCallLimit,
+    /// The org's budget of steps was used up.
+    OrgStepLimit,
     /// The model repeated the same calls with the same results, also after it was told.
     Repetition,
 }
@@ -73,8 +81,12 @@ impl StopReason {
                 | Self::CostLimit
                 | Self::SessionTokenLimit
                 | Self::SessionCostLimit
+                | Self::SessionToolCallLimit
+                | Self::SessionStepLimit
                 | Self::OrgTokenLimit
                 | Self::OrgCostLimit
+                | Self::OrgToolCallLimit
+                | Self::OrgStepLimit
         )
     }
 }

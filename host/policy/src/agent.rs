@@ -5,13 +5,13 @@ use crate::{
     hook::{HookConfig, HookError, HookSpec, MOST_HOOKS},
     network::NetworkList,
     quantity::{ByteSize, Span},
+    spending::SpendingLimit,
     time_zone::TimeZone,
     tool_pattern::ToolPattern,
 };
 use fumehood_core::{
     money::Money,
     name::{AgentName, ComponentName, HookName, Locale, ModelName, SkillName, ToolName},
-    spending::SpendingLimit,
     turn::Budget,
 };
 use serde::{Deserialize, Serialize};
@@ -449,10 +449,7 @@ fn fold(parent: Option<&AgentSpec>, name: &AgentName, config: &AgentConfig) -> R
             steps: own.steps.or(inherited.steps),
             cost: own.cost.or(inherited.cost),
         },
-        session_budget: SpendingLimit {
-            tokens: config.session_budget.tokens.or(of_session.tokens),
-            cost: config.session_budget.cost.or(of_session.cost),
-        },
+        session_budget: config.session_budget.or(of_session),
         tool_output: config
             .tool_output
             .or_else(|| parent.map(|parent| parent.tool_output))

@@ -1,6 +1,6 @@
 //! When a call must be done, and who says so.
 //!
-//! Several set a deadline: the component's own time limit, the budget of the turn, a client, the call of the tool that makes it,
+//! Several set a deadline: the component's own time limit, the budgets of turn, session and org, a client, the call of the tool that makes it,
 //! and the end of a removed version's time. The soonest holds; of two at the same instant the one that was there first. Whoever
 //! reads the result of a call that ran into one learns whose it was, and what would change it.
 
@@ -30,6 +30,10 @@ pub enum SetBy {
     TimeLimit(TimeLimitBy),
     /// The time budget of the turn.
     TurnBudget,
+    /// The time budget of the session.
+    SessionBudget,
+    /// The time budget of the org.
+    OrgBudget,
     /// The client that makes the call.
     Client,
     /// A call of this tool makes it, and ends then.
@@ -87,6 +91,8 @@ impl Deadline {
             SetBy::TimeLimit(TimeLimitBy::Default) => DeadlineOwner::HostDefault,
             SetBy::TimeLimit(TimeLimitBy::Ceiling) => DeadlineOwner::HostCeiling,
             SetBy::TurnBudget => DeadlineOwner::TurnBudget,
+            SetBy::SessionBudget => DeadlineOwner::SessionBudget,
+            SetBy::OrgBudget => DeadlineOwner::OrgBudget,
             SetBy::Client => DeadlineOwner::Client,
             SetBy::Caller(_) => DeadlineOwner::Caller,
             SetBy::Job => DeadlineOwner::Job,
@@ -147,6 +153,14 @@ impl Deadline {
             ),
             SetBy::TurnBudget => format!(
                 "the call ran out of time: the turn's time budget of {allowed} was used up; a larger `budget.time` allows more"
+            ),
+            SetBy::SessionBudget => format!(
+                "the call ran out of time: the session's time budget had {allowed} left, and they were used up; a new session has \
+                 time, or a larger `session_budget.time` allows more"
+            ),
+            SetBy::OrgBudget => format!(
+                "the call ran out of time: the org's time budget had {allowed} left, and they were used up; only the operator can \
+                 raise it, with `time` in the org's budget"
             ),
             SetBy::Client => format!(
                 "the call ran out of time: the {allowed} that the client gave it were over; call it again with a longer `time`"
@@ -211,6 +225,16 @@ mod tests {
                 SetBy::TurnBudget,
                 DeadlineOwner::TurnBudget,
                 "time budget of 30s was used up",
+            ),
+            (
+                SetBy::SessionBudget,
+                DeadlineOwner::SessionBudget,
+                "the session's time budget had 30s left",
+            ),
+            (
+                SetBy::OrgBudget,
+                DeadlineOwner::OrgBudget,
+                "the org's time budget had 30s left",
             ),
             (SetBy::Client, DeadlineOwner::Client, "30s that the client gave it"),
             (SetBy::Caller(tool), DeadlineOwner::Caller, "the call of outer"),

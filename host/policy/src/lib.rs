@@ -27,6 +27,7 @@ pub mod quantity;
 pub mod refusal;
 pub mod retention;
 pub mod schedule;
+pub mod spending;
 pub mod suggest;
 pub mod time_zone;
 pub mod toml_text;

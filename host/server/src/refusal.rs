@@ -8,7 +8,7 @@ use fumehood_agent::{
     limits::{Counted, Limited, Standing},
 };
 use fumehood_core::turn::BudgetScope;
-use fumehood_store::{StoreError, WorkspaceError};
+use fumehood_store::{StoreError, WorkspaceError, spending::Part};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::time::Duration;
 
@@ -151,7 +151,7 @@ impl From<WorkspaceError> for Problem {
 fn budget_exhausted(exhausted: &BudgetExhausted) -> Problem {
     let problem = Problem::new(ProblemCode::BudgetExhausted, exhausted.to_string())
         .with("scope", serde_json::to_value(exhausted.scope).unwrap_or_default())
-        .with("budget", exhausted.budget);
+        .with("budget", exhausted.part.as_str());
     let again = exhausted.again.map(|again| {
         let wait = (again - fumehood_core::now()).to_std().unwrap_or_default();
         whole_seconds(wait).max(1)
@@ -171,9 +171,10 @@ fn budget_headers(exhausted: &BudgetExhausted, again: Option<u64>) -> Vec<(Heade
         BudgetScope::Session => "session-budget",
         BudgetScope::Turn => "turn-budget",
     };
-    let unit = match exhausted.budget {
-        "cost" => "cost-millionths",
-        unit => unit,
+    let unit = match exhausted.part {
+        Part::Cost => "cost-millionths",
+        Part::Time => "milliseconds",
+        part => part.as_str(),
     };
     let told = Told {
         limit,
@@ -386,7 +387,7 @@ mod tests {
         let spent = |scope, again| {
             let exhausted = BudgetExhausted {
                 scope,
-                budget: "tokens",
+                part: Part::Tokens,
                 used: 120,
                 limit: 100,
                 again,

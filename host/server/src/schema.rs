@@ -56,8 +56,12 @@ pub(crate) enum StopReason {
     CostLimit,
     SessionTokenLimit,
     SessionCostLimit,
+    SessionToolCallLimit,
+    SessionStepLimit,
     OrgTokenLimit,
     OrgCostLimit,
+    OrgToolCallLimit,
+    OrgStepLimit,
     Repetition,
 }
 
@@ -198,7 +202,7 @@ pub(crate) enum OutsideEffect {
     Call { call: String, tool: String },
 }
 
-/// What the model calls of one agent with one model took on one day.
+/// What the turns of one agent took with one model on one day.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct UsageOfDay {
     /// In UTC.
@@ -212,12 +216,18 @@ pub(crate) struct UsageOfDay {
     calls: u64,
     /// Of how many the provider did not count all.
     unmeasured_calls: u64,
+    /// Steps whose model answered, or that took something.
+    steps: u64,
+    /// Calls of tools that the model asked for.
+    tool_calls: u64,
+    /// For how long turns were worked, in milliseconds, with the model that they were begun with or that answered last.
+    worked_ms: u64,
     usage: Usage,
     /// In the currency of the operator's price tables, as far as it is known.
     cost: Option<f64>,
 }
 
-/// How much of a part of a budget is used: tokens, or money.
+/// How much of a part of a budget is used: a count, money, or milliseconds.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct BudgetShare {
     used: f64,
@@ -233,6 +243,10 @@ pub(crate) struct OrgBudget {
     per: String,
     tokens: Option<BudgetShare>,
     cost: Option<BudgetShare>,
+    tool_calls: Option<BudgetShare>,
+    steps: Option<BudgetShare>,
+    /// For how long turns are worked.
+    time_ms: Option<BudgetShare>,
     /// When it begins anew.
     #[schema(format = DateTime)]
     resets: String,

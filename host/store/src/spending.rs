@@ -40,6 +40,12 @@ pub enum Part {
     Tokens,
     /// Money.
     Cost,
+    /// Calls of tools that models asked for.
+    ToolCalls,
+    /// Steps whose model answered, or that took something.
+    Steps,
+    /// For how long turns were worked, in milliseconds.
+    Time,
 }
 
 impl Part {
@@ -49,6 +55,38 @@ impl Part {
         match self {
             Self::Tokens => "tokens",
             Self::Cost => "cost",
+            Self::ToolCalls => "tool_calls",
+            Self::Steps => "steps",
+            Self::Time => "time",
+        }
+    }
+}
+
+/// So much of each part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amounts {
+    /// Tokens.
+    pub tokens: u64,
+    /// Money.
+    pub cost: Money,
+    /// Calls of tools.
+    pub tool_calls: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Time, in milliseconds.
+    pub time_ms: u64,
+}
+
+impl Amounts {
+    /// How much of one part; of money, in millionths.
+    #[must_use]
+    pub const fn of(&self, part: Part) -> u64 {
+        match part {
+            Part::Tokens => self.tokens,
+            Part::Cost => self.cost.millionths(),
+            Part::ToolCalls => self.tool_calls,
+            Part::Steps => self.steps,
+            Part::Time => self.time_ms,
         }
     }
 }
@@ -94,15 +132,13 @@ impl Holder {
     }
 }
 
-/// What somebody wants to hold for a model call, as far as it can be foreseen.
+/// What somebody wants to hold for a model call and what follows from it, as far as it can be foreseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     /// Whose call. Another wish of the same takes the place of the first.
     pub holder: Holder,
-    /// Tokens.
-    pub tokens: u64,
-    /// Money.
-    pub cost: Money,
+    /// How much. A turn holds something of each part, though it be foreseen to take nothing; a session of tokens and money only.
+    pub amounts: Amounts,
     /// When it lapses, should nothing be heard of the call.
     pub until: Time,
 }
@@ -136,7 +172,7 @@ pub struct Days {
     pub to: Day,
 }
 
-/// What the model calls of one agent with one model took on one day.
+/// What the turns of one agent took with one model on one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageOfDay {
     /// The day, in UTC.
@@ -151,6 +187,12 @@ pub struct UsageOfDay {
     pub calls: u64,
     /// How many of them the provider did not count in whole: the sums are too low by what they took.
     pub unmeasured_calls: u64,
+    /// Steps whose model answered, or that took something.
+    pub steps: u64,
+    /// Calls of tools that the model asked for.
+    pub tool_calls: u64,
+    /// For how long turns were worked, in milliseconds.
+    pub worked_ms: u64,
     /// Tokens, as far as measured.
     pub usage: Usage,
     /// Money, as far as it is known.

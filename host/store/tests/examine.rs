@@ -139,6 +139,7 @@ async fn lived_in(opened: &Opened) -> (SessionId, TurnId) {
         EventBody::TurnCancelled {
             usage: None,
             cost: None,
+            worked_ms: None,
         },
     );
     store.append(&org(), session.id, &[end]).await.unwrap();
@@ -262,8 +263,9 @@ async fn rows_that_do_not_follow_from_the_journal_are_made_anew_from_it() {
     place
         .tamper(
             "UPDATE turns SET status = 'running', ended = NULL;
-             UPDATE sessions SET last_seq = 1, spent_tokens = 77, kv_entries = 9;
-             INSERT INTO reservations SELECT id, org, session, 5, 5, 9000000000000000000 FROM turns;",
+             UPDATE sessions SET last_seq = 1, spent_tokens = 77, spent_steps = 5, spent_ms = 5, kv_entries = 9;
+             INSERT INTO reservations (holder, org, session, tokens, cost, until)
+                 SELECT id, org, session, 5, 5, 9000000000000000000 FROM turns;",
         )
         .await;
     let found = place.look().await;

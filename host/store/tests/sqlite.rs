@@ -336,6 +336,7 @@ async fn an_idempotency_key_is_forgotten_a_day_after_the_end_of_its_turn() {
         body: EventBody::TurnCancelled {
             usage: None,
             cost: None,
+            worked_ms: None,
         },
     };
     store.append(&org(), session, &[end]).await.unwrap();

@@ -23,6 +23,9 @@ steps = 2000
 tool_calls = 2000
 [agent.assistant.session_budget]
 tokens = 1000
+tool_calls = 2000
+steps = 2000
+time = "1h"
 [[agent.assistant.approval]]
 tool = "files_write"
 when = "arguments.path.startsWith('asked')"

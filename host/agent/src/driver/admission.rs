@@ -1,7 +1,7 @@
 //! Whether a call may enter the sandbox, and with what: judged by the budget, the tool's schema, the guards and the agents' rules.
 
 use super::{
-    Driver,
+    Driver, Stop,
     handing_over::HandedCall,
     hooks::Final,
     notes::{changed_by_hook, notes, refusal},
@@ -18,6 +18,7 @@ use fumehood_core::{
     message::{GivenArguments, RequestedCall},
     name::ToolName,
     tool::Effect,
+    turn::BudgetScope,
 };
 use fumehood_policy::approval::{Judgement, has_rules};
 
@@ -26,14 +27,19 @@ impl Driver {
     pub(super) fn admit(
         &self,
         open: OpenCall,
-        within_budget: bool,
+        beyond: Option<BudgetScope>,
         judged: Option<Result<Final, CallError>>,
     ) -> Result<Admission, CallError> {
         let refuse = |code, message: String| Err(CallError::new(code, message));
-        if !within_budget {
+        if let Some(scope) = beyond {
+            let whose = match scope {
+                BudgetScope::Turn => "turn",
+                BudgetScope::Session => "session",
+                BudgetScope::Org => "org",
+            };
             return refuse(
                 CallErrorCode::Denied,
-                "the turn's budget of tool calls is used up: answer with what you have".into(),
+                format!("the {whose}'s budget of tool calls is used up: answer with what you have"),
             );
         }
         let OpenCall { call, verdict } = open;
@@ -84,16 +90,33 @@ impl Driver {
         }
     }
 
-    /// Those of them that the budget has room for.
-    pub(super) fn within<'c>(&self, calls: &'c [OpenCall], budget: usize) -> &'c [OpenCall] {
-        let fits = |open: &OpenCall| {
-            self.recorder
-                .machine
-                .place_of(open.call.id)
-                .is_some_and(|place| place < budget)
-        };
-        let room = calls.iter().take_while(|open| fits(open)).count();
-        &calls[..room]
+    /// How many of the step's calls the budgets have room for.
+    pub(super) async fn room_for_calls(&mut self, calls: &[OpenCall]) -> Result<Room, Stop> {
+        let of_turn = self.recorder.machine.calls_within_budget();
+        let all_were_admitted = calls.iter().all(|open| open.verdict != Verdict::Unasked);
+        if all_were_admitted || !self.plan.purse.has_limits() {
+            return Ok(Room { of_turn, shared: None });
+        }
+        // Charged with the event that asks for them.
+        self.recorder.settle().await?;
+        let all = self.recorder.machine.calls_in_step();
+        let beyond = self.plan.purse.calls_beyond().await?;
+        let shared = beyond.map(|(scope, beyond)| {
+            let beyond = usize::try_from(beyond).unwrap_or(usize::MAX);
+            (scope, all.saturating_sub(beyond))
+        });
+        Ok(Room { of_turn, shared })
+    }
+
+    /// Whose budget has no room for the call, if one has not. What was admitted before by those of session and org is not asked about
+    /// again.
+    pub(super) fn beyond(&self, room: &Room, open: &OpenCall) -> Option<BudgetScope> {
+        let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
+        match room.shared {
+            _ if place >= room.of_turn => Some(BudgetScope::Turn),
+            Some((scope, most)) if place >= most && open.verdict == Verdict::Unasked => Some(scope),
+            _ => None,
+        }
     }
 
     /// What the agents' rules say. Nobody is asked about a call that could not run.
@@ -105,6 +128,13 @@ impl Driver {
         tool.check(arguments)?;
         Ok(scope.judge(tool, arguments))
     }
+}
+
+/// How many of a step's calls the budgets have room for: its first ones.
+pub(super) struct Room {
+    of_turn: usize,
+    /// The least of those of session and org, where they have not for all.
+    shared: Option<(BudgetScope, usize)>,
 }
 
 /// A call that may enter the sandbox.

@@ -33,20 +33,21 @@ impl Driver {
     /// asked about together, when the others have ended.
     pub(super) async fn run_calls(&mut self, calls: Vec<OpenCall>) -> Result<(), Stop> {
         let (mut waiting, calls) = self.take_up(calls).await?;
-        let within_budget = self.recorder.machine.calls_within_budget();
-        let mut guarded = self.guard_calls(self.within(&calls, within_budget)).await?;
+        let room = self.room_for_calls(&calls).await?;
+        let within_budget = calls.iter().filter(|open| self.beyond(&room, open).is_none());
+        let mut guarded = self.guard_calls(within_budget.collect()).await?;
         let (mut settled, mut held, mut handed) = (Vec::new(), Vec::new(), Vec::new());
         for open in calls {
-            let place = self.recorder.machine.place_of(open.call.id).unwrap_or(usize::MAX);
+            let beyond = self.beyond(&room, &open);
             let call = open.call.clone();
-            if place < within_budget && self.plan.tools.control.has(&call.tool) {
+            if beyond.is_none() && self.plan.tools.control.has(&call.tool) {
                 let control = &self.plan.tools.control;
                 let result = arguments(&call).and_then(|arguments| control.run(&call.tool, arguments));
                 settled.push(self.completed(&call, result, Metering::default()));
                 continue;
             }
             let judged = guarded.take(call.id);
-            match self.admit(open, place < within_budget, judged) {
+            match self.admit(open, beyond, judged) {
                 Ok(Admission::Runs(admitted)) => waiting.push_back(admitted),
                 Ok(Admission::Asks(asked)) => held.push(asked),
                 Ok(Admission::HandsOver(call)) => handed.push(call),
@@ -141,6 +142,7 @@ impl Driver {
             machine.event(EventBody::ApprovalRequested { calls }),
             machine.event(EventBody::TurnPaused {
                 waiting_for: WaitingFor::Approval,
+                worked_ms: None,
             }),
         ];
         Ok(self.recorder.record(events).await?)

@@ -64,7 +64,10 @@ impl Driver {
         let machine = &self.recorder.machine;
         let events = vec![
             machine.event(EventBody::ResultsRequested { calls }),
-            machine.event(EventBody::TurnPaused { waiting_for }),
+            machine.event(EventBody::TurnPaused {
+                waiting_for,
+                worked_ms: None,
+            }),
         ];
         Ok(self.recorder.record(events).await?)
     }

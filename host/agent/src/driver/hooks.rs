@@ -195,8 +195,8 @@ impl Driver {
 
     /// Asks the guards about the calls that have not begun, side by side, a bounded number at a time. Those that can't run are for
     /// others to refuse.
-    pub(super) async fn guard_calls(&mut self, calls: &[OpenCall]) -> Result<Guarded, Stop> {
-        let asked = calls.iter().filter_map(|open| self.question(open)).collect();
+    pub(super) async fn guard_calls(&mut self, calls: Vec<&OpenCall>) -> Result<Guarded, Stop> {
+        let asked = calls.into_iter().filter_map(|open| self.question(open)).collect();
         self.judge_calls(asked).await
     }
 

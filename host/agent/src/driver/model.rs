@@ -1,6 +1,6 @@
 //! One step's answer: asked for, streamed, tried again, asked of another model, and recorded.
 
-use super::{Driver, Interruption, Stop, live::LiveText};
+use super::{Driver, Interruption, Stop, live::LiveText, spending::LastStep};
 use crate::{
     compaction::is_too_long,
     machine::ToolUse,
@@ -18,7 +18,6 @@ use fumehood_egress::LeakGuard;
 use fumehood_model::{Assembler, ModelError, ModelErrorKind, ModelEvent, ModelRequest, Step, ToolChoice};
 use futures::StreamExt as _;
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
 use tracing::Instrument as _;
 
 /// An attempt that gave no whole answer.
@@ -123,11 +122,6 @@ impl Driver {
         candidates.nth(number).unwrap_or(&self.plan.model).clone()
     }
 
-    pub(super) fn time_left(&self) -> Option<Duration> {
-        let deadline = self.deadline.as_ref()?;
-        Some(Instant::from(deadline.at()).saturating_duration_since(Instant::now()))
-    }
-
     /// Asks one model once.
     async fn attempt(
         &self,
@@ -226,6 +220,8 @@ impl Driver {
                 _ => true,
             });
         }
+        let is_call = |body: &&EventBody| matches!(body, EventBody::ToolRequested { .. });
+        let requested = bodies.iter().filter(is_call).count() as u64;
         let says_nothing = dropped_calls.is_empty()
             && !bodies
                 .iter()
@@ -239,6 +235,7 @@ impl Driver {
             cost: asked.cost(answer.usage),
             unmeasured: !answer.usage.is_some_and(Usage::is_whole),
             dropped_calls,
+            worked_ms: None,
         });
         let events: Vec<_> = bodies.into_iter().map(|body| self.by_model(body)).collect();
         match self.plan.purse.has_limits() {
@@ -246,8 +243,12 @@ impl Driver {
             true => self.recorder.record(events).await?,
             false => self.recorder.hold_back(events).await?,
         }
+        self.last_step = LastStep {
+            usage: answer.usage,
+            tool_calls: requested,
+            took: self.held_for(),
+        };
         self.let_go();
-        self.last_call = answer.usage;
         if is_lost {
             return Err(Stop::Failed(TurnError {
                 code: TurnErrorCode::EmptyAnswer,
@@ -283,6 +284,7 @@ impl Driver {
                 model: self.named(asked),
                 cost: asked.cost(usage),
                 unmeasured: !counted.is_whole(),
+                worked_ms: None,
             }));
         }
         events

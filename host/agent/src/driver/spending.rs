@@ -1,12 +1,35 @@
 //! What a turn holds of its org's and session's budgets while it asks a model.
 
-use super::{Driver, Stop};
+use super::{Driver, Interruption, Stop};
 use crate::budgets::{Foreseen, Hold};
 use fumehood_core::{money::Money, turn::Usage};
+use fumehood_store::spending::Amounts;
 use std::{pin::pin, time::Duration};
+use tokio::time::Instant;
 
-/// What the first call of a turn is foreseen to take; later ones are foreseen to take what the one before took.
-const FIRST_CALL: Usage = Usage {
+/// What a step took. The next one is foreseen to take as much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastStep {
+    /// Of its model call, where that was counted.
+    pub(super) usage: Option<Usage>,
+    /// The calls of tools that it asked for.
+    pub(super) tool_calls: u64,
+    /// How long the model took.
+    pub(super) took: Duration,
+}
+
+/// What the first step of a turn is foreseen to take, and a model call that was not counted.
+impl Default for LastStep {
+    fn default() -> Self {
+        Self {
+            usage: None,
+            tool_calls: 1,
+            took: Duration::from_secs(10),
+        }
+    }
+}
+
+const UNCOUNTED_CALL: Usage = Usage {
     input_tokens: Some(4000),
     output_tokens: Some(1000),
     cached_input_tokens: None,
@@ -21,7 +44,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
     Nothing,
-    Something,
+    /// Since then.
+    Something(Instant),
 }
 
 impl Driver {
@@ -37,7 +61,14 @@ impl Driver {
             let told = warnings.into_iter().map(|warning| machine.warning(warning)).collect();
             self.recorder.record(told).await?;
             match hold {
-                Hold::Granted => self.held = Held::Something,
+                Hold::Granted { time } => {
+                    self.share_time(time);
+                    self.held = Held::Something(Instant::now());
+                }
+                Hold::TimeIsUp(time) => {
+                    self.share_time(Some(time));
+                    return Err(Interruption::TimeLimit.into());
+                }
                 Hold::Exhausted(exhausted) => {
                     self.exhaust(exhausted).await?;
                     return Err(Stop::Ended);
@@ -49,11 +80,32 @@ impl Driver {
     }
 
     fn foreseen(&self) -> Foreseen {
-        let usage = self.last_call.unwrap_or(FIRST_CALL);
+        let LastStep {
+            usage,
+            tool_calls,
+            took,
+        } = self.last_step;
+        let usage = usage.unwrap_or(UNCOUNTED_CALL);
+        let uncounted = self.recorder.uncounted();
+        let time = uncounted.saturating_add(took).as_millis();
         Foreseen {
-            tokens: usage.total(),
-            cost: self.plan.model.cost(Some(usage)).unwrap_or(Money::ZERO),
+            amounts: Amounts {
+                tokens: usage.total(),
+                cost: self.plan.model.cost(Some(usage)).unwrap_or(Money::ZERO),
+                tool_calls,
+                steps: 1,
+                time_ms: u64::try_from(time).unwrap_or(u64::MAX),
+            },
+            uncounted,
             time_left: self.time_left(),
+        }
+    }
+
+    /// How long something has been held for the call.
+    pub(super) fn held_for(&self) -> Duration {
+        match self.held {
+            Held::Nothing => Duration::ZERO,
+            Held::Something(since) => since.elapsed(),
         }
     }
 

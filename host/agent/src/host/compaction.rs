@@ -2,7 +2,7 @@
 
 use super::{Host, HostError};
 use crate::{
-    budgets::{Foreseen, Hold, Purse},
+    budgets::{Foreseen, Hold, Purpose, Purse},
     compaction::{Author, Summariser, concluded},
     context::{Counting, Gauge, Window},
     recorder, redact,
@@ -15,7 +15,7 @@ use fumehood_core::{
     name::OrgName,
     turn::Usage,
 };
-use fumehood_store::spending::Holder;
+use fumehood_store::spending::{Amounts, Holder};
 use std::{
     collections::HashSet,
     pin::pin,
@@ -131,7 +131,7 @@ impl Host {
         let chain = self.chain(org, &session.agent).await?;
         let leaf = chain.last().ok_or(HostError::NotFound("agent"))?;
         let (model, _) = self.candidates(leaf)?;
-        self.admit(org, id).await?;
+        self.admit(org, id, Purpose::Summary).await?;
         let _summing = self.begin_summing(org, id).await?;
 
         let mut transcript = Transcript::default();
@@ -174,8 +174,12 @@ impl Host {
             leaf.session_budget,
         );
         let foreseen = Foreseen {
-            tokens: usage.total(),
-            cost: model.cost(Some(usage)).unwrap_or(Money::ZERO),
+            amounts: Amounts {
+                tokens: usage.total(),
+                cost: model.cost(Some(usage)).unwrap_or(Money::ZERO),
+                ..Amounts::default()
+            },
+            uncounted: Duration::ZERO,
             time_left: Some(LONGEST),
         };
         self.hold_for_summary(org, id, &mut purse, foreseen, until).await?;
@@ -236,9 +240,9 @@ impl Host {
                     .await?;
             }
             match hold {
-                Hold::Granted => return Ok(()),
+                Hold::Granted { .. } => return Ok(()),
                 // Says which budget it is, and when it begins anew; unless that has just happened.
-                Hold::Exhausted(_) => self.admit(org, session).await?,
+                Hold::Exhausted(_) | Hold::TimeIsUp(_) => self.admit(org, session, Purpose::Summary).await?,
                 Hold::Taken => {}
             }
             if Instant::now() >= until {

@@ -345,6 +345,7 @@ impl Host {
                 error: unreadable(),
                 usage: None,
                 cost: None,
+                worked_ms: None,
             },
         };
         let store = &self.inner.store;

@@ -43,6 +43,7 @@ impl TurnMachine {
             output,
             usage: self.spending.usage(),
             cost: self.spending.cost(),
+            worked_ms: None,
         }));
         events
     }
@@ -87,6 +88,7 @@ impl TurnMachine {
         events.push(self.event(EventBody::TurnCancelled {
             usage: self.spending.usage(),
             cost: self.spending.cost(),
+            worked_ms: None,
         }));
         events
     }
@@ -106,6 +108,7 @@ impl TurnMachine {
             error,
             usage: self.spending.usage(),
             cost: self.spending.cost(),
+            worked_ms: None,
         }));
         events
     }
@@ -115,6 +118,12 @@ impl TurnMachine {
     pub fn calls_within_budget(&self) -> usize {
         let open = self.calls.len();
         usize::try_from(self.spending.calls_left(open).min(open)).unwrap_or(usize::MAX)
+    }
+
+    /// The calls that the step asked for.
+    #[must_use]
+    pub fn calls_in_step(&self) -> usize {
+        usize::try_from(self.calls.len()).unwrap_or(usize::MAX)
     }
 
     /// Where in the step's calls this one stands, from 0.

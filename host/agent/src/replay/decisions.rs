@@ -91,7 +91,7 @@ fn expected(body: &EventBody, used_up: bool) -> Option<Expected<'_>> {
             Next::RunCalls(open) => open.iter().any(|open| open.call.id == *call),
             _ => false,
         }),
-        EventBody::TurnPaused { waiting_for } => Box::new(move |_, next| match next {
+        EventBody::TurnPaused { waiting_for, .. } => Box::new(move |_, next| match next {
             Next::Park(now) => now == waiting_for,
             // A person decides first; what a client runs beside that is still to be handed to it.
             Next::RunCalls(_) => *waiting_for == WaitingFor::Approval,

@@ -212,6 +212,7 @@ fn what_attempts_without_an_answer_took_counts() {
         model: None,
         cost: Some(Money::from_millionths(50)),
         unmeasured: false,
+        worked_ms: None,
     };
     let events = [queued(), started(Budget::default()), step(1), retried, given_up];
     let end = after(&events).failure(error);

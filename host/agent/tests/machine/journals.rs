@@ -272,7 +272,10 @@ fn outcome(machine: &TurnMachine, next: Next, budget: Budget, chance: Chance) ->
             [vec![says("text")], asked, vec![answered(stop, None)]].concat()
         }
         Next::RunCalls(calls) => run(&calls, chance),
-        Next::Park(waiting_for) => vec![EventBody::TurnPaused { waiting_for }],
+        Next::Park(waiting_for) => vec![EventBody::TurnPaused {
+            waiting_for,
+            worked_ms: None,
+        }],
         Next::Wait if machine.status() == TurnStatus::AwaitingResults => results(machine, chance),
         Next::Wait => {
             let decision = if chance.fails {

@@ -111,6 +111,7 @@ fn answered(stop_reason: StepStop, usage: Option<Usage>) -> EventBody {
         cost: None,
         unmeasured: false,
         dropped_calls: Vec::new(),
+        worked_ms: None,
     }
 }
 
@@ -132,6 +133,7 @@ fn cut_off(dropped: &[&str]) -> EventBody {
         cost: None,
         unmeasured: false,
         dropped_calls: dropped.iter().map(|name| (*name).to_owned()).collect(),
+        worked_ms: None,
     }
 }
 
@@ -139,6 +141,7 @@ fn cancelled() -> EventBody {
     EventBody::TurnCancelled {
         usage: None,
         cost: None,
+        worked_ms: None,
     }
 }
 
@@ -282,6 +285,7 @@ fn detaches(call: &RequestedCall) -> EventBody {
 
 const PAUSED: EventBody = EventBody::TurnPaused {
     waiting_for: WaitingFor::Approval,
+    worked_ms: None,
 };
 const RESUMED: EventBody = EventBody::TurnResumed {
     waited_for: WaitingFor::Approval,

@@ -194,6 +194,7 @@ fn after_the_end_nothing_counts() {
         EventBody::TurnCancelled {
             usage: None,
             cost: None,
+            worked_ms: None,
         },
     ]);
     machine.apply(&step(7));
@@ -202,6 +203,7 @@ fn after_the_end_nothing_counts() {
         output: Vec::new(),
         usage: None,
         cost: None,
+        worked_ms: None,
     });
     assert_eq!(
         (machine.decide(&Seen::default()), machine.status()),
@@ -253,6 +255,7 @@ fn a_call_that_waits_for_a_result_parks_the_turn_which_goes_on_with_the_next_ste
     assert_eq!(next(&events), Next::Park(WaitingFor::Results));
     events.push(EventBody::TurnPaused {
         waiting_for: WaitingFor::Results,
+        worked_ms: None,
     });
     assert_eq!(
         (next(&events), after(&events).status()),
@@ -288,6 +291,7 @@ fn a_call_that_was_handed_on_never_runs_again_and_ends_no_step_before_it_has_its
         assert_eq!(next(&events), Next::Park(WaitingFor::Results));
         events.push(EventBody::TurnPaused {
             waiting_for: WaitingFor::Results,
+            worked_ms: None,
         });
         assert_eq!(
             (next(&events), after(&events).status()),

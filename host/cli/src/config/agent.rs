@@ -7,13 +7,13 @@ use anyhow::anyhow;
 use fumehood_core::{
     money::Money,
     name::{AgentName, Locale, ModelName, SkillName},
-    spending::SpendingLimit,
 };
 use fumehood_policy::{
     agent::{AgentSpec, ApprovalRule, ToolSearch, resolve_agents},
     hook::{HookSpec, hooks_of},
     network::NetworkList,
     quantity::{ByteSize, Span},
+    spending::SpendingLimit,
     time_zone::TimeZone,
     tool_pattern::ToolPattern,
 };

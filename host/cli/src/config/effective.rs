@@ -6,13 +6,13 @@ use fumehood_core::{
     digest::Digest,
     name::{AgentName, ComponentName, ModelName, OrgName, SkillName},
     price::Price,
-    spending::OrgBudget,
 };
 use fumehood_model::SecretLookup;
 use fumehood_policy::{
     agent::AgentConfig,
     authority::HostPolicy,
     quantity::{ByteSize, Span},
+    spending::OrgBudget,
 };
 use fumehood_store::Quotas;
 use serde::Serialize;

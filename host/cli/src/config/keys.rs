@@ -65,7 +65,9 @@ pub(crate) fn meanings() -> Vec<Meaning> {
         sessions(),
         retention(),
         orgs(),
+        spending("org.NAME.budget", "all turns of the org in a window"),
         agents(),
+        spending("agent.NAME.session_budget", "all turns of a session"),
         agent_budgets(),
         hooks(),
         components(),
@@ -360,17 +362,30 @@ fn orgs() -> Vec<Meaning> {
             "After which time the budget begins anew, by UTC.",
         )
         .default("month"),
-        key(
-            "org.NAME.budget.tokens",
-            "Input and output tokens of all its model calls.",
+    ]
+}
+
+/// What may be spent over turns: `whose` they are.
+fn spending(table: &str, whose: &str) -> Vec<Meaning> {
+    let part = |name: &str, text: String| key(format!("{table}.{name}"), text).default("not limited");
+    vec![
+        part("tokens", format!("Input and output tokens of {whose}.")),
+        part(
+            "time",
+            format!(
+                "For how long {whose} are worked, added up. Passing it fails a turn; each other part completes it."
+            ),
+        ),
+        part(
+            "tool_calls",
+            format!("Calls of tools that the models of {whose} ask for."),
+        ),
+        part("steps", format!("Steps of {whose} whose model answered.")),
+        part(
+            "cost",
+            format!("What the model calls of {whose} may cost; those of models without a price cost nothing."),
         )
-        .default("not limited"),
-        key(
-            "org.NAME.budget.cost",
-            "What its model calls may cost; those of models without a price cost nothing.",
-        )
-        .takes(MONEY)
-        .default("not limited"),
+        .takes(MONEY),
     ]
 }
 
@@ -432,17 +447,6 @@ fn agent_budgets() -> Vec<Meaning> {
         of_turn("tool_calls", "Tool calls.", count(TURN_BUDGET.tool_calls)),
         of_turn("steps", "Model calls.", count(TURN_BUDGET.steps)),
         of_turn("cost", "What its model calls may cost.", None).takes(MONEY),
-        key(
-            "agent.NAME.session_budget.tokens",
-            "Input and output tokens of all turns of a session.",
-        )
-        .default("not limited"),
-        key(
-            "agent.NAME.session_budget.cost",
-            "What the model calls of a session may cost.",
-        )
-        .takes(MONEY)
-        .default("not limited"),
     ]
 }
 

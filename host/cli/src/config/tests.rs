@@ -254,8 +254,10 @@ fn an_org_has_a_budget_for_a_day_or_a_month_and_an_agent_one_for_each_session() 
     assert!(leaf.session_budget.cost.is_some());
     let week = refusal("[org.acme.budget]\nper = \"week\"", &[]);
     assert!(week.contains("day") && week.contains("month"), "{week}");
-    let steps = refusal("[agent.a.session_budget]\nsteps = 3", &[]);
-    assert!(steps.contains("steps"), "{steps}");
+    let calls = refusal("[agent.a.session_budget]\ncalls = 3", &[]);
+    assert!(calls.contains("calls"), "{calls}");
+    let time = refusal("[org.acme.budget]\ntime = 3", &[]);
+    assert!(time.contains("time"), "{time}");
 }
 
 #[test]
@@ -275,10 +277,10 @@ fn a_budget_of_money_without_a_price_is_warned_of_with_its_line() {
 
 #[test]
 fn an_agent_is_shown_with_every_rule_and_budget_it_has_and_whose_rule_each_is() {
-    let text = "[agent.base]\napproval_timeout = \"1h\"\nsession_budget = { tokens = 9000 }\nbudget = { steps = 5 }\n\
+    let text = "[agent.base]\napproval_timeout = \"1h\"\nsession_budget = { tokens = 9000, time = \"8h\", steps = 7 }\nbudget = { steps = 5 }\n\
         [[agent.base.approval]]\ntool = \"http_*\"\nwhen = \"has(arguments.body)\"\ndecide = \"deny\"\n\
         [agent.middle]\nextends = \"base\"\n\
-        [agent.leaf]\nextends = \"middle\"\nsession_budget = { cost = 2 }\n\
+        [agent.leaf]\nextends = \"middle\"\nsession_budget = { cost = 2, steps = 9 }\n\
         [[agent.leaf.approval]]\ntool = \"files_write\"\ndecide = \"ask\"\n";
     let loaded = with_file(text, &[]).unwrap();
     let shown = |name: &str| {
@@ -292,10 +294,16 @@ fn an_agent_is_shown_with_every_rule_and_budget_it_has_and_whose_rule_each_is() 
     ]);
     assert_eq!(leaf["approval"], rules);
     assert_eq!(leaf["approval_timeout"], "1h");
-    assert_eq!(leaf["session_budget"], json!({"tokens": 9000, "cost": 2.0}));
+    assert_eq!(
+        leaf["session_budget"],
+        json!({"tokens": 9000, "time": "8h", "steps": 9, "cost": 2.0})
+    );
     let budget = json!({"tokens": null, "time": "10m", "tool_calls": 100, "steps": 5, "cost": null});
     assert_eq!(leaf["budget"], budget);
-    assert_eq!(shown("base")["session_budget"], json!({"tokens": 9000}));
+    assert_eq!(
+        shown("base")["session_budget"],
+        json!({"tokens": 9000, "time": "8h", "steps": 7})
+    );
     let nothing_said = with_file("", &[]).unwrap();
     let assistant = EffectiveAgent::new(&nothing_said, &default_agent_name().unwrap()).unwrap();
     let assistant = serde_json::to_value(assistant).unwrap();

@@ -100,6 +100,7 @@ impl View {
             E::ApprovalResolved { decisions } => decisions.iter().map(|one| self.decided(one)).collect(),
             E::TurnPaused {
                 waiting_for: WaitingFor::Results,
+                ..
             } => vec![begins_to_wait("waiting for results from outside")],
             E::CompactionStarted { .. } => {
                 let line = Line::words(Mark::Quiet, "summing up the conversation");
@@ -126,11 +127,11 @@ impl View {
                 cost,
                 ..
             } => self.ended(event.time, stopped(*stop_reason), *usage, *cost),
-            E::TurnFailed { error, usage, cost } => {
+            E::TurnFailed { error, usage, cost, .. } => {
                 let line = Line::words(Mark::Bad, format!("failed: {}", one_line(&error.message, 4 * PREVIEW)));
                 self.ended(event.time, Some(line), *usage, *cost)
             }
-            E::TurnCancelled { usage, cost } => {
+            E::TurnCancelled { usage, cost, .. } => {
                 let line = Line::words(Mark::Bad, "cancelled");
                 self.ended(event.time, Some(line), *usage, *cost)
             }
@@ -150,6 +151,7 @@ impl View {
             | E::SessionUpdated { .. }
             | E::TurnPaused {
                 waiting_for: WaitingFor::Approval,
+                ..
             }
             | E::TurnResumed { .. }
             | E::StepFailed { .. }
@@ -416,8 +418,12 @@ fn stopped(reason: StopReason) -> Option<Line> {
         StopReason::CostLimit => "the turn's budget of money is used up",
         StopReason::SessionTokenLimit => "the session's budget of tokens is used up",
         StopReason::SessionCostLimit => "the session's budget of money is used up",
+        StopReason::SessionToolCallLimit => "the session's budget of tool calls is used up",
+        StopReason::SessionStepLimit => "the session's budget of steps is used up",
         StopReason::OrgTokenLimit => "the org's budget of tokens is used up",
         StopReason::OrgCostLimit => "the org's budget of money is used up",
+        StopReason::OrgToolCallLimit => "the org's budget of tool calls is used up",
+        StopReason::OrgStepLimit => "the org's budget of steps is used up",
         StopReason::Repetition => "the model went on repeating itself",
     };
     Some(Line::words(Mark::Bad, format!("stopped: {why}")))

@@ -111,6 +111,9 @@ event_bodies! {
         /// What all steps cost, as far as it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cost: Option<Money>,
+        /// How long the turn had been worked, in milliseconds: what budgets of sessions and orgs count. Set by whoever works it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// A turn ended by an error.
     TurnFailed, "turn.failed", Recorded, {
@@ -122,6 +125,9 @@ event_bodies! {
         /// What all steps cost, as far as it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cost: Option<Money>,
+        /// How long the turn had been worked, in milliseconds: what budgets of sessions and orgs count. Set by whoever works it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// A turn ended on request.
     TurnCancelled, "turn.cancelled", Recorded, {
@@ -131,11 +137,17 @@ event_bodies! {
         /// What all steps cost, as far as it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cost: Option<Money>,
+        /// How long the turn had been worked, in milliseconds: what budgets of sessions and orgs count. Set by whoever works it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// A turn waits for somebody outside; nothing of it runs.
     TurnPaused, "turn.paused", Recorded, {
         /// For what.
         waiting_for: WaitingFor,
+        /// How long the turn had been worked, in milliseconds: what budgets of sessions and orgs count. Set by whoever works it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// What a paused turn waited for is there.
     TurnResumed, "turn.resumed", Recorded, {
@@ -179,6 +191,9 @@ event_bodies! {
         /// Tools whose calls were dropped because the answer was cut off or withheld.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped_calls: Vec<String>,
+        /// How long the turn had been worked, in milliseconds: what budgets of sessions and orgs count. Set by whoever works it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// A model call that a stop of the host cut off is made anew. What its deltas told does not count.
     StepRestarted, "step.restarted", Recorded, {
@@ -241,6 +256,9 @@ event_bodies! {
         /// Whether the provider did not count all of it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unmeasured: bool,
+        /// How long the turn had been worked, in milliseconds: what budgets of sessions and orgs count. Set by whoever works it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked_ms: Option<u64>,
     };
     /// A piece of visible text.
     TextDelta, "text.delta", Live, {

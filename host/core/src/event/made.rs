@@ -8,6 +8,33 @@ use crate::{
 };
 
 impl EventBody {
+    /// How long the turn had been worked by then, in milliseconds: of the events whose budgets of time count it.
+    #[must_use]
+    pub const fn worked_ms(&self) -> Option<u64> {
+        match self {
+            Self::StepCompleted { worked_ms, .. }
+            | Self::StepFailed { worked_ms, .. }
+            | Self::TurnPaused { worked_ms, .. }
+            | Self::TurnCompleted { worked_ms, .. }
+            | Self::TurnFailed { worked_ms, .. }
+            | Self::TurnCancelled { worked_ms, .. } => *worked_ms,
+            _ => None,
+        }
+    }
+
+    /// Says how long the turn had been worked by then, where the event tells that.
+    pub const fn set_worked_ms(&mut self, so_far: u64) {
+        match self {
+            Self::StepCompleted { worked_ms, .. }
+            | Self::StepFailed { worked_ms, .. }
+            | Self::TurnPaused { worked_ms, .. }
+            | Self::TurnCompleted { worked_ms, .. }
+            | Self::TurnFailed { worked_ms, .. }
+            | Self::TurnCancelled { worked_ms, .. } => *worked_ms = Some(so_far),
+            _ => {}
+        }
+    }
+
     /// Whether this ends a turn.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {

@@ -6,19 +6,34 @@ use fumehood_core::{
     money::Money,
     name::{ModelName, OrgName},
     price::Price,
-    spending::{OrgBudget, Window},
+    spending::Window,
 };
+use fumehood_policy::spending::OrgBudget;
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 fn tokens_per_day(tokens: u64) -> BTreeMap<OrgName, OrgBudget> {
-    let budget = OrgBudget {
-        per: Window::Day,
-        tokens: Some(tokens),
-        cost: None,
-    };
+    per_day(&json!({"tokens": tokens}))
+}
+
+fn per_day(parts: &Value) -> BTreeMap<OrgName, OrgBudget> {
+    let mut budget: OrgBudget = serde_json::from_value(parts.clone()).unwrap();
+    budget.per = Window::Day;
     [(OrgName::default_org(), budget)].into()
+}
+
+/// A model that asks for so many calls in each of its steps, and never comes to an end by itself.
+fn calls_in_each_step(calls: usize) -> Models {
+    let call = "{ tool: nothing, arguments: {} }";
+    let calls = vec![call; calls].join(", ");
+    let step = format!("{{ text: So far., tool_calls: [ {calls} ] }}");
+    let steps = vec![step; 5].join(", ");
+    [(
+        ModelName::main(),
+        scripted(&format!("otherwise: {{ steps: [ {steps} ] }}")),
+    )]
+    .into()
 }
 
 /// A model each of whose answers takes so many tokens.
@@ -298,4 +313,136 @@ async fn what_a_summary_may_take_is_held_while_the_model_is_asked_for_it() {
     let (done, ()) = tokio::join!(house.post(&format!("{path}/compact")).answer(), meanwhile);
     assert_eq!(done.status, StatusCode::OK, "{}", done.text());
     assert_eq!(held().await, 0, "it is let go with the end");
+}
+
+#[tokio::test]
+async fn an_org_that_has_taken_its_steps_begins_no_other() {
+    let house = House::built(Plan {
+        models: calls_in_each_step(1),
+        budgets: per_day(&json!({"steps": 2})),
+        ..Plan::default()
+    })
+    .await;
+    let session = house.session().await;
+    let frames = stream(&house, &session).await;
+    assert_eq!(data(&frames, "step.started").len(), 2, "{:?}", kinds(&frames));
+    let exhausted = json!({"scope": "org", "budget": "steps", "used": 2, "limit": 2});
+    assert_eq!(data(&frames, "budget.exhausted"), [&exhausted]);
+    let ended = data(&frames, "turn.completed")[0];
+    assert_eq!(ended["stop_reason"], "org_step_limit");
+    assert_eq!(ended["output"], json!([{"type": "text", "text": "So far."}]));
+    let refused = ask(&house, &house.session().await).await;
+    assert_eq!(
+        (refused.problem().as_str(), &refused.json()["budget"]),
+        ("budget_exhausted", &json!("steps"))
+    );
+    assert!(refused.json()["detail"].as_str().unwrap().contains("2 steps"));
+    // A summary is no step: it is asked for, and this model gives none.
+    let compact = house.post(&format!("{session}/compact")).json(&json!({})).answer();
+    assert_eq!(compact.await.problem(), "compaction_failed");
+}
+
+#[tokio::test]
+async fn the_calls_of_a_step_that_are_beyond_the_sessions_budget_do_not_run_and_the_turn_ends() {
+    let house = House::built(Plan {
+        models: calls_in_each_step(3),
+        agent: json!({"model": "main", "session_budget": {"tool_calls": 2}}),
+        ..Plan::default()
+    })
+    .await;
+    let session = house.session().await;
+    let frames = stream(&house, &session).await;
+    let ends = data(&frames, "tool.completed");
+    let codes: Vec<_> = ends.iter().map(|end| end["error"]["code"].as_str().unwrap()).collect();
+    let mut sorted = codes.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["denied", "tool_not_found", "tool_not_found"], "{codes:?}");
+    let refused = ends.iter().find(|end| end["error"]["code"] == "denied").unwrap();
+    let said = refused["error"]["message"].as_str().unwrap();
+    assert!(said.contains("session's budget of tool calls"), "{said}");
+    assert_eq!(
+        data(&frames, "turn.completed")[0]["stop_reason"],
+        "session_tool_call_limit"
+    );
+    let refused = ask(&house, &session).await;
+    assert_eq!(refused.json()["budget"], "tool_calls");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("2 tool calls"));
+}
+
+#[tokio::test]
+async fn a_turn_is_cut_off_when_the_time_of_its_session_is_up_and_no_other_begins() {
+    let house = House::built(Plan {
+        agent: json!({"model": "main", "session_budget": {"time": "400ms"}}),
+        ..Plan::default()
+    })
+    .await;
+    let session = house.session().await;
+    let answer = house.next_answer();
+    let body = json!({"input": "hi"});
+    let mut working = house.post(&format!("{session}/turns")).json(&body).stream().await;
+    working.until("step.started").await;
+    // Nothing is ever said.
+    let frames = working.rest().await;
+    drop(answer);
+    let exhausted = json!({"scope": "session", "budget": "time", "used": 400, "limit": 400});
+    assert_eq!(data(&frames, "budget.exhausted"), [&exhausted]);
+    let warned = data(&frames, "budget.warning");
+    assert_eq!(warned.last().map(|warned| &warned["percent"]), Some(&json!(100)));
+    let failed = data(&frames, "turn.failed")[0];
+    assert_eq!(failed["error"]["code"], "time_limit");
+    let said = failed["error"]["message"].as_str().unwrap();
+    assert!(said.contains("session's time budget of 400ms"), "{said}");
+    assert!(failed["worked_ms"].as_u64().unwrap() >= 400, "{failed}");
+
+    let refused = ask(&house, &session).await;
+    assert_eq!(refused.json()["budget"], "time");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("400ms of work"));
+    assert_eq!(
+        refused.headers["ratelimit-policy"],
+        "\"session-budget\";q=400;qu=\"milliseconds\""
+    );
+    assert_eq!(ask(&house, &house.session().await).await.json()["status"], "completed");
+}
+
+#[tokio::test]
+async fn of_two_turns_at_once_one_takes_the_last_step_of_the_org() {
+    let house = House::built(Plan {
+        budgets: per_day(&json!({"steps": 1})),
+        ..Plan::default()
+    })
+    .await;
+    let (first, second) = (house.session().await, house.session().await);
+    let body = json!({"input": "hi"});
+    let answer = house.next_answer();
+    let mut working = house.post(&format!("{first}/turns")).json(&body).stream().await;
+    working.until("step.started").await;
+    let mut waiting = house.post(&format!("{second}/turns")).json(&body).stream().await;
+    waiting.until("turn.started").await;
+    answer.says("Hello.");
+    assert_eq!(
+        data(&working.rest().await, "turn.completed")[0]["stop_reason"],
+        "end_turn"
+    );
+    let frames = waiting.rest().await;
+    assert_eq!(data(&frames, "turn.completed")[0]["stop_reason"], "org_step_limit");
+    assert_eq!(house.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_turns_took_of_steps_calls_and_time_is_told_with_the_budget() {
+    let house = House::built(Plan {
+        models: calls_in_each_step(2),
+        budgets: per_day(&json!({"steps": 3, "tool_calls": 100, "time": "1h"})),
+        ..Plan::default()
+    })
+    .await;
+    stream(&house, &house.session().await).await;
+    let shown = house.get("/v1/usage").answer().await.json();
+    let (row, budget) = (&shown["items"][0], &shown["budget"]);
+    assert_eq!((&row["steps"], &row["tool_calls"]), (&json!(3), &json!(6)), "{shown}");
+    assert_eq!(budget["steps"], json!({"used": 3, "held": 0, "limit": 3}));
+    assert_eq!(budget["tool_calls"], json!({"used": 6, "held": 0, "limit": 100}));
+    assert_eq!(budget["time_ms"]["limit"], 3_600_000);
+    assert_eq!(budget["time_ms"]["used"], row["worked_ms"]);
+    assert!(row["worked_ms"].as_u64().is_some(), "{row}");
 }

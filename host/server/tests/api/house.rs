@@ -22,7 +22,6 @@ use fumehood_core::{
     id::{KeyId, TurnId},
     name::{AgentName, ModelName, OrgName, SkillName},
     now,
-    spending::OrgBudget,
     turn::{StepStop, Usage},
 };
 use fumehood_egress::{Egress, EgressConfig};
@@ -30,7 +29,7 @@ use fumehood_model::{
     ModelError, ModelErrorKind, ModelEvent, ModelInfo, ModelRequest, ModelStream, Provider, ProviderKind,
     scripted::Scripted,
 };
-use fumehood_policy::{agent::AgentConfig, authority::HostPolicy, quantity::Span};
+use fumehood_policy::{agent::AgentConfig, authority::HostPolicy, quantity::Span, spending::OrgBudget};
 use fumehood_sandbox::{Sandbox, SandboxConfig};
 use fumehood_server::{ServerConfig, router};
 use fumehood_store::{StoreUrl, record::Key};

@@ -1,10 +1,8 @@
 //! What a turn writes in one: the disk is asked once for all that follows without anybody being waited for.
 
 use crate::house::{House, Plan};
-use fumehood_core::{
-    name::OrgName,
-    spending::{OrgBudget, Window},
-};
+use fumehood_core::{name::OrgName, spending::Window};
+use fumehood_policy::spending::OrgBudget;
 use serde_json::{Value, json};
 
 /// The events of a session by the write that made them durable: those of one have the same time.
@@ -56,7 +54,7 @@ async fn what_an_answer_took_of_a_budget_is_written_before_anything_else_happens
     let budget = OrgBudget {
         per: Window::Day,
         tokens: Some(1_000_000),
-        cost: None,
+        ..OrgBudget::default()
     };
     let house = House::built(Plan {
         budgets: [(OrgName::default_org(), budget)].into(),

@@ -65,7 +65,13 @@ fn detached(turn: TurnId, call: CallId, callback: CallbackId, expires: Time) -> 
 
 fn paused(turn: TurnId) -> NewEvent {
     let waiting_for = WaitingFor::Results;
-    of_turn(turn, EventBody::TurnPaused { waiting_for })
+    of_turn(
+        turn,
+        EventBody::TurnPaused {
+            waiting_for,
+            worked_ms: None,
+        },
+    )
 }
 
 /// The end of a call, by what was brought.

@@ -207,7 +207,13 @@ async fn let_go_by_events(world: &World) -> Outcome {
     held.append(
         world,
         fence,
-        of_turn(held.turn.id, EventBody::TurnPaused { waiting_for }),
+        of_turn(
+            held.turn.id,
+            EventBody::TurnPaused {
+                waiting_for,
+                worked_ms: None,
+            },
+        ),
     )
     .await?;
     // Whoever has just parked it may still end it, as long as nobody goes on with it.
@@ -282,7 +288,13 @@ async fn to_take(world: &World) -> Outcome {
     let waiting_for = WaitingFor::Approval;
     let events = [
         started(parked.id)?,
-        of_turn(parked.id, EventBody::TurnPaused { waiting_for }),
+        of_turn(
+            parked.id,
+            EventBody::TurnPaused {
+                waiting_for,
+                worked_ms: None,
+            },
+        ),
     ];
     world.store.append(org, parked.session, &events).await?;
     let found = async |at: u32| -> Result<BTreeSet<TurnId>, Broken> {

@@ -282,6 +282,7 @@ fn completed(turn: TurnId) -> NewEvent {
             output: vec![Content::text("done")],
             usage: None,
             cost: None,
+            worked_ms: None,
         },
     )
 }

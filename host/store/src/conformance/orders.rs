@@ -26,6 +26,7 @@ fn cancelled(turn: TurnId) -> NewEvent {
     let body = EventBody::TurnCancelled {
         usage: None,
         cost: None,
+        worked_ms: None,
     };
     of_turn(turn, body)
 }

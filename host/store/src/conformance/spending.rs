@@ -4,12 +4,14 @@ use super::{Broken, Outcome, World, completed, ensure, ensure_eq, of_turn, promi
 use crate::{
     api::{Store, StoreError},
     record::{PageRequest, Turn},
-    spending::{Account, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
+    spending::{Account, Amounts, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
 };
 use fumehood_core::{
     Time,
+    call::Arguments,
     event::{EventBody, NewEvent, Source},
-    id::{SessionId, TurnId},
+    id::{CallId, SessionId, TurnId},
+    message::{GivenArguments, RequestedCall},
     money::Money,
     name::{ModelName, OrgName},
     now,
@@ -27,6 +29,8 @@ promises! {
     "a session may hold something, and lets it go with the end of a compaction without a turn, or its own" => sessions_hold,
     "a budget of a session counts its own spending only, and that of an org all of it since its first day" => accounts,
     "a budget is told of once for each share, window and limit" => told,
+    "steps, calls of tools and the time of work are counted with the events that tell them, each once" => work_counted,
+    "of what a turn holds there is something of each part, of what a summary does only of tokens and money" => each_part_held,
     "counts beyond all reason do not overflow" => enormous,
 }
 
@@ -51,6 +55,7 @@ pub(super) fn step(usage: Option<Usage>, cost: Option<u64>) -> EventBody {
         cost: cost.map(Money::from_millionths),
         unmeasured: usage.is_none(),
         dropped_calls: Vec::new(),
+        worked_ms: None,
     }
 }
 
@@ -119,6 +124,7 @@ async fn counted(world: &World) -> Outcome {
         model: Some(model("other")?),
         cost: None,
         unmeasured: false,
+        worked_ms: None,
     };
     say(world, &turn, failed).await?;
     say(world, &turn, completed(turn.id).body).await?;
@@ -217,8 +223,11 @@ pub(super) fn wish(turn: &Turn, tokens: u64) -> Reservation {
     let (session, turn) = (turn.session, turn.id);
     Reservation {
         holder: Holder::Turn { session, turn },
-        tokens,
-        cost: Money::from_millionths(tokens),
+        amounts: Amounts {
+            tokens,
+            cost: Money::from_millionths(tokens),
+            ..Amounts::default()
+        },
         until: in_an_hour(),
     }
 }
@@ -453,17 +462,156 @@ async fn told(world: &World) -> Outcome {
     Ok(())
 }
 
+const PARTS: [Part; 5] = [Part::Tokens, Part::Cost, Part::ToolCalls, Part::Steps, Part::Time];
+
+/// The caps of every part, of the org first.
+fn all_caps(limit: u64) -> Vec<Cap> {
+    let of_org = PARTS.map(|part| Cap { part, ..org_cap(limit) });
+    let of_session = PARTS.map(|part| session_cap(part, limit));
+    [of_org, of_session].concat()
+}
+
+fn asked_for_a_tool() -> EventBody {
+    EventBody::ToolRequested {
+        step: 1,
+        call: RequestedCall {
+            id: CallId::new(),
+            tool: "t".into(),
+            arguments: GivenArguments::Arguments(Arguments::default()),
+        },
+    }
+}
+
+fn timed(mut body: EventBody, worked_ms: u64) -> EventBody {
+    body.set_worked_ms(worked_ms);
+    body
+}
+
+async fn work_counted(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let (turn, beside) = (at_work(world, &org).await?, at_work(world, &org).await?);
+    let mut fallback = step(Some(usage(1, 0)), None);
+    if let EventBody::StepCompleted { model: of, .. } = &mut fallback {
+        *of = Some(model("other")?);
+    }
+    let events = [asked_for_a_tool(), asked_for_a_tool(), timed(fallback, 1_500)];
+    let events = events.map(|body| of_turn(turn.id, body));
+    store.append(&org, turn.session, &events).await?;
+    say(world, &turn, timed(step(Some(usage(1, 0)), None), 2_000)).await?;
+    say(world, &beside, timed(step(None, None), 300)).await?;
+    // A clock of another host that is behind takes nothing back.
+    say(world, &beside, timed(step(None, None), 200)).await?;
+    say(world, &turn, timed(completed(turn.id).body, 2_400)).await?;
+
+    let standings = store.standings(&org, turn.session, &all_caps(0)).await?;
+    let used: Vec<_> = standings.iter().map(|standing| standing.used).collect();
+    ensure_eq!(
+        used,
+        [2, 0, 2, 4, 2_700, 2, 0, 2, 2, 2_400],
+        "what counts for org and session"
+    );
+    let rows = all_usage(&*world.store, &org).await?;
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let model = row.model.as_ref().map(ToString::to_string).unwrap_or_default();
+            (model, row.calls, row.tool_calls, row.steps, row.worked_ms)
+        })
+        .collect();
+    ensure_eq!(
+        told,
+        [
+            ("main".to_owned(), 3, 0, 3, 1_200),
+            ("other".to_owned(), 1, 2, 1, 1_500)
+        ],
+        "the days: what names no model goes with what does"
+    );
+
+    let cut_off = at_work(world, &org).await?;
+    say(world, &cut_off, timed(completed(cut_off.id).body, 0)).await?;
+    ensure_eq!(
+        all_usage(&*world.store, &org).await?.len(),
+        2,
+        "rows, with one that took nothing"
+    );
+    Ok(())
+}
+
+async fn each_part_held(world: &World) -> Outcome {
+    let store = &world.store;
+    let org = world.org().await?;
+    let (turn, other) = (at_work(world, &org).await?, at_work(world, &org).await?);
+    let nothing_foreseen = Reservation {
+        amounts: Amounts::default(),
+        ..wish(&turn, 0)
+    };
+    for part in PARTS {
+        let last = [Cap { part, ..org_cap(1) }];
+        let held = store.reserve(&org, &last, nothing_foreseen).await?;
+        let granted = Reserved::Granted(vec![Standing { used: 0, held: 0 }]);
+        ensure_eq!((part, held), (part, granted), "the last unit of a part");
+        let second = store.reserve(&org, &last, wish(&other, 0)).await?;
+        let refused = Reserved::Refused(vec![Standing { used: 0, held: 1 }]);
+        ensure_eq!((part, second), (part, refused), "a second one of it");
+        store.release(nothing_foreseen.holder).await?;
+    }
+    let foreseen = Amounts {
+        tokens: 1,
+        cost: Money::from_millionths(2),
+        tool_calls: 3,
+        steps: 4,
+        time_ms: 5,
+    };
+    let session = world.session(&org).await?.id;
+    for (holder, expected) in [
+        (wish(&turn, 0).holder, [1, 2, 3, 4, 5]),
+        (Holder::Session(session), [1, 2, 0, 0, 0]),
+    ] {
+        let amounts = match holder {
+            Holder::Turn { .. } => foreseen,
+            Holder::Session(_) => Amounts {
+                tool_calls: 0,
+                steps: 0,
+                time_ms: 0,
+                ..foreseen
+            },
+        };
+        let held = Reservation {
+            holder,
+            amounts,
+            ..nothing_foreseen
+        };
+        let caps = all_caps(100);
+        store.reserve(&org, &caps[..5], held).await?;
+        let standings = store.standings(&org, holder.session(), &caps).await?;
+        let told: Vec<_> = standings.iter().map(|standing| standing.held).collect();
+        ensure_eq!(
+            (holder, told),
+            (holder, [expected, expected].concat()),
+            "what one holds"
+        );
+        store.release(holder).await?;
+    }
+    Ok(())
+}
+
 async fn enormous(world: &World) -> Outcome {
     // The most that is money.
     const FORTUNE: u64 = 1_000_000_000_000_000;
     let org = world.org().await?;
     let turn = at_work(world, &org).await?;
     for _ in 0..3 {
-        say(world, &turn, step(Some(usage(u64::MAX, u64::MAX)), Some(FORTUNE))).await?;
+        let worked = timed(step(Some(usage(u64::MAX, u64::MAX)), Some(FORTUNE)), u64::MAX);
+        say(world, &turn, worked).await?;
     }
     let standings = world
         .store
-        .standings(&org, turn.session, &[org_cap(1), session_cap(Part::Cost, 1)])
+        .standings(
+            &org,
+            turn.session,
+            &[org_cap(1), session_cap(Part::Cost, 1), session_cap(Part::Time, 1)],
+        )
         .await?;
     ensure!(
         standings.iter().all(|standing| standing.used > 1_000_000),

@@ -62,7 +62,13 @@ fn paused(turn: TurnId, until: Time) -> Vec<NewEvent> {
     let waiting_for = WaitingFor::Approval;
     vec![
         of_turn(turn, EventBody::ApprovalRequested { calls: vec![asked] }),
-        of_turn(turn, EventBody::TurnPaused { waiting_for }),
+        of_turn(
+            turn,
+            EventBody::TurnPaused {
+                waiting_for,
+                worked_ms: None,
+            },
+        ),
     ]
 }
 
@@ -78,7 +84,13 @@ fn paused_for_results(turn: TurnId, tool: &ToolName, until: Time) -> Vec<NewEven
     let waiting_for = WaitingFor::Results;
     vec![
         of_turn(turn, EventBody::ResultsRequested { calls }),
-        of_turn(turn, EventBody::TurnPaused { waiting_for }),
+        of_turn(
+            turn,
+            EventBody::TurnPaused {
+                waiting_for,
+                worked_ms: None,
+            },
+        ),
     ]
 }
 
@@ -96,6 +108,7 @@ fn replacing(seen: Seen) -> NewTurn {
                 EventBody::TurnCancelled {
                     usage: None,
                     cost: None,
+                    worked_ms: None,
                 },
             )],
         }),

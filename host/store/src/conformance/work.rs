@@ -299,6 +299,7 @@ fn ends() -> [(EventBody, TurnStatus); 3] {
                 error,
                 usage: None,
                 cost: None,
+                worked_ms: None,
             },
             TurnStatus::Failed,
         ),
@@ -306,6 +307,7 @@ fn ends() -> [(EventBody, TurnStatus); 3] {
             EventBody::TurnCancelled {
                 usage: None,
                 cost: None,
+                worked_ms: None,
             },
             TurnStatus::Cancelled,
         ),

@@ -50,6 +50,7 @@ pub(super) fn project(batch: &mut Batch, event: &Event) -> Result<()> {
         }
         EventBody::TurnPaused {
             waiting_for: WaitingFor::Results,
+            ..
         } => wait_for_the_others(batch, event.session, turn, WAIT),
         _ => {}
     }

@@ -82,7 +82,7 @@ pub(super) const fn projected(body: &EventBody) -> Option<TurnStatus> {
     match body {
         EventBody::TurnQueued { .. } => Some(TurnStatus::Queued),
         EventBody::TurnStarted { .. } | EventBody::TurnResumed { .. } => Some(TurnStatus::Running),
-        EventBody::TurnPaused { waiting_for } => Some(match waiting_for {
+        EventBody::TurnPaused { waiting_for, .. } => Some(match waiting_for {
             WaitingFor::Approval => TurnStatus::AwaitingApproval,
             WaitingFor::Results => TurnStatus::AwaitingResults,
         }),
@@ -144,6 +144,7 @@ async fn append_behind(
         leases::hold(&mut batch, session, fence);
     }
     let mut events = Vec::with_capacity(prepared.events.len());
+    let mut charges = spending::Charges::default();
     for (behind, new) in (0..count).rev().zip(prepared.events) {
         let event = Event {
             id: new.id.unwrap_or_else(EventId::new),
@@ -157,8 +158,10 @@ async fn append_behind(
         };
         insert(&mut batch, &event, behind, nanos, (new.source, new.body));
         follow(&mut batch, &event, behind, nanos)?;
+        charges.add(&event);
         events.push(event);
     }
+    charges.write(&mut batch);
     let answers = batch.run(connection).await?;
     let last: Option<i64> = answers.get(places).map(Answer::value).transpose()?.flatten();
     let last = last.ok_or(StoreError::Gone { what: "session" })?;

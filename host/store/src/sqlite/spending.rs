@@ -1,4 +1,8 @@
-//! What is spent and held. What model calls took is charged with the events that tell it, in one transaction.
+//! What is spent and held. What was spent is charged with the events that tell it, in one transaction.
+
+mod charging;
+
+pub(super) use charging::{Charged, Charges, project};
 
 use super::{
     BoxFuture, SqliteStore,
@@ -11,12 +15,11 @@ use crate::{
     api::{Result, Spending, StoreError},
     faults::Point,
     record::{Page, PageRequest},
-    spending::{Account, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
+    spending::{Account, Amounts, Cap, Days, Holder, Notice, Part, Reservation, Reserved, Standing, UsageOfDay},
 };
 use async_trait::async_trait;
 use fumehood_core::{
-    event::{Event, EventBody},
-    id::{SessionId, TurnId},
+    id::SessionId,
     money::Money,
     name::{ModelName, OrgName},
     now,
@@ -28,67 +31,7 @@ use sqlx::{Row as _, sqlite::SqliteConnection, sqlite::SqliteRow};
 /// No count grows beyond this, whatever a provider says: sums of it still fit.
 const MOST: u64 = 1_000_000_000_000_000;
 
-/// What an event says that a model call took.
-struct Spent<'a> {
-    /// The model, where the event names another than the turn's own.
-    model: Option<&'a ModelName>,
-    usage: Option<Usage>,
-    cost: Option<Money>,
-}
-
-impl<'a> Spent<'a> {
-    const fn of(body: &'a EventBody) -> Option<Self> {
-        let (model, usage, cost) = match body {
-            EventBody::StepCompleted { model, usage, cost, .. } | EventBody::StepFailed { model, usage, cost, .. } => {
-                (model.as_ref(), *usage, *cost)
-            }
-            EventBody::RetryScheduled {
-                failed_model,
-                usage,
-                cost,
-                ..
-            } => (failed_model.as_ref(), *usage, *cost),
-            EventBody::CompactionCompleted { usage, cost, .. } | EventBody::CompactionFailed { usage, cost, .. } => {
-                if usage.is_none() {
-                    // No model was asked.
-                    return None;
-                }
-                (None, *usage, *cost)
-            }
-            _ => return None,
-        };
-        Some(Self { model, usage, cost })
-    }
-}
-
-const BEGUN: Statement = Statement::new("UPDATE turns SET agent = ?, model = ? WHERE id = ?");
 const RELEASE: Statement = Statement::new("DELETE FROM reservations WHERE holder = ?");
-
-/// Charges what an event says was spent and lets go of what was held for it, in the transaction of the event.
-pub(super) fn project(batch: &mut Batch, event: &Event) {
-    if let (EventBody::TurnStarted { agent, model, .. }, Some(turn)) = (&event.body, event.turn) {
-        batch.add(BEGUN);
-        batch
-            .bind(agent.as_str())
-            .bind(model.as_str())
-            .bind(&turn.uuid().as_bytes()[..]);
-    }
-    let spent = Spent::of(&event.body);
-    if let Some(spent) = &spent {
-        charge(batch, event, spent);
-    }
-    let session = event.session;
-    let done = match (event.turn, &event.body) {
-        (Some(turn), body) if spent.is_some() || body.is_terminal() => Some(Holder::Turn { session, turn }),
-        (None, EventBody::CompactionCompleted { .. } | EventBody::CompactionFailed { .. }) => {
-            Some(Holder::Session(session))
-        }
-        _ => None,
-    };
-    if let Some(holder) = done {
-        release(batch, holder);
-    }
-}
 
 fn release(batch: &mut Batch, holder: Holder) {
     batch.add(RELEASE);
@@ -103,81 +46,6 @@ fn id(holder: Holder) -> Vec<u8> {
     }
 }
 
-/// Who worked it is the turn's to tell; a session that sums itself up has its agent to tell.
-const CHARGE_DAY: Statement = Statement::new(
-    "INSERT INTO usage_days (org, day, agent, model, calls, unmeasured, \
-         input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost) \
-     SELECT s.org, ?, ifnull(t.agent, s.agent), ifnull(?, ifnull(t.model, '')), 1, ?, ?, ?, ?, ?, ?, ? \
-         FROM sessions s LEFT JOIN turns t ON t.session = s.id AND t.id = ? WHERE s.id = ? \
-     ON CONFLICT (org, day, agent, model) DO UPDATE SET \
-         calls = calls + 1, unmeasured = unmeasured + excluded.unmeasured, \
-         input_tokens = min(coalesce(input_tokens + excluded.input_tokens, input_tokens, excluded.input_tokens), ?), \
-         output_tokens = min(coalesce(output_tokens + excluded.output_tokens, output_tokens, excluded.output_tokens), ?), \
-         cached_input_tokens = min(coalesce(cached_input_tokens + excluded.cached_input_tokens, \
-             cached_input_tokens, excluded.cached_input_tokens), ?), \
-         cache_write_tokens = min(coalesce(cache_write_tokens + excluded.cache_write_tokens, \
-             cache_write_tokens, excluded.cache_write_tokens), ?), \
-         reasoning_tokens = min(coalesce(reasoning_tokens + excluded.reasoning_tokens, \
-             reasoning_tokens, excluded.reasoning_tokens), ?), \
-         cost = min(coalesce(cost + excluded.cost, cost, excluded.cost), ?)",
-);
-/// The sums of a day that grow no further than [`MOST`].
-const SUMS: usize = 6;
-
-const CHARGE_SESSION: Statement = Statement::new(
-    "UPDATE sessions SET spent_tokens = min(spent_tokens + ?, ?), spent_cost = min(spent_cost + ?, ?) WHERE id = ?",
-);
-
-fn charge(batch: &mut Batch, event: &Event, spent: &Spent<'_>) {
-    let count = |tokens: Option<u64>| tokens.map(kept);
-    let usage = spent.usage.unwrap_or_default();
-    let cost = spent.cost.map(|cost| kept(cost.millionths()));
-    let (session, turn) = (event.session.uuid(), event.turn.map(TurnId::uuid));
-    batch.add(CHARGE_DAY);
-    batch
-        .bind(Day::of(event.time).number())
-        .bind(spent.model.map(ModelName::as_str))
-        .bind(!spent.usage.is_some_and(Usage::is_whole))
-        .bind(count(usage.input_tokens))
-        .bind(count(usage.output_tokens))
-        .bind(count(usage.cached_input_tokens))
-        .bind(count(usage.cache_write_tokens))
-        .bind(count(usage.reasoning_tokens))
-        .bind(cost)
-        .bind(turn.as_ref().map(|turn| &turn.as_bytes()[..]))
-        .bind(&session.as_bytes()[..]);
-    for _ in 0..SUMS {
-        batch.bind(kept(MOST));
-    }
-    batch.add(CHARGE_SESSION);
-    batch
-        .bind(kept(usage.total()))
-        .bind(kept(MOST))
-        .bind(cost.unwrap_or(0))
-        .bind(kept(MOST))
-        .bind(&session.as_bytes()[..]);
-}
-
-/// What an event charges its session with, as it is kept.
-pub(super) struct Charged {
-    pub(super) tokens: i64,
-    pub(super) cost: i64,
-}
-
-/// What an event charges its session with, if it tells a model call.
-pub(super) fn spent(body: &EventBody) -> Option<Charged> {
-    let spent = Spent::of(body)?;
-    Some(Charged {
-        tokens: kept(spent.usage.unwrap_or_default().total()),
-        cost: spent.cost.map_or(0, |cost| kept(cost.millionths())),
-    })
-}
-
-/// The sum of what is charged already and more of it, as it is kept.
-pub(super) fn sum(charged: i64, more: i64) -> i64 {
-    charged.saturating_add(more).min(kept(MOST))
-}
-
 /// A count as it is kept.
 fn kept(count: u64) -> i64 {
     i64::try_from(count.min(MOST)).unwrap_or(i64::MAX)
@@ -188,41 +56,51 @@ fn told(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-/// What was spent that counts towards a cap.
-async fn used(connection: &mut SqliteConnection, org: &OrgName, session: SessionId, cap: &Cap) -> Result<u64> {
-    let used: i64 = match cap.account {
-        Account::Org { since } => {
-            let sum = match cap.part {
-                Part::Tokens => {
-                    "SELECT ifnull(sum(ifnull(input_tokens, 0) + ifnull(output_tokens, 0)), 0) FROM usage_days \
-                     WHERE org = ?1 AND day >= ?2"
-                }
-                Part::Cost => "SELECT ifnull(sum(cost), 0) FROM usage_days WHERE org = ?1 AND day >= ?2",
-            };
-            sqlx::query_scalar(sum)
+/// Tokens, money, calls of tools, steps and milliseconds, as a statement sums them.
+type Sums = (i64, i64, i64, i64, i64);
+
+fn amounts((tokens, cost, tool_calls, steps, time_ms): Sums) -> Amounts {
+    Amounts {
+        tokens: told(tokens),
+        cost: Money::from_millionths(told(cost)),
+        tool_calls: told(tool_calls),
+        steps: told(steps),
+        time_ms: told(time_ms),
+    }
+}
+
+/// What was spent that counts towards the caps of an account.
+async fn used(
+    connection: &mut SqliteConnection,
+    org: &OrgName,
+    session: SessionId,
+    account: Account,
+) -> Result<Amounts> {
+    let used: Sums =
+        match account {
+            Account::Org { since } => {
+                sqlx::query_as(
+                    "SELECT ifnull(sum(ifnull(input_tokens, 0) + ifnull(output_tokens, 0)), 0), ifnull(sum(cost), 0), \
+                     ifnull(sum(tool_calls), 0), ifnull(sum(steps), 0), ifnull(sum(worked_ms), 0) \
+                 FROM usage_days WHERE org = ?1 AND day >= ?2",
+                )
                 .bind(org.as_str())
                 .bind(since.number())
                 .fetch_one(connection)
                 .await
+            }
+            Account::Session => sqlx::query_as(
+                "SELECT ifnull(sum(spent_tokens), 0), ifnull(sum(spent_cost), 0), ifnull(sum(spent_tool_calls), 0), \
+                     ifnull(sum(spent_steps), 0), ifnull(sum(spent_ms), 0) \
+                 FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL",
+            )
+            .bind(org.as_str())
+            .bind(&session.uuid().as_bytes()[..])
+            .fetch_one(connection)
+            .await,
         }
-        Account::Session => {
-            let sum = match cap.part {
-                Part::Tokens => {
-                    "SELECT ifnull(sum(spent_tokens), 0) FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL"
-                }
-                Part::Cost => {
-                    "SELECT ifnull(sum(spent_cost), 0) FROM sessions WHERE org = ?1 AND id = ?2 AND deleting IS NULL"
-                }
-            };
-            sqlx::query_scalar(sum)
-                .bind(org.as_str())
-                .bind(&session.uuid().as_bytes()[..])
-                .fetch_one(connection)
-                .await
-        }
-    }
-    .map_err(failed)?;
-    Ok(told(used))
+        .map_err(failed)?;
+    Ok(amounts(used))
 }
 
 /// Who asks what others hold.
@@ -246,44 +124,54 @@ impl<'a> Asks<'a> {
     }
 }
 
-async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, cap: &Cap) -> Result<u64> {
-    let sum = match cap.part {
-        Part::Tokens => {
-            "SELECT ifnull(sum(tokens), 0) FROM reservations \
-             WHERE org = ?1 AND until > ?3 AND holder <> ?4 AND (?2 IS NULL OR session = ?2 \
-                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2))"
-        }
-        Part::Cost => {
-            "SELECT ifnull(sum(cost), 0) FROM reservations \
-             WHERE org = ?1 AND until > ?3 AND holder <> ?4 AND (?2 IS NULL OR session = ?2 \
-                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2))"
-        }
-    };
-    let session = match cap.account {
+/// What others hold of an account.
+async fn held(connection: &mut SqliteConnection, asks: Asks<'_>, account: Account) -> Result<Amounts> {
+    let session = match account {
         Account::Org { .. } => None,
         Account::Session => Some(asks.session.uuid().as_bytes().to_vec()),
     };
-    let held: i64 = sqlx::query_scalar(sum)
-        .bind(asks.org.as_str())
-        .bind(session)
-        .bind(asks.now)
-        .bind(asks.holder.map(id).unwrap_or_default())
-        .fetch_one(connection)
-        .await
-        .map_err(failed)?;
-    Ok(told(held))
+    let held: Sums = sqlx::query_as(
+        "SELECT ifnull(sum(tokens), 0), ifnull(sum(cost), 0), ifnull(sum(tool_calls), 0), ifnull(sum(steps), 0), ifnull(sum(ms), 0) \
+         FROM reservations WHERE org = ?1 AND until > ?3 AND holder <> ?4 AND (?2 IS NULL OR session = ?2 \
+             AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = ?2))",
+    )
+    .bind(asks.org.as_str())
+    .bind(session)
+    .bind(asks.now)
+    .bind(asks.holder.map(id).unwrap_or_default())
+    .fetch_one(connection)
+    .await
+    .map_err(failed)?;
+    Ok(amounts(held))
 }
 
+/// Where the caps stand, in their order. An account is looked at once for those of its caps that follow one another.
 async fn standings(connection: &mut SqliteConnection, asks: Asks<'_>, caps: &[Cap]) -> Result<Vec<Standing>> {
     let mut standings = Vec::with_capacity(caps.len());
-    for cap in caps {
-        standings.push(Standing {
-            used: used(connection, asks.org, asks.session, cap).await?,
-            held: held(connection, asks, cap).await?,
-        });
+    for of_account in caps.chunk_by(|one, next| one.account == next.account) {
+        let Some(Cap { account, .. }) = of_account.first() else {
+            continue;
+        };
+        let used = used(connection, asks.org, asks.session, *account).await?;
+        let held = held(connection, asks, *account).await?;
+        standings.extend(of_account.iter().map(|cap| Standing {
+            used: used.of(cap.part),
+            held: held.of(cap.part),
+        }));
     }
     Ok(standings)
 }
+
+const HOLD_FOR_TURN: &str = "INSERT INTO reservations (holder, org, session, until, tokens, cost, tool_calls, steps, ms) \
+     SELECT t.id, t.org, t.session, ?4, ?5, ?6, ?7, ?8, ?9 FROM turns t WHERE t.org = ?1 AND t.session = ?2 AND t.id = ?3 \
+         AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = t.session) \
+     ON CONFLICT (holder) DO UPDATE SET until = excluded.until, tokens = excluded.tokens, cost = excluded.cost, \
+         tool_calls = excluded.tool_calls, steps = excluded.steps, ms = excluded.ms";
+
+const HOLD_FOR_SESSION: &str = "INSERT INTO reservations (holder, org, session, until, tokens, cost, tool_calls, steps, ms) \
+     SELECT ?3, s.org, s.id, ?4, ?5, ?6, ?7, ?8, ?9 FROM sessions s WHERE s.org = ?1 AND s.id = ?2 AND s.deleting IS NULL \
+     ON CONFLICT (holder) DO UPDATE SET until = excluded.until, tokens = excluded.tokens, cost = excluded.cost, \
+         tool_calls = excluded.tool_calls, steps = excluded.steps, ms = excluded.ms";
 
 /// Decides and holds, inside a transaction: there is one writer, so nobody decides meanwhile.
 // THREAT[T-org-budget-race]
@@ -307,28 +195,26 @@ async fn reserve(
         return Ok(Reserved::Refused(standings));
     }
     let (hold, what) = match wish.holder {
-        Holder::Turn { .. } => (
-            "INSERT INTO reservations (holder, org, session, tokens, cost, until) \
-             SELECT t.id, t.org, t.session, ?4, ?5, ?6 FROM turns t WHERE t.org = ?1 AND t.session = ?2 AND t.id = ?3 \
-                 AND (SELECT deleting IS NULL FROM sessions WHERE sessions.id = t.session) \
-             ON CONFLICT (holder) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
-            "turn",
-        ),
-        Holder::Session(_) => (
-            "INSERT INTO reservations (holder, org, session, tokens, cost, until) \
-             SELECT ?3, s.org, s.id, ?4, ?5, ?6 FROM sessions s WHERE s.org = ?1 AND s.id = ?2 AND s.deleting IS NULL \
-             ON CONFLICT (holder) DO UPDATE SET tokens = excluded.tokens, cost = excluded.cost, until = excluded.until",
-            "session",
-        ),
+        Holder::Turn { .. } => (HOLD_FOR_TURN, "turn"),
+        Holder::Session(_) => (HOLD_FOR_SESSION, "session"),
+    };
+    let amounts = wish.amounts;
+    // One that is foreseen to take nothing still holds the last unit.
+    let least = |part| kept(amounts.of(part).max(1));
+    let of_work = |part| match wish.holder {
+        Holder::Turn { .. } => least(part),
+        Holder::Session(_) => kept(amounts.of(part)),
     };
     let written = sqlx::query(hold)
         .bind(org.as_str())
         .bind(&wish.holder.session().uuid().as_bytes()[..])
         .bind(id(wish.holder))
-        // One that is foreseen to take nothing still holds the last unit.
-        .bind(kept(wish.tokens.max(1)))
-        .bind(kept(wish.cost.millionths().max(1)))
         .bind(decode::to_nanos(wish.until)?)
+        .bind(least(Part::Tokens))
+        .bind(least(Part::Cost))
+        .bind(of_work(Part::ToolCalls))
+        .bind(of_work(Part::Steps))
+        .bind(of_work(Part::Time))
         .execute(connection)
         .await
         .map_err(failed)?;
@@ -383,6 +269,9 @@ fn row(row: &SqliteRow) -> Result<UsageOfDay> {
             .transpose()?,
         calls: count("calls")?.unwrap_or(0),
         unmeasured_calls: count("unmeasured")?.unwrap_or(0),
+        steps: count("steps")?.unwrap_or(0),
+        tool_calls: count("tool_calls")?.unwrap_or(0),
+        worked_ms: count("worked_ms")?.unwrap_or(0),
         usage: Usage {
             input_tokens: count("input_tokens")?,
             output_tokens: count("output_tokens")?,

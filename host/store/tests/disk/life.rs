@@ -314,6 +314,7 @@ fn ended(number: u8) -> NewEvent {
             output: Vec::new(),
             usage: None,
             cost: None,
+            worked_ms: None,
         },
     }
 }

@@ -186,6 +186,7 @@ impl House {
                 output: Vec::new(),
                 usage: None,
                 cost: None,
+                worked_ms: None,
             },
         };
         self.opened.store.append(&self.org, self.session, &[end]).await.unwrap();

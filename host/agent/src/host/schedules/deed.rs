@@ -1,17 +1,16 @@
 //! What a schedule does at one of its times: a turn in its session, or a session and a turn.
 
 use super::super::{Host, HostError, by_client};
-use crate::redact;
+use crate::{budgets::Purpose, redact};
 use fumehood_core::{
     Time,
     event::{EventBody, NewEvent, Source},
     id::{SessionId, TurnId},
     name::AgentName,
     now,
-    spending::SpendingLimit,
 };
 use fumehood_egress::LeakGuard;
-use fumehood_policy::authority::SessionNarrowing;
+use fumehood_policy::{authority::SessionNarrowing, spending::SpendingLimit};
 use fumehood_store::{
     record::{IfBusy, NewTurn, Session},
     schedules::{Deed, Fired, Firing, Overlap, Place, Schedule, SkipReason, Task},
@@ -82,7 +81,7 @@ impl Host {
 
     async fn deed_in_session(&self, schedule: &Schedule, session: SessionId) -> Result<Deed, HostError> {
         let org = &schedule.org;
-        match self.admit(org, session).await {
+        match self.admit(org, session, Purpose::Turn).await {
             Ok(()) => {}
             Err(HostError::BudgetExhausted(exhausted)) => {
                 return Ok(Deed::Skip {
@@ -129,7 +128,7 @@ impl Host {
         let id = SessionId::new();
         // Nothing is spent in a session that is not there yet: what counts is what the org may.
         let org_only = SpendingLimit::default();
-        if let Some(exhausted) = self.inner.budgets.admit(org, id, org_only).await? {
+        if let Some(exhausted) = self.inner.budgets.admit(org, id, org_only, Purpose::Turn).await? {
             return Ok(Deed::Skip {
                 reason: SkipReason::BudgetExhausted,
                 message: Some(exhausted.to_string()),

@@ -144,6 +144,7 @@ async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
             cost: None,
             unmeasured: false,
             dropped_calls: Vec::new(),
+            worked_ms: None,
         },
         EventBody::ApprovalRequested {
             calls: vec![AskedApproval {
@@ -157,6 +158,7 @@ async fn overdue(house: &House, session: SessionId) -> (TurnId, CallId) {
         },
         EventBody::TurnPaused {
             waiting_for: WaitingFor::Approval,
+            worked_ms: None,
         },
     ];
     let events = bodies.map(|body| NewEvent {

@@ -11,8 +11,9 @@ use crate::house::{House, Plan, scripted};
 use fumehood_agent::models::{Model, Models};
 use fumehood_core::{
     name::{ModelName, OrgName},
-    spending::{OrgBudget, Window},
+    spending::Window,
 };
+use fumehood_policy::spending::OrgBudget;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -83,7 +84,7 @@ async fn a_turn_that_runs_out_of_its_orgs_budget_is_judged_at_its_end() {
     let budget = OrgBudget {
         per: Window::Day,
         tokens: Some(100),
-        cost: None,
+        ..OrgBudget::default()
     };
     let house = House::built(Plan {
         budgets: [(OrgName::default_org(), budget)].into(),

@@ -9,7 +9,7 @@ use crate::{
     sqlite::{
         decode, failed, jobs,
         journal::{projected, waits_until},
-        spending,
+        spending::Charged,
     },
 };
 use fumehood_core::{
@@ -18,7 +18,7 @@ use fumehood_core::{
     tool::Effect,
     turn::{TurnStatus, WaitingFor},
 };
-use sqlx::sqlite::SqliteConnection;
+use sqlx::{FromRow as _, Row as _, sqlite::SqliteConnection};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -32,8 +32,7 @@ const MOST_TOLD: usize = 20;
 struct SessionRow {
     session: SessionId,
     last_seq: i64,
-    spent_tokens: i64,
-    spent_cost: i64,
+    charged: Charged,
 }
 
 /// An event as the fold reads it: its place, its time, its turn and what it says.
@@ -52,8 +51,7 @@ struct Folded {
     jobs: BTreeMap<Uuid, JobRow>,
     /// As often as the journal tells that they began.
     began: BTreeMap<Uuid, u32>,
-    spent_tokens: i64,
-    spent_cost: i64,
+    charged: Charged,
 }
 
 #[derive(Debug)]
@@ -67,21 +65,22 @@ pub(super) async fn journals(connection: &mut SqliteConnection) -> Result<Vec<Fo
     let mut found = Vec::new();
     let mut after = Vec::new();
     loop {
-        let next: Option<(Vec<u8>, i64, i64, i64)> = sqlx::query_as(
-            "SELECT id, last_seq, spent_tokens, spent_cost FROM sessions WHERE id > ?1 AND deleting IS NULL ORDER BY id LIMIT 1",
+        let next = sqlx::query(
+            "SELECT id, last_seq, spent_tokens, spent_cost, spent_tool_calls, spent_steps, spent_ms FROM sessions \
+             WHERE id > ?1 AND deleting IS NULL ORDER BY id LIMIT 1",
         )
         .bind(&after)
         .fetch_optional(&mut *connection)
         .await
         .map_err(failed)?;
-        let Some((id, last_seq, spent_tokens, spent_cost)) = next else {
+        let Some(row) = next else {
             return Ok(found);
         };
+        let id: Vec<u8> = row.try_get("id").map_err(failed)?;
         let kept = SessionRow {
             session: SessionId::from_uuid(decode::uuid(&id, "a session's id")?),
-            last_seq,
-            spent_tokens,
-            spent_cost,
+            last_seq: row.try_get("last_seq").map_err(failed)?,
+            charged: Charged::from_row(&row).map_err(failed)?,
         };
         let mut of_session = session(connection, &kept).await?;
         of_session.truncate(MOST_TOLD);
@@ -173,17 +172,21 @@ impl Folded {
             self.rewinds.push((seq, i64::try_from(*after).unwrap_or(i64::MAX)));
         }
         self.apply_to_jobs((seq, time), turn, body);
-        if let Some(spent) = spending::spent(body) {
-            self.spent_tokens = spending::sum(self.spent_tokens, spent.tokens);
-            self.spent_cost = spending::sum(self.spent_cost, spent.cost);
-        }
         if let Some(turn) = turn {
             self.apply_to_awaited(turn, body);
             self.apply_to(turn, seq, time, body);
+            let mut counted = 0;
+            let worked = self
+                .turns
+                .get_mut(&turn)
+                .map_or(&mut counted, |turn| &mut turn.row.worked_ms);
+            *worked = self.charged.add(body, *worked);
             self.latest = match self.latest {
                 [Some((newest, _)), other] if newest == turn => [Some((turn, seq)), other],
                 [newest, _] => [Some((turn, seq)), newest],
             };
+        } else {
+            self.charged.add(body, 0);
         }
     }
 
@@ -308,6 +311,7 @@ impl Folded {
         let soonest = match body {
             EventBody::TurnPaused {
                 waiting_for: WaitingFor::Results,
+                ..
             } => self.soonest(id),
             _ => None,
         };
@@ -322,6 +326,7 @@ impl Folded {
                 waits_until: None,
                 agent: String::new(),
                 model: String::new(),
+                worked_ms: 0,
             },
             ends: 0,
         });
@@ -350,12 +355,12 @@ impl Folded {
 }
 
 fn compare_session(kept: &SessionRow, folded: &Folded, found: &mut Vec<Found>) {
-    if (kept.last_seq, kept.spent_tokens, kept.spent_cost) == (folded.last, folded.spent_tokens, folded.spent_cost) {
+    if (kept.last_seq, kept.charged) == (folded.last, folded.charged) {
         return;
     }
     let detail = format!(
-        "its row says that its last event is {} and that it spent {} tokens and {} millionths; by its journal it is {}, {} and {}",
-        kept.last_seq, kept.spent_tokens, kept.spent_cost, folded.last, folded.spent_tokens, folded.spent_cost,
+        "its row says that its last event is {} and that it spent {}; by its journal it is {} and {}",
+        kept.last_seq, kept.charged, folded.last, folded.charged,
     );
     found.push(Found {
         problem: Problem::Session {
@@ -365,8 +370,7 @@ fn compare_session(kept: &SessionRow, folded: &Folded, found: &mut Vec<Found>) {
         mend: Some(Mend::Session {
             session: kept.session,
             last_seq: folded.last,
-            spent_tokens: folded.spent_tokens,
-            spent_cost: folded.spent_cost,
+            charged: folded.charged,
         }),
     });
 }
@@ -533,16 +537,16 @@ async fn awaited(connection: &mut SqliteConnection, session: SessionId) -> Resul
 }
 
 async fn turns(connection: &mut SqliteConnection, session: SessionId) -> Result<Vec<TurnRow>> {
-    type Row = (Vec<u8>, String, i64, Option<i64>, Option<i64>, String, String);
+    type Row = (Vec<u8>, String, i64, Option<i64>, Option<i64>, String, String, i64);
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, status, first_seq, ended, waits_until, agent, model FROM turns WHERE session = ?1 ORDER BY id",
+        "SELECT id, status, first_seq, ended, waits_until, agent, model, worked_ms FROM turns WHERE session = ?1 ORDER BY id",
     )
     .bind(&session.uuid().as_bytes()[..])
     .fetch_all(connection)
     .await
     .map_err(failed)?;
     rows.into_iter()
-        .map(|(id, status, first_seq, ended, waits_until, agent, model)| {
+        .map(|(id, status, first_seq, ended, waits_until, agent, model, worked_ms)| {
             Ok(TurnRow {
                 turn: TurnId::from_uuid(decode::uuid(&id, "a turn's id")?),
                 status: decode::status(&status)?,
@@ -551,6 +555,7 @@ async fn turns(connection: &mut SqliteConnection, session: SessionId) -> Result<
                 waits_until,
                 agent,
                 model,
+                worked_ms,
             })
         })
         .collect()

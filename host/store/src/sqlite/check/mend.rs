@@ -4,7 +4,7 @@
 use crate::{
     api::Result,
     faults::Point,
-    sqlite::{BoxFuture, SqliteStore, decode, failed},
+    sqlite::{BoxFuture, SqliteStore, decode, failed, spending::Charged},
 };
 use fumehood_core::{
     digest::Digest,
@@ -24,6 +24,7 @@ pub(crate) struct TurnRow {
     pub(super) waits_until: Option<i64>,
     pub(super) agent: String,
     pub(super) model: String,
+    pub(super) worked_ms: i64,
 }
 
 impl fmt::Display for TurnRow {
@@ -44,7 +45,11 @@ impl fmt::Display for TurnRow {
             )?;
         }
         if !self.agent.is_empty() {
-            write!(f, ", worked by {} with {}", self.agent, self.model)?;
+            write!(
+                f,
+                ", worked by {} with {}, counted for {} ms",
+                self.agent, self.model, self.worked_ms
+            )?;
         }
         Ok(())
     }
@@ -85,8 +90,7 @@ pub(crate) enum Mend {
     Session {
         session: SessionId,
         last_seq: i64,
-        spent_tokens: i64,
-        spent_cost: i64,
+        charged: Charged,
     },
     /// Where a session went back is noted anew from its journal.
     Rewinds {
@@ -151,15 +155,19 @@ async fn apply(connection: &mut SqliteConnection, mend: &Mend) -> Result<()> {
         Mend::Session {
             session,
             last_seq,
-            spent_tokens,
-            spent_cost,
+            charged,
         } => {
-            let query =
-                sqlx::query("UPDATE sessions SET last_seq = ?2, spent_tokens = ?3, spent_cost = ?4 WHERE id = ?1")
-                    .bind(session.uuid().as_bytes().to_vec())
-                    .bind(last_seq)
-                    .bind(spent_tokens)
-                    .bind(spent_cost);
+            let query = sqlx::query(
+                "UPDATE sessions SET last_seq = ?2, spent_tokens = ?3, spent_cost = ?4, spent_tool_calls = ?5, spent_steps = ?6, \
+                 spent_ms = ?7 WHERE id = ?1",
+            )
+            .bind(session.uuid().as_bytes().to_vec())
+            .bind(last_seq)
+            .bind(charged.tokens)
+            .bind(charged.cost)
+            .bind(charged.tool_calls)
+            .bind(charged.steps)
+            .bind(charged.time_ms);
             query.execute(connection).await.map(drop).map_err(failed)
         }
         Mend::Rewinds { session, rewinds } => note_rewinds(connection, *session, rewinds).await,
@@ -190,7 +198,7 @@ async fn apply(connection: &mut SqliteConnection, mend: &Mend) -> Result<()> {
 
 async fn turn(connection: &mut SqliteConnection, session: SessionId, row: &TurnRow) -> Result<()> {
     sqlx::query(
-        "UPDATE turns SET status = ?3, first_seq = ?4, ended = ?5, waits_until = ?6, agent = ?7, model = ?8 \
+        "UPDATE turns SET status = ?3, first_seq = ?4, ended = ?5, waits_until = ?6, agent = ?7, model = ?8, worked_ms = ?9 \
          WHERE session = ?1 AND id = ?2",
     )
     .bind(&session.uuid().as_bytes()[..])
@@ -201,6 +209,7 @@ async fn turn(connection: &mut SqliteConnection, session: SessionId, row: &TurnR
     .bind(row.waits_until)
     .bind(&row.agent)
     .bind(&row.model)
+    .bind(row.worked_ms)
     .execute(connection)
     .await
     .map_err(failed)?;
