@@ -243,6 +243,9 @@ async fn the_host_takes_as_many_open_files_as_it_may_have() {
         ])
         .arg(fumehood_tests::binary())
         .current_dir(place.path())
+        // How these tests are told what to try; the host knows no such variables.
+        .env_remove("FUMEHOOD_BIN")
+        .env_remove("FUMEHOOD_GUESTS")
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()

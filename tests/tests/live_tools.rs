@@ -12,7 +12,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-const MANIFEST: &str = "name = \"hostile\"\nversion = \"0.1.0\"\n[network]\nallow = [\"http://127.0.0.1:*\"]\n";
+/// A call waits while other code is compiled, which may take long.
+const MANIFEST: &str =
+    "name = \"hostile\"\nversion = \"0.1.0\"\n[network]\nallow = [\"http://127.0.0.1:*\"]\n[limits]\ntime = \"10m\"\n";
 
 fn config(drain: &str) -> String {
     format!("[limits]\ndrain = \"{drain}\"\n[network]\nprivate_networks = [\"127.0.0.1/32\"]\n")

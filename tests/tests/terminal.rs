@@ -21,14 +21,14 @@ turns:
       - text: "Done."
   - match: "late"
     steps:
-      - delay_ms: 1500
+      - delay_ms: 5000
         tool_calls:
           - { tool: files_write, arguments: { path: "a.txt", content: "a" } }
           - { tool: files_write, arguments: { path: "b.txt", content: "b" } }
       - text: "Done."
   - match: "slow"
     steps:
-      - delay_ms: 1500
+      - delay_ms: 4000
         text: "Done."
 "#;
 
@@ -171,7 +171,7 @@ async fn ctrl_c_at_a_question_cancels_the_turn() {
 
 #[tokio::test]
 async fn a_question_whose_time_is_over_on_the_host_is_given_up() {
-    let place = place("2s");
+    let place = place("5s");
     let host = place.serve().await;
     let mut command = place.command(&["run", "one"]);
     command.env("FUMEHOOD_URL", &host.base);
@@ -221,7 +221,9 @@ async fn a_row_that_moves_is_drawn_over_and_leaves_nothing() {
         "⠋⠙⠹⠸⠼".chars().all(|mark| written.contains(mark))
     };
     terminal.until("a mark that moves", moved).await;
-    terminal.shows("… 1 s", 1).await;
+    terminal
+        .until("the first second", |terminal| terminal.written().contains("… 1 s"))
+        .await;
     assert_eq!(
         terminal.screen().matches("waiting for the").count(),
         1,

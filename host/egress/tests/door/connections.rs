@@ -120,7 +120,7 @@ async fn a_request_that_finds_no_free_slot_in_time_is_told_so() {
     let server = Server::start_async(|_| std::future::pending()).await;
     let world = World::with(|config| {
         config.max_connections_per_host = 1;
-        config.connect_timeout = Duration::from_millis(100);
+        config.connect_timeout = Duration::from_secs(1);
     });
     let (egress, grant, request) = (world.egress.clone(), open().make(), get(&server.url("/")));
     let first = tokio::spawn(async move { egress.send(&grant, request).await.map(|_| ()) });

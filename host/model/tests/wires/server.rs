@@ -244,4 +244,4 @@ pub(crate) fn events(events: &[(&str, &str)]) -> String {
 }
 
 /// More than anything in these tests takes, so that a hang fails and does not stay.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -24,6 +24,9 @@ fn whole() -> Reply {
     )
 }
 
+/// A silence after which a stream is given up, and within which a machine under load delivers what was sent before.
+const SHORT_SILENCE: &str = "500ms";
+
 #[tokio::test]
 async fn a_refused_key_is_not_tried_again_on_any_wire() {
     for config in every_wire() {
@@ -134,7 +137,7 @@ async fn a_provider_that_does_not_begin_in_time_is_given_up() {
 #[tokio::test]
 async fn a_provider_that_falls_silent_is_given_up_after_what_was_shown() {
     let mut config = openai();
-    config["idle_timeout"] = "50ms".into();
+    config["idle_timeout"] = SHORT_SILENCE.into();
     let reply = Reply::stream("data: {\"choices\":[{\"delta\":{\"content\":\"Hel\"}}]}\n\ndata: half").then_silent();
     let (events, error) = failure(&config, reply).await;
     assert_eq!(events, [ModelEvent::TextDelta("Hel".into())]);
@@ -144,7 +147,7 @@ async fn a_provider_that_falls_silent_is_given_up_after_what_was_shown() {
 #[tokio::test]
 async fn single_bytes_do_not_keep_a_stream_alive() {
     let mut config = openai();
-    config["idle_timeout"] = "50ms".into();
+    config["idle_timeout"] = SHORT_SILENCE.into();
     let hello = "data: {\"choices\":[{\"delta\":{\"content\":\"Hel\"}}]}\n\n";
     let (events, error) = failure(&config, Reply::stream(hello).then_drip()).await;
     assert_eq!(events, [ModelEvent::TextDelta("Hel".into())]);
