@@ -12,7 +12,7 @@ use fumehood_core::{
     money::Money,
     name::ToolName,
     rewind::{FilesRewound, ForkedFrom},
-    turn::{BudgetScope, Note, StepStop, Usage},
+    turn::{BudgetScope, Note, StepStop, TurnError, Usage},
 };
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn said(out: Out, body: &EventBody) -> Option<String> {
             let of = model.as_ref().map(|model| format!(" of {model}")).unwrap_or_default();
             format!(
                 "{}; retry {attempt} of {max_attempts}{of} in {delay_ms} ms",
-                preview(&error.message)
+                preview(fault(error))
             )
         }
         E::StepFailed {
@@ -462,6 +462,11 @@ pub(crate) fn dropped(stop: StepStop, calls: &[String]) -> String {
 }
 
 /// The call that something is about, where there is one.
+/// What went wrong, of an attempt that is followed by another: what could be done about it stands behind a semicolon, and is done.
+pub(crate) fn fault(error: &TurnError) -> &str {
+    error.message.split(';').next().unwrap_or_default()
+}
+
 fn about(call: Option<CallId>) -> String {
     call.map(|call| format!(" {}", short(&call))).unwrap_or_default()
 }

@@ -18,34 +18,34 @@ pub struct ModelError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelErrorKind {
     /// Too many requests or tokens in a window.
-    #[error("the model provider limits the rate of requests; the turn can be tried again later")]
+    #[error("the model provider limits the rate of requests")]
     RateLimited {
         /// When the provider says that trying again makes sense.
         retry_after: Option<Duration>,
     },
     /// The provider has too much to do.
-    #[error("the model provider is overloaded; the turn can be tried again later")]
+    #[error("the model provider is overloaded")]
     Overloaded {
         /// When the provider says that trying again makes sense.
         retry_after: Option<Duration>,
     },
     /// The provider could not be reached or reports a fault of its own.
-    #[error("the model provider is not available; the turn can be tried again later")]
+    #[error("the model provider is not available")]
     Unavailable {
         /// When the provider says that trying again makes sense.
         retry_after: Option<Duration>,
     },
     /// Nothing came in time.
-    #[error("the model provider did not {waiting_for} in time; the turn can be tried again")]
+    #[error("the model provider did not {waiting_for} in time")]
     Timeout {
         /// What was waited for.
         waiting_for: Wait,
     },
     /// The stream ended before the provider said that the answer is whole.
-    #[error("the model's answer broke off before its end; the turn can be tried again")]
+    #[error("the model's answer broke off before its end")]
     Incomplete,
     /// The answer came whole, and there is nothing in it.
-    #[error("the model answered with neither text nor a call; try the turn again, or another model")]
+    #[error("the model answered with neither text nor a call")]
     Empty,
     /// The key is missing, wrong, or may not use this model.
     #[error("the model provider refused the key; the operator has to check the model's `api_key_env`")]
@@ -177,9 +177,42 @@ impl ModelError {
         matches!(self.kind, ModelErrorKind::RateLimited { .. })
     }
 
-    /// The error a turn ends with when no retry is left.
+    /// What a client can do about a turn that ended so. No part of the message: it would be wrong of an attempt that is followed by
+    /// another, and of a request that is no turn's.
+    const fn advice(&self) -> Option<&'static str> {
+        match self.kind {
+            ModelErrorKind::RateLimited { .. }
+            | ModelErrorKind::Overloaded { .. }
+            | ModelErrorKind::Unavailable { .. } => Some("the turn can be tried again later"),
+            ModelErrorKind::Timeout { .. } | ModelErrorKind::Incomplete => Some("the turn can be tried again"),
+            ModelErrorKind::Empty => Some("try the turn again, or another model"),
+            ModelErrorKind::Auth
+            | ModelErrorKind::OutOfCredit
+            | ModelErrorKind::InvalidRequest
+            | ModelErrorKind::RequestTooLarge
+            | ModelErrorKind::ContextTooLong
+            | ModelErrorKind::UnknownModel
+            | ModelErrorKind::ContentFiltered
+            | ModelErrorKind::Protocol(_)
+            | ModelErrorKind::AnswerTooLarge
+            | ModelErrorKind::Script(_) => None,
+        }
+    }
+
+    /// The error a turn ends with when no retry is left: with what its client can do.
     #[must_use]
     pub fn to_turn_error(&self) -> TurnError {
+        let mut error = self.to_attempt_error();
+        if let Some(advice) = self.advice() {
+            error.message.push_str("; ");
+            error.message.push_str(advice);
+        }
+        error
+    }
+
+    /// The error of an attempt that is followed by another.
+    #[must_use]
+    pub fn to_attempt_error(&self) -> TurnError {
         let code = match self.kind {
             ModelErrorKind::RateLimited { .. } => TurnErrorCode::ModelRateLimited,
             ModelErrorKind::Overloaded { .. }
@@ -214,5 +247,38 @@ impl From<ModelErrorKind> for ModelError {
 impl fmt::Debug for ModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ModelError").field(&self.kind).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_reads_that_the_turn_has_ended_is_told_to_try_it_again() {
+        for kind in [
+            ModelErrorKind::RateLimited { retry_after: None },
+            ModelErrorKind::Overloaded { retry_after: None },
+            ModelErrorKind::Unavailable { retry_after: None },
+            ModelErrorKind::Timeout {
+                waiting_for: Wait::Connect,
+            },
+            ModelErrorKind::Incomplete,
+            ModelErrorKind::Empty,
+        ] {
+            let error = ModelError::new(kind);
+            assert!(error.is_retryable());
+            let (said, ended) = (error.to_string(), error.to_turn_error());
+            assert_eq!(error.to_attempt_error().message, said);
+            assert!(!said.contains("turn") && !said.contains("again"), "{said}");
+            let advice = ended.message.strip_prefix(&said).unwrap();
+            assert!(
+                advice.starts_with("; ") && advice.contains("again"),
+                "{}",
+                ended.message
+            );
+        }
+        let refused = ModelError::new(ModelErrorKind::Auth);
+        assert_eq!(refused.to_turn_error(), refused.to_attempt_error());
     }
 }

@@ -339,7 +339,7 @@ fn scheduled(step: u64, retry: &Retry, attempted: Attempted<'_>) -> EventBody {
         retry_after_hint_ms: wait.hint.map(millis),
         rate_limit_floor_applied: wait.floor == Applied::Yes,
         budget_capped: wait.budget_cap == Applied::Yes,
-        error: error.to_turn_error(),
+        error: error.to_attempt_error(),
         model: (next.name != asked.name).then(|| next.name.clone()),
         failed_model,
         usage,

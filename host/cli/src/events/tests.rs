@@ -94,6 +94,12 @@ fn examples() -> Vec<(&'static str, Value, &'static str)> {
             "the provider is busy; retry 1 of 4 of spare in 500 ms",
         ),
         (
+            "retry.scheduled",
+            json!({"step": 1, "attempt": 2, "max_attempts": 4, "delay_ms": 500,
+                "error": {"code": "model_unavailable", "message": "the provider is busy; the turn can be tried again later"}}),
+            "the provider is busy; retry 2 of 4 in 500 ms",
+        ),
+        (
             "step.failed",
             json!({"step": 1, "error": error}),
             "step 1 given up: the provider is busy",

@@ -376,11 +376,9 @@ fn retry(body: &EventBody) -> Vec<Draw> {
         Some(model) => format!("asking {model} instead{wait}"),
         None => format!("retry {attempt} of {max_attempts}{wait}"),
     };
-    // What could be done about it stands behind a semicolon, and is done.
-    let failed = error.message.split(';').next().unwrap_or_default();
     vec![
         Draw::Ends(Running::Model),
-        quiet(format!("{}; {again}", preview(failed))),
+        quiet(format!("{}; {again}", preview(events::fault(error)))),
         begins_to_wait("waiting for the model"),
     ]
 }
