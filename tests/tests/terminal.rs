@@ -158,6 +158,27 @@ async fn what_was_typed_before_a_question_is_no_answer_to_it() {
 }
 
 #[tokio::test]
+async fn a_name_that_was_typed_before_deletes_no_org() {
+    let place = Place::new("");
+    place.json(&["org", "create", "acme"]).await;
+    let delete = || place.terminal(&["org", "delete", "acme"], COLUMNS);
+    let mut terminal = delete();
+    // Before the question: the command has not even begun.
+    terminal.types("acme\n");
+    terminal.shows("Type its name to go on:", 1).await;
+    terminal.types("another\n");
+    let (status, _, screen) = terminal.ended().await;
+    assert_eq!(status.code(), Some(1), "{screen}");
+    assert!(screen.contains("nothing was deleted"), "{screen}");
+
+    let mut terminal = delete();
+    terminal.shows("Type its name to go on:", 1).await;
+    terminal.types("acme\n");
+    let (status, _, screen) = terminal.ended().await;
+    assert!(status.success() && screen.contains("deleted the org acme"), "{screen}");
+}
+
+#[tokio::test]
 async fn ctrl_c_at_a_question_cancels_the_turn() {
     let place = place("1h");
     let mut terminal = place.terminal(&["run", "one"], COLUMNS);

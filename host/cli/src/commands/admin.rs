@@ -6,7 +6,7 @@ use crate::{
     config::Loaded,
     keys,
     out::{Out, count, printable},
-    standard,
+    standard, terminal,
 };
 use anyhow::{Context as _, bail};
 use fumehood_core::name::OrgName;
@@ -95,7 +95,7 @@ async fn delete_org(out: Out, opened: Opened, name: &OrgName, yes: bool) -> anyh
             "the org {org} is made by every start and can't be deleted; delete its sessions, keys and components instead"
         );
     }
-    if !yes && !confirmed(&org)? {
+    if !yes && !confirmed(&org).await? {
         bail!("nothing was deleted");
     }
     let compiled = opened.lock.path().join("compiled");
@@ -121,15 +121,15 @@ async fn delete_org(out: Out, opened: Opened, name: &OrgName, yes: bool) -> anyh
 }
 
 /// Whether somebody at the terminal says the org's name.
-fn confirmed(org: &OrgName) -> anyhow::Result<bool> {
+async fn confirmed(org: &OrgName) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("deleting an org can't be undone; say that you mean it with --yes");
     }
     eprintln!("This deletes the org {org} with its keys, sessions, files, secrets and ledger, and can't be undone.");
-    eprint!("Type its name to go on: ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(answer.trim() == org.as_str())
+    // What was typed before answers something else.
+    terminal::forget_typed()?;
+    let answer = terminal::line("Type its name to go on: ").await?;
+    Ok(answer.is_some_and(|answer| answer.trim() == org.as_str()))
 }
 
 async fn known_org(opened: &Opened, org: OrgName) -> anyhow::Result<OrgName> {
