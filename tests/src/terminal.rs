@@ -56,6 +56,11 @@ impl Terminal {
             ws_ypixel: 0,
         };
         let terminal = openpty(Some(&size), None).unwrap();
+        // The command has its three of the terminal's ends. Others would keep the terminal open after it: in what it starts, and in
+        // what another test starts.
+        for end in [&terminal.master, &terminal.slave] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC).unwrap();
+        }
         let process = spawn(command, terminal.slave, answer);
         let [rows, columns] = [ROWS, columns].map(|side| NonZeroU16::new(side).unwrap());
         let seen = Arc::new(Mutex::new(Seen {
