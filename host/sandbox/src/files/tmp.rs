@@ -2,13 +2,17 @@
 //! for every entry, so that a guest cannot fill the disk with names.
 
 use super::{preopen, work::Worker};
-use cap_std::{ambient_authority, fs::Dir as CapDir};
+use cap_std::{
+    ambient_authority,
+    fs::{Dir as CapDir, MetadataExt as _, OpenOptions},
+};
 use fumehood_files::{Quota, Tree, remove_all};
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,11 +21,19 @@ use wasmtime_wasi::{FsPerms, filesystem::Dir};
 /// What an empty file or directory costs.
 const ENTRY: u64 = 4096;
 
+/// How the directories begin that are made among the system's temporary files.
+const PREFIX: &str = "fumehood-calls-";
+
+/// The file in such a directory that is locked for as long as the process lives that made it.
+const LOCK: &str = "lock";
+
 /// Where the calls' directories are made. Belongs to this process alone.
 #[derive(Debug)]
 pub(crate) struct TmpRoot {
     dir: PathBuf,
     next: AtomicU64,
+    /// Tells other processes that somebody uses it.
+    _lock: Option<File>,
 }
 
 impl TmpRoot {
@@ -32,30 +44,98 @@ impl TmpRoot {
         Ok(Self {
             dir: dir.to_owned(),
             next: AtomicU64::new(0),
+            _lock: None,
         })
     }
 
-    /// Makes a directory of its own among the system's temporary files.
+    /// Makes a directory of its own among the system's temporary files. The first of a process removes those of processes that were
+    /// killed.
     pub(crate) fn in_system() -> io::Result<Self> {
+        static SWEPT: Once = Once::new();
+        let system = std::env::temp_dir();
+        SWEPT.call_once(|| {
+            if let Err(error) = sweep(&system) {
+                tracing::debug!(%error, "what calls of earlier processes left can't be looked for");
+            }
+        });
+        Self::among(&system)
+    }
+
+    fn among(system: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
             let nonce = NEXT.fetch_add(1, Ordering::Relaxed);
             let since = std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |since| since.as_nanos());
-            let dir = std::env::temp_dir().join(format!("fumehood-{}-{nonce}-{since:x}", std::process::id()));
+            let name = format!("{PREFIX}{}-{nonce}-{since:x}", std::process::id());
+            let dir = system.join(&name);
             match private_dir(&dir, false) {
-                Ok(()) => {
-                    return Ok(Self {
-                        dir,
-                        next: AtomicU64::new(0),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
+            }
+            let parent = CapDir::open_ambient_dir(system, ambient_authority())?;
+            // Who sweeps in this very moment may have been quicker: then it is not there any more.
+            if let Some(lock) = lock(&parent, &name)? {
+                return Ok(Self {
+                    dir,
+                    next: AtomicU64::new(0),
+                    _lock: Some(lock),
+                });
             }
         }
     }
+}
+
+/// Removes what processes left that are gone: directories of this user only, and only what nobody holds.
+fn sweep(system: &Path) -> io::Result<()> {
+    let system = CapDir::open_ambient_dir(system, ambient_authority())?;
+    let own = rustix::process::geteuid().as_raw();
+    for entry in system.entries()? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX))
+            // Of the entry itself: a link is none, wherever it leads.
+            && entry.metadata().is_ok_and(|about| about.is_dir() && about.uid() == own);
+        if !is_ours {
+            continue;
+        }
+        let swept = match lock(&system, Path::new(&name)) {
+            Ok(Some(_held)) => remove_all(&system, &name),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = swept {
+            tracing::debug!(%error, "what calls of an earlier process left stays");
+        }
+    }
+    Ok(())
+}
+
+/// Takes a directory for this process; nothing, where another has it or has just removed it.
+fn lock(parent: &CapDir, name: impl AsRef<Path>) -> io::Result<Option<File>> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let dir = match parent.open_dir(name) {
+        Ok(dir) => dir,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let file = match dir.open_with(LOCK, OpenOptions::new().write(true).create(true)) {
+        Ok(file) => file,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let about = file.metadata()?;
+    let file = file.into_std();
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => return Err(error),
+    }
+    // What was locked may have been removed in between, by who held it before.
+    let is_there = dir.symlink_metadata(LOCK).is_ok_and(|now| now.ino() == about.ino());
+    Ok(is_there.then_some(file))
 }
 
 impl Drop for TmpRoot {
@@ -164,6 +244,49 @@ mod tests {
         let path = tmp.path.clone();
         drop(tmp);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_nothing_that_is_used_or_not_ours() {
+        let system = tempfile::tempdir().unwrap();
+        let entry = |name: &str| system.path().join(name);
+        let used = TmpRoot::among(system.path()).unwrap();
+        // As a process leaves it that is killed with a call in it, and one that is killed before it had taken its directory.
+        let left = entry(&format!("{PREFIX}1-0-a"));
+        std::fs::create_dir_all(left.join("0/below")).unwrap();
+        std::fs::write(left.join(LOCK), "").unwrap();
+        let not_begun = entry(&format!("{PREFIX}1-0-b"));
+        std::fs::create_dir(&not_begun).unwrap();
+        let elsewhere = entry("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        let link = entry(&format!("{PREFIX}link"));
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        let file = entry(&format!("{PREFIX}file"));
+        std::fs::write(&file, "").unwrap();
+
+        sweep(system.path()).unwrap();
+        assert!(!left.exists() && !not_begun.exists());
+        assert!(used.dir.exists() && file.exists() && link.is_symlink());
+        assert_eq!(
+            std::fs::read_dir(&elsewhere).unwrap().count(),
+            0,
+            "the link was not followed"
+        );
+
+        let dir = used.dir.clone();
+        drop(used);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_directory_that_another_process_holds_is_not_taken() {
+        let system = tempfile::tempdir().unwrap();
+        let used = TmpRoot::among(system.path()).unwrap();
+        let parent = CapDir::open_ambient_dir(system.path(), ambient_authority()).unwrap();
+        let name = used.dir.file_name().unwrap().to_owned();
+        assert!(lock(&parent, &name).unwrap().is_none());
+        drop(used);
+        assert!(lock(&parent, &name).unwrap().is_none(), "it is gone");
     }
 
     #[test]
