@@ -207,6 +207,25 @@ async fn a_question_whose_time_is_over_on_the_host_is_given_up() {
 }
 
 #[tokio::test]
+async fn without_a_serving_host_a_run_ends_its_own_wait_and_no_other() {
+    let place = place("5s");
+    // Nobody is at a terminal: the question stays, and its time is over long before that of the next.
+    let left = place.run(&["--json", "run", "one"]).await;
+    let events = String::from_utf8(left.stdout).unwrap();
+    assert_eq!(left.status.code(), Some(1), "{events}");
+    let last: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    let terminal = place.terminal(&["run", "one"], COLUMNS);
+    terminal.shows(QUESTION, 1).await;
+    let (status, _, screen) = terminal.ended().await;
+    assert!(status.success(), "{screen}");
+    assert!(screen.contains("\nthe time to decide was over\n"), "{screen}");
+    assert!(screen.contains(") nobody decided in time"), "{screen}");
+    assert!(screen.contains("\nDone.\n"), "{screen}");
+    let other = place.json(&["turn", "show", last["turn"].as_str().unwrap()]).await;
+    assert_eq!(other["status"], "awaiting_approval", "{other}");
+}
+
+#[tokio::test]
 async fn a_question_that_somebody_else_answers_is_given_up() {
     let place = place("1h");
     let host = place.serve().await;

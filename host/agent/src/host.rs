@@ -214,6 +214,8 @@ struct Inner {
     summed_up: compaction::BeingSummedUp,
     /// Set when it goes on with what nobody asks for just now.
     recovers: OnceLock<()>,
+    /// The session in which it ends what waits too long, where it does not in all.
+    tended: OnceLock<SessionId>,
     tasks: TaskTracker,
     /// What is under way of turns and of summing up.
     working: TaskTracker,
@@ -273,6 +275,7 @@ impl Host {
                 order: SessionLocks::default(),
                 summed_up: compaction::BeingSummedUp::default(),
                 recovers: OnceLock::new(),
+                tended: OnceLock::new(),
                 tasks,
                 working: TaskTracker::new(),
                 draining: closing.child_token(),

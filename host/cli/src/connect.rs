@@ -46,6 +46,14 @@ impl Connection {
         }
     }
 
+    /// Has the waits of a session ended when their time is over, where no serving host does.
+    pub(crate) fn end_waits_of(&self, session: &str) -> anyhow::Result<()> {
+        if let Some(own) = &self.own {
+            own.running.host.end_waits_of(session.parse()?);
+        }
+        Ok(())
+    }
+
     /// Ends the connection, and the host if it is the command's own.
     pub(crate) async fn close(self) {
         if let Some(own) = self.own {

@@ -1,6 +1,6 @@
 //! Going on with what is left: all of it by a host that serves, one session's by a host that was started for one command.
 
-use super::{Host, HostError};
+use super::{Host, HostError, waiting::Waits};
 use fumehood_core::{
     id::{SessionId, TurnId},
     name::OrgName,
@@ -24,7 +24,8 @@ impl Host {
     pub async fn recover(&self) -> Result<(), HostError> {
         if self.inner.recovers.set(()).is_ok() {
             let expiring = self.clone();
-            self.tasks().spawn(async move { expiring.end_long_waits().await });
+            self.tasks()
+                .spawn(async move { expiring.end_long_waits(Waits::All).await });
             let firing = self.clone();
             self.tasks().spawn(async move { firing.fire_schedules().await });
             let telling = self.clone();

@@ -1,9 +1,15 @@
 //! Turns that wait for somebody outside: for a decision, or for results. Nothing of them is held but their rows.
 //!
-//! One task of the host's ends those that have waited long enough; it sleeps until the next one is due. A new input ends them as well.
+//! One task of the host's ends those that have waited long enough; it sleeps until the next one is due: in all sessions where the host
+//! serves, in one where it was started for a command. A new input ends them as well.
 
 use super::{Host, HostError};
-use fumehood_core::{id::TurnId, name::OrgName, now, turn::TurnStatus};
+use fumehood_core::{
+    id::{SessionId, TurnId},
+    name::OrgName,
+    now,
+    turn::TurnStatus,
+};
 use fumehood_store::{
     StoreError,
     record::{Ending, Turn},
@@ -17,11 +23,37 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
 /// How long to leave alone what could not be read or ended.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
+/// Whose waits a host ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waits {
+    All,
+    OfSession(SessionId),
+}
+
+impl Waits {
+    fn include(self, turn: &Turn) -> bool {
+        match self {
+            Self::All => true,
+            Self::OfSession(session) => turn.session == session,
+        }
+    }
+}
+
 impl Host {
+    /// From now on ends what waits too long in one session, and goes on with its turn: for a host of one command, which leaves other
+    /// sessions alone. The first session is the only one; a host that [goes on with all](Host::recover) needs none.
+    pub fn end_waits_of(&self, session: SessionId) {
+        if !self.recovers() && self.inner.tended.set(session).is_ok() {
+            let expiring = self.clone();
+            self.tasks()
+                .spawn(async move { expiring.end_long_waits(Waits::OfSession(session)).await });
+        }
+    }
+
     /// Runs for as long as the host does.
-    pub(super) async fn end_long_waits(&self) {
+    pub(super) async fn end_long_waits(&self, waits: Waits) {
         loop {
-            let sleep = self.end_due().await;
+            let sleep = self.end_due(waits).await;
             tokio::select! {
                 () = self.inner.closing.cancelled() => return,
                 // A turn began to wait, perhaps for less long than those that are known.
@@ -32,8 +64,8 @@ impl Host {
     }
 
     /// Ends those that are due, and says when to look again.
-    async fn end_due(&self) -> Duration {
-        let mut sleep = self.take_in_what_was_brought().await;
+    async fn end_due(&self, waits: Waits) -> Duration {
+        let mut sleep = self.take_in_what_was_brought(waits).await;
         let mut after = None;
         loop {
             let page = match self.store().turns_waiting(after, PAGE).await {
@@ -45,6 +77,10 @@ impl Host {
             };
             let is_last = page.len() < PAGE as usize;
             for (turn, until) in page {
+                after = Some((until, turn.id));
+                if !waits.include(&turn) {
+                    continue;
+                }
                 let left = (until - now()).to_std().unwrap_or_default();
                 if !left.is_zero() {
                     return sleep.min(left);
@@ -59,7 +95,6 @@ impl Host {
                     tracing::error!(turn = %turn.id, %error, "a turn that has waited long enough can't go on");
                     sleep = AFTER_FAILURE;
                 }
-                after = Some((until, turn.id));
             }
             if is_last {
                 return sleep;
@@ -69,7 +104,7 @@ impl Host {
 
     /// Goes on with turns that have been brought results, which nobody has told them: because they did not wait yet, or because a host
     /// stopped in between. Says for how long there is nothing more of that.
-    async fn take_in_what_was_brought(&self) -> Duration {
+    async fn take_in_what_was_brought(&self, waits: Waits) -> Duration {
         let (mut after, mut sleep) = (None, LONGEST_SLEEP);
         loop {
             let turns = match self.store().turns_given(after, PAGE).await {
@@ -79,7 +114,7 @@ impl Host {
                     return AFTER_FAILURE;
                 }
             };
-            for turn in &turns {
+            for turn in turns.iter().filter(|turn| waits.include(turn)) {
                 if let Err(error) = self.take_in(turn).await {
                     tracing::error!(turn = %turn.id, %error, "a turn that was brought a result can't go on");
                     sleep = AFTER_FAILURE;

@@ -55,6 +55,7 @@ pub(crate) async fn run(out: Out, connection: &Connection, args: &Run) -> anyhow
             text(&client.post("/v1/sessions", &body).await?, "id").to_owned()
         }
     };
+    connection.end_waits_of(&session)?;
     let input = input(&args.input)?;
     turn(out, client, &session, &json!({"input": input})).await
 }
