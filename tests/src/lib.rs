@@ -265,11 +265,16 @@ impl Host {
 
     /// Every recorded event of a session.
     pub async fn events(&self, session: &str) -> Vec<Value> {
-        self.get(&format!("/v1/sessions/{session}/events?after=0&limit=1000"))
-            .await["items"]
-            .as_array()
-            .unwrap()
-            .clone()
+        let (mut events, mut after) = (Vec::new(), 0.to_string());
+        loop {
+            let path = format!("/v1/sessions/{session}/events?after={after}&limit=1000");
+            let page = self.get(&path).await;
+            events.extend(page["items"].as_array().unwrap().iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => next.clone_into(&mut after),
+                None => return events,
+            }
+        }
     }
 
     /// Adds a component from the built guests, with a manifest that takes the place of its own, granting all it asks for.

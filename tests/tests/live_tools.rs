@@ -214,7 +214,8 @@ async fn an_update_that_does_not_compile_leaves_the_version_that_serves() {
 #[tokio::test]
 async fn a_host_that_stops_while_calls_drain_does_not_wait_for_their_time() {
     let world = World::start().await;
-    let place = Place::scripted(&script(&world), &config("1h"));
+    let config = format!("{}[shutdown]\ndrain = \"1s\"\n", config("1h"));
+    let place = Place::scripted(&script(&world), &config);
     let host = place.serve().await;
     add(&host, &guest("hostile")).await;
     let session = turn(&host, &world).await;

@@ -408,14 +408,15 @@ pub(crate) async fn for_each_page_between(
     const PAGE: u32 = 1000;
     loop {
         let mut events = store.events(org, session, after, PAGE).await?;
-        let end = events.last().and_then(|event| event.seq);
-        let is_full = events.len() == PAGE as usize;
+        let Some(end) = events.last().and_then(|event| event.seq) else {
+            return Ok(());
+        };
         events.retain(|event| event.seq.is_some_and(|seq| seq <= last && !passed.covers(seq)));
         fold(&events);
-        match end {
-            Some(seq) if is_full && seq < last => after = seq,
-            _ => return Ok(()),
+        if end >= last {
+            return Ok(());
         }
+        after = end;
     }
 }
 

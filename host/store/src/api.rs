@@ -27,6 +27,10 @@ use fumehood_policy::{agent::AgentConfig, grant::Grant};
 use secrecy::SecretString;
 use std::{collections::BTreeMap, net::IpAddr};
 
+/// The most that is read of a journal at a time, in bytes as it is kept, but for a single event that is larger: so much is in memory for each
+/// who reads a session that holds large contents.
+pub const EVENTS_BYTES: u32 = 4 << 20;
+
 /// Why the store could not do what it was asked. "Not there" is not an error: it is `None` or `false`.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -307,7 +311,8 @@ pub trait Journal {
         seen: Seen,
         events: &[NewEvent],
     ) -> Result<Option<Vec<Event>>>;
-    /// Recorded events with `seq > after`, in order, at most `limit`.
+    /// Recorded events with `seq > after`, in order: at most `limit`, and no more than fit into [`EVENTS_BYTES`], but always the first. So
+    /// fewer than `limit` may be followed by others; after the last comes nothing.
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>>;
     /// The `seq` of the session's last event; `None` if the org has no such session.
     async fn last_seq(&self, org: &OrgName, session: SessionId) -> Result<Option<u64>>;

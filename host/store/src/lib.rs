@@ -36,8 +36,8 @@ pub mod webhooks;
 pub mod workspace;
 
 pub use api::{
-    Agents, Callbacks, Components, Jobs, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings, Schedules,
-    Secrets, SecretsStamp, Sessions, Settlement, Spending, Store, StoreError, Turns, Webhooks,
+    Agents, Callbacks, Components, EVENTS_BYTES, Jobs, Journal, KeyValues, Keys, Leases, Ledger, Orgs, Recordings,
+    Schedules, Secrets, SecretsStamp, Sessions, Settlement, Spending, Store, StoreError, Turns, Webhooks,
 };
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, StoreUrl};

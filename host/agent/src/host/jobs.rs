@@ -395,8 +395,8 @@ impl Host {
                 made.apply(&event.body);
             }
             match events.last().and_then(|last| last.seq) {
-                Some(last) if events.len() >= EVENTS as usize => after = last,
-                _ => return Ok(made),
+                Some(last) => after = last,
+                None => return Ok(made),
             }
         }
     }

@@ -81,7 +81,8 @@ fn bad_last_event_id() -> Problem {
 /// A stream sends what is recorded after `Last-Event-ID` or `after`, then what happens, in order, without gap or double, and a
 /// comment every 15 s of silence. Recorded events have an `id`, their `seq`; deltas are live only and have none: what they told is in
 /// a recorded event later. Where deltas are missed, one `stream.truncated` says so. An event that the journal does not have can't be
-/// gone on after (`cursor_beyond_end`). With `Accept: application/json` the answer is a page of the recorded events.
+/// gone on after (`cursor_beyond_end`). With `Accept: application/json` the answer is a page of the recorded events: `limit` of them, or
+/// as many as fit into 4 MiB, but always one; `next` tells that there are more.
 #[utoipa::path(get, path = "/v1/sessions/{session}/events", tag = "events",
     params(
         ("session" = String, Path, description = "`ses_…`"),
@@ -125,12 +126,14 @@ async fn list_events(
 }
 
 async fn page(app: &App, client: &Client, session: SessionId, after: u64, limit: u32) -> Answer<Listed<Event>> {
-    let items = app.host.store().events(&client.org, session, after, limit).await?;
-    let is_full = items.len() >= limit as usize;
+    let store = app.host.store();
+    let items = store.events(&client.org, session, after, limit).await?;
+    // A page may end before its number is reached.
+    let last = store.last_seq(&client.org, session).await?.unwrap_or_default();
     let next = items
         .last()
         .and_then(|event| event.seq)
-        .filter(|_| is_full)
+        .filter(|seq| *seq < last)
         .map(|seq| seq.to_string());
     Ok(Listed { items, next })
 }

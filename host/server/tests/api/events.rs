@@ -1,6 +1,9 @@
 use crate::house::{Frame, Frames, House, kinds, seqs};
 use fumehood_agent::limits::{Limits, OrgLimits};
-use fumehood_core::name::OrgName;
+use fumehood_core::{
+    event::{EventBody, NewEvent, Source},
+    name::OrgName,
+};
 use fumehood_server::ServerConfig;
 use fumehood_store::record::SessionChange;
 use http::Method;
@@ -43,6 +46,50 @@ async fn the_journal_is_listed_in_pages() {
     assert_eq!(paged, all);
     let after = list("after=3".into()).await.json();
     assert_eq!(after["items"][0]["seq"], 4);
+}
+
+#[tokio::test]
+async fn events_too_large_for_a_page_are_listed_and_streamed_each_once() {
+    let house = House::new().await;
+    let path = house.session().await;
+    let session = path.rsplit('/').next().unwrap().parse().unwrap();
+    let said = |length: usize| NewEvent {
+        turn: None,
+        source: Source::Host,
+        body: EventBody::TextCompleted {
+            step: 1,
+            text: "x".repeat(length),
+        },
+    };
+    let page = fumehood_store::EVENTS_BYTES as usize;
+    let store = house.host.store();
+    for length in [page / 2, page / 2, page + 1, 1, 1] {
+        store
+            .append(&OrgName::default_org(), session, &[said(length)])
+            .await
+            .unwrap();
+    }
+    let last = store.last_seq(&OrgName::default_org(), session).await.unwrap().unwrap();
+    let (mut listed, mut after) = (Vec::new(), "0".to_owned());
+    let mut pages = 0;
+    loop {
+        let asked = house.get(&format!("{path}/events?after={after}&limit=1000"));
+        let page = asked.with("accept", "application/json").answer().await.json();
+        let items = page["items"].as_array().unwrap();
+        listed.extend(items.iter().map(|event| event["seq"].as_u64().unwrap()));
+        pages += 1;
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut after),
+            None => break,
+        }
+    }
+    let all: Vec<_> = (1..=last).collect();
+    assert_eq!((listed, pages), (all.clone(), 4));
+    let mut stream = house.get(&format!("{path}/events")).stream().await;
+    for seq in all {
+        let frame = stream.next().await.unwrap();
+        assert_eq!(frame.id, Some(seq));
+    }
 }
 
 #[tokio::test]

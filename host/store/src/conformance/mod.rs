@@ -10,6 +10,7 @@ mod housekeeping;
 mod jobs;
 mod leases;
 mod orders;
+mod pages;
 mod queue;
 mod races;
 mod recordings;
@@ -74,6 +75,7 @@ pub async fn run(factory: &dyn Factory) -> Vec<Failure> {
     let chapters = [
         tenancy::PROMISES,
         work::PROMISES,
+        pages::PROMISES,
         queue::PROMISES,
         waiting::PROMISES,
         callbacks::PROMISES,

@@ -6,7 +6,7 @@ use super::{
     callbacks, decode, failed, jobs, leases, spending, webhooks,
 };
 use crate::{
-    api::{Journal, Result, StoreError},
+    api::{EVENTS_BYTES, Journal, Result, StoreError},
     faults::{Passage, Point},
     lease::Fence,
     record::Seen,
@@ -22,6 +22,24 @@ use fumehood_core::{
     turn::{TurnStatus, WaitingFor},
 };
 use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
+
+/// Where the page of the session ?1 after the event ?2 ends that has at most ?3 events, and no more than fit into ?4 bytes; but always one.
+///
+/// The lengths are read without the contents. Most pages are small: what is summed up event by event is looked for in large ones only.
+macro_rules! last_of_page {
+    () => {
+        "(SELECT CASE WHEN sum(bytes) <= ?4 THEN max(seq) ELSE (\
+           SELECT max(seq) FROM (\
+             SELECT seq, bytes, sum(bytes) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS together FROM (\
+               SELECT seq, octet_length(source) + octet_length(body) AS bytes \
+               FROM events WHERE session = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3)) \
+           WHERE together <= ?4 OR together = bytes) END \
+         FROM (\
+           SELECT seq, octet_length(source) + octet_length(body) AS bytes \
+           FROM events WHERE session = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3))"
+    };
+}
+pub(super) use last_of_page;
 
 /// Events with their stored texts, made before the writer is asked so that it does nothing but write.
 pub(super) struct Prepared {
@@ -457,15 +475,17 @@ impl Journal for SqliteStore {
         let Ok(after) = i64::try_from(after) else {
             return Ok(Vec::new());
         };
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = sqlx::query_as(concat!(
             "SELECT e.id, e.seq, e.time, e.session, e.turn, e.source, e.body FROM sessions s \
-             JOIN events e ON e.session = s.id AND e.seq > ?3 \
-             WHERE s.org = ?1 AND s.id = ?2 AND s.deleting IS NULL ORDER BY e.seq LIMIT ?4",
-        )
-        .bind(org.as_str())
+             JOIN events e ON e.session = s.id AND e.seq > ?2 AND e.seq <= ",
+            last_of_page!(),
+            " WHERE s.org = ?5 AND s.id = ?1 AND s.deleting IS NULL ORDER BY e.seq"
+        ))
         .bind(&session.uuid().as_bytes()[..])
         .bind(after)
         .bind(i64::from(limit))
+        .bind(i64::from(EVENTS_BYTES))
+        .bind(org.as_str())
         .fetch_all(self.readers())
         .await
         .map_err(failed)?;

@@ -5,10 +5,10 @@ use super::{
     mend::{AwaitedRow, JobRow, TurnRow},
 };
 use crate::{
-    api::Result,
+    api::{EVENTS_BYTES, Result},
     sqlite::{
         decode, failed, jobs,
-        journal::{projected, waits_until},
+        journal::{last_of_page, projected, waits_until},
         spending::Charged,
     },
 };
@@ -133,12 +133,15 @@ async fn session(connection: &mut SqliteConnection, kept: &SessionRow) -> Result
 async fn fold(connection: &mut SqliteConnection, kept: &SessionRow) -> Result<std::result::Result<Folded, String>> {
     let mut folded = Folded::default();
     loop {
-        let events: Vec<EventRow> = sqlx::query_as(
-            "SELECT seq, time, turn, body FROM events WHERE session = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-        )
+        let events: Vec<EventRow> = sqlx::query_as(concat!(
+            "SELECT seq, time, turn, body FROM events WHERE session = ?1 AND seq > ?2 AND seq <= ",
+            last_of_page!(),
+            " ORDER BY seq"
+        ))
         .bind(&kept.session.uuid().as_bytes()[..])
         .bind(folded.last)
         .bind(PAGE)
+        .bind(i64::from(EVENTS_BYTES))
         .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
