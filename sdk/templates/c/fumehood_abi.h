@@ -128,7 +128,7 @@ void fh_stream_read(int32_t stream, uint64_t most, fh_read *read);
 static fh_result fh_refused(fh_text host, int code) {
   enum { DNS_TIMEOUT = 0, IP_PROHIBITED = 4, LIMIT_REACHED = 11, REQUEST_DENIED = 15, RESPONSE_TIMEOUT = 33 };
   if (code == REQUEST_DENIED || code == IP_PROHIBITED) {
-    return fh_fail(FH_DENIED, "the request to %.*s was denied: the grant's [network] allow decides (error %d of wasi:http)", FH_SHOW(host), code);
+    return fh_fail(FH_DENIED, "the request to %.*s was denied (error %d of wasi:http)", FH_SHOW(host), code);
   }
   if ((code >= DNS_TIMEOUT && code <= LIMIT_REACHED) || code == RESPONSE_TIMEOUT) {
     return fh_fail(FH_UNAVAILABLE, "%.*s cannot be reached (error %d of wasi:http)", FH_SHOW(host), code);

@@ -266,7 +266,7 @@ func refused(host string, code uint8) error {
 	const ipProhibited, limitReached, requestDenied, responseTimeout = 4, 11, 15, 33
 	switch {
 	case code == requestDenied || code == ipProhibited:
-		return Fail(Denied, "the request to %s was denied: the grant's [network] allow decides (error %d of wasi:http)", host, code)
+		return Fail(Denied, "the request to %s was denied (error %d of wasi:http)", host, code)
 	case code <= limitReached || code == responseTimeout:
 		return Fail(Unavailable, "%s cannot be reached (error %d of wasi:http)", host, code)
 	}

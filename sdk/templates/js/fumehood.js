@@ -170,7 +170,7 @@ function parts(url) {
 function refused(host, error) {
   const code = payload(error)?.tag ?? String(error?.message ?? error);
   if (["HTTP-request-denied", "destination-IP-prohibited"].includes(code)) {
-    return Failure.denied(`the request to ${host} was denied: the grant's [network] allow decides (${code})`);
+    return Failure.denied(`the request to ${host} was denied (${code})`);
   }
   if (/^(DNS|destination|connection)|timeout/.test(code)) {
     return Failure.unavailable(`${host} cannot be reached: ${code}`);

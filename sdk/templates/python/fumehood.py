@@ -212,7 +212,7 @@ def _failure(failure):
 def _refused(host, code):
     what = type(code).__name__.removeprefix("ErrorCode_")
     if what in ("HttpRequestDenied", "DestinationIpProhibited"):
-        return Denied(f"the request to {host} was denied: the grant's [network] allow decides ({what})")
+        return Denied(f"the request to {host} was denied ({what})")
     if what.startswith(("Dns", "Destination", "Connection")) or what.endswith("Timeout"):
         return Unavailable(f"{host} cannot be reached: {what}")
     return Failed(f"the request to {host} failed: {what}")

@@ -6,7 +6,7 @@ use crate::{
     out::{Out, Style},
 };
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn new(out: Out, args: &ToolNew) -> anyhow::Result<()> {
     let new = New {
@@ -26,8 +26,8 @@ pub(crate) fn new(out: Out, args: &ToolNew) -> anyhow::Result<()> {
             out.style(Style::Bold, format_args!("{}/", args.name)),
             args.lang
         ));
-        for file in &files {
-            out.line(format_args!("  {}", file.display()));
+        for line in shown(&files) {
+            out.line(format_args!("  {line}"));
         }
         out.line("\nnext");
         out.line(format_args!("  cd {}", args.name));
@@ -37,6 +37,29 @@ pub(crate) fn new(out: Out, args: &ToolNew) -> anyhow::Result<()> {
         out.line("README.md says what each of them does, and how to call it.");
     });
     Ok(())
+}
+
+/// Each file; the interfaces that the contract refers to, which nobody changes, as the folder that has them.
+fn shown(files: &[&Path]) -> Vec<String> {
+    const INTERFACES: &str = "wit/deps";
+    let mut lines = Vec::new();
+    let mut interfaces = 0;
+    for file in files {
+        let within = file.iter().skip(1).collect::<PathBuf>();
+        match within.starts_with(INTERFACES) {
+            true => interfaces += 1,
+            false => lines.push(file.display().to_string()),
+        }
+    }
+    if let Some(folder) = files
+        .first()
+        .and_then(|file| file.iter().next())
+        .filter(|_| interfaces > 0)
+    {
+        let folder = Path::new(folder).join(INTERFACES);
+        lines.push(format!("{}/ ({interfaces} files)", folder.display()));
+    }
+    lines
 }
 
 /// What its README begins with: built, and tested as far as that takes nothing but what is there.
