@@ -82,6 +82,26 @@ async fn what_a_component_prints_is_shown_beside_its_result_also_when_it_breaks(
 }
 
 #[tokio::test]
+async fn a_call_of_a_file_that_was_granted_nothing_says_how_it_is_granted_something() {
+    let place = Place::new("");
+    let file = hostile();
+    let call = ["tool", "call", &file, "http_get", r#"{"url": "https://a.example/x"}"#];
+    let stderr = async |more: &[&str]| {
+        let output = place.run(&[&call[..], more].concat()).await;
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let nothing = stderr(&[]).await;
+    assert!(nothing.contains("nothing was granted to it: --yes"), "{nothing}");
+    // Who has granted something, or asks for an explanation, is told by that.
+    std::fs::write(place.path().join("grant.toml"), "[network]\nallow = []\n").unwrap();
+    for more in [&["--grant", "grant.toml"][..], &["--explain"]] {
+        let said = stderr(more).await;
+        assert!(!said.contains("nothing was granted to it"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_can_not_be_meant_so_is_an_error_of_usage() {
     let place = Place::new("");
     std::fs::write(place.path().join("clock.wasm"), "").unwrap();

@@ -253,6 +253,7 @@ async fn a_test_file_that_names_no_tool_or_a_key_that_means_nothing_is_refused_w
         .refused()
         .await;
     assert!(message.contains("some.toml") && message.contains("line 4"), "{message}");
+    assert!(message.contains("(did you mean `expect`?)"), "{message}");
 }
 
 #[tokio::test]
@@ -389,7 +390,7 @@ async fn a_test_of_a_tool_that_the_component_does_not_have_says_so() {
         let (about, expected, found) = folder.finding().await;
         assert_eq!(about, "tool");
         assert!(
-            expected.contains("http_fetch") && found.contains("http_fetsh"),
+            expected.contains("http_fetch") && found.contains("`http_fetsh` (did you mean `http_fetch`?)"),
             "{expected}, {found}"
         );
     }
@@ -402,6 +403,13 @@ async fn a_folder_without_tests_or_without_a_component_says_what_is_missing() {
     let folder = Folder::with("tool = \"http_fetch\"\n[[test]]\nname = \"x\"\n");
     std::fs::remove_file(folder.0.path().join("tool/http.wasm")).unwrap();
     assert!(folder.refused().await.contains("http.wasm"));
+    let elsewhere = Place::empty("");
+    let output = elsewhere.run(&["tool", "test"]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("no folder of a tool") && said.contains("tool new NAME"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

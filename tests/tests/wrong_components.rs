@@ -244,3 +244,23 @@ async fn a_manifest_with_a_typing_error_names_the_key_that_was_probably_meant() 
         }
     }
 }
+
+#[tokio::test]
+async fn where_no_host_ever_started_none_is_made_for_what_is_no_component() {
+    let place = Place::empty("");
+    let mut cut = hand_written("tool-0.1.0");
+    cut.truncate(cut.len() / 2);
+    for (name, wasm) in [
+        ("text", b"(component)".to_vec()),
+        ("core", hand_written("core-module")),
+        ("cut", cut),
+    ] {
+        let file = format!("{name}.wasm");
+        std::fs::write(place.path().join(&file), wasm).unwrap();
+        let output = place.run(&["tool", "add", &file]).await;
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("API key"), "{name}");
+        assert!(!place.data().exists(), "{name}");
+        assert!(!place.path().join("fumehood.lock").exists(), "{name}");
+    }
+}

@@ -510,3 +510,26 @@ async fn a_registry_on_this_machine_that_has_tls_is_reached_over_it() {
     assert!(added.status.success(), "{}", said(&added));
     assert!(lock(&place).contains("sums"));
 }
+
+#[tokio::test]
+async fn who_gives_no_tag_or_no_scheme_is_told_what_there_is_to_give() {
+    let registry = Registry::start().await;
+    let place = Place::empty("");
+    let bare = registry.source("acme/sums");
+    let nothing = refused_without_a_trace(&place, &["tool", "add", &bare]).await;
+    assert!(
+        nothing.contains("no tag was given") && nothing.contains("check the name"),
+        "{nothing}"
+    );
+    for version in ["1.9.0", "1.10.0"] {
+        publish("sums", version, &bare).await;
+    }
+    let told = refused_without_a_trace(&place, &["tool", "add", &bare]).await;
+    assert!(told.contains("there are the versions 1.10.0, 1.9.0"), "{told}");
+    // As other programs take it.
+    let unschemed = bare.strip_prefix("oci://").unwrap();
+    let told = refused_without_a_trace(&place, &["tool", "add", &format!("{unschemed}:1.9.0")]).await;
+    assert!(told.contains(&format!("write {bare}:1.9.0")), "{told}");
+    let told = refused_without_a_trace(&place, &["tool", "add", "sums.wasm"]).await;
+    assert!(!told.contains("registry"), "{told}");
+}

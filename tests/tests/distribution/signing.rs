@@ -357,7 +357,10 @@ async fn a_file_and_one_of_a_web_server_are_signed_beside_them() {
     let place = Place::empty(&required);
     write(&place, "sums.wasm", &wasm);
     let unsigned = refused_without_a_trace(&place, &["tool", "add", "sums.wasm"]).await;
-    assert!(unsigned.contains("not signed"), "{unsigned}");
+    assert!(
+        unsigned.contains("not signed") && unsigned.contains("`fumehood tool sign sums.wasm --key"),
+        "{unsigned}"
+    );
     let for_a_turn = refused_without_a_trace(&place, &["run", "hello", "--tool", "sums.wasm"]).await;
     assert!(for_a_turn.contains("not signed"), "{for_a_turn}");
     write(&place, "sums.wasm.sig", &bad);

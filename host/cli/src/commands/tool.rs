@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fumehood_agent::install::{NewGrant, inspect};
 use fumehood_core::name::ComponentName;
-use fumehood_policy::{grant::Grant, lint, manifest::Manifest};
+use fumehood_policy::{grant::Grant, lint, manifest::Manifest, suggest::nearest};
 use fumehood_sandbox::ShareKey;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -386,8 +386,10 @@ pub(crate) fn has_tool(tools: &[&str], args: &ToolCall) -> anyhow::Result<()> {
     if !tools.contains(&args.tool.as_str()) {
         let there = tools.join(", ");
         return Err(of_usage(format!(
-            "{} has no tool `{}`; it has {there}",
-            args.component, args.tool
+            "{} has no tool `{}`{}; it has {there}",
+            args.component,
+            args.tool,
+            nearest(&args.tool, tools.iter().copied())
         )));
     }
     Ok(())

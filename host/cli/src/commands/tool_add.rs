@@ -106,6 +106,8 @@ impl Adding {
         let lock = LockFile::of(loaded);
         let fetched = outside(loaded, &args.way, own(args).as_deref())?.fetch(source).await?;
         fetched.file.beside.tell();
+        // What no host could take needs none started for it.
+        fumehood_sandbox::anatomy(&fetched.file.wasm)?;
         let replacing = match args.replace {
             true => Replacing::Anything,
             false => Replacing::Newer,

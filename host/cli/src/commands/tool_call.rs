@@ -12,7 +12,7 @@ use crate::{
     component_file::Beside,
     config::Loaded,
     fault::{OrFault as _, of_usage},
-    out::Out,
+    out::{Out, tell},
     printed,
     temporary::Temporary,
 };
@@ -115,6 +115,11 @@ pub(crate) async fn call_file(out: Out, loaded: &Loaded, args: &ToolCall) -> any
     }
     if let Some(explanation) = value.get("explanation").filter(|_| !out.json) {
         explanation::show(out, explanation);
+    } else if !out.json && gave_nothing(args) && was_denied(&called) {
+        tell(
+            "nothing was granted to it: --yes grants this call all that the component asks for, --grant FILE what stands in the file; --explain says what \
+             would have been needed\n",
+        );
     }
     running.stop().await;
     Ok(ok)
@@ -143,6 +148,16 @@ fn made<'a>(
         ledger,
         times,
     }
+}
+
+fn gave_nothing(args: &ToolCall) -> bool {
+    args.grant.is_none() && !args.yes
+}
+
+/// Whether something was refused to a call that did not go well.
+fn was_denied(called: &Called) -> bool {
+    let failed = called.result.as_ref().map_or(true, |output| output.is_error);
+    failed && called.ran.as_ref().is_some_and(|ran| !ran.denials.is_empty())
 }
 
 /// What the call may do: what is granted by a file, or nothing; within the limits that are given.

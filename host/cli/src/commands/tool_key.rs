@@ -82,27 +82,29 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<PrivateKey> {
     ensure!(size <= LARGEST_KEY, "{shown} is too large to be a key");
     let text = Zeroizing::new(fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?);
     let passphrase = match PrivateKey::is_sealed(&text) {
-        true => passphrase(&format!("passphrase of {shown} (not shown): "))?,
+        true => passphrase(&format!("passphrase of {shown} (not shown): "), "the key is sealed")?,
         false => Zeroizing::default(),
     };
     PrivateKey::from_pem(&text, &passphrase).with_context(|| format!("{shown} can't be used"))
 }
 
-fn passphrase(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+/// `why` one is needed.
+fn passphrase(prompt: &str, why: &str) -> anyhow::Result<Zeroizing<String>> {
     if let Some(passphrase) = boot::variable(PASSPHRASE) {
         return Ok(Zeroizing::new(passphrase.expose_secret().to_owned()));
     }
     if !io::stdin().is_terminal() {
-        bail!("the key is sealed: set {PASSPHRASE}, or use a terminal, where it is asked for");
+        bail!("{why}: set {PASSPHRASE}, or use a terminal, where it is asked for");
     }
     hidden(prompt)
 }
 
 /// One that is to be remembered, so it is asked for twice.
 fn new_passphrase() -> anyhow::Result<Zeroizing<String>> {
-    let first = passphrase("passphrase for the new key (not shown): ")?;
+    const WHY: &str = "a new key is sealed with a passphrase";
+    let first = passphrase("passphrase for the new key (not shown): ", WHY)?;
     if boot::variable(PASSPHRASE).is_none() {
-        let again = passphrase("the same again: ")?;
+        let again = passphrase("the same again: ", WHY)?;
         ensure!(first == again, "the two are not the same; no key was made");
     }
     ensure!(

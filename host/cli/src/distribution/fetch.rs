@@ -5,6 +5,7 @@ use super::{
     cache::Kept,
     endorsement::Endorsement,
     http::{Ask, Http, PlainHttp, Redirects, body, shown},
+    newer::newest,
     reference::Reference,
     registry::{Access, Found, Registry},
     signature::{self, LARGEST_DETACHED, LARGEST_PAYLOAD, Signature},
@@ -12,7 +13,7 @@ use super::{
     trust::{Distrusted, Policy, Signed, Trust, TrustedKey},
 };
 use crate::component_file::{Beside, ComponentFile};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use fumehood_core::digest::Digest;
 use reqwest::StatusCode;
 use std::{path::Path, time::Duration};
@@ -53,7 +54,7 @@ impl Outside {
     pub(crate) async fn fetch(&self, source: &Source) -> anyhow::Result<Fetched> {
         let (file, artifact, signed) = match source {
             Source::File(path) => {
-                let file = ComponentFile::read(path)?;
+                let file = ComponentFile::read(path).map_err(|error| in_a_registry(error, path))?;
                 let signed = self.trust.of_file(source, path, &file.wasm)?;
                 (file, None, signed)
             }
@@ -63,10 +64,13 @@ impl Outside {
                 (alone(source, wasm, endorsement), None, signed)
             }
             Source::Oci(reference) => {
-                let (file, artifact, signed) = self
-                    .artifact(source, reference)
-                    .await
-                    .with_context(|| reference.to_string())?;
+                let (file, artifact, signed) =
+                    self.artifact(source, reference)
+                        .await
+                        .map_err(|error| match error.is::<Distrusted>() {
+                            true => error,
+                            false => error.context(reference.to_string()),
+                        })?;
                 (file, Some(artifact), signed)
             }
         };
@@ -204,7 +208,12 @@ impl Outside {
             Some(digest) => digest.to_string(),
             None => reference.tag().to_owned(),
         };
-        let manifest = registry.manifest(&wanted).await?;
+        let manifest = match registry.find(&wanted).await? {
+            Some(manifest) => manifest,
+            // Nobody has named a tag, so nobody knows which there are.
+            None if *reference == reference.bare() => bail!("{}", untagged(reference, &registry.tags().await?)),
+            None => bail!("{}", registry.absent(&wanted)),
+        };
         let layer = artifact::component(&manifest.bytes, &manifest.content_type)?;
         // Before its bytes: what is not trusted is not fetched.
         let (signed, endorsement) = self.signed_artifact(source, &mut registry, &manifest).await?;
@@ -216,6 +225,34 @@ impl Outside {
         );
         let wasm = registry.blob(&layer, self.largest, "the component").await?;
         Ok((alone(source, wasm, endorsement), manifest.digest, signed))
+    }
+}
+
+/// Why a file can't be read; where its name is that of an artifact, which others take without the scheme, how that is written.
+fn in_a_registry(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    let text = path.to_str().filter(|_| !path.exists());
+    match text.and_then(|text| text.parse::<Reference>().ok()) {
+        Some(reference) => anyhow!(
+            "there is no file {}; if it is in a registry, write {reference}",
+            path.display()
+        ),
+        None => error,
+    }
+}
+
+/// That there is nothing under the usual tag, and under which there is something.
+fn untagged(reference: &Reference, tags: &[String]) -> String {
+    let place = reference.repository_place();
+    let absent = format!("no tag was given, and {place} has nothing under `{}`", reference.tag());
+    match newest(tags) {
+        versions if versions.is_empty() => {
+            format!("{absent}; check the name, that your login may read it, and give the tag that is meant")
+        }
+        versions => format!(
+            "{absent}; there are the versions {}: give the one that is meant, as in oci://{place}:{}",
+            versions.join(", "),
+            versions[0]
+        ),
     }
 }
 

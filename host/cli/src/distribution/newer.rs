@@ -9,6 +9,9 @@ use super::{
 use anyhow::{Context as _, bail};
 use semver::Version;
 
+/// How many versions are named, at most.
+const FEW: usize = 5;
+
 impl Outside {
     /// The place to look at: the highest version of a repository where a version was asked for, else the same place again.
     pub(crate) async fn newest(&self, source: &Source) -> anyhow::Result<Source> {
@@ -46,9 +49,27 @@ fn newer(than: &Version, tags: &[String]) -> Option<String> {
     wanted.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, tag)| tag.clone())
 }
 
+/// The highest of the versions among tags, the first few.
+pub(super) fn newest(tags: &[String]) -> Vec<&str> {
+    let mut versions: Vec<_> = tags
+        .iter()
+        .filter_map(|tag| Some((Version::parse(tag).ok()?, tag.as_str())))
+        .collect();
+    versions.sort_by(|(a, _), (b, _)| b.cmp(a));
+    versions.into_iter().map(|(_, tag)| tag).take(FEW).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_all_tags_the_highest_versions_are_named() {
+        let tags = ["1.9.0", "sha256-00.sig", "1.10.0", "edge", "2.0.0-rc.1"].map(str::to_owned);
+        assert_eq!(newest(&tags), ["2.0.0-rc.1", "1.10.0", "1.9.0"]);
+        let many: Vec<_> = (0..50).map(|minor| format!("1.{minor}.0")).collect();
+        assert_eq!(newest(&many).len(), FEW);
+    }
 
     #[test]
     fn the_highest_finished_version_is_the_newest() {

@@ -61,6 +61,15 @@ impl Reference {
         }
     }
 
+    /// The same repository, without which of its artifacts.
+    pub(crate) fn bare(&self) -> Self {
+        Self {
+            tag: None,
+            digest: None,
+            ..self.clone()
+        }
+    }
+
     /// The same repository's artifact of another tag.
     pub(crate) fn at(&self, tag: &str) -> Self {
         Self {

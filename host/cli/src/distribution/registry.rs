@@ -139,12 +139,15 @@ impl<'h> Registry<'h> {
     /// The manifest at a tag or of a digest.
     pub(super) async fn manifest(&mut self, tag_or_digest: &str) -> anyhow::Result<Found> {
         let found = self.find(tag_or_digest).await?;
-        found.with_context(|| {
-            format!(
-                "{} has no {} `{tag_or_digest}`; check the name, and that your login may read it",
-                self.registry, self.repository
-            )
-        })
+        found.with_context(|| self.absent(tag_or_digest))
+    }
+
+    /// That there is nothing.
+    pub(super) fn absent(&self, tag_or_digest: &str) -> String {
+        format!(
+            "{} has no {} `{tag_or_digest}`; check the name, and that your login may read it",
+            self.registry, self.repository
+        )
     }
 
     /// A blob, whole.

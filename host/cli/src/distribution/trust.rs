@@ -120,6 +120,11 @@ pub(crate) enum Distrusted {
     )]
     Unsigned { place: String, names: String },
     #[error(
+        "{file} is not signed, and signatures are required, by {names}; whoever has the key signs it with `fumehood tool sign {file} --key …`, which \
+         writes {file}.sig beside it"
+    )]
+    UnsignedFile { file: String, names: String },
+    #[error(
         "{place} is signed, but not by {names}, whose signature counts there. If its publisher has a new key, get it from them and put it into \
          [tools.trusted_keys]"
     )]
@@ -203,6 +208,7 @@ impl Trust {
         let names = names.join(" or ");
         Err(match (names.is_empty(), signatures) {
             (true, _) => Distrusted::NoKey { place },
+            (false, 0) if !source.is_remote() => Distrusted::UnsignedFile { file: place, names },
             (false, 0) => Distrusted::Unsigned { place, names },
             (false, _) => Distrusted::OtherKey { place, names },
         })
@@ -329,7 +335,7 @@ mod tests {
         let everywhere = trust(Policy::Required, vec![key("own", &[])]);
         assert!(matches!(
             everywhere.decide(&file, 0, None),
-            Err(Distrusted::Unsigned { .. })
+            Err(Distrusted::UnsignedFile { .. })
         ));
         let off = trust(Policy::Off, vec![acme]);
         assert_eq!(off.decide(&there, 0, None), Ok(Signed::NotAsked));

@@ -6,7 +6,11 @@ use fumehood_core::{
     call::{Arguments, CallErrorCode, CallStatus},
     name::SecretName,
 };
-use fumehood_policy::{grant::Grant, quantity::ByteSize};
+use fumehood_policy::{
+    grant::Grant,
+    quantity::ByteSize,
+    toml_text::{self, TomlError},
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -200,8 +204,8 @@ const fn ok() -> CallStatus {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CaseError {
     /// It is not TOML, or has keys that mean nothing.
-    #[error("{0}")]
-    Toml(String),
+    #[error(transparent)]
+    Toml(#[from] TomlError),
     /// It holds nothing to run.
     #[error("it has no [[test]]")]
     Empty,
@@ -232,7 +236,7 @@ impl TestFile {
     /// # Errors
     /// When there is a mistake in it, as far as that can be told without the component.
     pub(crate) fn parse(text: &str, dir: &Path) -> Result<Self, CaseError> {
-        let file: Self = toml::from_str(text).map_err(|error| CaseError::Toml(error.to_string()))?;
+        let file: Self = toml_text::parse(text)?;
         mistakes::check(&file, dir)?;
         Ok(file)
     }

@@ -32,8 +32,13 @@ impl Located {
 /// When there is none, or one can't be used; which and why.
 pub(crate) fn find(folder: &Path) -> anyhow::Result<Vec<Located>> {
     let dir = folder.join("tests");
-    let entries =
-        std::fs::read_dir(&dir).with_context(|| format!("cannot read {}, where a tool's tests are", dir.display()))?;
+    let entries = std::fs::read_dir(&dir).with_context(|| match folder.join("tool.toml").exists() {
+        true => format!("cannot read {}, where a tool's tests are", dir.display()),
+        false => format!(
+            "{} is no folder of a tool: it has neither tool.toml nor tests; `fumehood tool new NAME` makes one",
+            folder.display()
+        ),
+    })?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();

@@ -34,6 +34,7 @@ use fumehood_core::{
 use fumehood_egress::{EgressConfig, Resolver, Wire};
 use fumehood_policy::{
     agent::AgentConfig, authority::HostPolicy, grant::Grant, limits::Limits, manifest::Manifest, quantity::ByteSize,
+    suggest::nearest,
 };
 use fumehood_store::{
     WorkspacePath,
@@ -290,7 +291,7 @@ impl Trial {
                 true => "a component with tools".to_owned(),
                 false => format!("one of {}", there.join(", ")),
             },
-            found: format!("the component has no `{tool}`"),
+            found: format!("the component has no `{tool}`{}", nearest(tool, there.iter().copied())),
         })
     }
 
