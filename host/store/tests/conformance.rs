@@ -109,6 +109,15 @@ async fn a_store_that_uses_a_place_twice_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_reads_whatever_is_asked_for_is_caught() {
+    caught(
+        Fault::ReadsWithoutBound,
+        "a page of events ends at its bytes but for a single event, and the pages are the journal",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_leaks_across_orgs_is_caught() {
     caught(
         Fault::LeaksSessions,

@@ -72,6 +72,8 @@ pub(crate) enum Fault {
     DoublesAnEvent,
     /// Reads events in another order.
     ReordersEvents,
+    /// Reads as many events as are asked for, however large.
+    ReadsWithoutBound,
     /// Gives a turn that somebody holds to whoever asks.
     TakesWhatIsHeld,
     /// Plans a schedule that has fired for the same time again.
@@ -591,6 +593,15 @@ impl Journal for Broken {
 
     async fn events(&self, org: &OrgName, session: SessionId, after: u64, limit: u32) -> Result<Vec<Event>> {
         let mut events = self.sound.events(org, session, after, limit).await?;
+        while self.fault == Fault::ReadsWithoutBound && !events.is_empty() && events.len() < limit as usize {
+            let last = events.last().and_then(|event| event.seq).unwrap();
+            let left = limit - u32::try_from(events.len()).unwrap();
+            let more = self.sound.events(org, session, last, left).await?;
+            if more.is_empty() {
+                break;
+            }
+            events.extend(more);
+        }
         if self.fault == Fault::ReordersEvents {
             events.reverse();
         }
