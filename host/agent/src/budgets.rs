@@ -319,12 +319,7 @@ impl Purse {
             Reserved::Granted(standings) => (true, standings),
             Reserved::Refused(standings) => (false, standings),
         };
-        let uncounted = millis(foreseen.uncounted);
-        for (cap, standing) in caps.iter().zip(&mut standings) {
-            if cap.part == Part::Time {
-                standing.used = standing.used.saturating_add(uncounted);
-            }
-        }
+        count_too(foreseen.uncounted, &caps, &mut standings);
         let warnings = self.warnings(&caps, &standings).await?;
         let mut stand = caps.iter().zip(&standings);
         let used_up = stand.clone().find(|(cap, standing)| standing.used >= cap.limit);
@@ -366,6 +361,19 @@ impl Purse {
         Ok(beyond
             .max_by_key(|(_, beyond)| *beyond)
             .filter(|(_, beyond)| *beyond > 0))
+    }
+
+    /// How long the turn may be worked beside what of it is not counted yet, where a budget says so: the least of them.
+    pub(crate) async fn time_left(&self, uncounted: Duration) -> Result<Option<TimeLeft>, StoreError> {
+        let mut caps = self.caps(now());
+        caps.retain(|cap| cap.part == Part::Time);
+        if caps.is_empty() {
+            return Ok(None);
+        }
+        let session = self.holder.session();
+        let mut standings = self.budgets.store.standings(&self.org, session, &caps).await?;
+        count_too(uncounted, &caps, &mut standings);
+        Ok(least_time(&mut caps.iter().zip(&standings)))
     }
 
     /// What is to be told of a budget of time that is used up, unless it was.
@@ -457,6 +465,16 @@ fn limit_of(limit: &SpendingLimit, part: Part) -> Option<u64> {
     }
 }
 
+/// Adds time that is worked and not counted yet.
+fn count_too(uncounted: Duration, caps: &[Cap], standings: &mut [Standing]) {
+    let uncounted = u64::try_from(uncounted.as_millis()).unwrap_or(u64::MAX);
+    for (cap, standing) in caps.iter().zip(standings) {
+        if cap.part == Part::Time {
+            standing.used = standing.used.saturating_add(uncounted);
+        }
+    }
+}
+
 /// What is left of the budgets of time, where there is less than of the others.
 fn least_time<'s>(stand: &mut dyn Iterator<Item = (&'s Cap, &'s Standing)>) -> Option<TimeLeft> {
     let of_time = stand.filter(|(cap, _)| cap.part == Part::Time);
@@ -466,10 +484,6 @@ fn least_time<'s>(stand: &mut dyn Iterator<Item = (&'s Cap, &'s Standing)>) -> O
             left: Duration::from_millis(cap.limit.saturating_sub(standing.used)),
         })
         .min_by_key(|time| time.left)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a turn ends with that a budget ends gracefully; one of time does not.

@@ -219,6 +219,7 @@ impl Driver {
     async fn work(&mut self) -> Result<TurnStatus, StoreError> {
         self.tell_what_a_stop_cut_off().await?;
         self.arm_deadline();
+        self.go_on_in_time().await?;
         loop {
             if !self.recorder.machine.has_ended() {
                 self.count().await?;

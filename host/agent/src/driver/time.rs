@@ -10,7 +10,7 @@ use crate::{
 };
 use fumehood_core::{
     event::{EventBody, NewEvent},
-    turn::{BudgetScope, TurnError, TurnErrorCode},
+    turn::{BudgetScope, TurnError, TurnErrorCode, TurnStatus},
 };
 use fumehood_policy::{
     deadline::{Deadline, SetBy},
@@ -26,6 +26,21 @@ impl Driver {
         let time = self.recorder.machine.budget().time_ms;
         self.deadline = time.map(|ms| Deadline::after(self.begun.into_std(), Span::from_millis(ms), SetBy::TurnBudget));
         self.shared_time = None;
+    }
+
+    /// A turn that was begun before goes on in what is left of the time of its session and its org, too; or ends before it does
+    /// anything.
+    pub(super) async fn go_on_in_time(&mut self) -> Result<(), StoreError> {
+        let machine = &self.recorder.machine;
+        if machine.agent().is_none() || machine.status() != TurnStatus::Running {
+            return Ok(());
+        }
+        let time = self.plan.purse.time_left(self.recorder.uncounted()).await?;
+        self.share_time(time);
+        match self.time_left() {
+            Some(Duration::ZERO) => self.end_out_of_time().await,
+            _ => Ok(()),
+        }
     }
 
     /// The turn ends when so much more was worked, unless its own time is up sooner.

@@ -446,3 +446,40 @@ async fn what_turns_took_of_steps_calls_and_time_is_told_with_the_budget() {
     assert_eq!(budget["time_ms"]["used"], row["worked_ms"]);
     assert!(row["worked_ms"].as_u64().is_some(), "{row}");
 }
+
+#[tokio::test]
+async fn a_turn_that_waited_while_others_used_up_the_time_of_the_org_ends_before_it_does_anything() {
+    let house = House::built(Plan {
+        agent: json!({"model": "main", "approval": [{"tool": "double", "decide": "ask"}]}),
+        budgets: per_day(&json!({"time": "2s"})),
+        ..Plan::default()
+    })
+    .await;
+    house.add_sums().await;
+    let (waiting, other) = (house.session().await, house.session().await);
+    house.next_answer().calls(&[("double", json!({"n": 1}))]);
+    let parked = ask(&house, &waiting).await.json();
+    assert_eq!(parked["status"], "awaiting_approval", "{parked}");
+    let never = house.next_answer();
+    let cut_off = ask(&house, &other).await.json();
+    drop(never);
+    assert_eq!(cut_off["error"]["code"], "time_limit", "{cut_off}");
+
+    let turn = format!("/v1/turns/{}", parked["id"].as_str().unwrap());
+    let approved = json!({"call_id": parked["approvals"][0]["call_id"], "decision": "approve"});
+    let decided = house
+        .post(&format!("{turn}/approvals"))
+        .json(&json!({"decisions": [approved]}));
+    assert_eq!(decided.answer().await.status, StatusCode::OK);
+    let id = parked["id"].as_str().unwrap();
+    let frames = house
+        .get(&format!("{waiting}/events?turn={id}"))
+        .stream()
+        .await
+        .rest()
+        .await;
+    let error = &data(&frames, "turn.failed")[0]["error"];
+    assert_eq!(error["code"], "time_limit");
+    assert!(error["message"].as_str().unwrap().contains("org's time budget of 2s"));
+    assert!(data(&frames, "tool.started").is_empty(), "{:?}", kinds(&frames));
+}
