@@ -597,6 +597,9 @@ async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_i
     let compiled = place.path().join("cache/fumehood/compiled");
     for entry in std::fs::read_dir(&compiled).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "aot") {
+            continue;
+        }
         if let Some((digest, _)) = path.to_str().unwrap().rsplit_once('-') {
             let _ = std::fs::rename(&path, format!("{digest}-0123456789abcdef.aot"));
         }
@@ -606,6 +609,39 @@ async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_i
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(place.path().join("cache/fumehood/compiled"), open).unwrap();
     assert_eq!(explained(&[]).await["time"]["code"], "compiled");
+}
+
+// T-box-cache-tamper
+#[tokio::test]
+async fn calls_of_files_begin_from_a_kept_empty_database_and_never_from_one_that_was_changed() {
+    let place = Place::empty("");
+    let echo = root().join("target/guests/echo.wasm");
+    let call = ["tool", "call", echo.to_str().unwrap(), "echo", r#"{"text": "hello"}"#];
+    let called = async || {
+        let output = place.run(&call).await;
+        assert!(output.status.success(), "{}", said(&output));
+        let kept = std::fs::read_dir(place.path().join("cache/fumehood/compiled")).unwrap();
+        let databases: Vec<_> = kept
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "db"))
+            .collect();
+        let [database] = &databases[..] else {
+            panic!("{databases:?}");
+        };
+        database.clone()
+    };
+    let database = called().await;
+    let written = std::fs::metadata(&database).unwrap().modified().unwrap();
+    called().await;
+    assert_eq!(
+        std::fs::metadata(&database).unwrap().modified().unwrap(),
+        written,
+        "what is kept is no call's own"
+    );
+    let changed = vec![0; 8192];
+    std::fs::write(&database, &changed).unwrap();
+    called().await;
+    assert_ne!(std::fs::read(&database).unwrap(), changed);
 }
 
 #[tokio::test]

@@ -101,7 +101,10 @@ pub(crate) fn unusable_hooks(loaded: &Loaded, tools: &OrgTools) -> Vec<String> {
 /// Starts a host that has no tools yet on an opened store.
 pub(crate) async fn start_untooled(loaded: &Loaded, opened: Opened) -> anyhow::Result<Running> {
     let sandbox = Sandbox::new(&sandbox_of(&loaded.config, &opened)?)?;
-    start_bare(loaded, opened, &door(loaded)?, sandbox).await
+    let mut running = start_bare(loaded, opened, &door(loaded)?, sandbox).await?;
+    let (store, lock) = (&*running.opened.store, &running.opened.lock);
+    running.new_key = keys::first(store, lock, &OrgName::default_org()).await?;
+    Ok(running)
 }
 
 /// The sandbox of a host with this store, as it is configured.
@@ -129,7 +132,7 @@ pub(crate) fn door(loaded: &Loaded) -> anyhow::Result<EgressConfig> {
     })
 }
 
-/// Starts a host that has no tools yet, with this door and this sandbox.
+/// Starts a host that has no tools and no key yet, with this door and this sandbox.
 pub(crate) async fn start_bare(
     loaded: &Loaded,
     opened: Opened,
@@ -143,7 +146,6 @@ pub(crate) async fn start_bare(
         store.create_org(&org).await?;
     }
     store.replace_agents(&org, &config.agents()).await?;
-    let new_key = keys::first(&*store, &opened.lock, &org).await?;
 
     let policy = config.host_policy();
     let limits = Arc::new(config.limits()?);
@@ -182,7 +184,7 @@ pub(crate) async fn start_bare(
         host,
         egress,
         opened,
-        new_key,
+        new_key: None,
     })
 }
 

@@ -1,11 +1,12 @@
 //! Compiled code that the commands of one user keep from one run to the next: for components that are called as files, without a host
-//! that keeps it.
+//! that keeps it. The [empty database](crate::kept_database) that such commands begin from lies with it.
 //!
 //! Code that is loaded runs with the rights of whoever loads it. So the folder is used only if nobody else can put a file there or put
 //! another folder in its place, and each file in it only if it authenticates under the key that lies there, too, as the sandbox requires
 //! of all kept code. Where that can't be had, components are compiled each time.
 
 use anyhow::{Context as _, bail, ensure};
+use aws_lc_rs::hmac;
 use fumehood_sandbox::CacheKey;
 use std::{
     fs,
@@ -15,15 +16,19 @@ use std::{
     time::SystemTime,
 };
 
-/// Files of compiled code that are kept; the oldest go first.
+/// Files that are kept; the oldest go first.
 const MOST_FILES: usize = 64;
 const KEY: usize = 32;
+/// What another key is made of the folder's for.
+const DATABASES: &[u8] = b"fumehood kept databases: tags of their files";
 
 /// A folder of compiled code and the key to it.
 #[derive(Clone)]
 pub(crate) struct CompiledCode {
     pub(crate) dir: PathBuf,
     pub(crate) key: CacheKey,
+    /// What vouches for databases that lie there.
+    pub(crate) databases: hmac::Key,
 }
 
 impl CompiledCode {
@@ -36,7 +41,7 @@ impl CompiledCode {
     }
 
     // THREAT[T-box-cache-tamper]
-    fn open(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -46,7 +51,9 @@ impl CompiledCode {
         only_mine(&dir)?;
         let key = key(&dir)?;
         tidy(&dir).with_context(|| format!("cannot tidy {}", dir.display()))?;
+        let databases = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), DATABASES);
         Ok(Self {
+            databases: hmac::Key::new(hmac::HMAC_SHA256, databases.as_ref()),
             key: CacheKey::new(key),
             dir,
         })
@@ -136,7 +143,7 @@ fn tidy(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The files of compiled code, finished or not, and when each was written.
+/// The files that can be made again, finished or not, and when each was written.
 fn files(dir: &Path) -> io::Result<Vec<(PathBuf, SystemTime)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -145,7 +152,7 @@ fn files(dir: &Path) -> io::Result<Vec<(PathBuf, SystemTime)>> {
             .path()
             .extension()
             .map(|extension| extension.to_string_lossy().into_owned());
-        if matches!(extension.as_deref(), Some("aot" | "tmp")) {
+        if matches!(extension.as_deref(), Some("aot" | "db" | "tmp")) {
             // Gone meanwhile: another command tidies.
             if let Ok(metadata) = entry.metadata() {
                 files.push((entry.path(), metadata.modified()?));

@@ -19,6 +19,7 @@ mod distribution;
 mod events;
 mod fault;
 mod interrupt;
+mod kept_database;
 mod keys;
 mod kit;
 mod out;

@@ -1,17 +1,18 @@
 //! A host on a data directory of its own, which goes with it: for component files that are tried and installed nowhere.
 //!
-//! Everything is enforced as it would be in service. Only compiled code stays, for the next time that the user tries the same file.
+//! Everything is enforced as it would be in service. Only compiled code stays, for the next time that the user tries the same file,
+//! and a copy of the empty database.
 
 use crate::{
     boot::{self, Running},
     code_file::LoadedFile,
     compiled_code::CompiledCode,
     config::Loaded,
+    kept_database,
 };
 use anyhow::Context as _;
 use fumehood_egress::EgressConfig;
 use fumehood_sandbox::{Sandbox, SandboxConfig};
-use fumehood_store::StoreUrl;
 use std::{ops::Deref, path::Path};
 use tempfile::TempDir;
 
@@ -33,7 +34,7 @@ impl Temporary {
     pub(crate) async fn start(
         loaded: &Loaded,
         door: &EgressConfig,
-        compiled: Option<CompiledCode>,
+        kept: Option<CompiledCode>,
         file: &Path,
     ) -> anyhow::Result<(Self, LoadedFile)> {
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
@@ -43,11 +44,15 @@ impl Temporary {
         let sandbox = Sandbox::new(&SandboxConfig {
             tmp_dir: Some(dir.path().join("tmp")),
             max_concurrent_calls: CALLS_AT_ONCE,
-            ..boot::for_files(&loaded.config, compiled)?
+            ..boot::for_files(&loaded.config, kept.clone())?
         })?;
         let host = async {
+            let empty = match &kept {
+                Some(kept) => kept_database::of_user(kept).await,
+                None => None,
+            };
             let (data_dir, quotas) = (&loaded.config.data_dir, loaded.config.quotas());
-            let opened = fumehood_store::open_with(data_dir, &StoreUrl::Temporary, quotas).await?;
+            let opened = fumehood_store::open_temporary(data_dir, quotas, empty.as_ref()).await?;
             boot::start_bare(&loaded, opened, door, sandbox.clone()).await
         };
         let (running, code) = tokio::join!(Box::pin(host), LoadedFile::load(&sandbox, file));

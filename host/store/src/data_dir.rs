@@ -109,7 +109,8 @@ pub enum StoreUrl {
     InDataDir,
     /// A SQLite file: `sqlite:PATH`.
     Sqlite(PathBuf),
-    /// `fumehood.db` in a data directory that goes with its host: nothing waits for the disk. No configuration can ask for it.
+    /// `fumehood.db` in a data directory that goes with its host: nothing waits for the disk. No configuration can ask for it; see
+    /// [`crate::open_temporary`].
     Temporary,
 }
 

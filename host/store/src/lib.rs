@@ -46,7 +46,7 @@ pub use housekeeping::Housekeeping;
 pub use master::{MASTER_KEY_VARIABLES, MasterKey, MasterKeys};
 pub use quotas::{KvQuota, Quotas};
 pub use session_locks::{SessionLock, SessionLocks};
-pub use sqlite::{SqliteStore, check::Problem, open::Schema};
+pub use sqlite::{SqliteStore, check::Problem, empty::EmptyDatabase, open::Schema};
 pub use workspace::{WorkspaceError, WorkspacePath, Workspaces};
 
 use deletion::Left;
@@ -127,6 +127,36 @@ pub async fn open_with(data_dir: &Path, url: &StoreUrl, quotas: Quotas) -> Resul
         blobs,
         master,
         database: url.file(lock.path()),
+        lock,
+        sqlite,
+    })
+}
+
+/// Opens everything in a directory that is empty and goes with its host: nothing waits for the disk, nothing of another process is looked
+/// for, and the master key is in memory alone. `empty` saves making the database.
+///
+/// # Errors
+/// When the system refuses.
+pub async fn open_temporary(dir: &Path, quotas: Quotas, empty: Option<&EmptyDatabase>) -> Result<Opened, OpenError> {
+    let lock = DataDir::open(dir).await?;
+    let master = MasterKey::random().ok_or_else(|| OpenError::Unavailable {
+        path: dir.into(),
+        reason: "the system gives no random bytes".into(),
+    })?;
+    let url = StoreUrl::Temporary;
+    let database = url.file(lock.path());
+    if let Some(empty) = empty {
+        empty.copy_to(&database)?;
+    }
+    let sqlite = SqliteStore::open_within(&lock, &url, &master.clone().into(), quotas.key_values).await?;
+    let workspaces = Workspaces::open_with(&lock, quotas.files, quotas.snapshots)?;
+    workspaces.finish_what_is_left(&sqlite).await?;
+    Ok(Opened {
+        store: Arc::new(sqlite.clone()),
+        workspaces,
+        blobs: Blobs::open(&lock)?,
+        master,
+        database,
         lock,
         sqlite,
     })

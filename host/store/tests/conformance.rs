@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use fumehood_core::id::SessionId;
 use fumehood_store::{
-    DataDir, MasterKey, SqliteStore, Store, StoreUrl,
+    DataDir, EmptyDatabase, MasterKey, SqliteStore, Store, StoreUrl,
     conformance::{self, Factory, Failure},
 };
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
@@ -83,6 +83,16 @@ impl Factory for WithFault {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sqlite_store_keeps_every_promise() {
     let factory = Sqlite::new();
+    assert_eq!(conformance::run(&factory).await, []);
+    assert_eq!(factory.reopen().await.check().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_the_empty_database_keeps_every_promise() {
+    let made = tempfile::tempdir().unwrap();
+    let empty = EmptyDatabase::make(made.path()).await.unwrap();
+    let factory = Sqlite::new();
+    std::fs::write(factory.dir.path().join("fumehood.db"), empty.bytes()).unwrap();
     assert_eq!(conformance::run(&factory).await, []);
     assert_eq!(factory.reopen().await.check().await.unwrap(), []);
 }

@@ -10,6 +10,7 @@ pub(crate) mod components;
 mod cursor;
 mod decode;
 mod deletion;
+pub(crate) mod empty;
 mod housekeeping;
 mod idempotency;
 mod identity;

@@ -92,6 +92,30 @@ pub(super) async fn open(data_dir: &DataDir, url: &StoreUrl, keys: &MasterKeys) 
     })
 }
 
+/// Makes a database of today's schema that has nothing in it, and is nobody's yet. Nothing waits for the disk.
+pub(super) async fn make_empty(file: &Path) -> Result<(), OpenError> {
+    let fail = |error| refused(file, error);
+    let mut made = options(file)
+        .create_if_missing(true)
+        .synchronous(SqliteSynchronous::Off)
+        .connect()
+        .await
+        .map_err(fail)?;
+    claim(&mut made, file).await?;
+    write_ahead(&mut made, file).await?;
+    migrate(&mut made, file).await?;
+    // All of it is in the one file then.
+    settle_log(&mut made, file).await?;
+    made.close().await.map_err(fail)
+}
+
+/// Every change that the schema had: its number, and the checksum of what it does.
+pub(super) fn migrations() -> impl Iterator<Item = (i64, &'static [u8])> {
+    MIGRATIONS
+        .iter()
+        .map(|migration| (migration.version, &*migration.checksum))
+}
+
 /// A database that is only looked at.
 pub(crate) struct Looked {
     pub(crate) connection: SqliteConnection,
