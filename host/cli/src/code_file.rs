@@ -3,6 +3,7 @@
 //! Code that was compiled before is found by the digest of the file. So a file is read in pieces to have that, and is in memory as a whole
 //! only where it has to be compiled: a language's runtime has tens of megabytes.
 
+use crate::load_hints::Hints;
 use anyhow::Context as _;
 use fumehood_core::digest::{Digest, Digesting};
 use fumehood_sandbox::{Component, Sandbox};
@@ -26,13 +27,27 @@ pub(crate) struct LoadedFile {
 }
 
 impl LoadedFile {
-    /// Loads what the file has now.
+    /// Loads what the file has now. Finding that out takes its time, and so does loading: what the file had when it was loaded last is
+    /// loaded meanwhile, and used if that is what it has.
     ///
     /// # Errors
     /// When the file can't be read, or this host can't use it.
-    pub(crate) async fn load(sandbox: &Sandbox, path: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn load(sandbox: &Sandbox, path: &Path, hints: &Hints) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let (code, kept) = Pinned::read(path).await?.load(sandbox).await?;
+        let likely = async {
+            match hints.of(path).await {
+                Some(digest) => Some((digest, sandbox.load_cached(digest).await?)),
+                None => None,
+            }
+        };
+        let (read, likely) = tokio::join!(Pinned::read(path), likely);
+        let read = read?;
+        let digest = read.digest;
+        // Whoever has loaded the code of a digest shares it while it is held.
+        let (code, kept) = read.load(sandbox).await?;
+        if likely.is_none_or(|(hinted, _)| hinted != digest) {
+            hints.keep(path, digest).await;
+        }
         Ok(Self {
             code,
             kept,
@@ -113,6 +128,7 @@ fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compiled_code::CompiledCode;
     use fumehood_sandbox::SandboxConfig;
 
     #[tokio::test]
@@ -167,5 +183,62 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("3000") && refused.contains("2999"), "{refused}");
+    }
+
+    /// A component with one function of this name.
+    fn component(function: &str) -> Vec<u8> {
+        let text = format!(
+            r#"(component
+                (core module $m (func (export "f") (result i32) (i32.const 1)))
+                (core instance $i (instantiate $m))
+                (func (export "{function}") (result u32) (canon lift (core func $i "f"))))"#
+        );
+        wat::parse_str(text).unwrap()
+    }
+
+    async fn kept_in(folder: &CompiledCode, wasm: &[u8]) {
+        let sandbox = keeping(folder);
+        sandbox.load(wasm.to_vec(), Digest::of(wasm)).await.unwrap();
+        while keeping(folder).load_cached(Digest::of(wasm)).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn keeping(folder: &CompiledCode) -> Sandbox {
+        Sandbox::new(&SandboxConfig {
+            max_concurrent_calls: 1,
+            cache_dir: Some(folder.dir.clone()),
+            cache_key: folder.key.clone(),
+            ..SandboxConfig::new().unwrap()
+        })
+        .unwrap()
+    }
+
+    // T-box-cache-tamper
+    #[tokio::test]
+    async fn whatever_a_hint_says_the_code_is_that_of_what_the_file_has() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = CompiledCode::open(&home.path().join("compiled")).unwrap();
+        let path = home.path().join("x.wasm");
+        let (first, second) = (component("first"), component("second"));
+        for wasm in [&first, &second] {
+            kept_in(&folder, wasm).await;
+        }
+        let hints = Hints::in_folder(Some(&folder));
+        assert!(hints.of(&path).await.is_none());
+        let loaded = async || {
+            let loaded = LoadedFile::load(&keeping(&folder), &path, &hints).await.unwrap();
+            assert!(loaded.kept);
+            *loaded.code.digest()
+        };
+        std::fs::write(&path, &first).unwrap();
+        assert_eq!(loaded().await, Digest::of(&first), "without a hint");
+        assert_eq!(hints.of(&path).await, Some(Digest::of(&first)));
+        assert_eq!(loaded().await, Digest::of(&first), "with the right one");
+        std::fs::write(&path, &second).unwrap();
+        assert_eq!(loaded().await, Digest::of(&second), "with that of before");
+        assert_eq!(hints.of(&path).await, Some(Digest::of(&second)));
+        hints.keep(&path, Digest::of(b"nothing that is there")).await;
+        assert_eq!(loaded().await, Digest::of(&second), "with that of nothing");
     }
 }

@@ -1,5 +1,6 @@
 //! Compiled code that the commands of one user keep from one run to the next: for components that are called as files, without a host
-//! that keeps it. The [empty database](crate::kept_database) that such commands begin from lies with it.
+//! that keeps it. The [empty database](crate::kept_database) that such commands begin from lies with it, and
+//! [which code a file is likely to need](crate::load_hints).
 //!
 //! Code that is loaded runs with the rights of whoever loads it. So the folder is used only if nobody else can put a file there or put
 //! another folder in its place, and each file in it only if it authenticates under the key that lies there, too, as the sandbox requires
@@ -152,7 +153,7 @@ fn files(dir: &Path) -> io::Result<Vec<(PathBuf, SystemTime)>> {
             .path()
             .extension()
             .map(|extension| extension.to_string_lossy().into_owned());
-        if matches!(extension.as_deref(), Some("aot" | "db" | "tmp")) {
+        if matches!(extension.as_deref(), Some("aot" | "db" | "hint" | "tmp")) {
             // Gone meanwhile: another command tidies.
             if let Ok(metadata) = entry.metadata() {
                 files.push((entry.path(), metadata.modified()?));

@@ -22,6 +22,7 @@ mod interrupt;
 mod kept_database;
 mod keys;
 mod kit;
+mod load_hints;
 mod out;
 mod planned;
 mod printed;

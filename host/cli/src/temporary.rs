@@ -9,6 +9,7 @@ use crate::{
     compiled_code::CompiledCode,
     config::Loaded,
     kept_database,
+    load_hints::Hints,
 };
 use anyhow::Context as _;
 use fumehood_egress::EgressConfig;
@@ -55,7 +56,8 @@ impl Temporary {
             let opened = fumehood_store::open_temporary(data_dir, quotas, empty.as_ref()).await?;
             boot::start_bare(&loaded, opened, door, sandbox.clone()).await
         };
-        let (running, code) = tokio::join!(Box::pin(host), LoadedFile::load(&sandbox, file));
+        let hints = Hints::in_folder(kept.as_ref());
+        let (running, code) = tokio::join!(Box::pin(host), LoadedFile::load(&sandbox, file, &hints));
         let running = running?;
         match code {
             Ok(code) => Ok((Self { running, _dir: dir }, code)),

@@ -26,7 +26,11 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
 };
 use wasmtime::{Engine, component::Component};
 use zeroize::Zeroizing;
@@ -67,8 +71,10 @@ const HEADER_LEN: usize = 4;
 const PREFIX: usize = MAGIC.len() + TAG + HEADER_LEN;
 /// Above what definitions and a manifest have at most: it is read before it is known to be ours.
 const LARGEST_HEADER: u32 = 16 << 20;
-/// How much is read at once.
+/// How much is read at once: what the processor keeps near itself between reading, authenticating and copying it.
 const PIECE: usize = 128 << 10;
+/// How many pieces wait to be copied.
+const PIECES: usize = 8;
 /// What the key is used for, so that nothing else that is made of it is a tag.
 const PURPOSE: &str = "fumehood compiled code: tags of its files";
 
@@ -168,20 +174,9 @@ impl Cache {
         let mut mac = self.mac();
         mac.update(len);
         mac.update(&header);
-        let mut code = Unsealed::new()?;
-        // As much as the processor keeps near itself between reading, authenticating and copying it.
-        let mut piece = vec![0; PIECE];
-        loop {
-            let piece = match file.read(&mut piece) {
-                Ok(0) => break,
-                Ok(read) => &piece[..read],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+        let code = copied(file, |piece| {
             mac.update(piece);
-            code.write_all(piece)?;
-        }
-        let code = code.seal()?;
+        })?;
         // Compared in constant time.
         if mac.finalize() != *tag {
             return Ok(None);
@@ -217,6 +212,51 @@ impl Cache {
         write_atomically(&self.path(&about.digest), &bytes)?;
         Ok(())
     }
+}
+
+/// A sealed copy of the rest of a file, each piece of which was shown to `see`.
+///
+/// Most of the time of this is the system's, for pages to copy to; another thread spends that, while this one reads and looks.
+fn copied(mut file: fs::File, mut see: impl FnMut(&[u8])) -> io::Result<Sealed> {
+    let mut code = Unsealed::new()?;
+    let (copy, pieces) = mpsc::sync_channel::<Vec<u8>>(PIECES);
+    let (give_back, spare) = mpsc::channel();
+    thread::scope(move |scope| {
+        let copying = thread::Builder::new()
+            .name("copy-code".into())
+            .spawn_scoped(scope, move || {
+                for piece in pieces {
+                    code.write_all(&piece)?;
+                    // Where all is read nobody wants it.
+                    let _ = give_back.send(piece);
+                }
+                code.seal()
+            })?;
+        let mut read = || -> io::Result<bool> {
+            let mut piece = spare.try_recv().unwrap_or_default();
+            piece.resize(PIECE, 0);
+            let len = match file.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+                read => read?,
+            };
+            piece.truncate(len);
+            see(&piece);
+            // Not taken when copying failed, which its result says.
+            Ok(!piece.is_empty() && copy.send(piece).is_ok())
+        };
+        let all = loop {
+            match read() {
+                Ok(true) => {}
+                ended => break ended.map(drop),
+            }
+        };
+        // So that the other one comes to its end.
+        drop(copy);
+        let copied = copying
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("copying compiled code panicked")));
+        all.and(copied)
+    })
 }
 
 /// What a child of this process compiled, from its pipe.

@@ -101,7 +101,11 @@ fn common() -> Config {
         .memory_reservation(MAX_MEMORY)
         .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES))
         // Function names for the log; line numbers would need debug information parsed per trap.
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // A tenth of compiled code, which is read and authenticated whenever it is loaded: where in the component an instruction comes from,
+        // which no log says, and what debuggers and profilers walk native stacks by. Traps and backtraces need neither.
+        .generate_address_map(false)
+        .native_unwind_info(false);
     config
 }
 
