@@ -174,6 +174,15 @@ async fn a_store_that_gives_the_last_of_a_budget_to_everybody_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_counts_tokens_and_money_only_is_caught() {
+    caught(
+        Fault::CountsNoWork,
+        "steps, calls of tools and the time of work are counted with the events that tell them, each once",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_lets_no_turn_wait_is_caught() {
     caught(
         Fault::ForgetsWhoMayWait,
