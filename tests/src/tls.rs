@@ -58,7 +58,7 @@ impl Authority {
     }
 }
 
-/// For [`axum::serve`].
+/// For [`axum::serve()`].
 pub struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,

@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Host, Place, tls::Authority, world::World};
+use fumehood_tests::{Host, Place, tls::Authority, until, world::World};
 use serde_json::{Value, json};
 
 const LOOPBACK: &str = "[network]\nprivate_networks = [\"127.0.0.1/32\"]\n";
@@ -238,7 +238,12 @@ async fn a_server_by_an_authority_of_the_operators_own_is_reached_where_that_is_
     let session = host.session(json!({})).await;
     let refused = fetch(&host, &session, &url, json!({})).await;
     assert_eq!(refused["status"], "error", "{refused}");
-    let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await.to_string();
+    // How a request ended is noted beside its answer.
+    let ledger = until("the ledger to say how it ended", async || {
+        let ledger = host.get(&format!("/v1/sessions/{session}/ledger")).await;
+        (ledger["items"][0]["outcome"] != "started").then(|| ledger.to_string())
+    })
+    .await;
     assert!(ledger.contains("`certificate_authorities` in [network]"), "{ledger}");
     assert!(world.arrived().is_empty());
     host.stop().await;

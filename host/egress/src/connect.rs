@@ -184,15 +184,15 @@ impl Connector {
             Scheme::Https => {
                 let name = match target.host() {
                     Host::Ip(address) => ServerName::from(*address),
-                    Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
-                        .map_err(|_| tls_failure(target, "the name can't stand in a certificate".to_owned()))?,
+                    Host::Name(name) => {
+                        ServerName::try_from(name.as_str().to_owned()).map_err(|_| EgressError::Certificate {
+                            host: target.host().to_string(),
+                            reason: "the name can't stand in a certificate".to_owned(),
+                        })?
+                    }
                 };
                 let stream = self.tls.connect(name, stream).await;
-                drive(
-                    stream.map_err(|error| tls_failure(target, tls_reason(&error)))?,
-                    address,
-                )
-                .await
+                drive(stream.map_err(|error| tls_failure(target, &error))?, address).await
             }
         }
     }
@@ -265,13 +265,6 @@ fn protocol(error: &io::Error) -> EgressError {
     }
 }
 
-fn tls_failure(target: &Target, reason: String) -> EgressError {
-    EgressError::Tls {
-        host: target.host().to_string(),
-        reason,
-    }
-}
-
 /// The kind of an I/O error in words; its full text may hold an address.
 fn io_reason(error: &io::Error) -> String {
     match error.kind() {
@@ -281,17 +274,28 @@ fn io_reason(error: &io::Error) -> String {
     }
 }
 
-fn tls_reason(error: &io::Error) -> String {
+fn tls_failure(target: &Target, error: &io::Error) -> EgressError {
+    let host = target.host().to_string();
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "its certificate is by an authority that this host does not know; the operator can name one of their own under \
-             `certificate_authorities` in [network]"
-                .to_owned()
-        }
-        Some(rustls::Error::InvalidCertificate(kind)) => format!("its certificate is not valid: {kind}"),
-        Some(other) => other.to_string(),
-        None => io_reason(error),
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => EgressError::Certificate {
+            host,
+            reason: "its certificate is by an authority that this host does not know; the operator can name one of their own under \
+                     `certificate_authorities` in [network]"
+                .to_owned(),
+        },
+        Some(rustls::Error::InvalidCertificate(kind)) => EgressError::Certificate {
+            host,
+            reason: format!("its certificate is not valid: {kind}"),
+        },
+        Some(other) => EgressError::Tls {
+            host,
+            reason: other.to_string(),
+        },
+        None => EgressError::Tls {
+            host,
+            reason: io_reason(error),
+        },
     }
 }
 

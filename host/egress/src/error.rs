@@ -160,7 +160,15 @@ pub enum EgressError {
         /// What the network said.
         reason: String,
     },
-    /// TLS failed: most often the certificate is not valid for the name.
+    /// The certificate is not valid: by an unknown authority, for another name, or out of its time.
+    #[error("no secure connection to {host}: {reason}")]
+    Certificate {
+        /// The host asked for.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS failed otherwise.
     #[error("no secure connection to {host}: {reason}")]
     Tls {
         /// The host asked for.
@@ -224,6 +232,7 @@ impl EgressError {
             | Self::Busy { .. }
             | Self::Resolve { .. }
             | Self::Connect { .. }
+            | Self::Certificate { .. }
             | Self::Tls { .. }
             | Self::Timeout { .. }
             | Self::BodyTooLarge { .. }

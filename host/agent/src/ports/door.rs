@@ -115,6 +115,7 @@ fn for_guest(error: EgressError) -> DoorError {
         EgressError::Busy { .. } => DoorError::ConnectionLimit,
         EgressError::Resolve { .. } => DoorError::DnsFailed,
         EgressError::Connect { .. } => DoorError::ConnectionRefused,
+        EgressError::Certificate { .. } => DoorError::TlsCertificate,
         EgressError::Tls { .. } => DoorError::Tls,
         EgressError::Timeout { wait, .. } => match wait {
             Wait::Resolve => DoorError::DnsTimeout,

@@ -93,7 +93,7 @@ async fn a_certificate_for_another_name_is_refused() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&failed, EgressError::Tls { reason, .. } if reason.contains("certificate")),
+        matches!(&failed, EgressError::Certificate { reason, .. } if reason.contains("certificate")),
         "{failed}"
     );
     assert!(server.seen.lock().unwrap().is_empty());
@@ -108,7 +108,7 @@ async fn a_certificate_nobody_vouches_for_is_refused() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&failed, EgressError::Tls { reason, .. } if reason.contains("`certificate_authorities` in [network]")),
+        matches!(&failed, EgressError::Certificate { reason, .. } if reason.contains("`certificate_authorities` in [network]")),
         "{failed}"
     );
 }
@@ -121,6 +121,6 @@ async fn an_address_in_the_url_is_verified_as_an_address() {
     let other = TlsServer::start("api.example.com").await;
     assert!(matches!(
         other.world().get(&grant, &other.url("127.0.0.1")).await,
-        Err(EgressError::Tls { .. })
+        Err(EgressError::Certificate { .. })
     ));
 }
