@@ -432,6 +432,16 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     seen.unwrap_or_else(|_| panic!("{what} never came"))
 }
 
+/// All that a command printed: standard output, then standard error.
+#[must_use]
+pub fn said(output: &std::process::Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
 /// A guest built by `cargo xtask tools`.
 #[must_use]
 pub fn guest(name: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{PATIENCE, Place, binary, hand_written, root, signal};
+use fumehood_tests::{PATIENCE, Place, binary, hand_written, root, said, signal};
 use serde_json::{Value, json};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{
@@ -24,14 +24,6 @@ fn compiles_components() -> bool {
         .output();
     let sysroot = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     sysroot.is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/wasm32-wasip2/lib").is_dir())
-}
-
-fn said(output: &std::process::Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 /// Sees to it that a project builds with what this workspace builds with, without a network.

@@ -6,16 +6,8 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Place, root};
+use fumehood_tests::{Place, root, said};
 use serde_json::{Value, json};
-
-fn said(output: &std::process::Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
 
 #[tokio::test]
 async fn a_call_is_explained_with_what_decided_and_what_to_change_and_its_code_is_kept() {

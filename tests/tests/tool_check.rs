@@ -6,20 +6,12 @@
     reason = "tests fail by panicking"
 )]
 
-use fumehood_tests::{Place, guest, hand_written};
+use fumehood_tests::{Place, guest, hand_written, said};
 use serde_json::{Value, json};
 
 fn ids(checked: &Value) -> Vec<&str> {
     let findings = checked["findings"].as_array().unwrap();
     findings.iter().map(|finding| finding["id"].as_str().unwrap()).collect()
-}
-
-fn said(output: &std::process::Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@ use crate::{
     tool_pattern::ToolPattern,
 };
 use fumehood_core::{
-    money::Money,
     name::{AgentName, ComponentName, HookName, Locale, ModelName, SkillName, ToolName},
     turn::Budget,
 };
@@ -69,7 +68,7 @@ pub struct AgentConfig {
     pub time_zone: Option<TimeZone>,
     /// What a turn may use; each part overrides the parent's. A part that none in the chain has is that of [`TURN_BUDGET`].
     #[serde(default)]
-    pub budget: BudgetConfig,
+    pub budget: SpendingLimit,
     /// What all turns of a session may spend together; each part overrides the parent's.
     #[serde(default)]
     pub session_budget: SpendingLimit,
@@ -122,27 +121,6 @@ pub const TURN_BUDGET: Budget = Budget {
 pub const APPROVAL_TIMEOUT: Span = Span::from_secs(24 * 60 * 60);
 /// The shortest and the longest that a call may wait for a person.
 pub const APPROVAL_TIMEOUTS: RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30 * 24 * 60 * 60);
-
-/// `[agent.NAME.budget]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BudgetConfig {
-    /// Input and output tokens of all steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// Wall time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time: Option<Span>,
-    /// Tool calls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool_calls: Option<u64>,
-    /// Model calls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steps: Option<u64>,
-    /// Money, in the currency of the price tables.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Money>,
-}
 
 /// `[[agent.NAME.approval]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

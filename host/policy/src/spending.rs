@@ -1,4 +1,4 @@
-//! What sessions and orgs may spend, over all their turns.
+//! What turns may spend, and sessions and orgs over all their turns.
 
 use crate::quantity::Span;
 use fumehood_core::{money::Money, spending::Window};
@@ -11,13 +11,13 @@ pub struct SpendingLimit {
     /// Input and output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// For how long turns are worked, added up.
+    /// For how long a turn is worked, those of a session or an org added up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Span>,
     /// Calls of tools that models ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<u64>,
-    /// Steps whose model answered.
+    /// Steps; over turns, those whose model answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Money, in the currency of the price tables. Model calls without a price cost nothing.

@@ -177,28 +177,30 @@ async fn an_orgs_budget_is_told_of_once_whichever_session_comes_there() {
 
 #[tokio::test]
 async fn of_two_turns_at_once_one_gets_the_last_of_the_budget() {
-    let house = House::built(Plan {
-        budgets: tokens_per_day(1),
-        ..Plan::default()
-    })
-    .await;
-    let (first, second) = (house.session().await, house.session().await);
-    let body = json!({"input": "hi"});
-    let answer = house.next_answer();
-    let mut working = house.post(&format!("{first}/turns")).json(&body).stream().await;
-    working.until("step.started").await;
-    let mut waiting = house.post(&format!("{second}/turns")).json(&body).stream().await;
-    waiting.until("turn.started").await;
-    answer.say("Hello.");
-    answer.count(1, 0);
-    answer.done();
-    assert_eq!(
-        data(&working.rest().await, "turn.completed")[0]["stop_reason"],
-        "end_turn"
-    );
-    let frames = waiting.rest().await;
-    assert_eq!(data(&frames, "turn.completed")[0]["stop_reason"], "org_token_limit");
-    assert_eq!(house.asked().len(), 1, "nothing was asked that nobody could pay for");
+    for (budget, stop_reason) in [("tokens", "org_token_limit"), ("steps", "org_step_limit")] {
+        let house = House::built(Plan {
+            budgets: per_day(&json!({ budget: 1 })),
+            ..Plan::default()
+        })
+        .await;
+        let (first, second) = (house.session().await, house.session().await);
+        let body = json!({"input": "hi"});
+        let answer = house.next_answer();
+        let mut working = house.post(&format!("{first}/turns")).json(&body).stream().await;
+        working.until("step.started").await;
+        let mut waiting = house.post(&format!("{second}/turns")).json(&body).stream().await;
+        waiting.until("turn.started").await;
+        answer.say("Hello.");
+        answer.count(1, 0);
+        answer.done();
+        assert_eq!(
+            data(&working.rest().await, "turn.completed")[0]["stop_reason"],
+            "end_turn"
+        );
+        let frames = waiting.rest().await;
+        assert_eq!(data(&frames, "turn.completed")[0]["stop_reason"], stop_reason);
+        assert_eq!(house.asked().len(), 1, "nothing was asked that nobody could pay for");
+    }
 }
 
 #[tokio::test]
@@ -402,30 +404,6 @@ async fn a_turn_is_cut_off_when_the_time_of_its_session_is_up_and_no_other_begin
         "\"session-budget\";q=400;qu=\"milliseconds\""
     );
     assert_eq!(ask(&house, &house.session().await).await.json()["status"], "completed");
-}
-
-#[tokio::test]
-async fn of_two_turns_at_once_one_takes_the_last_step_of_the_org() {
-    let house = House::built(Plan {
-        budgets: per_day(&json!({"steps": 1})),
-        ..Plan::default()
-    })
-    .await;
-    let (first, second) = (house.session().await, house.session().await);
-    let body = json!({"input": "hi"});
-    let answer = house.next_answer();
-    let mut working = house.post(&format!("{first}/turns")).json(&body).stream().await;
-    working.until("step.started").await;
-    let mut waiting = house.post(&format!("{second}/turns")).json(&body).stream().await;
-    waiting.until("turn.started").await;
-    answer.says("Hello.");
-    assert_eq!(
-        data(&working.rest().await, "turn.completed")[0]["stop_reason"],
-        "end_turn"
-    );
-    let frames = waiting.rest().await;
-    assert_eq!(data(&frames, "turn.completed")[0]["stop_reason"], "org_step_limit");
-    assert_eq!(house.asked().len(), 1);
 }
 
 #[tokio::test]
